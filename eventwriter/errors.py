@@ -1,0 +1,52 @@
+"""The errors of eventwriter, each with the exit code (sysexits.h) it ends a process with."""
+
+OK = 0
+USAGE = 64
+BAD_DATA = 65
+UNAVAILABLE = 69
+INTERNAL = 70
+DRAIN_DEADLINE = 75
+AUTHENTICATION = 77
+CONFIGURATION = 78
+
+
+class EventWriterError(Exception):
+    """Base of every error that is told in one line: the message names the cause and the remedy."""
+
+    exit_code = INTERNAL
+
+
+class UsageError(EventWriterError):
+    """The command line asks for something that does not exist."""
+
+    exit_code = USAGE
+
+
+class UnavailableError(EventWriterError):
+    """NATS, a stream or PostgreSQL cannot be reached now; trying again later may succeed."""
+
+    exit_code = UNAVAILABLE
+
+
+class AuthenticationError(EventWriterError):
+    """NATS or PostgreSQL refuses our credentials; trying again with the same ones will not succeed."""
+
+    exit_code = AUTHENTICATION
+
+
+class ConfigurationError(EventWriterError):
+    """A setting, or a consumer that exists with another configuration, is wrong."""
+
+    exit_code = CONFIGURATION
+
+
+class SchemaError(EventWriterError):
+    """A table is missing or lacks what the stream needs; the message names table, column and remedy."""
+
+    exit_code = CONFIGURATION
+
+
+class DrainDeadlineError(EventWriterError):
+    """Draining did not finish before its deadline; what was in hand will be delivered again."""
+
+    exit_code = DRAIN_DEADLINE

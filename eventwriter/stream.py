@@ -1,0 +1,91 @@
+r"""The contract between the engine and a stream: what a worker module receives, declares and returns.
+
+What a row holds, by the type of its column (every column may also hold None, SQL NULL):
+
+text              str, without U+0000 and lone surrogates
+integer, bigint   int within the type's range
+double precision  float (an int is not one)
+boolean           bool
+timestamptz       int: microseconds since 2000-01-01T00:00:00Z, PostgreSQL's own epoch (eventwriter.values)
+jsonb             bytes: JSON text in UTF-8, without the escape \u0000
+uuid              uuid.UUID
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+PgType = Literal[
+    "text", "integer", "bigint", "double precision", "boolean", "timestamptz", "jsonb", "uuid"
+]
+
+Row = tuple[Any, ...]
+
+
+class Message(NamedTuple):
+    """One JetStream message, as a decoder sees it."""
+
+    subject: str
+    payload: bytes
+    sequence: int
+    """Sequence in the stream; with the stream's creation time it identifies the message for ever."""
+    time: int
+    """JetStream message timestamp, nanoseconds since 1970: the fallback for a record without a time."""
+    headers: Mapping[str, str] | None = None
+
+
+class Reject(NamedTuple):
+    """A record that cannot become a row: a dead letter."""
+
+    reason: str
+    """Bounded word for counting, such as ``malformed``, ``bad_value``, ``missing_field``, ``conflict``."""
+    detail: str
+    """One sentence for a person: field, value, what was expected. At most 500 characters."""
+    record_index: int | None = None
+    """Ordinal of the record in its message, from 0 over all its records; None: the whole message."""
+    sqlstate: str | None = None
+    """SQLSTATE when it was PostgreSQL that refused the row."""
+
+
+class Decoded(NamedTuple):
+    """What one message holds.
+
+    Every record of the message is either the next element of ``rows`` or a Reject with its ``record_index``,
+    in the order of the message; so rows[k] is the k-th record that was not rejected. A message that cannot be decoded
+    at all is one Reject without index and no rows. A message may legally hold no records at all.
+    """
+
+    rows: Sequence[Row] = ()
+    rejects: Sequence[Reject] = ()
+    repairs: Sequence[str] = ()
+    """One bounded word per repaired value: ``nul_replaced``, ``clamped``, ``bad_time``, ``bad_value`` …"""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column that a stream's rows fill."""
+
+    name: str
+    type: PgType
+    aliases: tuple[str, ...] = ()
+    """Names the same column has in tables that somebody else created (``gateway_id``: ``poller_id``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One logical stream: where it comes from, where it goes, and how a message becomes rows."""
+
+    name: str
+    """Upper case, as in the configuration: ``LOGS``. Its module is ``workers/logs.py``."""
+    subjects: tuple[str, ...]
+    """Default filter subjects of the consumer."""
+    table: str
+    """Default target table; its definition is ``schemas/<table>.sql``."""
+    columns: tuple[Column, ...]
+    """The columns of a row, in the order of its values."""
+    decode: Callable[[Message], Decoded]
+    """Pure and total: no clock, no random, no I/O, and it never raises on any bytes."""
+    key: tuple[str, ...] = ()
+    """Columns of the unique key under which the latest message replaces earlier ones; empty: rows only append."""

@@ -1,0 +1,1 @@
+"""One idempotent SQL file per table, and ``eventwriter.sql`` for the ledger and the dead letters."""
