@@ -17,9 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-PgType = Literal[
-    "text", "integer", "bigint", "double precision", "boolean", "timestamptz", "jsonb", "uuid"
-]
+PgType = Literal["text", "integer", "bigint", "double precision", "boolean", "timestamptz", "jsonb", "uuid"]
 
 Row = tuple[Any, ...]
 
