@@ -164,23 +164,23 @@ def time_from_text(text: str) -> int:
 
 
 def time_from_number(number: int | float | Decimal) -> int:
-    """A number since 1970 as timestamptz; the unit follows from its magnitude: below 1e11 s, 1e14 ms, 1e17 µs, else ns."""
-    if isinstance(number, float):
-        if not math.isfinite(number):
-            raise Unfit("bad_time", f"{number} is not a time")
-        number = int(number) if number.is_integer() else Decimal(repr(number))
-    size = abs(number)
+    """A number since 1970 as timestamptz; its magnitude tells the unit: below 1e11 s, 1e14 ms, 1e17 µs, else ns."""
+    if isinstance(number, float) and not math.isfinite(number):
+        raise Unfit("bad_time", f"{number} is not a time")
+    # Decimal, not float64: 1765535400.123456 has no exact binary form, its shortest text has.
+    exact: Any = Decimal(repr(number)) if isinstance(number, float) else number
+    size = abs(exact)
     if size < 100_000_000_000:
-        micros = number * 1_000_000
+        micros = exact * 1_000_000
     elif size < 100_000_000_000_000:
-        micros = number * 1000
+        micros = exact * 1000
     elif size < 100_000_000_000_000_000:
-        micros = number
+        micros = exact
     elif size <= INT8_MAX:
-        micros = number // 1000
+        micros = exact // 1000
     else:
         raise Unfit("bad_time", f"{shown(number)} is not a time")
-    return math.floor(micros) - EPOCH
+    return int(math.floor(micros)) - EPOCH
 
 
 def time(value: Any) -> int:
@@ -218,9 +218,7 @@ def integer(value: Any, low: int = INT8_MIN, high: int = INT8_MAX) -> int:
 
     Out of range is ``out_of_range``, so that a caller may clamp; anything else is ``bad_value``.
     """
-    if isinstance(value, int):
-        number = int(value)
-    elif isinstance(value, float) and value.is_integer():
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         number = int(value)
     elif isinstance(value, str) and len(value) <= 400 and _INTEGER.fullmatch(text := value.strip()):
         number = int(text)
