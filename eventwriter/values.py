@@ -180,7 +180,8 @@ def time_from_number(number: int | float | Decimal) -> int:
         micros = exact // 1000
     else:
         raise Unfit("bad_time", f"{shown(number)} is not a time")
-    return int(math.floor(micros)) - EPOCH
+    whole: int = math.floor(micros)
+    return whole - EPOCH
 
 
 def time(value: Any) -> int:
