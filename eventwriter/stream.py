@@ -14,7 +14,7 @@ uuid              uuid.UUID
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 PgType = Literal["text", "integer", "bigint", "double precision", "boolean", "timestamptz", "jsonb", "uuid"]
@@ -87,3 +87,33 @@ class Stream:
     """Pure and total: no clock, no random, no I/O, and it never raises on any bytes."""
     key: tuple[str, ...] = ()
     """Columns of the unique key under which the latest message replaces earlier ones; empty: rows only append."""
+
+
+class Batch(NamedTuple):
+    """Messages taken together, to be written in one transaction and acknowledged after it."""
+
+    messages: Sequence[Message]
+    firsts: Sequence[int]
+    """For each message the first sequence it accounts for: its own, or that after the previous message of ours
+    when the consumer has shown that nothing of ours lies between."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a batch. Messages taken = written + deadlettered + already_done + excluded."""
+
+    written: int = 0
+    """Messages with at least one row in the table, or legally without records."""
+    deadlettered: int = 0
+    """Messages without any row: every record, or the whole, is a dead letter."""
+    already_done: int = 0
+    """Redelivered messages that the ledger knew: acknowledged, not written."""
+    excluded: int = 0
+    """Messages of excluded subjects: acknowledged, not written."""
+    rows: int = 0
+    rejects: dict[str, int] = field(default_factory=dict)
+    """Dead-lettered records by reason."""
+    repairs: dict[str, int] = field(default_factory=dict)
+    """Repaired values by reason."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Time spent by stage: decode, copy, commit."""

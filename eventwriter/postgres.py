@@ -1,0 +1,149 @@
+"""PostgreSQL connections, the binary forms of our values, and what PostgreSQL's errors mean for a batch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import Connection, conninfo, pq
+from psycopg.adapt import Dumper
+from psycopg.types.numeric import Int8BinaryDumper
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from eventwriter.config import PostgresConfig
+from eventwriter.errors import AuthenticationError, ConfigurationError, SchemaError, UnavailableError
+from eventwriter.stream import Reject
+
+OLDEST_POSTGRES = 140000
+"""Multiranges, which the ledger is made of, came with PostgreSQL 14."""
+
+_COPY_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
+
+# About the rows: data, constraints, views' checks, limits (an index entry too long), raised by triggers.
+_DATA = ("22", "23", "44", "54", "P0")
+# What passes: connection, deadlock, resources, operator, system, locks, read-only, lost prepared statements.
+_TRANSIENT = ("08", "40", "53", "57", "58", "55", "25", "26", "XX", "F0")
+
+
+class TimestampDumper(Int8BinaryDumper):
+    """timestamptz from microseconds since 2000: its binary form is that very integer."""
+
+    oid = psycopg.adapters.types["timestamptz"].oid
+
+
+class JsonbDumper(Dumper):
+    """jsonb from JSON text; the leading byte is the version of its binary form."""
+
+    format = pq.Format.BINARY
+    oid = psycopg.adapters.types["jsonb"].oid
+
+    def dump(self, obj: bytes) -> bytes:
+        return b"\x01" + obj
+
+
+class RowRefused(Exception):
+    """PostgreSQL, or the driver, refuses a row; ``line`` is its number in the COPY, from 1, when known."""
+
+    def __init__(self, line: int | None, sqlstate: str | None, detail: str) -> None:
+        super().__init__(detail)
+        self.line = line
+        self.reject = Reject("refused", detail[:500], None, sqlstate)
+
+
+def connection_string(settings: PostgresConfig, application_name: str) -> str:
+    """libpq conninfo: the settings over libpq's own environment, with time limits on everything that may hang."""
+    limits: dict[str, Any] = {
+        "application_name": application_name,
+        "connect_timeout": max(2, int(settings.connect_timeout)),
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
+    try:
+        given = conninfo.conninfo_to_dict(settings.dsn)
+    except psycopg.ProgrammingError as error:
+        raise ConfigurationError(f"postgres.dsn: {str(error).strip()}") from None
+    if settings.password is not None:
+        limits["password"] = settings.password
+    return conninfo.make_conninfo("", **{**limits, **{k: v for k, v in given.items() if v is not None}})
+
+
+def connect(settings: PostgresConfig, application_name: str) -> Connection[Any]:
+    """One connection, outside of a pool; raises the typed error that tells why it cannot be had."""
+    with translated():
+        return psycopg.connect(connection_string(settings, application_name))
+
+
+def check_server(connection: Connection[Any]) -> None:
+    """Raises ConfigurationError for a PostgreSQL too old, SchemaError if eventwriter's own tables are missing."""
+    version = connection.info.server_version
+    if version < OLDEST_POSTGRES:
+        raise ConfigurationError(f"PostgreSQL {version // 10000} is too old: eventwriter needs 14 or later")
+    if connection.execute("SELECT to_regclass('eventwriter.ledger')").fetchone() == (None,):
+        raise SchemaError("the table eventwriter.ledger does not exist: run `eventwriter schema apply`")
+
+
+def open_pool(settings: PostgresConfig, application_name: str) -> ConnectionPool[Connection[Any]]:
+    """A pool of one worker, opened after the fork: an inherited one would use the parent's backend."""
+
+    def configure(connection: Connection[Any]) -> None:
+        connection.adapters.register_dumper(None, TimestampDumper)
+        connection.adapters.register_dumper(None, JsonbDumper)
+        connection.autocommit = True
+        connection.execute(
+            "SELECT set_config('statement_timeout', %s, false), set_config('TimeZone', 'UTC', false), "
+            "set_config('client_min_messages', 'warning', false)",
+            [f"{int(settings.statement_timeout * 1000)}ms"],
+        )
+        connection.autocommit = False
+
+    return ConnectionPool(
+        connection_string(settings, application_name),
+        min_size=1,
+        max_size=settings.pool_size,
+        configure=configure,
+        timeout=settings.connect_timeout,
+        reconnect_timeout=5.0,  # then the next batch asks again: an outage ends within seconds of its cause
+        open=True,
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise classify(error) from error
+
+
+def classify(error: psycopg.Error) -> Exception:
+    """The typed error for what PostgreSQL or the driver says, by SQLSTATE class.
+
+    Rows (22, 23, 44, 54, P0) → a refusal; passing trouble (connection, 40, 53, 57 …) → UnavailableError; credentials →
+    AuthenticationError; all else (42: schema, permission) → SchemaError.
+    """
+    code = error.sqlstate
+    text = str(error).strip() or type(error).__name__
+    first = text.splitlines()[0]
+    if code is None:
+        if isinstance(error, PoolTimeout):
+            return UnavailableError(f"PostgreSQL cannot be reached: {first}")
+        if "authentication failed" in text or "no password supplied" in text or "no pg_hba.conf entry" in text:
+            return AuthenticationError(f"PostgreSQL refuses the credentials: {first}")
+        if isinstance(error, psycopg.OperationalError) and 'database "' in text and "does not exist" in text:
+            return ConfigurationError(f"{first}: create it, or correct postgres.dsn")
+        return UnavailableError(f"PostgreSQL cannot be reached: {' '.join(text.split())}")
+    if code[:2] in _DATA:
+        match = _COPY_LINE.search(error.diag.context or "")
+        return RowRefused(int(match.group(1)) if match else None, code, error.diag.message_primary or first)
+    if code.startswith("28"):
+        return AuthenticationError(f"PostgreSQL refuses the credentials: {first}")
+    if code == "3D000":
+        return ConfigurationError(f"{first}: create the database, or correct postgres.dsn")
+    if code != "53400" and code[:2] in _TRANSIENT:
+        return UnavailableError(f"PostgreSQL: {first} ({code})")
+    return SchemaError(f"PostgreSQL: {first} ({code})")

@@ -1,0 +1,381 @@
+"""PostgreSQL: writes a batch in one transaction of rows, dead letters and ledger, whatever PostgreSQL thinks of it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import Connection, sql
+from psycopg_pool import ConnectionPool
+
+from eventwriter import deadletters
+from eventwriter.catalog import Plan, read_plan
+from eventwriter.config import PostgresConfig
+from eventwriter.errors import SchemaError, UnavailableError
+from eventwriter.ledger import Done, Identity, Ledger, merge
+from eventwriter.postgres import RowRefused, check_server, connect, open_pool, translated
+from eventwriter.staging import Stage
+from eventwriter.stream import Batch, Decoded, Message, Outcome, Reject, Row, Stream
+
+_CHUNK = 32
+"""Messages decoded before their rows are written: enough that two clock readings do not count."""
+
+
+class _AlreadyDone(Exception):
+    """The ledger knows some of the batch: read which, and write the others."""
+
+
+class _Entry(NamedTuple):
+    """A row with where it came from."""
+
+    row: Row
+    message: int
+    record: int
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What is known about a batch from the attempts before, and gathered in this one."""
+
+    batch: Batch
+    check_ledger: bool = False
+    isolate: bool = False
+    refused: dict[int, dict[int, Reject]] = field(default_factory=dict)
+    """Message index → record index → why its row is not written."""
+    outcome: Outcome = field(default_factory=Outcome)
+    letters: dict[int, list[Reject]] = field(default_factory=dict)
+    ends: list[int] = field(default_factory=list)
+    """Rows written up to and including each message: tells a COPY line's message."""
+    rows_of: dict[int, int] = field(default_factory=dict)
+    """Rows of each message that has rejects: tells whether anything of it was written."""
+
+
+class Sink:
+    """One worker's way into PostgreSQL: a connection pool, the plan for its table, and the consumer's ledger."""
+
+    def __init__(
+        self,
+        settings: PostgresConfig,
+        stream: Stream,
+        table: str,
+        excluded: Callable[[str], bool] | None = None,
+        at: Callable[[str], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._stream = stream
+        self._table = table
+        self._excluded = excluded
+        self._at = at
+        self._pool: ConnectionPool[Connection[Any]] | None = None
+        self._plan: Plan | None = None
+        self._ledger: Ledger | None = None
+        self._last_done: int | None = None
+        self._doubt = False
+
+    # --- start and end ------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Connects and reads the catalog; raises the error that tells why writing cannot begin."""
+        with translated(), connect(self._settings, self._name) as connection:
+            check_server(connection)
+            self._plan = read_plan(connection, self._stream, self._table)
+        self._pool = open_pool(self._settings, self._name)
+
+    @property
+    def _name(self) -> str:
+        return f"eventwriter {self._stream.name}"
+
+    def begin(self, identity: Identity) -> tuple[int, int]:
+        """Opens the ledger of this consumer: its highest done sequence and its row's number."""
+        with self._connection() as connection:
+            self._ledger = Ledger.open(connection, identity)
+            return self._ledger.highest(connection), self._ledger.row
+
+    def resume(self, first: int) -> int:
+        """The lowest sequence from ``first`` on that is not done."""
+        with self._connection() as connection:
+            return self._opened_ledger.resume(connection, first)
+
+    def distrust(self, ack_floor: int) -> None:
+        """Remembers that something up to this ack floor was acknowledged but is not done."""
+        with self._connection() as connection:
+            self._opened_ledger.distrust(connection, ack_floor)
+
+    @property
+    def fragmented(self) -> bool:
+        """Whether the ledger would be cheaper to change after ``fold``."""
+        return self._opened_ledger.fragmented
+
+    def fold(self, ack_floor: int) -> None:
+        """Closes the ledger's gaps below an ack floor read before this call."""
+        with self._connection() as connection:
+            self._opened_ledger.fold(connection, ack_floor)
+
+    def close(self) -> None:
+        """Closes the pool."""
+        if self._pool is not None:
+            self._pool.close(timeout=5.0)
+
+    @property
+    def _opened_ledger(self) -> Ledger:
+        assert self._ledger is not None, "begin() comes first"
+        return self._ledger
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection[Any]]:
+        assert self._pool is not None, "open() comes first"
+        with translated(), self._pool.connection() as connection:
+            yield connection
+
+    # --- writing ------------------------------------------------------------------------------------------
+
+    def write(self, batch: Batch) -> Outcome:
+        """Writes a batch exactly once, and everything or nothing of it.
+
+        Rows that PostgreSQL refuses become dead letters; messages the ledger knows are left out. Raises
+        UnavailableError when trying again later may succeed, SchemaError when it will not.
+        """
+        attempt = _Attempt(batch)
+        while True:
+            try:
+                outcome = self._transact(attempt)
+            except _AlreadyDone:
+                attempt = _Attempt(batch, check_ledger=True, isolate=attempt.isolate, refused=attempt.refused)
+            except RowRefused as refusal:
+                attempt = self._after(refusal, attempt)
+            except UnavailableError:
+                self._doubt = True
+                raise
+            else:
+                self._last_done = batch.messages[-1].sequence
+                return outcome
+
+    def _after(self, refusal: RowRefused, attempt: _Attempt) -> _Attempt:
+        """The next attempt: without the refused row when it is the first and known, else letting PostgreSQL find it."""
+        following = _Attempt(attempt.batch, attempt.check_ledger, refused=attempt.refused)
+        if refusal.line is None or attempt.refused or attempt.isolate:
+            if attempt.isolate:
+                raise SchemaError(f"table {self._table} refuses rows one by one: {refusal}") from refusal
+            following.isolate = True
+            return following
+        index = bisect_right(attempt.ends, refusal.line - 1)
+        start = attempt.ends[index - 1] if index else 0
+        decoded = self._stream.decode(attempt.batch.messages[index])
+        record = _record_index(decoded, refusal.line - 1 - start)
+        following.refused = {index: {record: refusal.reject._replace(record_index=record)}}
+        return following
+
+    def _transact(self, attempt: _Attempt) -> Outcome:
+        plan = self._plan
+        assert plan is not None, "open() comes first"
+        ledger = self._opened_ledger
+        messages = attempt.batch.messages
+        outcome = attempt.outcome
+        with self._connection() as connection:
+            if self._doubt:
+                self._check_database(connection)
+            known: set[int] = set()
+            if attempt.check_ledger:
+                known = ledger.known(connection, [message.sequence for message in messages])
+                outcome.already_done = sum(message.sequence in known for message in messages)
+            if plan.mode == "copy" and not attempt.isolate:
+                self._copy(connection, plan, attempt, known)
+            else:
+                self._stage(connection, plan, attempt, known)
+            begun = perf_counter()
+            if self._at:
+                self._at("after_copy")
+            self._settle(attempt, len(messages))
+            deadletters.write(
+                connection, ledger.row, [(messages[index], rejects) for index, rejects in attempt.letters.items()]
+            )
+            if self._at:
+                self._at("after_dead_letters")
+            ranges = merge(
+                (first, message.sequence)
+                for first, message in zip(attempt.batch.firsts, messages, strict=True)
+                if message.sequence not in known
+            )
+            done = Done(outcome.written, outcome.deadlettered, outcome.excluded, outcome.rows)
+            if ranges and not ledger.record(connection, ranges, done, guard=not attempt.check_ledger):
+                raise _AlreadyDone
+            if self._at:
+                self._at("after_ledger")
+        outcome.seconds["commit"] = perf_counter() - begun
+        return outcome
+
+    def _check_database(self, connection: Connection[Any]) -> None:
+        """After an outage: is this still the database that we wrote to?"""
+        if self._last_done is not None and not self._opened_ledger.contains(connection, self._last_done):
+            raise UnavailableError(
+                f"the ledger no longer knows sequence {self._last_done} of stream {self._stream.name}: the database "
+                "was restored to an earlier state; starting again from there"
+            )
+        self._doubt = False
+
+    def _settle(self, attempt: _Attempt, messages: int) -> None:
+        """Counts messages and gathers rejects, once every record's fate is known."""
+        outcome = attempt.outcome
+        for index, rejects in attempt.letters.items():
+            for reject in rejects:
+                outcome.rejects[reject.reason] = outcome.rejects.get(reject.reason, 0) + 1
+            if not attempt.rows_of.get(index):
+                outcome.deadlettered += 1
+        outcome.written = messages - outcome.deadlettered - outcome.already_done - outcome.excluded
+
+    def _decoded(self, attempt: _Attempt, index: int, message: Message) -> Sequence[Row]:
+        """The rows of a message; its rejects and repairs are noted."""
+        decoded = self._stream.decode(message)
+        if index in attempt.refused:
+            decoded = _without(decoded, attempt.refused[index])
+        if decoded.rejects:
+            attempt.letters[index] = list(decoded.rejects)
+            attempt.rows_of[index] = len(decoded.rows)
+        if decoded.repairs:
+            repairs = attempt.outcome.repairs
+            for reason in decoded.repairs:
+                repairs[reason] = repairs.get(reason, 0) + 1
+        return decoded.rows
+
+    def _copy(self, connection: Connection[Any], plan: Plan, attempt: _Attempt, known: set[int]) -> None:
+        """Streams rows into the table as they are decoded."""
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(plan.table, plan.columns)
+        messages, ends, excluded, project = attempt.batch.messages, attempt.ends, self._excluded, plan.project
+        decoding = copying = 0.0
+        line = 0
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types(plan.dumpers)
+            write_row = copy.write_row
+            for start in range(0, len(messages), _CHUNK):
+                begun = perf_counter()
+                chunk: list[Row] = []
+                for index, message in enumerate(messages[start : start + _CHUNK], start):
+                    if known and message.sequence in known:
+                        pass
+                    elif excluded is not None and excluded(message.subject):
+                        attempt.outcome.excluded += 1
+                    else:
+                        chunk.extend(self._decoded(attempt, index, message))
+                    ends.append(line + len(chunk))
+                decoded = perf_counter()
+                decoding += decoded - begun
+                row_number = line
+                try:
+                    for row in chunk:
+                        row_number += 1
+                        write_row(row if project is None else project(row))
+                except (TypeError, ValueError, OverflowError, psycopg.DataError) as error:
+                    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
+                        raise
+                    raise RowRefused(row_number, None, f"{type(error).__name__}: {error}") from error
+                line += len(chunk)
+                copying += perf_counter() - decoded
+                if self._at:
+                    self._at("in_copy")
+            finished = perf_counter()
+        attempt.outcome.rows = line
+        attempt.outcome.seconds = {"decode": decoding, "copy": copying + perf_counter() - finished}
+
+    def _stage(self, connection: Connection[Any], plan: Plan, attempt: _Attempt, known: set[int]) -> None:
+        """Copies rows to a temporary table and inserts from there: for tables with a key, and to isolate bad rows."""
+        begun = perf_counter()
+        entries: list[_Entry] = []
+        for index, message in enumerate(attempt.batch.messages):
+            if known and message.sequence in known:
+                continue
+            if self._excluded is not None and self._excluded(message.subject):
+                attempt.outcome.excluded += 1
+                continue
+            rows = self._decoded(attempt, index, message)
+            entries.extend(_Entry(row, index, number) for number, row in enumerate(rows))
+        attempt.outcome.rows = len(entries)
+        staged = entries
+        if plan.mode == "upsert":
+            staged = sorted(entries, key=lambda entry: attempt.batch.messages[entry.message].sequence)
+            if not attempt.isolate:  # there, every row has its own chance: the latest may be refused
+                staged = _latest(staged, plan)
+        decoded = perf_counter()
+        stage = Stage(plan, text_json=attempt.isolate)
+        connection.execute(stage.create)
+        refused: dict[int, Reject] = {}
+        with connection.cursor() as cursor, cursor.copy(stage.copy) as copy:
+            copy.set_types(stage.dumpers)
+            for ordinal, entry in enumerate(staged, 1):
+                try:
+                    values = entry.row if plan.project is None else plan.project(entry.row)
+                    if attempt.isolate:
+                        _check_text(values)
+                    copy.write_row((ordinal, *values))
+                except (TypeError, ValueError, OverflowError, psycopg.DataError) as error:
+                    if not attempt.isolate:
+                        raise RowRefused(None, None, f"{type(error).__name__}: {error}") from error
+                    refused[ordinal] = Reject("refused", f"{type(error).__name__}: {error}"[:500])
+        inserted = len(staged)
+        if attempt.isolate:
+            for ordinal, code, text in connection.execute(
+                "SELECT ordinal, code, message FROM eventwriter.insert_isolating(%s, %s)",
+                [stage.insert("$1", "$2").as_string(connection), len(staged)],
+            ):
+                refused[ordinal] = Reject("refused", text[:500], None, code)
+        else:
+            inserted = connection.execute(stage.insert("1", str(len(staged)))).rowcount
+        if plan.mode == "insert" and (attempt.isolate or inserted < len(staged)):
+            for (ordinal,) in connection.execute(stage.conflicts):
+                names = ", ".join("(" + ", ".join(key) + ")" for key in plan.keys)
+                detail = f"table {plan.table_name} has another row with the same key {names}"
+                refused.setdefault(ordinal, Reject("conflict", detail[:500], None, "23505"))
+        if refused:
+            self._refuse(attempt, [(staged[ordinal - 1], reject) for ordinal, reject in refused.items()])
+        attempt.outcome.seconds = {"decode": decoded - begun, "copy": perf_counter() - decoded}
+
+    def _refuse(self, attempt: _Attempt, refused: list[tuple[_Entry, Reject]]) -> None:
+        """Turns refused rows into rejects of their messages, with the index of their record."""
+        for entry, reject in refused:
+            decoded = self._stream.decode(attempt.batch.messages[entry.message])
+            dropped = attempt.refused.get(entry.message)
+            record = _record_index(_without(decoded, dropped) if dropped else decoded, entry.record)
+            attempt.letters.setdefault(entry.message, []).append(reject._replace(record_index=record))
+            left = attempt.rows_of.get(entry.message)
+            if left is None:
+                left = len(decoded.rows)
+            attempt.rows_of[entry.message] = left - 1
+            attempt.outcome.rows -= 1
+
+
+def _latest(entries: Sequence[_Entry], plan: Plan) -> list[_Entry]:
+    """One entry per key, the last: a statement may touch a key only once (21000)."""
+    key_of = plan.key_of
+    assert key_of is not None, "a plan to upsert has a key"
+    return list({key_of(entry.row): entry for entry in entries}.values())
+
+
+def _record_index(decoded: Decoded, number: int) -> int:
+    """The record index of the ``number``-th row, from 0: rejected records have no row."""
+    index = number
+    for rejected in sorted(r.record_index for r in decoded.rejects if r.record_index is not None):
+        if rejected <= index:
+            index += 1
+    return index
+
+
+def _without(decoded: Decoded, refused: dict[int, Reject]) -> Decoded:
+    """The message without the rows of these records."""
+    rows = [row for number, row in enumerate(decoded.rows) if _record_index(decoded, number) not in refused]
+    return Decoded(rows, [*decoded.rejects, *refused.values()], decoded.repairs)
+
+
+def _check_text(values: Sequence[Any]) -> None:
+    for value in values:
+        if isinstance(value, str):
+            if "\0" in value:
+                raise ValueError("text with U+0000")
+            value.encode()
+        elif isinstance(value, bytes):
+            if b"\0" in value:
+                raise ValueError("JSON with a NUL byte")
+            value.decode()
