@@ -1,0 +1,156 @@
+"""What the commands around the service do: create and compare tables, and look at everything before it starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from psycopg import Connection, sql
+
+from eventwriter import registry
+from eventwriter.catalog import read_plan
+from eventwriter.config import Config, StreamConfig
+from eventwriter.errors import OK, ConfigurationError, EventWriterError, UnavailableError
+from eventwriter.postgres import check_server, connect, translated
+from eventwriter.source import Source
+from eventwriter.stream import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    """A stream, ``nats`` or ``postgres``."""
+    text: str
+    exit_code: int = OK
+    """What a process that meets this ends with."""
+    warning: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.exit_code == OK
+
+    @property
+    def mark(self) -> str:
+        """How a terminal shows it."""
+        return "✗" if not self.ok else "!" if self.warning else "✓"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"subject": self.subject, "ok": self.ok, "warning": self.warning, "text": self.text}
+
+
+def _tables(settings: Config, declared: Mapping[str, Stream]) -> Iterator[tuple[StreamConfig, Stream]]:
+    for name, stream in settings.streams.items():
+        if stream.enabled:
+            yield stream, declared[name]
+
+
+def schema_sql(settings: Config, declared: Mapping[str, Stream]) -> list[tuple[str, str]]:
+    """(name, SQL) of eventwriter's own tables and those of every enabled stream, in the order to run them."""
+    files = [(registry.OWN_SCHEMA, registry.table_sql(registry.OWN_SCHEMA))]
+    for stream, declaration in _tables(settings, declared):
+        if stream.table == declaration.table:
+            files.append((stream.table, registry.table_sql(stream.table)))
+    return files
+
+
+def schema_apply(settings: Config, declared: Mapping[str, Stream], *, wait: float = 0.0) -> Iterator[str]:
+    """Runs the SQL of ``schema_sql``, each file in a transaction of its own, and yields its name.
+
+    A stream whose table has another name than ours writes into a table that somebody else created: left alone.
+    """
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            connection = connect(settings.postgres, "eventwriter schema")
+            break
+        except UnavailableError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
+    with connection:
+        for name, text in schema_sql(settings, declared):
+            with translated():
+                # One at a time: two of them at once would meet in the catalog (23505, "tuple concurrently updated").
+                connection.execute("SELECT pg_advisory_xact_lock(hashtext('eventwriter schema'))")
+                connection.execute(sql.SQL(cast(Any, text)))
+                connection.commit()
+            yield name
+
+
+def schema_check(settings: Config, declared: Mapping[str, Stream]) -> list[Finding]:
+    """One finding for each enabled stream: can its rows be written to the live table?"""
+    with connect(settings.postgres, "eventwriter check") as connection:
+        return [finding for stream, declaration in _tables(settings, declared)
+                for finding in [_check_table(connection, stream, declaration)]]  # fmt: skip
+
+
+def _check_table(connection: Connection[Any], stream: StreamConfig, declaration: Stream) -> Finding:
+    try:
+        with translated():
+            plan = read_plan(connection, declaration, stream.table)
+    except EventWriterError as error:
+        connection.rollback()
+        return Finding(stream.name, str(error), error.exit_code)
+    how = {
+        "copy": "COPY",
+        "upsert": f"the latest row of ({', '.join(plan.keys[0]) if plan.keys else ''}) replaces",
+        "insert": "a unique key: other rows with the same key become dead letters",
+    }[plan.mode]
+    filled = {declaration.columns[target.position].name for target in plan.targets}
+    missing = [column.name for column in declaration.columns if column.name not in filled]
+    text = f"{stream.table}: {len(plan.targets)} columns, {how}"
+    if missing:
+        return Finding(stream.name, f"{text}; the table lacks {', '.join(missing)}: not written", warning=True)
+    return Finding(stream.name, text)
+
+
+def check(settings: Config, declared: Mapping[str, Stream]) -> list[Finding]:
+    """Everything the workers will meet; changes nothing."""
+    findings: list[Finding] = []
+    try:
+        with connect(settings.postgres, "eventwriter check") as connection:
+            info = connection.info
+            version = info.server_version
+            findings.append(
+                Finding(
+                    "postgres",
+                    f"PostgreSQL {version // 10000}.{version % 10000}, database {info.dbname} as {info.user}",
+                )
+            )
+            try:
+                with translated():
+                    check_server(connection)
+            except EventWriterError as error:
+                findings.append(Finding("postgres", str(error), error.exit_code))
+            findings += [_check_table(connection, *each) for each in _tables(settings, declared)]
+    except EventWriterError as error:
+        findings.append(Finding("postgres", str(error), error.exit_code))
+    for stream, _ in _tables(settings, declared):
+        try:
+            findings += _check_stream(settings, stream)
+        except EventWriterError as error:
+            findings.append(Finding(stream.name, str(error), error.exit_code))
+            if not isinstance(error, ConfigurationError) and "cannot connect" in str(error):
+                break
+    return findings
+
+
+def _check_stream(settings: Config, stream: StreamConfig) -> list[Finding]:
+    source = Source(settings.nats, stream)
+    try:
+        facts = source.open()
+        consumer = source.facts()
+    finally:
+        source.close(2.0)
+    held = facts.last_sequence - facts.first_sequence + 1 if facts.last_sequence else 0
+    where = f"stream {facts.name} holds {held} messages"
+    if consumer is None:
+        return [Finding(stream.name, f"{where}; consumer {stream.durable} will be created")]
+    text = f"{where}; consumer {stream.durable}: {consumer.pending} waiting, {consumer.ack_pending} unacknowledged"
+    return [Finding(stream.name, text), *(Finding(stream.name, each, warning=True) for each in consumer.warnings)]

@@ -1,0 +1,235 @@
+"""The commands. Thin: each reads the settings, calls one thing, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from eventwriter import __version__, admin, config, errors, legacy, logs, registry, worker
+from eventwriter.stream import Stream
+from eventwriter.supervisor import Child, Supervisor
+
+Load = Callable[[Mapping[str, object]], tuple[config.Config, Mapping[str, str], Mapping[str, Stream]]]
+
+_output = click.option(
+    "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print."
+)
+
+
+class _Settings:
+    """Reads the settings when a command needs them."""
+
+    def __init__(self, file: Path | None, flags: Mapping[str, object]) -> None:
+        self.file = file
+        self.flags = flags
+
+    def load(
+        self, extra: Mapping[str, object] | None = None
+    ) -> tuple[config.Config, Mapping[str, str], dict[str, Stream]]:
+        """The effective settings, where each came from, and the streams that exist."""
+        declared = registry.load()
+        flags = {**self.flags, **(extra or {})}
+        settings, origins = config.load_with_origins(declared, file=self.file, environ=os.environ, flags=flags)
+        return settings, origins, declared
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="eventwriter")
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="EVENTWRITER_CONFIG",
+    help="TOML file with settings (or EVENTWRITER_CONFIG).",
+)
+@click.option("--nats-url", help="NATS servers, comma separated (or EVENTWRITER_NATS__URL, NATS_URL).")
+@click.option("--postgres-dsn", help="PostgreSQL connection string (or EVENTWRITER_POSTGRES__DSN, PG*).")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    envvar="EVENTWRITER_LOG_LEVEL",
+    show_default=True,
+)
+@click.pass_context
+def cli(
+    context: click.Context, file: Path | None, nats_url: str | None, postgres_dsn: str | None, log_level: str
+) -> None:
+    """Moves messages from NATS JetStream into PostgreSQL / TimescaleDB tables, every message exactly once.
+
+    Without any settings it connects to NATS and PostgreSQL on this machine and serves its seven streams:
+
+    \b
+        eventwriter schema apply     create the tables
+        eventwriter check            say what each stream would do
+        eventwriter supervise        do it
+    """
+    logs.configure(log_level)
+    flags = {"nats.url": nats_url, "postgres.dsn": postgres_dsn}
+    context.obj = _Settings(file, {key: value for key, value in flags.items() if value is not None})
+
+
+@cli.command()
+@click.pass_obj
+def supervise(settings: _Settings) -> None:
+    """Run the service: one process per enabled stream, restarted when it dies.
+
+    SIGTERM or SIGINT drains all workers and ends with status 0; a second one ends at once. SIGHUP reads the
+    configuration file again and restarts only the workers whose settings changed.
+    """
+    current, _, declared = settings.load()
+    gc.collect()
+    gc.freeze()  # the workers share these pages as long as no collection touches them
+    supervisor = Supervisor(
+        _children(current, declared),
+        drain_timeout=_drain_timeout(current),
+        restart_maximum=10.0,
+        on_reload=lambda: _children(*settings.load()[::2]),
+    )
+    sys.exit(supervisor.run())
+
+
+def _drain_timeout(current: config.Config) -> float:
+    # The worker's own deadline comes first, so that it can still say what it left behind.
+    return max([stream.writer.drain_timeout for stream in current.streams.values()], default=25.0) + 3.0
+
+
+def _children(current: config.Config, declared: Mapping[str, Stream]) -> list[Child]:
+    children = []
+    for name, stream in current.streams.items():
+        for number in range(1, stream.processes + 1 if stream.enabled else 1):
+            title = name if stream.processes == 1 else f"{name}/{number}"
+            depends_on = (current.nats, current.postgres, stream)
+            children.append(Child(title, partial(worker.run, current, declared[name]), depends_on))
+    if not children:
+        raise errors.ConfigurationError("no stream is enabled: set streams.<NAME>.enabled = true for at least one")
+    return children
+
+
+@cli.command("worker")
+@click.option("--stream", "name", required=True, help="The stream to write, such as LOGS.")
+@click.pass_obj
+def worker_command(settings: _Settings, name: str) -> None:
+    """Run the worker of one stream in the foreground."""
+    current, _, declared = settings.load()
+    sys.exit(worker.run(current, _declared(declared, name)))
+
+
+def _declared(declared: Mapping[str, Stream], name: str) -> Stream:
+    if name.upper() not in declared:
+        raise errors.UsageError(f"there is no stream {name}; the streams are {', '.join(declared)}")
+    return declared[name.upper()]
+
+
+@cli.command()
+@_output
+@click.pass_obj
+def check(settings: _Settings, output: str) -> None:
+    """Look at everything and change nothing: settings, NATS, streams, consumers, PostgreSQL, tables."""
+    current, _, declared = settings.load()
+    findings = admin.check(current, declared)
+    if output == "json":
+        click.echo(json.dumps({"ok": all(f.ok for f in findings), "findings": [f.as_dict() for f in findings]}))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.mark} {finding.subject:<14}{finding.text}")
+    sys.exit(max((finding.exit_code for finding in findings), default=errors.OK))
+
+
+@cli.group()
+def schema() -> None:
+    """The tables that rows go to, and eventwriter's own."""
+
+
+@schema.command("sql")
+@click.pass_obj
+def schema_sql(settings: _Settings) -> None:
+    """Print the SQL that `schema apply` runs."""
+    current, _, declared = settings.load()
+    for name, text in admin.schema_sql(current, declared):
+        click.echo(f"-- {name}\n{text}")
+
+
+@schema.command("apply")
+@click.option("--wait", "seconds", type=float, default=0.0, help="Wait this many seconds for PostgreSQL to answer.")
+@click.pass_obj
+def schema_apply(settings: _Settings, seconds: float) -> None:
+    """Create or extend the tables of all enabled streams. Running it again changes nothing."""
+    current, _, declared = settings.load()
+    for name in admin.schema_apply(current, declared, wait=seconds):
+        click.echo(f"applied {name}")
+
+
+@schema.command("check")
+@_output
+@click.pass_obj
+def schema_check(settings: _Settings, output: str) -> None:
+    """Compare the live tables with what the streams write."""
+    current, _, declared = settings.load()
+    findings = admin.schema_check(current, declared)
+    if output == "json":
+        click.echo(json.dumps({"ok": all(f.ok for f in findings), "findings": [f.as_dict() for f in findings]}))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.mark} {finding.subject:<14}{finding.text}")
+    sys.exit(max((finding.exit_code for finding in findings), default=errors.OK))
+
+
+@cli.group("config")
+def config_group() -> None:
+    """The settings."""
+
+
+@config_group.command("show")
+@click.option("--origin", is_flag=True, help="Say where each value comes from.")
+@_output
+@click.pass_obj
+def config_show(settings: _Settings, origin: bool, output: str) -> None:
+    """Print the effective settings, secrets masked."""
+    current, origins, _ = settings.load()
+    if output == "json":
+        shown: dict[str, Any] = {"settings": config.as_dict(current)}
+        if origin:
+            shown["origins"] = dict(origins)
+        click.echo(json.dumps(shown))
+    else:
+        click.echo(config.render(current, origins if origin else None), nl=False)
+
+
+@config_group.command("import")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+def config_import(file: Any) -> None:
+    """Turn the JSON configuration of the Go db-event-writer into ours; notes go to standard error."""
+    text, notes = legacy.convert(file.read())
+    click.echo(text, nl=False)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+
+
+def main() -> NoReturn:
+    """Runs a command; every error that is not a bug ends in one line and its exit code."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(errors.USAGE)
+    except click.ClickException as error:
+        click.echo(f"eventwriter: {error.format_message()}", err=True)
+        sys.exit(errors.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(errors.OK)
+    except errors.EventWriterError as error:
+        click.echo(f"eventwriter: {error}", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(status if isinstance(status, int) else errors.OK)

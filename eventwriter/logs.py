@@ -1,0 +1,46 @@
+"""Log lines: readable on a terminal, JSON elsewhere; no payloads and no secrets in either."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import IO
+
+
+def configure(level: str = "INFO", stream: IO[str] | None = None) -> None:
+    """Sends the log to standard error, one line an event."""
+    target = stream or sys.stderr
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(Readable() if target.isatty() else Json())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class Readable(logging.Formatter):
+    """``10:30:00.123 LOGS      message``"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; a traceback follows on lines of its own."""
+        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        line = f"{time} {getattr(record, 'stream', '-'):<13}{level}{record.getMessage()}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class Json(logging.Formatter):
+    """One JSON object a line: time, level, logger, stream, pid, message, and the traceback of a bug."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The object's text."""
+        fields: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
+        if hasattr(record, "stream"):
+            fields["stream"] = record.stream
+        fields |= {"pid": record.process, "message": record.getMessage()}
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)

@@ -1,0 +1,34 @@
+"""Finds the streams and the tables: one module in ``workers``, one file in ``schemas`` each. Nobody keeps a list."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from importlib import resources
+
+import schemas
+import workers
+from eventwriter.stream import Stream
+
+OWN_SCHEMA = "eventwriter"
+"""The SQL file that is not for a stream's table, but for ledger and dead letters."""
+
+
+def load() -> dict[str, Stream]:
+    """Every stream by its name; the name of ``workers/logs.py`` is LOGS."""
+    names = sorted(module.name for module in pkgutil.iter_modules(workers.__path__) if not module.name.startswith("_"))
+    found = {}
+    for name in names:
+        module = importlib.import_module(f"workers.{name}")
+        stream = getattr(module, "STREAM", None)
+        if stream is None:  # an encoding that a stream keeps beside it, such as generated classes
+            continue
+        if stream.name != name.upper():
+            raise ValueError(f"workers/{name}.py declares the stream {stream.name}: one of the two has the wrong name")
+        found[stream.name] = stream
+    return found
+
+
+def table_sql(table: str) -> str:
+    """The definition of a table, ``schemas/<table>.sql``; raises FileNotFoundError if there is none."""
+    return (resources.files(schemas) / f"{table}.sql").read_text(encoding="utf-8")

@@ -1,0 +1,481 @@
+"""JetStream: a loop thread pulls, keeps alive and acknowledges, the main thread takes batches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from time import monotonic
+from typing import Any, TypeVar
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from eventwriter import consumer
+from eventwriter.config import NatsConfig, StreamConfig
+from eventwriter.connection import connect
+from eventwriter.consumer import ConsumerFacts, StreamFacts
+from eventwriter.errors import ConfigurationError, EventWriterError, UnavailableError
+from eventwriter.stream import Batch, Message
+
+log = logging.getLogger("eventwriter.source")
+T = TypeVar("T")
+
+CONNECT_TIMEOUT = 10.0
+HEARTBEAT = 5.0
+"""Seconds between the server's idle heartbeats; silence for two of them means that the pull is lost."""
+EXPIRES = 30.0
+SILENCES = 3
+"""Pulls in a row without any sign of life after which the connection is not believed any more."""
+ACK_TIMEOUT = 5.0
+_FOREVER = 1 << 30
+
+
+class _Gap:
+    """Stands in the buffer where the connection was lost: what follows may not continue what came before."""
+
+
+GAP = _Gap()
+
+
+class Source:
+    """One worker's way out of JetStream. ``stop`` may be called from a signal handler, all else from one thread."""
+
+    def __init__(self, settings: NatsConfig, config: StreamConfig, at: Callable[[str], None] | None = None) -> None:
+        self._settings = settings
+        self._config = config
+        self._at = at
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="jetstream", daemon=True)
+        self._nc = Client()
+        self._inbox = ""
+        self._puller: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._subscription: Any = None
+        self._acks: set[asyncio.Task[None]] = set()
+        self._facts: StreamFacts | None = None
+        # Shared between the threads. Each is written by one of them only, or atomically under the interpreter lock.
+        self._buffer: deque[Msg | _Gap] = deque()
+        self._received = 0
+        self._received_bytes = 0
+        self._taken = 0
+        self._taken_bytes = 0
+        self._first_at = 0.0
+        self._wanted = _FOREVER
+        self._arrived = threading.Event()
+        self._stopping = False
+        self._holding = False
+        self._failure: EventWriterError | None = None
+        self._hand: list[str] = []
+        # Loop thread only.
+        self._credit = 0
+        self._pull = 0
+        self._heard = False
+        self._refused = 0.0
+        self._unlimited = False
+        self._wake: asyncio.Event | None = None
+        # Main thread only.
+        self._previous: tuple[int, int] | None = None
+        self._last_delivery = 0
+
+    # --- start and end, called by the main thread ----------------------------------------------------------------
+
+    def open(self) -> StreamFacts:
+        """Connects and reads the stream's facts; raises the error that tells why reading cannot begin."""
+        self._thread.start()
+        self._facts = self._call(self._open(), CONNECT_TIMEOUT * 2)
+        return self._facts
+
+    def bind(self, start: int) -> ConsumerFacts:
+        """Binds or creates the consumer (a new one begins at sequence ``start``)."""
+        return self._call(consumer.ensure_consumer(self._api, self._config, start), CONNECT_TIMEOUT * 2)
+
+    def next_sequence(self, after: int) -> int | None:
+        """The first message of ours that the stream still holds beyond this sequence."""
+        return self._call(consumer.next_sequence(self._api, self._config, after), CONNECT_TIMEOUT * 2)
+
+    def facts(self) -> ConsumerFacts | None:
+        """What the consumer says now; None if it is gone."""
+        return self._call(consumer.read_consumer(self._api, self._config), CONNECT_TIMEOUT)
+
+    def start(self) -> None:
+        """Begins to pull."""
+        self._call(self._start(), CONNECT_TIMEOUT)
+
+    def stop(self) -> None:
+        """Asks ``take`` to end. Safe in a signal handler."""
+        self._stopping = True
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._arrived.set)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection at this moment."""
+        return bool(self._nc.is_connected)
+
+    def close(self, timeout: float) -> bool:
+        """Waits for outstanding acks, releases what was not written, and disconnects; False past ``timeout`` s."""
+        if not self._thread.is_alive():
+            return True
+        clean = True
+        try:
+            self._call(self._close(timeout), timeout + 1.0)
+        except (EventWriterError, TimeoutError) as error:
+            log.warning("closing the connection to NATS: %s", error)
+            clean = False
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(2.0)
+        return clean
+
+    # --- the loop of the main thread ---------------------------------------------------------------------------
+
+    def take(self) -> Batch | None:
+        """The messages that have arrived, at least one; None when it is time to end.
+
+        A full batch is returned at once, a smaller one ``linger`` seconds after the arrival of its first message.
+        """
+        writer = self._config.writer
+        self._holding = False
+        while not self._stopping:
+            if self._failure is not None:
+                raise self._failure
+            if self._buffer:
+                rest = self._first_at + writer.linger - monotonic()
+                if rest <= 0 or self._full():
+                    batch = self._collect()
+                    if batch is not None:
+                        return batch
+                else:
+                    self._wait(writer.batch_messages, rest)
+            else:
+                self._wait(1, 1.0)
+        return None
+
+    def acknowledge(self, batch: Batch) -> None:
+        """Acknowledges a committed batch, without waiting for the server's confirmation."""
+        self._hand = []
+        receipts = batch.receipts if self._config.writer.ack == "each" else batch.receipts[-1:]
+        self._loop.call_soon_threadsafe(self._spawn_ack, receipts)
+
+    def hold(self, seconds: float) -> bool:
+        """Waits during an outage: no more pulls, deadlines extended; False when it is time to end."""
+        self._holding = True
+        deadline = monotonic() + seconds
+        while not self._stopping and self._failure is None and (rest := deadline - monotonic()) > 0:
+            self._wait(_FOREVER, min(rest, 1.0))
+        return not self._stopping and self._failure is None
+
+    def _full(self) -> bool:
+        writer = self._config.writer
+        return (
+            len(self._buffer) >= writer.batch_messages or self._received_bytes - self._taken_bytes >= writer.batch_bytes
+        )
+
+    def _wait(self, wanted: int, timeout: float) -> None:
+        self._arrived.clear()
+        self._wanted = wanted
+        # Checked after announcing what is wanted: what arrived in between would otherwise not wake us.
+        if not self._stopping and self._failure is None and len(self._buffer) < wanted:
+            self._arrived.wait(timeout)
+        self._wanted = _FOREVER
+
+    def _collect(self) -> Batch | None:
+        writer, buffer = self._config.writer, self._buffer
+        messages: list[Message] = []
+        firsts: list[int] = []
+        receipts: list[str] = []
+        size = 0
+        previous = self._previous
+        while buffer and len(messages) < writer.batch_messages and size < writer.batch_bytes:
+            msg = buffer.popleft()
+            if isinstance(msg, _Gap):
+                previous = None
+                continue
+            data, reply = msg.data, msg.reply
+            tokens = reply.split(".")
+            shift = 2 if len(tokens) > 9 else 0  # with domain and account, then also a random token at the end
+            sequence = int(tokens[5 + shift])
+            delivery = int(tokens[6 + shift])
+            if delivery <= self._last_delivery:
+                self._verify_stream()
+            self._last_delivery = delivery
+            first = sequence
+            if tokens[4 + shift] == "1":
+                # Two first deliveries in a row: the consumer found nothing of ours between them.
+                if previous is not None and previous[0] + 1 == delivery and previous[1] < sequence:
+                    first = previous[1] + 1
+                previous = (delivery, sequence)
+            else:
+                previous = None
+            messages.append(Message(msg.subject, data, sequence, int(tokens[7 + shift]), msg.headers))
+            firsts.append(first)
+            receipts.append(reply)
+            size += len(data)
+        self._previous = previous
+        self._taken += len(messages)
+        self._taken_bytes += size
+        self._hand = receipts
+        if self._wake is not None and self._credit <= 0:
+            self._loop.call_soon_threadsafe(self._wake.set)
+        return Batch(messages, firsts, receipts) if messages else None
+
+    def _verify_stream(self) -> None:
+        # The consumer counts from the beginning again: it, or the whole stream, was created anew, or the server lost
+        # its latest state. Another stream's sequences mean nothing to the ledger that we opened.
+        facts = self._call(consumer.read_stream(self._api, self._config), CONNECT_TIMEOUT)
+        if self._facts is None or facts.created != self._facts.created:
+            raise UnavailableError(f"stream {self._config.stream} was created anew: starting again with a new ledger")
+        self._previous = None
+
+    def _call(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise UnavailableError("NATS does not answer") from None
+        except nats.errors.Error as error:
+            raise UnavailableError(f"NATS: {error or type(error).__name__}") from error
+
+    # --- the loop thread ---------------------------------------------------------------------------------------
+
+    async def _open(self) -> StreamFacts:
+        name = f"eventwriter {self._config.name}"
+        await asyncio.wait_for(connect(self._nc, self._settings, name, self), CONNECT_TIMEOUT)
+        return await consumer.read_stream(self._api, self._config)
+
+    async def _api(self, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            answer = await self._nc.request(f"$JS.API.{subject}", consumer.encode(body), timeout=5.0)
+        except nats.errors.NoRespondersError:
+            raise UnavailableError("NATS has no JetStream for this account: enable it in the server") from None
+        except nats.errors.TimeoutError:
+            raise UnavailableError(f"JetStream does not answer {subject.partition('.')[0].lower()} requests") from None
+        parsed: dict[str, Any] = json.loads(answer.data)
+        return parsed
+
+    async def _start(self) -> None:
+        self._wake = asyncio.Event()
+        self._inbox = self._nc.new_inbox()
+        self._subscription = await self._nc.subscribe(
+            f"{self._inbox}.*", cb=self._on_message, pending_msgs_limit=_FOREVER, pending_bytes_limit=_FOREVER << 10
+        )
+        self._puller = asyncio.create_task(self._guarded(self._keep_pulling()))
+        self._keeper = asyncio.create_task(self._guarded(self._keep_held()))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except EventWriterError as error:
+            self._fail(error)
+        except Exception as error:  # a dead task would leave the worker waiting for ever
+            log.exception("the loop thread failed")
+            self._fail(UnavailableError(f"the NATS client failed: {type(error).__name__}: {error}"))
+
+    def _fail(self, error: EventWriterError) -> None:
+        if self._failure is None:
+            self._failure = error
+        self._arrived.set()
+
+    async def _on_message(self, msg: Msg) -> None:
+        if not msg.reply:
+            self._on_status(msg)
+            return
+        if not self._buffer:
+            self._first_at = monotonic()
+        self._buffer.append(msg)
+        self._received += 1
+        self._received_bytes += len(msg.data)
+        self._heard = True
+        self._credit -= 1
+        if self._credit == 0 and self._wake is not None:
+            self._wake.set()
+        if len(self._buffer) >= self._wanted or (
+            self._wanted < _FOREVER and self._received_bytes - self._taken_bytes >= self._config.writer.batch_bytes
+        ):
+            self._wanted = _FOREVER
+            self._arrived.set()
+
+    def _on_status(self, msg: Msg) -> None:
+        headers = msg.headers or {}
+        status, text = headers.get("Status", ""), headers.get("Description", "")
+        self._heard = True
+        if status == "100" or msg.subject != f"{self._inbox}.{self._pull}":
+            return  # a heartbeat, or the end of a pull that we gave up
+        if status == "400":
+            self._fail(UnavailableError(f"JetStream refuses our pull request: {text}"))
+        elif status == "409" and "MaxBytes" in text:
+            # Nothing fits: the next message alone is larger than a batch.
+            self._unlimited = self._received == self._taken
+        elif status == "409" and "Consumer Deleted" in text:
+            self._fail(self._gone())
+        elif status == "409" and "push" in text:
+            self._fail(ConfigurationError(f"consumer {self._config.durable} became a push consumer"))
+        elif status not in ("404", "408"):
+            # 503: no leader, no JetStream, or no such consumer. Others: leadership change, too many waiting pulls.
+            self._refused = monotonic()
+            log.info("pull ended: %s %s", status, text)
+        self._credit = 0
+        if self._wake is not None:
+            self._wake.set()
+
+    def _gone(self) -> EventWriterError:
+        return UnavailableError(
+            f"consumer {self._config.durable} of stream {self._config.stream} was deleted: "
+            "starting again from what the ledger knows"
+        )
+
+    async def _keep_pulling(self) -> None:
+        writer = self._config.writer
+        wake = self._wake
+        assert wake is not None
+        silences = 0
+        while True:
+            wake.clear()
+            if self._refused:
+                self._refused = 0.0
+                await asyncio.sleep(0.25)
+                if self._nc.is_connected and await consumer.read_consumer(self._api, self._config) is None:
+                    raise self._gone()
+            room = 2 * writer.batch_messages - (self._received - self._taken)
+            room_bytes = 2 * writer.batch_bytes - (self._received_bytes - self._taken_bytes)
+            if (
+                self._credit <= 0
+                and self._nc.is_connected
+                and not self._holding
+                and not self._stopping
+                and room >= writer.batch_messages // 2
+                and room_bytes >= writer.batch_bytes // 2
+            ):
+                await self._request(1 if self._unlimited else room, 0 if self._unlimited else room_bytes)
+            self._heard = False
+            try:
+                await asyncio.wait_for(wake.wait(), 2 * HEARTBEAT)
+                silences = 0
+            except TimeoutError:
+                if self._credit > 0 and not self._heard and self._nc.is_connected:
+                    silences += 1
+                    self._credit = 0  # lost: pull again
+                    if silences >= SILENCES:
+                        raise UnavailableError("NATS is silent although connected: starting again") from None
+
+    async def _request(self, batch: int, size: int) -> None:
+        self._pull += 1
+        self._credit = batch
+        self._unlimited = False
+        body: dict[str, Any] = {
+            "batch": batch,
+            "expires": int(EXPIRES * 1e9),
+            "idle_heartbeat": int(HEARTBEAT * 1e9),
+        }
+        if size:
+            body["max_bytes"] = size
+        await self._nc.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._config.stream}.{self._config.durable}",
+            json.dumps(body).encode(),
+            reply=f"{self._inbox}.{self._pull}",
+        )
+        if self._at:
+            self._at("after_pull")
+
+    async def _keep_held(self) -> None:
+        """Extends the deadline of messages that wait longer than a third of it, such as during an outage."""
+        period = self._config.writer.ack_wait / 3
+        earlier = 0
+        while True:
+            received = self._received
+            await asyncio.sleep(period)
+            # What had been received one period ago and is still here.
+            old = earlier - self._taken
+            hand, waiting = self._hand, list(self._buffer)
+            earlier = received
+            if not self._nc.is_connected:
+                continue
+            if old + len(hand) > 0:
+                for receipt in hand:
+                    await self._nc.publish(receipt, b"+WPI")
+            for msg in waiting[: max(0, old)]:
+                if isinstance(msg, Msg):
+                    await self._nc.publish(msg.reply, b"+WPI")
+
+    def _spawn_ack(self, receipts: Sequence[str]) -> None:
+        task = self._loop.create_task(self._guarded(self._acknowledge(receipts)))
+        self._acks.add(task)
+        task.add_done_callback(self._acks.discard)
+
+    async def _acknowledge(self, receipts: Sequence[str]) -> None:
+        """Acks follow the same buffered path in order, so the confirmation of the last covers all before it."""
+        for _ in range(3):
+            while not self._nc.is_connected:
+                await asyncio.sleep(0.1)
+            try:
+                publish = self._nc.publish
+                for number, receipt in enumerate(receipts[:-1]):
+                    await publish(receipt)
+                    if self._at and number == len(receipts) // 2:
+                        await self._nc.flush()
+                        self._at("in_acks")
+                await self._nc.request(receipts[-1], b"", timeout=ACK_TIMEOUT)
+            except (nats.errors.TimeoutError, nats.errors.NoRespondersError, nats.errors.OutboundBufferLimitError):
+                await asyncio.sleep(0.2)
+            else:
+                if self._at:
+                    self._at("after_acks")
+                return
+        log.warning("%d acks were not confirmed: these messages will be delivered again, and known", len(receipts))
+
+    async def _close(self, timeout: float) -> None:
+        deadline = monotonic() + timeout
+        for task in (self._puller, self._keeper):
+            if task is not None:
+                task.cancel()
+        if self._nc.is_connected and self._subscription is not None and not self._failure:
+            # The server stops sending before it answers, so nothing is on its way afterwards.
+            await asyncio.wait_for(self._subscription.drain(), max(0.1, deadline - monotonic()))
+        while self._acks and self._nc.is_connected and monotonic() < deadline:
+            await asyncio.wait(self._acks, timeout=0.2)
+        unfinished = bool(self._acks)
+        for ack in list(self._acks):
+            ack.cancel()
+        receipts = [*self._hand, *(msg.reply for msg in self._buffer if isinstance(msg, Msg))]
+        if receipts and self._nc.is_connected:
+            if self._at:
+                self._at("in_drain")
+            for receipt in receipts[:-1]:
+                await self._nc.publish(receipt, b"-NAK")
+            await self._nc.request(receipts[-1], b"-NAK", timeout=ACK_TIMEOUT)
+        if not self._nc.is_closed:
+            await asyncio.wait_for(self._nc.close(), 2.0)
+        if unfinished:
+            raise UnavailableError("some acks were not confirmed: these messages will be delivered again, and known")
+
+    # --- what the client reports --------------------------------------------------------------------------------
+
+    async def on_disconnected(self) -> None:
+        """The connection is lost: the pull with it, and the certainty that what follows continues."""
+        self._credit = 0
+        self._buffer.append(GAP)
+        if not self._stopping:
+            log.warning("disconnected from NATS")
+
+    async def on_reconnected(self) -> None:
+        """There is a connection again: pull."""
+        self._credit = 0
+        self._buffer.append(GAP)
+        log.info("reconnected to NATS at %s", self._nc.connected_url.netloc if self._nc.connected_url else "?")
+        if self._wake is not None:
+            self._wake.set()
+
+    async def on_closed(self) -> None:
+        """The client gives up for good, whatever the reconnect settings say (expired credentials, for one)."""
+        if not self._stopping:
+            self._fail(UnavailableError("the connection to NATS was closed for good: starting again"))
+
+    async def on_error(self, error: Exception) -> None:
+        """Something went wrong that the client goes on from."""
+        if not self._stopping:
+            log.warning("NATS: %s", error or type(error).__name__)

@@ -1,0 +1,181 @@
+"""One worker process: puts source, pipeline and sink of a stream together, and ends them in order."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Callable
+from time import monotonic
+
+from eventwriter import pipeline
+from eventwriter.backoff import Backoff
+from eventwriter.config import Config, StreamConfig
+from eventwriter.consumer import StreamFacts
+from eventwriter.errors import DRAIN_DEADLINE, OK, ConfigurationError, EventWriterError, UnavailableError
+from eventwriter.ledger import Identity
+from eventwriter.signals import on_stop
+from eventwriter.sink import Sink
+from eventwriter.source import Source
+from eventwriter.stream import Batch, Outcome, Stream
+from eventwriter.subjects import matcher
+
+log = logging.getLogger("eventwriter.worker")
+
+CRASH_VARIABLE = "EVENTWRITER_CRASH_AT"
+"""For tests of exactly once: ``LOGS:after_commit`` kills that worker, without any clean-up, at that point."""
+
+
+class _Stopped(BaseException):
+    """A signal during start-up, when nothing is in hand yet."""
+
+
+def run(config: Config, stream: Stream) -> int:
+    """Runs the worker of one stream until it is told to stop; the exit status.
+
+    SIGTERM or SIGINT: no more pulls, the batch in hand is finished and acknowledged, the rest released.
+    """
+    settings = config.streams[stream.name]
+    at = _crash_point(stream.name)
+    source = Source(config.nats, settings, at)
+    sink = Sink(config.postgres, stream, settings.table, matcher(settings.exclude) if settings.exclude else None, at)
+    started = False
+
+    def stop() -> None:
+        if not started:
+            raise _Stopped
+        source.stop()
+
+    try:
+        with on_stop(stop):
+            try:
+                _prepare(source, sink, settings, at)
+                started = True
+                # What exists now lives as long as the process: collections need not look at it again.
+                gc.collect()
+                gc.freeze()
+                source.start()
+                pipeline.run(source, _Folding(sink, source), Backoff(0.1, 10.0), _Log(stream.name), at)
+            finally:
+                clean = source.close(settings.writer.drain_timeout)
+                sink.close()
+    except _Stopped:
+        return OK
+    except EventWriterError as error:
+        log.error("%s", error, extra={"stream": stream.name})
+        return error.exit_code
+    return OK if clean else DRAIN_DEADLINE
+
+
+def _crash_point(stream: str) -> Callable[[str], None] | None:
+    name, _, point = os.environ.get(CRASH_VARIABLE, "").partition(":")
+    if name != stream:
+        return None
+
+    def at(here: str) -> None:
+        if here == point:
+            os._exit(86)
+
+    return at
+
+
+def _prepare(source: Source, sink: Sink, settings: StreamConfig, at: Callable[[str], None] | None) -> None:
+    """Connects both ends and lets ledger and consumer agree on where to begin."""
+    sink.open()
+    facts = source.open()
+    if at:
+        at("at_start")
+    identity = Identity(settings.name, facts.name, facts.created, settings.durable)
+    highest, _ = sink.begin(identity)
+    if highest > facts.last_sequence:
+        raise ConfigurationError(
+            f"stream {facts.name} ends at sequence {facts.last_sequence} and the ledger knows {highest}: the stream "
+            "was restored to an earlier state, and new messages would be taken for written ones. Set "
+            f"streams.{settings.name}.durable to a new name to begin a new ledger"
+        )
+    if at:
+        at("at_consumer")
+    consumer = source.bind(sink.resume(facts.first_sequence))
+    for warning in consumer.warnings:
+        log.warning("%s", warning, extra={"stream": settings.name})
+    if consumer.ack_floor > highest:
+        _compare(source, sink, facts, settings, highest, consumer.ack_floor)
+    log.info(
+        "%s → %s: consumer %s %s, %d messages waiting",
+        facts.name,
+        settings.table,
+        settings.durable,
+        "created" if consumer.created else "bound",
+        consumer.pending + consumer.ack_pending,
+        extra={"stream": settings.name},
+    )
+
+
+def _compare(
+    source: Source, sink: Sink, facts: StreamFacts, settings: StreamConfig, highest: int, ack_floor: int
+) -> None:
+    """Acks follow our commits: is something acknowledged that the ledger lacks and the stream still holds?"""
+    following = source.next_sequence(highest)
+    if following is None or following > ack_floor:
+        return
+    sink.distrust(ack_floor)
+    log.warning(
+        "stream %s: messages %d to %d were acknowledged but are not in the ledger: another program used consumer %s, "
+        "or the database was restored from a backup; `eventwriter replay --stream %s --from-seq %d` writes them",
+        facts.name,
+        following,
+        ack_floor,
+        settings.durable,
+        settings.name,
+        following,
+        extra={"stream": settings.name},
+    )
+
+
+class _Folding:
+    """The sink, whose ledger is kept short between batches."""
+
+    def __init__(self, sink: Sink, source: Source) -> None:
+        self._sink = sink
+        self._source = source
+        self._next = 0.0
+
+    def write(self, batch: Batch) -> Outcome:
+        """Writes, after closing the ledger's gaps if they have become many."""
+        if self._sink.fragmented and monotonic() >= self._next:
+            self._next = monotonic() + 10.0
+            try:
+                facts = self._source.facts()
+                if facts is not None and facts.ack_floor:
+                    self._sink.fold(facts.ack_floor)
+            except UnavailableError as error:
+                log.info("the ledger stays as it is: %s", error)
+        return self._sink.write(batch)
+
+
+class _Log:
+    """Tells in the log what an operator has to know."""
+
+    def __init__(self, stream: str) -> None:
+        self._extra = {"stream": stream}
+        self._waiting_since: float | None = None
+
+    def took(self, batch: Batch, waited: float) -> None:
+        """Every batch."""
+
+    def wrote(self, batch: Batch, outcome: Outcome) -> None:
+        """Every committed batch: dead letters, redeliveries, and the end of an outage."""
+        if self._waiting_since is not None:
+            log.info("writing again after %.1f s", monotonic() - self._waiting_since, extra=self._extra)
+            self._waiting_since = None
+        if outcome.rejects:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(outcome.rejects.items()))
+            log.warning("%d dead letters (%s)", sum(outcome.rejects.values()), reasons, extra=self._extra)
+        if outcome.already_done:
+            log.info("%d messages were delivered again and known", outcome.already_done, extra=self._extra)
+
+    def waits(self, error: UnavailableError, delay: float) -> None:
+        """Once an outage, not once a try."""
+        if self._waiting_since is None:
+            self._waiting_since = monotonic()
+            log.error("%s: holding the batch and trying again", error, extra=self._extra)
