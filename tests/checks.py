@@ -28,9 +28,9 @@ def check_decoded(stream: Stream, decoded: Decoded) -> Decoded:
         for column, value in zip(stream.columns, row, strict=True):
             if value is not None:
                 _check_value(column.type, value, f"row {number}, column {column.name} ({column.type}): {value!r:.200}")
-    for column in stream.key:
-        place = [known.name for known in stream.columns].index(column)
-        assert all(row[place] is not None for row in decoded.rows), f"key column {column} is None"
+    for name in stream.key:
+        place = [known.name for known in stream.columns].index(name)
+        assert all(row[place] is not None for row in decoded.rows), f"key column {name} is None"
     _check_rejects(decoded)
     for repair in decoded.repairs:
         assert _WORD.fullmatch(repair), repair
