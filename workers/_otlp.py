@@ -1,0 +1,253 @@
+"""OTLP requests (opentelemetry-proto 1.x): what logs, traces and metrics have in common.
+
+A request is a tree: resource, scope, records. What belongs to a resource or a scope is converted once, for all its
+records. Attribute lists become JSON objects in which every kind of AnyValue keeps its type: bytes as base64, NaN and
+infinities as strings, an unset value as null, a key that comes several times as the list of its values.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import orjson
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+from eventwriter import values
+from eventwriter.values import EPOCH, INT8_MAX, Unfit
+
+M = TypeVar("M", bound=Message)
+
+_INFINITY = float("inf")
+
+
+# --- requests ---------------------------------------------------------------------------------------------
+
+
+def parse_request(kind: type[M], payload: bytes) -> M:
+    """The protobuf request of type ``kind``; raises Unfit("malformed") for bytes that are not one.
+
+    Protobuf does not say its type, and most bytes of one type parse as another one, with nonsense in it. What gives it
+    away is a known field number with the wire type of something else; the first record shows it.
+    """
+    try:
+        request = kind.FromString(payload)
+    except DecodeError:
+        raise Unfit("malformed", f"neither JSON nor a protobuf {kind.DESCRIPTOR.name}") from None
+    node: Message | None = request
+    while node is not None:
+        known = node.DESCRIPTOR.fields_by_number
+        if any(number in known for number in _unknown(node)):
+            raise Unfit("malformed", f"a protobuf message, but not a {kind.DESCRIPTOR.name}")
+        node = next(_children(node), None)
+    return request
+
+
+def check_empty(request: Message) -> None:
+    """Raises Unfit("malformed") if a request without records has fields that OTLP does not: it was something else."""
+    waiting = [request]
+    while waiting:
+        node = waiting.pop()
+        if _unknown(node):
+            raise Unfit("malformed", f"a protobuf {request.DESCRIPTOR.name} without records, but with unknown fields")
+        waiting.extend(_children(node))
+
+
+def _unknown(node: Message) -> list[int]:
+    unknown = UnknownFieldSet(node)
+    return [unknown[place].field_number for place in range(len(unknown))]
+
+
+def _children(node: Message) -> Iterator[Message]:
+    """The next level of resource groups, scope groups and records."""
+    for field in node.DESCRIPTOR.fields[:2]:
+        if field.is_repeated and field.message_type is not None:
+            yield from getattr(node, field.name)
+
+
+# --- values -----------------------------------------------------------------------------------------------
+
+
+def any_value(value: AnyValue) -> Any:
+    """The JSON value of an AnyValue, its type kept; its strings may hold U+0000, which dump() replaces."""
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    plain = getattr(value, kind)
+    if kind == "double_value":
+        return number(plain)
+    if kind == "array_value":
+        return [any_value(element) for element in plain.values]
+    if kind == "kvlist_value":
+        return attributes(plain.values)
+    if kind == "bytes_value":
+        return b64encode(plain).decode()
+    return plain
+
+
+def number(real: float) -> float | str:
+    """A float64 for JSON, which has no NaN and no infinities: those are strings, spelled as in protobuf's JSON."""
+    if -_INFINITY < real < _INFINITY:
+        return real
+    return "NaN" if real != real else "Infinity" if real > 0 else "-Infinity"
+
+
+def attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+    """A list of attributes as a JSON object."""
+    found: dict[str, Any] = {}
+    count = 0
+    for pair in pairs:
+        count += 1
+        value = pair.value
+        # Most values are strings with something in them: reading that is cheaper than asking for the kind.
+        if text := value.string_value:
+            found[pair.key] = text
+        else:
+            kind = value.WhichOneof("value")
+            if kind == "int_value":
+                found[pair.key] = value.int_value
+            elif kind == "bool_value":
+                found[pair.key] = value.bool_value
+            else:
+                found[pair.key] = any_value(value)
+    return found if len(found) == count else _with_duplicates(pairs)
+
+
+def _with_duplicates(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+    lists: dict[str, list[Any]] = {}
+    for pair in pairs:
+        lists.setdefault(pair.key, []).append(any_value(pair.value))
+    return {key: found[0] if len(found) == 1 else found for key, found in lists.items()}
+
+
+def dump(value: Any, repairs: list[str]) -> bytes:
+    """JSON text for a jsonb column, U+0000 replaced; raises Unfit for nesting that PostgreSQL could not read."""
+    try:
+        text = orjson.dumps(value)
+    except TypeError:
+        text = values.dump_json(value)
+    if b"\\" in text and b"\\u0000" in text:
+        text = values.dump_json(values.scrub(value, repairs))
+    return text
+
+
+def text_of(value: AnyValue, repairs: list[str]) -> str | None:
+    """A string as it is, any other kind as its JSON text; None if unset."""
+    text = value.string_value
+    if not text:
+        kind = value.WhichOneof("value")
+        if kind is None:
+            return None
+        if kind != "string_value":
+            return dump(any_value(value), repairs).decode()
+    return values.clean(text, repairs) if "\0" in text else text
+
+
+def identifier(octets: bytes, repairs: list[str]) -> str:
+    """A trace or span id as lower-case hex, whatever its length; a length that OTLP forbids is noted."""
+    if len(octets) not in (0, 8, 16):
+        repairs.append("bad_id")
+    return octets.hex()
+
+
+def keep_original(attributes: dict[str, Any], name: str, original: Any, repairs: list[str], reason: str) -> None:
+    """Keeps what its column cannot hold among the attributes, without displacing one."""
+    repairs.append(reason)
+    while name in attributes:
+        name = f"original.{name}"
+    attributes[name] = original
+
+
+def keep_times(record: Message, fields: Iterable[str], attributes: dict[str, Any], repairs: list[str]) -> None:
+    """Keeps times beyond int64 as text among the attributes."""
+    for field in fields:
+        nanos: int = getattr(record, field)
+        if nanos > INT8_MAX:
+            keep_original(attributes, field, str(nanos), repairs, "bad_time")
+
+
+def cleaned(text: str, repairs: list[str]) -> str | None:
+    """An optional text field of a protobuf message, where empty means absent."""
+    return (values.clean(text, repairs) if "\0" in text else text) or None
+
+
+def time_of(nanos: int) -> int | None:
+    """A time field as timestamptz; None if it is absent (0) or beyond int64."""
+    return nanos // 1000 - EPOCH if 0 < nanos <= INT8_MAX else None
+
+
+# --- resources and scopes -----------------------------------------------------------------------------------
+
+
+class ResourceValues(NamedTuple):
+    """What the rows of one resource share."""
+
+    service_name: str
+    service_version: str | None
+    service_instance: str | None
+    attributes: bytes
+    schema_url: str | None
+    rest: dict[str, Any]
+    """What has no column of its own: dropped attributes, entity references."""
+
+
+class ScopeValues(NamedTuple):
+    """What the rows of one instrumentation scope share."""
+
+    name: str | None
+    version: str | None
+    attributes: bytes | None
+    schema_url: str | None
+    rest: dict[str, Any]
+    """What has no column of its own, of the scope and of its resource."""
+    data: bytes | None
+    """The same as JSON, None if there is nothing."""
+
+
+def resource_values(resource: Resource, schema_url: str, repairs: list[str]) -> ResourceValues:
+    """The shared values of a resource; one that the request leaves out is an empty one."""
+    found = attributes(resource.attributes)
+    rest: dict[str, Any] = {}
+    if resource.dropped_attributes_count:
+        rest["resource_dropped_attributes_count"] = resource.dropped_attributes_count
+    if resource.entity_refs:
+        rest["resource_entity_refs"] = [
+            {"schema_url": ref.schema_url, "type": ref.type, "id_keys": [*ref.id_keys],
+             "description_keys": [*ref.description_keys]}
+            for ref in resource.entity_refs
+        ]  # fmt: skip
+    return ResourceValues(
+        _text(found.get("service.name"), repairs) or "unknown",
+        _text(found.get("service.version"), repairs),
+        _text(found.get("service.instance.id"), repairs),
+        dump(found, repairs),
+        cleaned(schema_url, repairs),
+        rest,
+    )
+
+
+def scope_values(
+    scope: InstrumentationScope, schema_url: str, resource: ResourceValues, repairs: list[str]
+) -> ScopeValues:
+    """The shared values of an instrumentation scope."""
+    rest = resource.rest
+    if scope.dropped_attributes_count:
+        rest = rest | {"scope_dropped_attributes_count": scope.dropped_attributes_count}
+    return ScopeValues(
+        cleaned(scope.name, repairs),
+        cleaned(scope.version, repairs),
+        dump(attributes(scope.attributes), repairs) if scope.attributes else None,
+        cleaned(schema_url, repairs),
+        rest,
+        dump(rest, repairs) if rest else None,
+    )
+
+
+def _text(value: Any, repairs: list[str]) -> str | None:
+    if value is None:
+        return None
+    return values.clean(value, repairs) if isinstance(value, str) else dump(value, repairs).decode()

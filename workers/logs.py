@@ -1,0 +1,140 @@
+"""LOGS: log records from OTLP, flat JSON, GELF and SNMP traps become rows of ``logs``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+
+from eventwriter.stream import Column, Decoded, Message, Reject, Row, Stream
+from eventwriter.values import EPOCH, INT8_MAX, Unfit, clean
+from workers import _otlp
+from workers._severity import BANDS
+
+COLUMNS = (
+    Column("timestamp", "timestamptz"),
+    Column("observed_timestamp", "timestamptz"),
+    Column("trace_id", "text"),
+    Column("span_id", "text"),
+    Column("trace_flags", "integer"),
+    Column("flags", "bigint"),
+    Column("severity_text", "text"),
+    Column("severity_number", "integer"),
+    Column("body", "text"),
+    Column("event_name", "text"),
+    Column("service_name", "text"),
+    Column("service_version", "text"),
+    Column("service_instance", "text"),
+    Column("scope_name", "text"),
+    Column("scope_version", "text"),
+    Column("scope_attributes", "jsonb"),
+    Column("attributes", "jsonb"),
+    Column("resource_attributes", "jsonb"),
+    Column("dropped_attributes_count", "bigint"),
+    Column("schema_url", "text"),
+    Column("resource_schema_url", "text"),
+    Column("source", "text"),
+    Column("data", "jsonb"),
+)
+
+
+def otlp_rows(request: ExportLogsServiceRequest, source: str | None, received: int, repairs: list[str]) -> list[Row]:
+    """The rows of an OTLP request, one per log record, in its order; ``received`` stands in for missing times."""
+    rows: list[Row] = []
+    for group in request.resource_logs:
+        resource = _otlp.resource_values(group.resource, group.schema_url, repairs)
+        service, version, instance, resource_attributes, resource_schema_url, _ = resource
+        for scoped in group.scope_logs:
+            scope = _otlp.scope_values(scoped.scope, scoped.schema_url, resource, repairs)
+            scope_name, scope_version, scope_attributes, schema_url, rest, scope_data = scope
+            for record in scoped.log_records:
+                attributes = _otlp.attributes(record.attributes)
+                time = record.time_unix_nano
+                observed = record.observed_time_unix_nano
+                if time > INT8_MAX or observed > INT8_MAX:
+                    _otlp.keep_times(record, ("time_unix_nano", "observed_time_unix_nano"), attributes, repairs)
+                observed_timestamp = observed // 1000 - EPOCH if 0 < observed <= INT8_MAX else received
+                try:
+                    packed = orjson.dumps(attributes)
+                except TypeError:
+                    packed = _otlp.dump(attributes, repairs)
+                if b"\\" in packed and b"\\u0000" in packed:
+                    packed = _otlp.dump(attributes, repairs)
+                data = scope_data
+                body: str | None = record.body.string_value
+                if not body:
+                    body, data = _body(record.body, rest, data, repairs)
+                elif "\0" in body:
+                    body = clean(body, repairs)
+                number = record.severity_number or None
+                severity: str | None = record.severity_text
+                if not severity:
+                    severity = BANDS.get(number) if number else None
+                elif "\0" in severity:
+                    severity = clean(severity, repairs)
+                trace_id = record.trace_id.hex()
+                span_id = record.span_id.hex()
+                if len(trace_id) not in (32, 0) or len(span_id) not in (16, 0):
+                    repairs.append("bad_id")
+                flags = record.flags
+                event_name = record.event_name or None
+                if event_name and "\0" in event_name:
+                    event_name = clean(event_name, repairs)
+                rows.append(
+                    (
+                        time // 1000 - EPOCH if 0 < time <= INT8_MAX else observed_timestamp,
+                        observed_timestamp,
+                        trace_id,
+                        span_id,
+                        flags & 0xFF,
+                        flags,
+                        severity,
+                        number,
+                        body,
+                        event_name,
+                        service,
+                        version,
+                        instance,
+                        scope_name,
+                        scope_version,
+                        scope_attributes,
+                        packed,
+                        resource_attributes,
+                        record.dropped_attributes_count,
+                        schema_url,
+                        resource_schema_url,
+                        source,
+                        data,
+                    )
+                )
+    return rows
+
+
+def _body(
+    body: AnyValue, rest: dict[str, Any], data: bytes | None, repairs: list[str]
+) -> tuple[str | None, bytes | None]:
+    """Text of a body that is not plain text, and ``data`` with the body's own type: text does not tell 5 from "5"."""
+    kind = body.WhichOneof("value")
+    if kind is None:
+        return None, data
+    if kind == "string_value":
+        return "", data
+    value = _otlp.any_value(body)
+    packed = _otlp.dump(value, repairs)
+    return packed.decode(), _otlp.dump({**rest, "body": value}, repairs)
+
+
+def decode(message: Message) -> Decoded:
+    """The rows of one message; see stream.Stream.decode."""
+    repairs: list[str] = []
+    try:
+        request = _otlp.parse_request(ExportLogsServiceRequest, message.payload)
+    except Unfit as error:
+        return Decoded((), (Reject(error.reason, str(error)),))
+    rows = otlp_rows(request, None, message.time // 1000 - EPOCH, repairs)
+    return Decoded(rows, (), repairs)
+
+
+STREAM = Stream(name="LOGS", subjects=("logs.>",), table="logs", columns=COLUMNS, decode=decode)
