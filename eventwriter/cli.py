@@ -108,7 +108,7 @@ def _children(current: config.Config, declared: Mapping[str, Stream]) -> list[Ch
         for number in range(1, stream.processes + 1 if stream.enabled else 1):
             title = name if stream.processes == 1 else f"{name}/{number}"
             depends_on = (current.nats, current.postgres, stream)
-            children.append(Child(title, partial(worker.run, current, declared[name]), depends_on))
+            children.append(Child(title, partial(worker.run, current, declared[name], supervised=True), depends_on))
     if not children:
         raise errors.ConfigurationError("no stream is enabled: set streams.<NAME>.enabled = true for at least one")
     return children

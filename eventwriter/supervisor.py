@@ -159,7 +159,9 @@ class Supervisor:
     def _exited(self, slot: _Slot, status: int) -> None:
         """Decides what follows the end of a child."""
         level = logging.INFO if status == OK and slot.draining else logging.WARNING
-        logger.log(level, "%s: exited after %.1f s: %s", slot.name, self._clock() - slot.since, _how(status))
+        logger.log(
+            level, "exited after %.1f s: %s", self._clock() - slot.since, _how(status), extra={"stream": slot.name}
+        )
         slot.pid, slot.due = 0, None
         self._observer.exited(slot.name, status)
         if self._stopping:
@@ -171,7 +173,11 @@ class Supervisor:
             self._slots[slot.name] = self._slot(slot.child)
         elif status in PARKING:
             slot.parked = status
-            logger.error("%s: parked: exit status %d, not started again until its settings change", slot.name, status)
+            logger.error(
+                "parked: exit status %d, not started again until its settings change",
+                status,
+                extra={"stream": slot.name},
+            )
             self._observer.parked(slot.name, status)
         else:
             self._retry(slot)
@@ -182,7 +188,7 @@ class Supervisor:
         delay = slot.backoff.failed(now)
         slot.due = now + delay
         self.restarts[slot.name] += 1
-        logger.warning("%s: restarting in %.2f s", slot.name, delay)
+        logger.warning("restarting in %.2f s", delay, extra={"stream": slot.name})
         self._observer.restarting(slot.name, delay)
 
     def _finished(self) -> int | None:
@@ -211,7 +217,7 @@ class Supervisor:
             if slot.pid:
                 slot.due = None
                 os.kill(slot.pid, signal.SIGKILL)
-                logger.warning("%s: killed: did not drain in time, pid %d", slot.name, slot.pid)
+                logger.warning("killed: did not drain in time, pid %d", slot.pid, extra={"stream": slot.name})
             elif slot.child:
                 self._start(slot, slot.child)
 
@@ -223,14 +229,14 @@ class Supervisor:
         try:
             pid = os.fork()
         except OSError as error:
-            logger.error("%s: cannot fork: %s", child.name, error)
+            logger.error("cannot fork: %s", error, extra={"stream": child.name})
             self._retry(slot)
             return
         if not pid:
             _live(child, parent)
         slot.pid, slot.since, slot.due = pid, now, None
         slot.backoff.succeeded(now)
-        logger.info("%s: started, pid %d", child.name, pid)
+        logger.info("started, pid %d", pid, extra={"stream": child.name})
         self._observer.started(child.name, pid)
 
     # --- what we are told -------------------------------------------------------------------------------------
@@ -243,7 +249,7 @@ class Supervisor:
         deadline = self._clock() + self._drain_timeout
         for slot in told:
             slot.draining, slot.due = True, deadline
-            logger.info("%s: draining, pid %d, %g s left", slot.name, slot.pid, self._drain_timeout)
+            logger.info("draining, pid %d, %g s left", slot.pid, self._drain_timeout, extra={"stream": slot.name})
 
     def _stop(self) -> None:
         """Drains every child under one deadline; the second time, makes that deadline now."""
@@ -318,14 +324,14 @@ def _live(child: Child, parent: int) -> NoReturn:
         set_title(f"eventwriter: worker {child.name}")
         status = int(child.run())
     except EventWriterError as error:
-        logger.error("%s: %s", child.name, error)
+        logger.error("%s", error, extra={"stream": child.name})
         status = error.exit_code
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else OK if error.code is None else INTERNAL
         if status == INTERNAL:
-            logger.error("%s: %s", child.name, error)
+            logger.error("%s", error, extra={"stream": child.name})
     except BaseException:
-        logger.exception("%s: uncaught exception", child.name)
+        logger.exception("uncaught exception", extra={"stream": child.name})
     finally:
         _flush()
         os._exit(status)

@@ -30,10 +30,11 @@ class _Stopped(BaseException):
     """A signal during start-up, when nothing is in hand yet."""
 
 
-def run(config: Config, stream: Stream) -> int:
+def run(config: Config, stream: Stream, *, supervised: bool = False) -> int:
     """Runs the worker of one stream until it is told to stop; the exit status.
 
-    SIGTERM or SIGINT: no more pulls, the batch in hand is finished and acknowledged, the rest released.
+    SIGTERM or SIGINT: no more pulls, the batch in hand is finished and acknowledged, the rest released. A second one
+    ends at once, unless a supervisor sets the deadline: a service manager that signals the whole group makes two of one.
     """
     settings = config.streams[stream.name]
     at = _crash_point(stream.name)
@@ -47,7 +48,7 @@ def run(config: Config, stream: Stream) -> int:
         source.stop()
 
     try:
-        with on_stop(stop):
+        with on_stop(stop, second_ends=not supervised):
             try:
                 _prepare(source, sink, settings, at)
                 started = True

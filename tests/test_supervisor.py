@@ -120,6 +120,16 @@ BEHAVIOURS: dict[str, Callable[[str], int]] = {
 }
 
 
+class Named(logging.Formatter):
+    """The message, after the stream's name if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and the traceback."""
+        name = getattr(record, "stream", None)
+        text = super().format(record)
+        return f"{name}: {text}" if name else text
+
+
 class Sayer:
     """An observer that prints what it is told."""
 
@@ -146,7 +156,9 @@ def serve(config: Path) -> int:
         return [Child(name, partial(BEHAVIOURS[what], name), settings) for name, (what, settings) in wanted]
 
     options = json.loads(config.read_text())["options"]
-    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(Named())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
     os.setpgid(0, 0)
     if options.pop("wakeup", False):
         _, writer = os.pipe()
