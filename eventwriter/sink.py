@@ -191,11 +191,7 @@ class Sink:
             if self._at:
                 self._at("after_copy")
             self._settle(attempt, len(messages))
-            deadletters.write(
-                connection, ledger.row, [(messages[index], rejects) for index, rejects in attempt.letters.items()]
-            )
-            if self._at:
-                self._at("after_dead_letters")
+            # The ledger before the dead letters: it tells a redelivery from a second dead letter of one message.
             ranges = merge(
                 (first, message.sequence)
                 for first, message in zip(attempt.batch.firsts, messages, strict=True)
@@ -206,6 +202,11 @@ class Sink:
                 raise _AlreadyDone
             if self._at:
                 self._at("after_ledger")
+            deadletters.write(
+                connection, ledger.row, [(messages[index], rejects) for index, rejects in attempt.letters.items()]
+            )
+            if self._at:
+                self._at("after_dead_letters")
         outcome.seconds["commit"] = perf_counter() - begun
         return outcome
 

@@ -1,0 +1,335 @@
+"""The whole service on this machine: servers, seven streams, mixed traffic, a live table, and accounts at the end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nats
+import psycopg
+from eventwriter.embedded import NatsServer, PostgresServer
+from nats.js.api import StreamConfig
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from eventwriter import registry
+from traffic import NUMBER, Traffic
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Published:
+    """What went into a stream."""
+
+    messages: int = 0
+    broken: int = 0
+    numbers: set[int] = field(default_factory=set)
+
+
+class Publisher(threading.Thread):
+    """Publishes mixed traffic on all streams at a steady rate until told to stop."""
+
+    def __init__(self, url: str, streams: list[str], rate: float, broken: float) -> None:
+        super().__init__(name="publisher", daemon=True)
+        self.url, self.rate = url, rate
+        self.traffic = {name: Traffic(name, broken=broken, records=5) for name in streams}
+        self.published = {name: Published() for name in streams}
+        self.ready = threading.Event()
+        self.stop = threading.Event()
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """Runs until ``stop`` is set."""
+        try:
+            asyncio.run(self._run())
+        except Exception as error:  # noqa: BLE001 - told by the main thread
+            self.error = error
+            self.ready.set()
+
+    async def _run(self) -> None:
+        client = await nats.connect(self.url)
+        stream = client.jetstream()
+        for name, declared in registry.load().items():
+            await stream.add_stream(StreamConfig(name=name, subjects=list(declared.subjects)))
+        self.ready.set()
+        names = list(self.traffic)
+        begun, sent = time.monotonic(), 0
+        while not self.stop.is_set():
+            due = int((time.monotonic() - begun) * self.rate)
+            batch = []
+            for number in range(sent, due):
+                name = names[number % len(names)]
+                message = self.traffic[name].next()
+                published = self.published[name]
+                published.messages += 1
+                published.broken += not message.records
+                published.numbers.update(message.records)
+                batch.append(stream.publish(message.subject, message.payload, headers=message.headers))
+            sent = max(sent, due)
+            for start in range(0, len(batch), 500):
+                await asyncio.gather(*batch[start : start + 500])
+            await asyncio.sleep(0.02)
+        await client.close()
+
+
+@dataclass
+class State:
+    """One line of the live table."""
+
+    written: int = 0
+    dead: int = 0
+    rows: int = 0
+    pending: int = 0
+
+
+class Service:
+    """`eventwriter supervise` as a child process."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        self.log = log
+        self.restarts: Counter[str] = Counter()
+        self.notes: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "eventwriter", "supervise"],
+            cwd=ROOT,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches it through us, after the publisher has stopped
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.log.open("w") as log:
+            for line in self.process.stderr:
+                log.write(line)
+                with contextlib.suppress(ValueError):
+                    record = json.loads(line)
+                    if "restarting" in record["message"]:
+                        self.restarts[str(record.get("stream", "")).partition("/")[0]] += 1
+                    if record["level"] in ("error", "critical"):
+                        self.notes.append(record["message"])
+
+    def end(self, timeout: float) -> int:
+        """Sends SIGTERM and returns the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+def read_state(connection: psycopg.Connection[Any]) -> dict[str, State]:
+    """What the ledgers say, by stream."""
+    return {
+        row[0]: State(int(row[1]), int(row[2]), int(row[3]))
+        for row in connection.execute(
+            "SELECT logical_stream, sum(messages_written), sum(messages_deadlettered), sum(rows_written) "
+            "FROM eventwriter.ledger GROUP BY 1"
+        )
+    }
+
+
+def live_table(
+    publisher: Publisher, service: Service, state: dict[str, State], rates: dict[str, float], left: str
+) -> Table:
+    """The table that the terminal shows."""
+    table = Table(title=f"eventwriter demo · {left}", title_justify="left")
+    table.add_column("stream")
+    for name in ("published", "written", "rows", "rows/s", "lag", "dead letters", "restarts"):
+        table.add_column(name, justify="right")
+    for name, published in publisher.published.items():
+        now = state.get(name, State())
+        lag = max(0, published.messages - now.written - now.dead)
+        table.add_row(
+            name,
+            f"{published.messages:,}",
+            f"{now.written:,}",
+            f"{now.rows:,}",
+            f"{rates.get(name, 0):,.0f}",
+            f"{lag:,}",
+            f"{now.dead:,}",
+            str(service.restarts[name]),
+        )
+    return table
+
+
+def account(connection: psycopg.Connection[Any], publisher: Publisher) -> dict[str, dict[str, int]]:
+    """Compares every table with what was published, record by record."""
+    state = read_state(connection)
+    declared = registry.load()
+    result = {}
+    for name, published in publisher.published.items():
+        now = state.get(name, State())
+        numbers = [row[0] for row in connection.execute(f"SELECT {NUMBER[name]} FROM {declared[name].table}")]  # type: ignore[arg-type]
+        result[name] = {
+            "published": published.messages,
+            "written": now.written,
+            "dead_letters": now.dead,
+            "missing": published.messages - now.written - now.dead,
+            "rows": len(numbers),
+            "rows_missing": len(published.numbers - set(numbers)),
+            "rows_duplicated": len(numbers) - len(set(numbers)),
+            "broken": published.broken,
+        }
+    return result
+
+
+def adds_up(streams: dict[str, dict[str, int]]) -> bool:
+    """Whether every message is in its table once, or a dead letter because it was broken."""
+    return all(
+        line["missing"] == line["rows_missing"] == line["rows_duplicated"] == 0
+        and line["dead_letters"] == line["broken"]
+        and line["rows"] > 0
+        for line in streams.values()
+    )
+
+
+def _ticks(seconds: float | None, stop: threading.Event, period: float = 0.5) -> Iterator[str]:
+    begun = time.monotonic()
+    while not stop.is_set():
+        elapsed = time.monotonic() - begun
+        if seconds is not None and elapsed >= seconds:
+            return
+        yield f"{elapsed:.0f} s" + (f" of {seconds:.0f} s" if seconds is not None else ", Ctrl-C ends it")
+        stop.wait(period)
+
+
+def main() -> int:
+    """Runs the demo; 0 only if every message is accounted for."""
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
+    parser.add_argument("--seconds", type=float, help="end by itself after this time (default: Ctrl-C)")
+    parser.add_argument("--rate", type=float, default=1000, help="messages/s over all streams (default %(default)s)")
+    parser.add_argument("--broken", type=float, default=0.01, help="share of broken messages (default %(default)s)")
+    parser.add_argument("--output", choices=("text", "json"), default="text")
+    parser.add_argument("--listen", default="127.0.0.1:9465", help="address of the page (default %(default)s)")
+    arguments = parser.parse_args()
+    console = Console(stderr=True)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    begun = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="eventwriter-demo-", ignore_cleanup_errors=True))
+        )
+        folder.chmod(0o755)
+        console.print("starting PostgreSQL and NATS …")
+        postgres = stack.enter_context(PostgresServer(folder / "postgres"))
+        server = stack.enter_context(NatsServer(folder / "nats"))
+        dsn = postgres.create_database("eventwriter")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("EVENTWRITER_", "PG", "NATS_"))} | {
+            "EVENTWRITER_NATS__URL": server.url,
+            "EVENTWRITER_POSTGRES__DSN": dsn,
+            "EVENTWRITER_HTTP__LISTEN": arguments.listen,
+        }
+        subprocess.run(
+            [sys.executable, "-m", "eventwriter", "schema", "apply"],
+            cwd=ROOT,
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        publisher = Publisher(server.url, list(registry.load()), arguments.rate, arguments.broken)
+        publisher.start()
+        publisher.ready.wait(30)
+        if publisher.error:
+            raise publisher.error
+        service = Service(environment, folder / "service.log")
+        stack.callback(service.process.kill)
+        console.print(f"NATS {server.url}   PostgreSQL {dsn}   publishing {arguments.rate:.0f} messages/s")
+        connection = stack.enter_context(psycopg.connect(dsn, autocommit=True))
+        _watch(console, connection, publisher, service, arguments, stop)
+        publisher.stop.set()
+        publisher.join(30)
+        _settle(console, connection, publisher)
+        status = service.end(35)
+        streams = account(connection, publisher)
+    result = {
+        "ok": adds_up(streams) and status == 0 and publisher.error is None,
+        "seconds": round(time.monotonic() - begun, 1),
+        "exit_status": status,
+        "restarts": sum(service.restarts.values()),
+        "streams": streams,
+    }
+    if arguments.output == "json":
+        print(json.dumps(result))
+    else:
+        _print_accounts(streams, bool(result["ok"]))
+    for note in service.notes:
+        console.print(f"service: {note}")
+    return 0 if result["ok"] else 1
+
+
+def _watch(
+    console: Console,
+    connection: psycopg.Connection[Any],
+    publisher: Publisher,
+    service: Service,
+    arguments: argparse.Namespace,
+    stop: threading.Event,
+) -> None:
+    before: dict[str, State] = {}
+    before_at = time.monotonic()
+    rates: dict[str, float] = {}
+    shown = console.is_terminal and arguments.output == "text"
+    with Live(console=console, auto_refresh=False) if shown else contextlib.nullcontext() as live:
+        for left in _ticks(arguments.seconds, stop):
+            if publisher.error or service.process.poll() is not None:
+                return
+            state, now = read_state(connection), time.monotonic()
+            for name, line in state.items():
+                fresh = (line.rows - before.get(name, State()).rows) / max(0.001, now - before_at)
+                rates[name] = 0.6 * rates.get(name, fresh) + 0.4 * fresh
+            before, before_at = state, now
+            if live is not None:
+                live.update(live_table(publisher, service, state, rates, left), refresh=True)
+
+
+def _settle(console: Console, connection: psycopg.Connection[Any], publisher: Publisher) -> None:
+    """Waits until everything that was published is accounted for, or nothing has moved for 15 s."""
+    console.print("publishing has stopped; waiting for the rest to arrive …")
+    last, moved = -1, time.monotonic()
+    while time.monotonic() - moved < 15:
+        done = sum(state.written + state.dead for state in read_state(connection).values())
+        if done == sum(published.messages for published in publisher.published.values()):
+            return
+        if done != last:
+            last, moved = done, time.monotonic()
+        time.sleep(0.1)
+
+
+def _print_accounts(streams: dict[str, dict[str, int]], ok: bool) -> None:
+    table = Table(title="accounts: published = written + dead letters", title_justify="left")
+    table.add_column("stream")
+    names = ("published", "written", "dead_letters", "missing", "rows", "rows_missing", "rows_duplicated")
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for stream, line in streams.items():
+        table.add_row(stream, *(f"{line[name]:,}" for name in names))
+    console = Console()
+    console.print(table)
+    console.print("every message is accounted for" if ok else "IT DOES NOT ADD UP", style="green" if ok else "bold red")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

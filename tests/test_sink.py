@@ -1,0 +1,225 @@
+"""What one transaction promises: rows, dead letters and ledger together, whatever PostgreSQL thinks of the rows."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from eventwriter import registry
+from eventwriter.config import PostgresConfig
+from eventwriter.errors import SchemaError
+from eventwriter.ledger import Identity
+from eventwriter.sink import Sink
+from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Stream
+
+IDENTITY = Identity("NUMBERS", "numbers", datetime(2026, 1, 1, tzinfo=UTC), "writer")
+
+
+def decode(message: Message) -> Decoded:
+    """One row for each element of a JSON list; the text "bad" is rejected."""
+    rows, rejects = [], []
+    for index, value in enumerate(json.loads(message.payload)):
+        if value == "bad":
+            rejects.append(Reject("malformed", "it says so", index))
+        else:
+            rows.append((value["k"], value["v"], message.time // 1000))
+    return Decoded(rows, rejects)
+
+
+COLUMNS = (Column("k", "bigint"), Column("v", "text"), Column("received_at", "timestamptz"))
+PLAIN = Stream("NUMBERS", ("numbers.>",), "numbers", COLUMNS, decode)
+KEYED = Stream("NUMBERS", ("numbers.>",), "numbers", COLUMNS, decode, key=("k",))
+
+
+def batch(*payloads: list[Any], start: int = 1) -> Batch:
+    """A batch with one message per payload, sequences from ``start``."""
+    messages = [
+        Message("numbers.x", json.dumps(payload).encode(), sequence, sequence * 1_000_000)
+        for sequence, payload in enumerate(payloads, start)
+    ]
+    return Batch(messages, [message.sequence for message in messages])
+
+
+def record(k: int, v: str = "") -> dict[str, Any]:
+    """One element that becomes a row."""
+    return {"k": k, "v": v}
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection to a fresh database with eventwriter's own tables."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(sql.SQL(registry.table_sql("eventwriter")))  # type: ignore[arg-type]
+        yield connection
+
+
+@pytest.fixture
+def open_sink(database: str) -> Iterator[Any]:
+    """Opens sinks and closes them at the end."""
+    opened = []
+
+    def open_one(stream: Stream = PLAIN) -> Sink:
+        sink = Sink(PostgresConfig(dsn=database), stream, stream.table)
+        opened.append(sink)
+        sink.open()
+        sink.begin(IDENTITY)
+        return sink
+
+    yield open_one
+    for sink in opened:
+        sink.close()
+
+
+def rows(connection: psycopg.Connection[Any]) -> list[tuple[int, str]]:
+    """The table's rows in order."""
+    return connection.execute("SELECT k, v FROM numbers ORDER BY k, v").fetchall()
+
+
+def letters(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    """The dead letters in order."""
+    return connection.execute(
+        "SELECT sequence, record_index, reason, sqlstate FROM eventwriter.dead_letters ORDER BY 1, 2"
+    ).fetchall()
+
+
+def done(connection: psycopg.Connection[Any]) -> str:
+    """The ledger's sequences."""
+    row = connection.execute("SELECT done::text FROM eventwriter.ledger").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+PLAIN_TABLE = "CREATE TABLE numbers (k bigint, v text, received_at timestamptz, created_at timestamptz DEFAULT now())"
+KEYED_TABLE = "CREATE TABLE numbers (k bigint PRIMARY KEY, v text, received_at timestamptz)"
+
+
+def test_rows_dead_letters_and_ledger_are_written_together(connection: Any, open_sink: Any) -> None:
+    """A batch leaves its rows, its rejects with their index, and its sequences."""
+    connection.execute(PLAIN_TABLE)
+    outcome = open_sink().write(batch([record(1)], [record(2), "bad", record(3)], ["bad"], []))
+    assert rows(connection) == [(1, ""), (2, ""), (3, "")]
+    assert letters(connection) == [(2, 1, "malformed", None), (3, 0, "malformed", None)]
+    assert done(connection) == "{[1,5)}"
+    assert (outcome.written, outcome.deadlettered, outcome.rows) == (3, 1, 3)
+
+
+def test_redelivered_messages_are_known(connection: Any, open_sink: Any) -> None:
+    """What the ledger knows is not written again, and the rest of the batch is."""
+    connection.execute(PLAIN_TABLE)
+    sink = open_sink()
+    sink.write(batch([record(1)], [record(2)]))
+    outcome = sink.write(batch([record(2)], [record(3)], start=2))
+    assert rows(connection) == [(1, ""), (2, ""), (3, "")]
+    assert (outcome.written, outcome.already_done) == (1, 1)
+
+
+def test_a_wholly_known_batch_changes_nothing(connection: Any, open_sink: Any) -> None:
+    """The second delivery of a batch is only acknowledged."""
+    connection.execute(PLAIN_TABLE)
+    sink = open_sink()
+    sink.write(batch([record(1)], ["bad"]))
+    outcome = sink.write(batch([record(1)], ["bad"]))
+    assert rows(connection) == [(1, "")]
+    assert len(letters(connection)) == 1
+    assert outcome.already_done == 2
+
+
+def test_one_refused_row_leaves_its_neighbours(connection: Any, open_sink: Any) -> None:
+    """The row that a constraint refuses is a dead letter with SQLSTATE and its record's index."""
+    connection.execute(PLAIN_TABLE)
+    connection.execute("ALTER TABLE numbers ADD CHECK (k <> 13)")
+    outcome = open_sink().write(batch([record(1)], ["bad", record(12), record(13), record(14)], [record(15)]))
+    assert [k for k, _ in rows(connection)] == [1, 12, 14, 15]
+    assert letters(connection) == [(2, 0, "malformed", None), (2, 2, "refused", "23514")]
+    assert (outcome.written, outcome.rows, outcome.rejects) == (3, 4, {"malformed": 1, "refused": 1})
+
+
+@pytest.mark.parametrize("stream", [PLAIN, KEYED], ids=["copy", "upsert"])
+def test_many_refused_rows_cost_a_bounded_number_of_statements(connection: Any, open_sink: Any, stream: Stream) -> None:
+    """500 bad rows of 5,000 become 500 dead letters without a round trip each."""
+    connection.execute(PLAIN_TABLE if stream is PLAIN else KEYED_TABLE)
+    connection.execute("ALTER TABLE numbers ADD CHECK (k % 10 <> 3)")
+    begun = time.monotonic()
+    outcome = open_sink(stream).write(batch(*([record(number)] for number in range(5000))))
+    assert time.monotonic() - begun < 20
+    assert (outcome.written, outcome.deadlettered, outcome.rows) == (4500, 500, 4500)
+    assert len(rows(connection)) == 4500
+    assert {row[1:] for row in letters(connection)} == {(0, "refused", "23514")}
+
+
+def test_what_a_trigger_raises_is_a_dead_letter(connection: Any, open_sink: Any) -> None:
+    """P0001 is about the row, not about the server."""
+    connection.execute(PLAIN_TABLE)
+    connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN IF NEW.k = 2 THEN RAISE EXCEPTION 'no twos'; END IF; RETURN NEW; END $$"
+    )
+    connection.execute("CREATE TRIGGER refuse BEFORE INSERT ON numbers FOR EACH ROW EXECUTE FUNCTION refuse()")
+    open_sink().write(batch([record(1)], [record(2)], [record(3)]))
+    assert [k for k, _ in rows(connection)] == [1, 3]
+    assert letters(connection) == [(2, 0, "refused", "P0001")]
+
+
+def test_text_that_postgresql_cannot_hold_is_a_dead_letter(connection: Any, open_sink: Any) -> None:
+    """Should a decoder let a NUL or a lone surrogate through, its row alone is refused."""
+    connection.execute(PLAIN_TABLE)
+    open_sink().write(batch([record(1, "a\0b")], [record(2, "\ud800")], [record(3)], [record(4, "\0")]))
+    assert [k for k, _ in rows(connection)] == [3]
+    assert [row[0] for row in letters(connection)] == [1, 2, 4]
+
+
+def test_the_latest_message_of_a_key_wins(connection: Any, open_sink: Any) -> None:
+    """Within a batch and across batches all columns are replaced; an older redelivery replaces nothing."""
+    connection.execute(KEYED_TABLE)
+    sink = open_sink(KEYED)
+    outcome = sink.write(batch([record(1, "a")], [record(1, "b")], [record(2, "c")], start=10))
+    assert rows(connection) == [(1, "b"), (2, "c")]
+    assert outcome.written == 3
+    sink.write(batch([record(1, "older")], start=5))
+    assert rows(connection) == [(1, "b"), (2, "c")]
+    sink.write(batch([record(1, "newer")], start=20))
+    assert rows(connection) == [(1, "newer"), (2, "c")]
+
+
+def test_another_row_with_the_same_key_is_a_conflict(connection: Any, open_sink: Any) -> None:
+    """In a table with a key of its own a different row is a dead letter, an equal one is already there."""
+    connection.execute("CREATE TABLE numbers (k bigint PRIMARY KEY, v text)")
+    sink = open_sink(PLAIN)
+    sink.write(batch([record(1, "a")], [record(2, "b")]))
+    outcome = sink.write(batch([record(1, "a")], [record(2, "other"), record(3, "c")], start=3))
+    assert rows(connection) == [(1, "a"), (2, "b"), (3, "c")]
+    assert letters(connection) == [(4, 0, "conflict", "23505")]
+    assert outcome.written == 2
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (None, ["table numbers", "does not exist", "schema apply"]),
+        ("CREATE TABLE numbers (k bigint, v bytea)", ["column v", "bytea", "text"]),
+        ("CREATE TABLE numbers (k bigint, other int NOT NULL)", ["column other", "NOT NULL"]),
+        ("CREATE TABLE numbers (nothing int)", ["none of the columns"]),
+    ],
+)
+def test_a_table_that_does_not_fit_is_named(connection: Any, open_sink: Any, table: str | None, words: list[str]) -> None:
+    """The error names table, column and remedy."""
+    if table:
+        connection.execute(table)
+    with pytest.raises(SchemaError) as caught:
+        open_sink()
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_tables_of_other_people_get_what_they_have(connection: Any, open_sink: Any) -> None:
+    """Columns they lack are left out, narrower integers are checked, not wrapped."""
+    connection.execute("CREATE TABLE numbers (v varchar, k integer)")
+    open_sink().write(batch([record(1, "a")], [record(2**31, "too large")]))
+    assert rows(connection) == [(1, "a")]
+    assert letters(connection) == [(2, 0, "refused", None)]
