@@ -1,0 +1,340 @@
+"""Log records in JSON that is not OTLP: flat objects, GELF 1.1, SNMP traps, each one record.
+
+The keys that are known fill columns, the first of a column's names that is there and not null; every other key is kept
+among the attributes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from eventwriter import values
+from eventwriter.stream import Row
+from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, INT8_MAX, Unfit, dump_json
+from workers._otlp import keep_original
+from workers._severity import BANDS, SYSLOG, number_of
+
+_NAMES: tuple[tuple[str, ...], ...] = (
+    ("timestamp", "time_unix_nano", "timeUnixNano", "time", "ts", "@timestamp"),
+    ("observed_timestamp", "observed_time_unix_nano", "observedTimestamp", "observedTimeUnixNano"),
+    ("trace_id", "traceId"),
+    ("span_id", "spanId"),
+    ("trace_flags", "traceFlags", "flags"),
+    ("severity_text", "severityText"),
+    ("severity_number", "severityNumber"),
+    ("body", "message", "msg", "summary", "short_message", "event", "log", "varbinds"),
+    ("event_name", "eventName"),
+    ("service_name", "serviceName", "service", "application_name", "app_name"),
+    ("service_version", "serviceVersion"),
+    ("service_instance", "serviceInstance", "service_instance_id", "service.instance.id"),
+    ("scope_name", "scopeName"),
+    ("scope_version", "scopeVersion"),
+    ("scope_attributes", "scopeAttributes", "scope.attributes"),
+    ("attributes",),
+    ("resource_attributes", "resourceAttributes", "resource"),
+    ("scope",),
+    ("source",),
+    ("dropped_attributes_count", "droppedAttributesCount"),
+    ("schema_url", "schemaUrl"),
+    ("resource_schema_url", "resourceSchemaUrl"),
+    ("level",),
+    ("severity",),
+    ("host",),
+)
+"""The places of a record, and the names of each, by precedence."""
+_PLACES: Mapping[str, int] = {name: place for place, names in enumerate(_NAMES) for name in names}
+_NANOS = {"time_unix_nano", "timeUnixNano", "observed_time_unix_nano", "observedTimeUnixNano"}
+_NOTHING = [None] * len(_NAMES)
+_ORIGINS = ("host", "hostname", "remote_addr", "source", "ip")
+_PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_FLAGS_MAX = 2**32 - 1
+
+
+def flat_row(record: Mapping[str, Any], source: str | None, received: int, repairs: list[str]) -> Row:
+    """The row of one record; ``received`` stands in for missing times, ``source`` is what the subject says.
+
+    Raises Unfit for a time that is none, and for nesting that cannot be written.
+    """
+    place_of = _PLACES.get
+    given: list[Any] = _NOTHING.copy()
+    rest: dict[str, Any] = {}
+    for key, value in record.items():
+        place = place_of(key)
+        if place is None:
+            rest[key] = value
+        elif value is not None:
+            if given[place] is not None:
+                given, rest = _by_precedence(record)
+                break
+            given[place] = value
+    (time, observed, trace_id, span_id, flags, severity, number, body, event_name, service, version, instance,
+     scope_name, scope_version, scope_attributes, attributes, resource, scope, origin, dropped, schema_url,
+     resource_schema_url, level, severity_word, host) = given  # fmt: skip
+
+    if observed is None:
+        observed_timestamp = timestamp = received
+    else:
+        observed_timestamp = timestamp = _observed(record, observed, rest, received, repairs)
+    if type(time) is int and 100_000_000_000_000_000 <= time <= INT8_MAX:
+        timestamp = time // 1000 - EPOCH
+    elif time is not None:
+        timestamp = _time(record, 0, time) or timestamp
+
+    if level is not None or severity_word is not None:
+        severity, number = _severity(severity, number, level, severity_word, rest)
+    if type(number) is not int or not 0 < number <= 24:
+        number = _severity_number(number, severity, rest, repairs)
+    if severity is None and number is not None:
+        severity = BANDS.get(number)
+
+    packed_resource = b"{}"
+    if resource is None:
+        origins = {name: record[name] for name in _ORIGINS if name in record}
+        if origins:
+            packed_resource = dump_json(origins)
+    else:
+        if type(resource) is str:
+            resource = parsed(resource)
+        if type(resource) is dict:
+            if service is None:
+                service = resource.get("service.name")
+            if version is None:
+                version = resource.get("service.version")
+            if instance is None:
+                instance = resource.get("service.instance.id")
+        packed_resource = dump_json(resource)
+    if service is None:
+        service = "unknown" if host is None else host
+    elif host is not None:
+        rest["host"] = host
+
+    if scope is not None:
+        if type(scope) is dict:
+            scope_name, scope_version, scope_attributes = _scope(
+                scope, scope_name, scope_version, scope_attributes, rest
+            )
+        elif scope_name is None:
+            scope_name = scope
+        else:
+            rest["scope"] = scope
+    if type(scope_attributes) is str:
+        scope_attributes = parsed(scope_attributes)
+
+    if origin is not None:
+        if type(origin) is str and _PLAIN_NAME.fullmatch(origin):
+            source = origin
+        else:
+            rest["source"] = origin
+    if type(body) is not str and body is not None:
+        body = _body(body)
+        if "varbinds" in record:
+            rest["varbinds"] = record["varbinds"]
+    if flags is not None:
+        flags = _integer("flags", flags, _FLAGS_MAX, rest, repairs)
+    if dropped is not None:
+        dropped = _integer("dropped_attributes_count", dropped, _FLAGS_MAX, rest, repairs)
+    if type(trace_id) is not str:
+        trace_id = "" if trace_id is None else _text("trace_id", trace_id, rest, repairs) or ""
+    if type(span_id) is not str:
+        span_id = "" if span_id is None else _text("span_id", span_id, rest, repairs) or ""
+    if type(severity) is not str and severity is not None:
+        severity = _text("severity_text", severity, rest, repairs)
+    if type(service) is not str:
+        service = _text("service_name", service, rest, repairs) or "unknown"
+    if type(version) is not str and version is not None:
+        version = _text("service_version", version, rest, repairs)
+    if type(instance) is not str and instance is not None:
+        instance = _text("service_instance", instance, rest, repairs)
+    if type(scope_name) is not str and scope_name is not None:
+        scope_name = _text("scope_name", scope_name, rest, repairs)
+    if type(scope_version) is not str and scope_version is not None:
+        scope_version = _text("scope_version", scope_version, rest, repairs)
+    if type(event_name) is not str and event_name is not None:
+        event_name = _text("event_name", event_name, rest, repairs)
+    if type(schema_url) is not str and schema_url is not None:
+        schema_url = _text("schema_url", schema_url, rest, repairs)
+    if type(resource_schema_url) is not str and resource_schema_url is not None:
+        resource_schema_url = _text("resource_schema_url", resource_schema_url, rest, repairs)
+
+    if attributes is None:
+        attributes = rest
+    else:
+        if type(attributes) is str:
+            attributes = parsed(attributes)
+        if type(attributes) is not dict:
+            attributes = {"attributes": attributes}
+        if rest:
+            attributes = merged(attributes, rest)
+    return (
+        timestamp,
+        observed_timestamp,
+        trace_id.lower(),
+        span_id.lower(),
+        None if flags is None else flags & 0xFF,
+        flags,
+        severity,
+        number,
+        body,
+        event_name,
+        service,
+        version,
+        instance,
+        scope_name,
+        scope_version,
+        None if scope_attributes is None else dump_json(scope_attributes),
+        dump_json(attributes),
+        packed_resource,
+        dropped,
+        schema_url,
+        resource_schema_url,
+        source,
+        None,
+    )
+
+
+@lru_cache(maxsize=1024)
+def source_of(subject: str) -> str | None:
+    """Where a record came in, by its subject: ``logs.syslog.processed`` → syslog, ``events.otel.logs`` → otel."""
+    tokens = subject.split(".")
+    if len(tokens) < 2:
+        return None
+    if tokens[0] not in ("logs", "events") and "logs" in tokens[1:]:
+        place = tokens.index("logs", 1)
+        after = tokens[place + 1 : place + 2]
+        return after[0] if after and after[0] != "processed" else tokens[place - 1]
+    return tokens[1]
+
+
+def parsed(text: str) -> Any:
+    """The JSON value that a text holds; the text itself if it holds none."""
+    if text[:1] not in ("{", "["):
+        return text
+    try:
+        return values.parse_json(text.encode(), [])
+    except Unfit:
+        return text
+
+
+def merged(attributes: dict[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes and the keys that stood beside them; where both have a key, the latter is renamed."""
+    found = dict(attributes)
+    for key, value in rest.items():
+        name = key
+        while name in found:
+            name = f"record.{name}"
+        found[name] = value
+    return found
+
+
+def _by_precedence(record: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The value of each place when several of its names are given, and everything else."""
+    given: list[Any] = _NOTHING.copy()
+    taken = set()
+    for place, names in enumerate(_NAMES):
+        for name in names:
+            if record.get(name) is not None:
+                given[place] = record[name]
+                taken.add(name)
+                break
+    return given, {
+        key: value
+        for key, value in record.items()
+        if key not in taken and (value is not None or key not in _PLACES)
+    }  # fmt: skip
+
+
+def _time(record: Mapping[str, Any], place: int, value: Any) -> int | None:
+    """A time of any form; None for 0, which means that there is none."""
+    if value == "0" or (isinstance(value, int | float) and not isinstance(value, bool) and value == 0):
+        return None
+    name = next(name for name in _NAMES[place] if record.get(name) is not None)
+    try:
+        return values.time_from_nanos(values.integer(value)) if name in _NANOS else values.time(value)
+    except Unfit as error:
+        raise Unfit("bad_time", f"{name}: {error}") from None
+
+
+def _observed(record: Mapping[str, Any], value: Any, rest: dict[str, Any], received: int, repairs: list[str]) -> int:
+    try:
+        return _time(record, 1, value) or received
+    except Unfit:
+        keep_original(rest, "observed_timestamp", value, repairs, "bad_time")
+        return received
+
+
+def _severity(severity: Any, number: Any, level: Any, word: Any, rest: dict[str, Any]) -> tuple[Any, Any]:
+    """Severity from ``level`` and ``severity`` too: a level is a name, or syslog's number, which is kept besides."""
+    if isinstance(level, str) and not level.strip().isdecimal():
+        if severity is None:
+            severity = level
+        else:
+            rest["level"] = level
+    elif level is not None:
+        rest["level"] = level
+        syslog = int(level) if isinstance(level, int) or (isinstance(level, str) and len(level) == 1) else -1
+        if number is None and not isinstance(level, bool) and 0 <= syslog <= 7:
+            number = SYSLOG[syslog]
+    if word is not None:
+        if severity is None:
+            severity = word
+        else:
+            rest["severity"] = word
+    return severity, number
+
+
+def _severity_number(number: Any, severity: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
+    """The number as given; else from the name, which may be unknown."""
+    if number is not None:
+        known = _integer("severity_number", number, INT4_MAX, rest, repairs, INT4_MIN)
+        if known:
+            return known
+    return number_of(severity) if isinstance(severity, str) else None
+
+
+def _scope(scope: dict[str, Any], name: Any, version: Any, attributes: Any, rest: dict[str, Any]) -> tuple[Any, ...]:
+    left = {key: value for key, value in scope.items() if key not in ("name", "version", "attributes")}
+    if name is None:
+        name = scope.get("name")
+    elif "name" in scope:
+        left["name"] = scope["name"]
+    if version is None:
+        version = scope.get("version")
+    elif "version" in scope:
+        left["version"] = scope["version"]
+    if attributes is None:
+        attributes = scope.get("attributes")
+    elif "attributes" in scope:
+        left["attributes"] = scope["attributes"]
+    if left:
+        rest["scope"] = left
+    return name, version, attributes
+
+
+def _body(body: Any) -> str:
+    """A body that is no text, as its JSON text; a list of character codes is the text of an Erlang string."""
+    if isinstance(body, list) and body and all(type(code) is int and _is_text(code) for code in body):
+        return "".join(map(chr, body))
+    return dump_json(body).decode()
+
+
+def _is_text(code: int) -> bool:
+    return code in (9, 10, 13) or (32 <= code <= 0x10FFFF and chr(code).isprintable())
+
+
+def _integer(name: str, value: Any, high: int, rest: dict[str, Any], repairs: list[str], low: int = 0) -> int | None:
+    try:
+        return values.integer(value, low, high)
+    except Unfit as error:
+        keep_original(rest, name, value, repairs, error.reason)
+        return None
+
+
+def _text(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> str | None:
+    try:
+        return values.text(value)
+    except Unfit as error:
+        keep_original(rest, name, value, repairs, error.reason)
+        return None
