@@ -49,6 +49,7 @@ class Source:
         self._settings = settings
         self._config = config
         self._at = at
+        self._extra = {"stream": config.name}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="jetstream", daemon=True)
         self._nc = Client()
@@ -125,7 +126,7 @@ class Source:
         try:
             self._call(self._close(timeout), timeout + 1.0)
         except (EventWriterError, TimeoutError) as error:
-            log.warning("closing the connection to NATS: %s", error)
+            log.warning("closing the connection to NATS: %s", error, extra=self._extra)
             clean = False
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(2.0)
@@ -273,7 +274,7 @@ class Source:
         except EventWriterError as error:
             self._fail(error)
         except Exception as error:  # a dead task would leave the worker waiting for ever
-            log.exception("the loop thread failed")
+            log.exception("the loop thread failed", extra=self._extra)
             self._fail(UnavailableError(f"the NATS client failed: {type(error).__name__}: {error}"))
 
     def _fail(self, error: EventWriterError) -> None:
@@ -315,10 +316,10 @@ class Source:
             self._fail(self._gone())
         elif status == "409" and "push" in text:
             self._fail(ConfigurationError(f"consumer {self._config.durable} became a push consumer"))
-        elif status not in ("404", "408"):
+        elif status not in ("404", "408") and "Batch Completed" not in text:
             # 503: no leader, no JetStream, or no such consumer. Others: leadership change, too many waiting pulls.
             self._refused = monotonic()
-            log.info("pull ended: %s %s", status, text)
+            log.info("pull ended: %s %s", status, text, extra=self._extra)
         self._credit = 0
         if self._wake is not None:
             self._wake.set()
@@ -426,10 +427,15 @@ class Source:
                 if self._at:
                     self._at("after_acks")
                 return
-        log.warning("%d acks were not confirmed: these messages will be delivered again, and known", len(receipts))
+        log.warning(
+            "%d acks were not confirmed: these messages will be delivered again, and known",
+            len(receipts),
+            extra=self._extra,
+        )
 
     async def _close(self, timeout: float) -> None:
         deadline = monotonic() + timeout
+        self._stopping = True
         for task in (self._puller, self._keeper):
             if task is not None:
                 task.cancel()
@@ -459,14 +465,14 @@ class Source:
         """The connection is lost: the pull with it, and the certainty that what follows continues."""
         self._credit = 0
         self._buffer.append(GAP)
-        if not self._stopping:
-            log.warning("disconnected from NATS")
+        if self._puller is not None and not self._stopping:
+            log.warning("disconnected from NATS: reconnecting", extra=self._extra)
 
     async def on_reconnected(self) -> None:
         """There is a connection again: pull."""
         self._credit = 0
         self._buffer.append(GAP)
-        log.info("reconnected to NATS at %s", self._nc.connected_url.netloc if self._nc.connected_url else "?")
+        log.info("reconnected to NATS", extra=self._extra)
         if self._wake is not None:
             self._wake.set()
 
@@ -478,4 +484,4 @@ class Source:
     async def on_error(self, error: Exception) -> None:
         """Something went wrong that the client goes on from."""
         if not self._stopping:
-            log.warning("NATS: %s", error or type(error).__name__)
+            log.warning("NATS: %s", error or type(error).__name__, extra=self._extra)

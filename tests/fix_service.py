@@ -17,11 +17,11 @@ import nats
 import psutil
 import psycopg
 import pytest
+from eventwriter.embedded import NatsServer
 from nats.js.api import StreamConfig
-from traffic import NUMBER, Publication, Traffic
 
 from eventwriter import registry
-from eventwriter.embedded import NatsServer
+from traffic import NUMBER, Publication, Traffic
 
 ROOT = Path(__file__).resolve().parent.parent
 STREAMS = tuple(registry.load())
@@ -160,16 +160,16 @@ class World:
 
     def wait_settled(self, seconds: float = 60.0) -> None:
         """Waits for ``settled``."""
-        wait_until(self.settled, f"everything arrived: {[(s, self.counts(s)) for s in self.published]}\n{self.log}", seconds)
+        wait_until(
+            self.settled, f"everything arrived: {[(s, self.counts(s)) for s in self.published]}\n{self.log}", seconds
+        )
 
     def assert_exact(self) -> None:
         """Every record that was published is in its table exactly once, every broken message is a dead letter."""
         declared = registry.load()
         for stream, messages in self.published.items():
             expected = sorted(number for message in messages for number in message.records)
-            found = sorted(
-                row[0] for row in self.query(f"SELECT {NUMBER[stream]} FROM {declared[stream].table}")
-            )
+            found = sorted(row[0] for row in self.query(f"SELECT {NUMBER[stream]} FROM {declared[stream].table}"))
             assert found == expected, f"{stream}: {len(found)} rows, {len(expected)} expected"
             letters = self.query("SELECT count(*) FROM eventwriter.dead_letters WHERE logical_stream = %s", stream)
             assert letters[0][0] == sum(message.rejects for message in messages), stream

@@ -208,7 +208,9 @@ def test_another_row_with_the_same_key_is_a_conflict(connection: Any, open_sink:
         ("CREATE TABLE numbers (nothing int)", ["none of the columns"]),
     ],
 )
-def test_a_table_that_does_not_fit_is_named(connection: Any, open_sink: Any, table: str | None, words: list[str]) -> None:
+def test_a_table_that_does_not_fit_is_named(
+    connection: Any, open_sink: Any, table: str | None, words: list[str]
+) -> None:
     """The error names table, column and remedy."""
     if table:
         connection.execute(table)
