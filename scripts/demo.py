@@ -21,13 +21,13 @@ from typing import Any
 
 import nats
 import psycopg
-from eventwriter.embedded import NatsServer, PostgresServer
 from nats.js.api import StreamConfig
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from eventwriter import registry
+from eventwriter.embedded import NatsServer, PostgresServer
 from traffic import NUMBER, Traffic
 
 ROOT = Path(__file__).resolve().parent.parent

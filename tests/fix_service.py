@@ -17,10 +17,10 @@ import nats
 import psutil
 import psycopg
 import pytest
-from eventwriter.embedded import NatsServer
 from nats.js.api import StreamConfig
 
 from eventwriter import registry
+from eventwriter.embedded import NatsServer
 from traffic import NUMBER, Publication, Traffic
 
 ROOT = Path(__file__).resolve().parent.parent
