@@ -59,14 +59,17 @@ def parse_json(payload: bytes, repairs: list[str]) -> Any:
     A byte order mark is skipped; invalid UTF-8, NUL and lone surrogates inside strings become U+FFFD; a number
     beyond float64 becomes its text. Raises Unfit("malformed") for anything that is not one complete JSON value.
     """
-    if payload.startswith(b"\xef\xbb\xbf"):
-        payload = payload[3:]
     try:
         value = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
+        if payload.startswith(b"\xef\xbb\xbf"):
+            return parse_json(payload[3:], repairs)
         value = _parse_leniently(payload, error, repairs)
     if b"\\u0000" in payload:  # the only way a NUL can enter a string of a JSON text
-        value = scrub(value, repairs)
+        try:
+            value = scrub(value, repairs)
+        except RecursionError:
+            raise Unfit("malformed", "JSON nested too deep") from None
     return value
 
 

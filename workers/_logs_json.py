@@ -14,7 +14,8 @@ from typing import Any
 from eventwriter import values
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, INT8_MAX, Unfit, dump_json
-from workers._otlp import keep_original
+from workers._otlp import add_envelope, keep_original
+from workers._otlp_message import Context
 from workers._severity import BANDS, SYSLOG, number_of
 
 _NAMES: tuple[tuple[str, ...], ...] = (
@@ -53,11 +54,10 @@ _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _FLAGS_MAX = 2**32 - 1
 
 
-def flat_row(record: Mapping[str, Any], source: str | None, received: int, repairs: list[str]) -> Row:
-    """The row of one record; ``received`` stands in for missing times, ``source`` is what the subject says.
-
-    Raises Unfit for a time that is none, and for nesting that cannot be written.
-    """
+def flat_row(record: Mapping[str, Any], context: Context) -> Row:
+    """The row of one record; raises Unfit for a time that is none, and for nesting that cannot be written."""
+    subject, received, envelope, repairs = context
+    source = source_of(subject)
     place_of = _PLACES.get
     given: list[Any] = _NOTHING.copy()
     rest: dict[str, Any] = {}
@@ -168,6 +168,8 @@ def flat_row(record: Mapping[str, Any], source: str | None, received: int, repai
             attributes = {"attributes": attributes}
         if rest:
             attributes = merged(attributes, rest)
+    if envelope is not None:
+        add_envelope(attributes, envelope)
     return (
         timestamp,
         observed_timestamp,

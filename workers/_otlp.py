@@ -8,7 +8,7 @@ infinities as strings, an unset value as null, a key that comes several times as
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -160,6 +160,14 @@ def keep_original(attributes: dict[str, Any], name: str, original: Any, repairs:
     while name in attributes:
         name = f"original.{name}"
     attributes[name] = original
+
+
+def add_envelope(attributes: dict[str, Any], envelope: Mapping[str, Any]) -> None:
+    """Keeps the context attributes of the CloudEvent around a record among its attributes, as ``cloudevent``."""
+    name = "cloudevent"
+    while name in attributes:
+        name = f"original.{name}"
+    attributes[name] = envelope
 
 
 def keep_times(record: Message, fields: Iterable[str], attributes: dict[str, Any], repairs: list[str]) -> None:

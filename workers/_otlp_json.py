@@ -48,12 +48,6 @@ _INTEGERS = {
 }
 
 
-def is_request(value: Any, kind: type[Message]) -> bool:
-    """Whether a JSON value is a request of this type: an object with, for example, ``resourceLogs``."""
-    field = kind.DESCRIPTOR.fields[0]
-    return isinstance(value, dict) and (field.json_name in value or field.name in value)
-
-
 def build_request(kind: type[M], value: Mapping[str, Any], repairs: list[str]) -> tuple[M, list[Reject]]:
     """The protobuf form of a request, without the records that are rejected, and those, numbered among all records.
 

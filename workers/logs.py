@@ -8,9 +8,12 @@ import orjson
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from eventwriter.stream import Column, Decoded, Message, Reject, Row, Stream
-from eventwriter.values import EPOCH, INT8_MAX, Unfit, clean
+from eventwriter.stream import Column, Decoded, Message, Row, Stream
+from eventwriter.values import EPOCH, INT8_MAX, clean
 from workers import _otlp
+from workers._guard import total
+from workers._logs_json import flat_row, source_of
+from workers._otlp_message import Context, Signal, decode_message
 from workers._severity import BANDS
 
 COLUMNS = (
@@ -40,8 +43,10 @@ COLUMNS = (
 )
 
 
-def otlp_rows(request: ExportLogsServiceRequest, source: str | None, received: int, repairs: list[str]) -> list[Row]:
-    """The rows of an OTLP request, one per log record, in its order; ``received`` stands in for missing times."""
+def otlp_rows(request: ExportLogsServiceRequest, context: Context) -> list[Row]:
+    """The rows of an OTLP request, one per log record, in its order."""
+    subject, received, envelope, repairs = context
+    source = source_of(subject)
     rows: list[Row] = []
     for group in request.resource_logs:
         resource = _otlp.resource_values(group.resource, group.schema_url, repairs)
@@ -56,6 +61,8 @@ def otlp_rows(request: ExportLogsServiceRequest, source: str | None, received: i
                 if time > INT8_MAX or observed > INT8_MAX:
                     _otlp.keep_times(record, ("time_unix_nano", "observed_time_unix_nano"), attributes, repairs)
                 observed_timestamp = observed // 1000 - EPOCH if 0 < observed <= INT8_MAX else received
+                if envelope is not None:
+                    _otlp.add_envelope(attributes, envelope)
                 try:
                     packed = orjson.dumps(attributes)
                 except TypeError:
@@ -126,15 +133,13 @@ def _body(
     return packed.decode(), _otlp.dump({**rest, "body": value}, repairs)
 
 
+_SIGNAL = Signal(ExportLogsServiceRequest, otlp_rows, flat_row, ("resourceLogs", "resource_logs"), "body")
+
+
+@total
 def decode(message: Message) -> Decoded:
-    """The rows of one message; see stream.Stream.decode."""
-    repairs: list[str] = []
-    try:
-        request = _otlp.parse_request(ExportLogsServiceRequest, message.payload)
-    except Unfit as error:
-        return Decoded((), (Reject(error.reason, str(error)),))
-    rows = otlp_rows(request, None, message.time // 1000 - EPOCH, repairs)
-    return Decoded(rows, (), repairs)
+    """The rows of one message: OTLP protobuf or JSON, flat JSON, GELF, SNMP traps, CloudEvents around them."""
+    return decode_message(_SIGNAL, message)
 
 
 STREAM = Stream(name="LOGS", subjects=("logs.>",), table="logs", columns=COLUMNS, decode=decode)

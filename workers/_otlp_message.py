@@ -1,0 +1,188 @@
+"""From the bytes of a message on LOGS, OTEL_TRACES or OTEL_METRICS to its records, in whatever encoding they come.
+
+JSON is told from protobuf by parsing it: a protobuf request may well begin like JSON. Objects are OTLP/JSON requests,
+CloudEvents around anything else, summaries with the original request in base64, or flat records; arrays hold any of
+them.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from eventwriter import values
+from eventwriter.stream import Decoded, Message, Reject, Row
+from eventwriter.values import EPOCH, Unfit, shown
+from workers._otlp import M, check_empty, parse_request
+from workers._otlp_json import build_request
+
+_JSON = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[\[{]")
+_MAX_DEPTH = 8
+"""Envelopes within envelopes."""
+
+
+Context = tuple[str, int, Mapping[str, Any] | None, list[str]]
+"""What a record has besides itself: the subject; the timestamptz that stands in for missing times; the context
+attributes of the CloudEvent around it; the list of repairs. A bare tuple, for one is made per message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal(Generic[M]):
+    """How one signal's records become rows."""
+
+    request: type[M]
+    otlp_rows: Callable[[M, Context], list[Row]]
+    """All records of a request, in order; never raises."""
+    flat_row: Callable[[Mapping[str, Any], Context], Row]
+    """One flat JSON record; raises Unfit if it cannot become a row."""
+    groups: tuple[str, str]
+    """The names by which OTLP/JSON requests are known, such as ``resourceLogs`` and ``resource_logs``."""
+    text_field: str | None = None
+    """The field of a flat record that plain text in a CloudEvent stands for; None: text is no record."""
+
+
+def decode_message(signal: Signal[M], message: Message) -> Decoded:
+    """What a message of this signal holds."""
+    repairs: list[str] = []
+    context: Context = (message.subject, message.time // 1000 - EPOCH, None, repairs)
+    try:
+        if message.payload[:1] == b"{" and not message.headers:
+            value = values.parse_json(message.payload, repairs)
+            if _is_flat(value, signal.groups):  # by far the most frequent JSON
+                return Decoded((signal.flat_row(value, context),), (), repairs)
+            records = _Records(signal)
+            records.take(value, context, 0)
+        else:
+            records = _Records(signal)
+            if message.headers and (envelope := _binary_envelope(message.headers, repairs)):
+                context = _within(context, envelope)
+            records.read(message.payload, context, 0)
+    except Unfit as error:
+        return Decoded((), (Reject(error.reason, str(error)[:500]),), repairs)
+    return Decoded(records.rows, records.rejects, repairs)
+
+
+class _Records(Generic[M]):
+    """Collects the records of a message. Its methods raise Unfit only before they have added any."""
+
+    def __init__(self, signal: Signal[M]) -> None:
+        self.signal = signal
+        self.rows: list[Row] = []
+        self.rejects: list[Reject] = []
+
+    def read(self, payload: bytes, context: Context, depth: int) -> None:
+        if depth > _MAX_DEPTH:
+            raise Unfit("malformed", f"more than {_MAX_DEPTH} envelopes within each other")
+        if _JSON.match(payload):
+            try:
+                value = values.parse_json(payload, context[3])
+            except Unfit:
+                if payload[:1] != b"\n":  # where a protobuf request begins
+                    raise
+            else:
+                self.take(value, context, depth)
+                return
+        self.take_request(parse_request(self.signal.request, payload), context, checked=False)
+
+    def take(self, value: Any, context: Context, depth: int) -> None:
+        """The records of a JSON value."""
+        if isinstance(value, list):
+            for element in value:
+                index = len(self.rows) + len(self.rejects)
+                try:
+                    if not isinstance(element, dict):
+                        raise Unfit("malformed", f"{shown(element)} is not an object")
+                    self.take(element, context, depth)
+                except Unfit as error:
+                    self.rejects.append(Reject(error.reason, str(error)[:500], index))
+        elif not isinstance(value, dict):
+            raise Unfit("malformed", f"{shown(value)} is not an object")
+        elif _is_flat(value, self.signal.groups):
+            self.rows.append(self.signal.flat_row(value, context))
+        elif is_event(value):
+            self.open(value, context, depth + 1)
+        elif self.signal.groups[0] in value or self.signal.groups[1] in value:
+            request, rejects = build_request(self.signal.request, value, context[3])
+            self.take_request(request, context, rejects)
+        elif value:
+            self.read(_octets(value["raw_payload"], "raw_payload"), context, depth + 1)
+        else:
+            raise Unfit("missing_field", "an empty object")
+
+    def take_request(
+        self, request: M, context: Context, rejects: Sequence[Reject] = (), *, checked: bool = True
+    ) -> None:
+        """The records of an OTLP request; ``rejects`` are those that it had besides."""
+        rows = self.signal.otlp_rows(request, context)
+        if not rows and not checked:
+            check_empty(request)
+        first = len(self.rows) + len(self.rejects)
+        for reject in rejects:
+            self.rejects.append(reject._replace(record_index=first + (reject.record_index or 0)))
+        self.rows.extend(rows)
+
+    def open(self, event: Mapping[str, Any], context: Context, depth: int) -> None:
+        """What a CloudEvent holds."""
+        if depth > _MAX_DEPTH:
+            raise Unfit("malformed", f"more than {_MAX_DEPTH} envelopes within each other")
+        context = _within(context, {key: value for key, value in event.items() if key not in ("data", "data_base64")})
+        data = event.get("data")
+        if data is None:
+            self.read(_octets(event.get("data_base64"), "data_base64"), context, depth)
+        elif not isinstance(data, str):
+            self.take(data, context, depth)
+        elif data.lstrip()[:1] in ("{", "["):
+            self.read(data.encode(), context, depth)
+        elif self.signal.text_field:
+            self.rows.append(self.signal.flat_row({self.signal.text_field: data}, context))
+        else:
+            raise Unfit("malformed", f"a CloudEvent with the text {shown(data)}")
+
+
+def _is_flat(value: Mapping[str, Any], groups: tuple[str, str]) -> bool:
+    return not (
+        ("specversion" in value and is_event(value))
+        or groups[0] in value
+        or groups[1] in value
+        or ("raw_payload" in value and "resource_metric_count" in value)
+        or not value
+    )
+
+
+def is_event(value: Mapping[str, Any]) -> bool:
+    """Whether an object is a CloudEvent 1.0 in structured mode."""
+    return isinstance(value.get("specversion"), str) and any(
+        isinstance(value.get(name), str) for name in ("type", "source", "id")
+    )
+
+
+def _within(context: Context, envelope: Mapping[str, Any]) -> Context:
+    """The context of a record in a CloudEvent, whose time is nearer to the record than the broker's."""
+    subject, received, outer, repairs = context
+    if envelope.get("time") is not None:
+        try:
+            received = values.time(envelope["time"])
+        except Unfit:
+            repairs.append("bad_time")
+    return subject, received, {**(outer or {}), **envelope}, repairs
+
+
+def _binary_envelope(headers: Mapping[str, str], repairs: list[str]) -> dict[str, str] | None:
+    """The context attributes of a CloudEvent in binary mode (``ce-id`` …)."""
+    found = {
+        values.clean(name[3:].lower(), repairs): values.clean(value, repairs)
+        for name, value in headers.items()
+        if name[:3].lower() == "ce-"
+    }
+    return found if "specversion" in found else None
+
+
+def _octets(text: Any, name: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except (TypeError, ValueError, Base64Error):
+        raise Unfit("malformed", f"{name} is {shown(text)}, not base64") from None
