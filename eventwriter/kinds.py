@@ -79,7 +79,7 @@ def duration(least: float = 0.001) -> Kind:
         else:
             raise ValueError
         if least <= seconds <= 86_400:
-            return seconds
+            return round(seconds, 9)  # finer than any clock, and short to write
         raise ValueError
 
     bounds = f"{units.format_duration(least)} to 24h"

@@ -11,6 +11,7 @@ from typing import Any
 
 from eventwriter import kinds, subjects
 from eventwriter.errors import ConfigurationError
+from eventwriter.naming import one_line
 from eventwriter.rendering import toml
 from eventwriter.units import format_duration, parse_duration
 
@@ -57,7 +58,7 @@ def convert(text: str) -> tuple[str, list[str]]:
     used = {"nats_url", "nats_creds_file", "nats_security", "cnpg", "stream_name", "consumer_name", "subject", "table"}
     used |= {"streams", "domain"}
     notes += [
-        f"{toml(key)} is left out: {_IGNORED.get(key, 'eventwriter knows no such setting')}"
+        f"{one_line(toml(key))} is left out: {_IGNORED.get(key, 'eventwriter knows no such setting')}"
         for key in source
         if key not in used
     ]
@@ -172,8 +173,14 @@ def _conninfo(database: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
             continue
         if key == "statement_timeout":
             notes.append("cnpg.runtime_params.statement_timeout is left out: set postgres.statement_timeout")
-        elif not re.fullmatch(r"[a-z_]+(\.[a-z_]+)?", key) or re.search("password|secret|key", key):
-            notes.append(f"cnpg.runtime_params.{toml(key)} is left out: it is no parameter of a PostgreSQL session")
+        elif (
+            not str(value).isprintable()
+            or not re.fullmatch(r"[a-z_]+(\.[a-z_]+)?", key)
+            or re.search("password|secret|key", key)
+        ):
+            notes.append(
+                f"cnpg.runtime_params.{one_line(toml(key))} is left out: it is no parameter of a PostgreSQL session"
+            )
         else:
             options.append(f"-c {key}=" + re.sub(r"([\s\\])", r"\\\1", str(value)))
     return found | {"options": " ".join(options)}
@@ -289,7 +296,7 @@ def _object(source: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _text(source: Mapping[str, Any], key: str) -> str:
     value = source.get(key)
-    return value.strip() if isinstance(value, str) else ""
+    return value.strip() if isinstance(value, str) and value.isprintable() else ""
 
 
 def _path(holder: Mapping[str, Any], tls: Mapping[str, Any], key: str) -> str:

@@ -44,14 +44,16 @@ def unknown(name: str, origin: str, kinds: Mapping[str, Kind], streams: Iterable
         hint = f"did you mean {near}? " if near else ""
         text = f"unknown stream {one_line(levels[1])} in {one_line(name)} ({origin}): {hint}"
         return ConfigurationError(f"{text}The streams are {', '.join(sorted(streams))}")
-    near = _without_levels(key, names) or _suggestion(levels, names)
+    not_secret = key.removesuffix("_file")  # only a secret may be in a file
+    near = not_secret if not_secret in kinds else _without_levels(key, names) or _suggestion(levels, names)
     if near is not None:
         hint = f"did you mean {variable_of(near) if is_variable else near}?"
     else:
         depth, siblings = _siblings(levels, names)
-        above = ".".join([*levels[:depth], ""])
-        there = [variable_of(above + other) for other in siblings] if is_variable else siblings
-        hint = f"there are {', '.join(there)}"
+        prefix = variable_of(".".join([*levels[:depth], ""])) if is_variable else ""
+        hint = f"there are {', '.join(siblings)}"
+        if is_variable:
+            hint = f"after {prefix} there are {', '.join(other.upper() for other in siblings)}"
     return ConfigurationError(f"unknown setting {one_line(name)} ({origin}): {hint}")
 
 
