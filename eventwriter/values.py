@@ -62,7 +62,7 @@ def parse_json(payload: bytes, repairs: list[str]) -> Any:
     try:
         value = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
-        if payload.startswith(b"\xef\xbb\xbf"):
+        if payload[:3] == b"\xef\xbb\xbf" != payload[3:6]:
             return parse_json(payload[3:], repairs)
         value = _parse_leniently(payload, error, repairs)
     if b"\\u0000" in payload:  # the only way a NUL can enter a string of a JSON text

@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from eventwriter import values
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, INT8_MAX, Unfit, dump_json
-from workers._otlp import add_envelope, keep_original
+from workers import _flat as flat
+from workers._flat import Places
+from workers._otlp import add_envelope
 from workers._otlp_message import Context
 from workers._severity import BANDS, SYSLOG, number_of
 
-_NAMES: tuple[tuple[str, ...], ...] = (
+_PLACES = Places(
     ("timestamp", "time_unix_nano", "timeUnixNano", "time", "ts", "@timestamp"),
     ("observed_timestamp", "observed_time_unix_nano", "observedTimestamp", "observedTimeUnixNano"),
     ("trace_id", "traceId"),
@@ -45,10 +46,6 @@ _NAMES: tuple[tuple[str, ...], ...] = (
     ("severity",),
     ("host",),
 )
-"""The places of a record, and the names of each, by precedence."""
-_PLACES: Mapping[str, int] = {name: place for place, names in enumerate(_NAMES) for name in names}
-_NANOS = {"time_unix_nano", "timeUnixNano", "observed_time_unix_nano", "observedTimeUnixNano"}
-_NOTHING = [None] * len(_NAMES)
 _ORIGINS = ("host", "hostname", "remote_addr", "source", "ip")
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _FLAGS_MAX = 2**32 - 1
@@ -58,18 +55,7 @@ def flat_row(record: Mapping[str, Any], context: Context) -> Row:
     """The row of one record; raises Unfit for a time that is none, and for nesting that cannot be written."""
     subject, received, envelope, repairs = context
     source = source_of(subject)
-    place_of = _PLACES.get
-    given: list[Any] = _NOTHING.copy()
-    rest: dict[str, Any] = {}
-    for key, value in record.items():
-        place = place_of(key)
-        if place is None:
-            rest[key] = value
-        elif value is not None:
-            if given[place] is not None:
-                given, rest = _by_precedence(record)
-                break
-            given[place] = value
+    given, rest = _PLACES.sort(record)
     (time, observed, trace_id, span_id, flags, severity, number, body, event_name, service, version, instance,
      scope_name, scope_version, scope_attributes, attributes, resource, scope, origin, dropped, schema_url,
      resource_schema_url, level, severity_word, host) = given  # fmt: skip
@@ -81,7 +67,7 @@ def flat_row(record: Mapping[str, Any], context: Context) -> Row:
     if type(time) is int and 100_000_000_000_000_000 <= time <= INT8_MAX:
         timestamp = time // 1000 - EPOCH
     elif time is not None:
-        timestamp = _time(record, 0, time) or timestamp
+        timestamp = flat.time(_PLACES.name_in(record, 0), time) or timestamp
 
     if level is not None or severity_word is not None:
         severity, number = _severity(severity, number, level, severity_word, rest)
@@ -96,8 +82,7 @@ def flat_row(record: Mapping[str, Any], context: Context) -> Row:
         if origins:
             packed_resource = dump_json(origins)
     else:
-        if type(resource) is str:
-            resource = parsed(resource)
+        resource = flat.parsed(resource)
         if type(resource) is dict:
             if service is None:
                 service = resource.get("service.name")
@@ -121,7 +106,7 @@ def flat_row(record: Mapping[str, Any], context: Context) -> Row:
         else:
             rest["scope"] = scope
     if type(scope_attributes) is str:
-        scope_attributes = parsed(scope_attributes)
+        scope_attributes = flat.parsed(scope_attributes)
 
     if origin is not None:
         if type(origin) is str and _PLAIN_NAME.fullmatch(origin):
@@ -133,41 +118,36 @@ def flat_row(record: Mapping[str, Any], context: Context) -> Row:
         if "varbinds" in record:
             rest["varbinds"] = record["varbinds"]
     if flags is not None:
-        flags = _integer("flags", flags, _FLAGS_MAX, rest, repairs)
+        flags = flat.integer("flags", flags, 0, _FLAGS_MAX, rest, repairs)
     if dropped is not None:
-        dropped = _integer("dropped_attributes_count", dropped, _FLAGS_MAX, rest, repairs)
+        dropped = flat.integer("dropped_attributes_count", dropped, 0, _FLAGS_MAX, rest, repairs)
     if type(trace_id) is not str:
-        trace_id = "" if trace_id is None else _text("trace_id", trace_id, rest, repairs) or ""
+        trace_id = "" if trace_id is None else flat.text("trace_id", trace_id, rest, repairs) or ""
     if type(span_id) is not str:
-        span_id = "" if span_id is None else _text("span_id", span_id, rest, repairs) or ""
+        span_id = "" if span_id is None else flat.text("span_id", span_id, rest, repairs) or ""
     if type(severity) is not str and severity is not None:
-        severity = _text("severity_text", severity, rest, repairs)
+        severity = flat.text("severity_text", severity, rest, repairs)
     if type(service) is not str:
-        service = _text("service_name", service, rest, repairs) or "unknown"
+        service = flat.text("service_name", service, rest, repairs) or "unknown"
     if type(version) is not str and version is not None:
-        version = _text("service_version", version, rest, repairs)
+        version = flat.text("service_version", version, rest, repairs)
     if type(instance) is not str and instance is not None:
-        instance = _text("service_instance", instance, rest, repairs)
+        instance = flat.text("service_instance", instance, rest, repairs)
     if type(scope_name) is not str and scope_name is not None:
-        scope_name = _text("scope_name", scope_name, rest, repairs)
+        scope_name = flat.text("scope_name", scope_name, rest, repairs)
     if type(scope_version) is not str and scope_version is not None:
-        scope_version = _text("scope_version", scope_version, rest, repairs)
+        scope_version = flat.text("scope_version", scope_version, rest, repairs)
     if type(event_name) is not str and event_name is not None:
-        event_name = _text("event_name", event_name, rest, repairs)
+        event_name = flat.text("event_name", event_name, rest, repairs)
     if type(schema_url) is not str and schema_url is not None:
-        schema_url = _text("schema_url", schema_url, rest, repairs)
+        schema_url = flat.text("schema_url", schema_url, rest, repairs)
     if type(resource_schema_url) is not str and resource_schema_url is not None:
-        resource_schema_url = _text("resource_schema_url", resource_schema_url, rest, repairs)
+        resource_schema_url = flat.text("resource_schema_url", resource_schema_url, rest, repairs)
 
     if attributes is None:
         attributes = rest
-    else:
-        if type(attributes) is str:
-            attributes = parsed(attributes)
-        if type(attributes) is not dict:
-            attributes = {"attributes": attributes}
-        if rest:
-            attributes = merged(attributes, rest)
+    elif rest or type(attributes) is not dict:
+        attributes = flat.merged(attributes, rest)
     if envelope is not None:
         add_envelope(attributes, envelope)
     return (
@@ -210,60 +190,11 @@ def source_of(subject: str) -> str | None:
     return tokens[1]
 
 
-def parsed(text: str) -> Any:
-    """The JSON value that a text holds; the text itself if it holds none."""
-    if text[:1] not in ("{", "["):
-        return text
-    try:
-        return values.parse_json(text.encode(), [])
-    except Unfit:
-        return text
-
-
-def merged(attributes: dict[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes and the keys that stood beside them; where both have a key, the latter is renamed."""
-    found = dict(attributes)
-    for key, value in rest.items():
-        name = key
-        while name in found:
-            name = f"record.{name}"
-        found[name] = value
-    return found
-
-
-def _by_precedence(record: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """The value of each place when several of its names are given, and everything else."""
-    given: list[Any] = _NOTHING.copy()
-    taken = set()
-    for place, names in enumerate(_NAMES):
-        for name in names:
-            if record.get(name) is not None:
-                given[place] = record[name]
-                taken.add(name)
-                break
-    return given, {
-        key: value
-        for key, value in record.items()
-        if key not in taken and (value is not None or key not in _PLACES)
-    }  # fmt: skip
-
-
-def _time(record: Mapping[str, Any], place: int, value: Any) -> int | None:
-    """A time of any form; None for 0, which means that there is none."""
-    if value == "0" or (isinstance(value, int | float) and not isinstance(value, bool) and value == 0):
-        return None
-    name = next(name for name in _NAMES[place] if record.get(name) is not None)
-    try:
-        return values.time_from_nanos(values.integer(value)) if name in _NANOS else values.time(value)
-    except Unfit as error:
-        raise Unfit("bad_time", f"{name}: {error}") from None
-
-
 def _observed(record: Mapping[str, Any], value: Any, rest: dict[str, Any], received: int, repairs: list[str]) -> int:
     try:
-        return _time(record, 1, value) or received
+        return flat.time(_PLACES.name_in(record, 1), value) or received
     except Unfit:
-        keep_original(rest, "observed_timestamp", value, repairs, "bad_time")
+        flat.keep_original(rest, "observed_timestamp", value, repairs, "bad_time")
         return received
 
 
@@ -290,7 +221,7 @@ def _severity(severity: Any, number: Any, level: Any, word: Any, rest: dict[str,
 def _severity_number(number: Any, severity: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
     """The number as given; else from the name, which may be unknown."""
     if number is not None:
-        known = _integer("severity_number", number, INT4_MAX, rest, repairs, INT4_MIN)
+        known = flat.integer("severity_number", number, INT4_MIN, INT4_MAX, rest, repairs)
         if known:
             return known
     return number_of(severity) if isinstance(severity, str) else None
@@ -324,19 +255,3 @@ def _body(body: Any) -> str:
 
 def _is_text(code: int) -> bool:
     return code in (9, 10, 13) or (32 <= code <= 0x10FFFF and chr(code).isprintable())
-
-
-def _integer(name: str, value: Any, high: int, rest: dict[str, Any], repairs: list[str], low: int = 0) -> int | None:
-    try:
-        return values.integer(value, low, high)
-    except Unfit as error:
-        keep_original(rest, name, value, repairs, error.reason)
-        return None
-
-
-def _text(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> str | None:
-    try:
-        return values.text(value)
-    except Unfit as error:
-        keep_original(rest, name, value, repairs, error.reason)
-        return None

@@ -19,6 +19,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from eventwriter import values
 from eventwriter.values import EPOCH, INT8_MAX, Unfit
+from workers._flat import keep_original
 
 M = TypeVar("M", bound=Message)
 
@@ -152,14 +153,6 @@ def identifier(octets: bytes, repairs: list[str]) -> str:
     if len(octets) not in (0, 8, 16):
         repairs.append("bad_id")
     return octets.hex()
-
-
-def keep_original(attributes: dict[str, Any], name: str, original: Any, repairs: list[str], reason: str) -> None:
-    """Keeps what its column cannot hold among the attributes, without displacing one."""
-    repairs.append(reason)
-    while name in attributes:
-        name = f"original.{name}"
-    attributes[name] = original
 
 
 def add_envelope(attributes: dict[str, Any], envelope: Mapping[str, Any]) -> None:

@@ -1,0 +1,111 @@
+"""Flat JSON records of logs, spans and metrics: keys that are known go to their places, all others are kept.
+
+Lenient per field: what does not fit its column leaves it NULL and is kept among the attributes, and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from eventwriter import values
+from eventwriter.values import Unfit
+
+
+class Places:
+    """The places of a record and the names of each: the first name that is there, and not null, wins."""
+
+    def __init__(self, *names: tuple[str, ...]) -> None:
+        self.names = names
+        self.place_of = {name: place for place, group in enumerate(names) for name in group}
+
+    def sort(self, record: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The value of each place, None where there is none, and what has no place."""
+        # One look-up per key that is there: asking for every name that could be costs several times as much.
+        place_of = self.place_of.get
+        given: list[Any] = [None] * len(self.names)
+        rest: dict[str, Any] = {}
+        for key, value in record.items():
+            place = place_of(key)
+            if place is None:
+                rest[key] = value
+            elif value is not None:
+                if given[place] is not None:
+                    return self._by_precedence(record)
+                given[place] = value
+        return given, rest
+
+    def _by_precedence(self, record: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        given: list[Any] = [None] * len(self.names)
+        rest = {key: value for key, value in record.items() if value is not None or key not in self.place_of}
+        for place in range(len(self.names)):
+            name = self.name_in(record, place)
+            if name is not None:
+                given[place] = rest.pop(name)
+        return given, rest
+
+    def name_in(self, record: Mapping[str, Any], place: int) -> str | None:
+        """The name by which the record gives this place."""
+        return next((name for name in self.names[place] if record.get(name) is not None), None)
+
+
+def keep_original(rest: dict[str, Any], name: str, original: Any, repairs: list[str], reason: str) -> None:
+    """Keeps what its column cannot hold among the attributes, without displacing one."""
+    repairs.append(reason)
+    while name in rest:
+        name = f"original.{name}"
+    rest[name] = original
+
+
+def time(name: str | None, value: Any) -> int | None:
+    """A time as timestamptz, in nanoseconds if its name says so; None for 0, which means that there is none."""
+    if value == "0" or (isinstance(value, int | float) and not isinstance(value, bool) and value == 0):
+        return None
+    try:
+        if name is not None and name.lower().endswith(("_unix_nano", "unixnano")):
+            return values.time_from_nanos(values.integer(value))
+        return values.time(value)
+    except Unfit as error:
+        raise Unfit("bad_time", f"{name}: {error}") from None
+
+
+def text(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> str | None:
+    """Text, also from a number or a bool."""
+    try:
+        return values.text(value)
+    except Unfit as error:
+        keep_original(rest, name, value, repairs, error.reason)
+        return None
+
+
+def integer(name: str, value: Any, low: int, high: int, rest: dict[str, Any], repairs: list[str]) -> int | None:
+    """An integer in low…high."""
+    try:
+        return values.integer(value, low, high)
+    except Unfit as error:
+        keep_original(rest, name, value, repairs, error.reason)
+        return None
+
+
+def parsed(value: Any) -> Any:
+    """The JSON value that a text holds; any other value, and a text that holds none, as it is."""
+    if not isinstance(value, str) or value[:1] not in ("{", "["):
+        return value
+    try:
+        return values.parse_json(value.encode(), [])
+    except Unfit:
+        return value
+
+
+def merged(attributes: Any, rest: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes, in whatever form they came, and what stood beside them, renamed where both have a key."""
+    attributes = parsed(attributes)
+    if attributes is None:
+        found = {}
+    else:
+        found = dict(attributes) if isinstance(attributes, dict) else {"attributes": attributes}
+    for name, value in rest.items():
+        while name in found:
+            name = f"record.{name}"
+        found[name] = value
+    return found
