@@ -5,10 +5,11 @@ Lenient per field: what does not fit its column leaves it NULL and is kept among
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from eventwriter import values
+from eventwriter.stream import Column
 from eventwriter.values import Unfit
 
 
@@ -47,6 +48,29 @@ class Places:
     def name_in(self, record: Mapping[str, Any], place: int) -> str | None:
         """The name by which the record gives this place."""
         return next((name for name in self.names[place] if record.get(name) is not None), None)
+
+
+def names(column: str, *others: str) -> tuple[str, ...]:
+    """A column's name, the same in lowerCamelCase, and others, without duplicates."""
+    first, *more = column.split("_")
+    return tuple(dict.fromkeys((column, first + "".join(word.capitalize() for word in more), *others)))
+
+
+def convert(columns: Sequence[Column], given: Sequence[Any], rest: dict[str, Any], repairs: list[str]) -> list[Any]:
+    """The values of columns, by their types; NULL for what does not fit, which goes to ``rest``.
+
+    Times are left as they are: only the stream knows what stands in for them.
+    """
+    converted: list[Any] = []
+    for column, value in zip(columns, given, strict=False):
+        if value is not None and column.type != "timestamptz":
+            try:
+                value = _CONVERT[column.type](value)
+            except Unfit as error:
+                keep_original(rest, column.name, value, repairs, error.reason)
+                value = None
+        converted.append(value)
+    return converted
 
 
 def keep_original(rest: dict[str, Any], name: str, original: Any, repairs: list[str], reason: str) -> None:
@@ -95,6 +119,16 @@ def parsed(value: Any) -> Any:
         return values.parse_json(value.encode(), [])
     except Unfit:
         return value
+
+
+_CONVERT: Mapping[str, Callable[[Any], Any]] = {
+    "text": values.text,
+    "integer": lambda value: values.integer(value, values.INT4_MIN, values.INT4_MAX),
+    "bigint": values.integer,
+    "double precision": values.real,
+    "boolean": values.boolean,
+    "jsonb": lambda value: values.dump_json(parsed(value)),
+}
 
 
 def merged(attributes: Any, rest: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,238 @@
+"""OTEL_TRACES: spans from OTLP and flat JSON become rows of ``otel_traces``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import orjson
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from eventwriter.stream import Column, Decoded, Message, Row, Stream
+from eventwriter.values import EPOCH, INT8_MAX, Unfit, clean, dump_json, shown
+from workers import _flat as flat
+from workers import _otlp
+from workers._guard import total
+from workers._otlp_json import enum_number
+from workers._otlp_message import Context, Signal, decode_message
+
+COLUMNS = (
+    Column("timestamp", "timestamptz"),
+    Column("trace_id", "text"),
+    Column("span_id", "text"),
+    Column("parent_span_id", "text"),
+    Column("trace_state", "text"),
+    Column("flags", "bigint"),
+    Column("name", "text"),
+    Column("kind", "integer"),
+    Column("start_time_unix_nano", "bigint"),
+    Column("end_time_unix_nano", "bigint"),
+    Column("service_name", "text"),
+    Column("service_version", "text"),
+    Column("service_instance", "text"),
+    Column("scope_name", "text"),
+    Column("scope_version", "text"),
+    Column("scope_attributes", "jsonb"),
+    Column("status_code", "integer"),
+    Column("status_message", "text"),
+    Column("attributes", "jsonb"),
+    Column("resource_attributes", "jsonb"),
+    Column("events", "jsonb"),
+    Column("links", "jsonb"),
+    Column("dropped_attributes_count", "bigint"),
+    Column("dropped_events_count", "bigint"),
+    Column("dropped_links_count", "bigint"),
+    Column("schema_url", "text"),
+    Column("resource_schema_url", "text"),
+    Column("data", "jsonb"),
+)
+
+_NO_PARENT = bytes(8)
+
+
+def otlp_rows(request: ExportTraceServiceRequest, context: Context) -> list[Row]:
+    """The rows of an OTLP request, one per span, in its order."""
+    _, received, envelope, repairs = context
+    rows: list[Row] = []
+    for group in request.resource_spans:
+        resource = _otlp.resource_values(group.resource, group.schema_url, repairs)
+        service, version, instance, resource_attributes, resource_schema_url, _ = resource
+        for scoped in group.scope_spans:
+            scope = _otlp.scope_values(scoped.scope, scoped.schema_url, resource, repairs)
+            scope_name, scope_version, scope_attributes, schema_url, _, data = scope
+            for span in scoped.spans:
+                attributes = _otlp.attributes(span.attributes)
+                start = span.start_time_unix_nano
+                end = span.end_time_unix_nano
+                timestamp = received
+                if 0 < start <= INT8_MAX:
+                    timestamp = start // 1000 - EPOCH
+                elif 0 < end <= INT8_MAX:
+                    timestamp = end // 1000 - EPOCH
+                if start > INT8_MAX or end > INT8_MAX:
+                    _otlp.keep_times(span, ("start_time_unix_nano", "end_time_unix_nano"), attributes, repairs)
+                    start = min(start, INT8_MAX)
+                    end = min(end, INT8_MAX)
+                if envelope is not None:
+                    _otlp.add_envelope(attributes, envelope)
+                try:
+                    packed = orjson.dumps(attributes)
+                except TypeError:
+                    packed = _otlp.dump(attributes, repairs)
+                if b"\\" in packed and b"\\u0000" in packed:
+                    packed = _otlp.dump(attributes, repairs)
+                trace_id = span.trace_id.hex()
+                span_id = span.span_id.hex()
+                parent = span.parent_span_id
+                if len(trace_id) != 32 or len(span_id) != 16:
+                    repairs.append("bad_id")
+                name = span.name
+                if "\0" in name:
+                    name = clean(name, repairs)
+                state = span.trace_state or None
+                if state and "\0" in state:
+                    state = clean(state, repairs)
+                events = span.events
+                links = span.links
+                status = span.status
+                rows.append(
+                    (
+                        timestamp,
+                        trace_id,
+                        span_id,
+                        "" if parent == _NO_PARENT else parent.hex(),
+                        state,
+                        span.flags,
+                        name,
+                        span.kind,
+                        start or None,
+                        end or None,
+                        service,
+                        version,
+                        instance,
+                        scope_name,
+                        scope_version,
+                        scope_attributes,
+                        status.code,
+                        _otlp.cleaned(status.message, repairs),
+                        packed,
+                        resource_attributes,
+                        _events(events, repairs) if events else b"[]",
+                        _links(links, repairs) if links else b"[]",
+                        span.dropped_attributes_count,
+                        span.dropped_events_count,
+                        span.dropped_links_count,
+                        schema_url,
+                        resource_schema_url,
+                        data,
+                    )
+                )
+    return rows
+
+
+def _events(events: Any, repairs: list[str]) -> bytes:
+    found = [
+        {
+            "time_unix_nano": event.time_unix_nano,
+            "name": event.name,
+            "attributes": _otlp.attributes(event.attributes),
+            "dropped_attributes_count": event.dropped_attributes_count,
+        }
+        for event in events
+    ]
+    return _otlp.dump(found, repairs)
+
+
+def _links(links: Any, repairs: list[str]) -> bytes:
+    found = [
+        {
+            "trace_id": link.trace_id.hex(),
+            "span_id": link.span_id.hex(),
+            "trace_state": link.trace_state,
+            "attributes": _otlp.attributes(link.attributes),
+            "dropped_attributes_count": link.dropped_attributes_count,
+            "flags": link.flags,
+        }
+        for link in links
+    ]
+    return _otlp.dump(found, repairs)
+
+
+# --- flat JSON ----------------------------------------------------------------------------------------------
+
+_OTHER_NAMES = {"flags": ("trace_flags", "traceFlags"), "name": ("span_name", "spanName"),
+                "kind": ("span_kind", "spanKind"), "resource_attributes": ("resource",)}  # fmt: skip
+_PLACES = flat.Places(*(flat.names(column.name, *_OTHER_NAMES.get(column.name, ())) for column in COLUMNS), ("status",))
+_AT = {column.name: place for place, column in enumerate(COLUMNS)}
+_KIND = Span.DESCRIPTOR.fields_by_name["kind"]
+_CODE = Status.DESCRIPTOR.fields_by_name["code"]
+
+
+def flat_row(record: Mapping[str, Any], context: Context) -> Row:
+    """The row of one span in flat JSON; raises Unfit for one without name and ids, or with a bad time or id."""
+    _, received, envelope, repairs = context
+    given, rest = _PLACES.sort(record)
+    status = given[len(COLUMNS)]
+    if isinstance(status, dict):
+        for column, key in (("status_code", "code"), ("status_message", "message")):
+            if given[_AT[column]] is None:
+                given[_AT[column]] = status.get(key)
+    elif status is not None:
+        rest["status"] = status
+    for column, field in (("kind", _KIND), ("status_code", _CODE)):
+        with suppress(Unfit):  # convert() will keep what is no number
+            if given[_AT[column]] is not None:
+                given[_AT[column]] = enum_number(field, given[_AT[column]])
+    (timestamp, trace_id, span_id, parent, state, flags, name, kind, start, end, *more) = flat.convert(
+        COLUMNS, given, rest, repairs
+    )
+    for column, value in (("trace_id", trace_id), ("span_id", span_id)):
+        if value is None and given[_AT[column]] is not None:
+            raise Unfit("bad_value", f"{column} is {shown(given[_AT[column]])}, not text")
+    if not (trace_id or span_id or name):
+        raise Unfit("missing_field", "a span needs at least one of trace_id, span_id and name")
+    time = None
+    for column in ("timestamp", "start_time_unix_nano", "end_time_unix_nano"):
+        place = _AT[column]
+        if time is None and given[place] is not None:
+            time = flat.time(_PLACES.name_in(record, place), given[place])
+    row = [received if time is None else time, (trace_id or "").lower(), (span_id or "").lower(),
+           _parent((parent or "").lower()), state, flags, name, kind, start or None, end or None, *more]  # fmt: skip
+    resource = flat.parsed(given[_AT["resource_attributes"]])
+    if isinstance(resource, dict):
+        for column, key in (("service_name", "service.name"), ("service_version", "service.version"),
+                            ("service_instance", "service.instance.id")):  # fmt: skip
+            if row[_AT[column]] is None and resource.get(key) is not None:
+                row[_AT[column]] = flat.text(column, resource[key], rest, repairs)
+    row[_AT["service_name"]] = row[_AT["service_name"]] or "unknown"
+    attributes = flat.merged(given[_AT["attributes"]], rest)
+    if envelope is not None:
+        _otlp.add_envelope(attributes, envelope)
+    row[_AT["attributes"]] = dump_json(attributes)
+    for column, default in (("resource_attributes", b"{}"), ("events", b"[]"), ("links", b"[]")):
+        row[_AT[column]] = row[_AT[column]] or default
+    return tuple(row)
+
+
+def _parent(span_id: str) -> str:
+    return "" if span_id == _NO_PARENT.hex() else span_id
+
+
+_SIGNAL = Signal(ExportTraceServiceRequest, otlp_rows, flat_row, ("resourceSpans", "resource_spans"))
+
+
+@total
+def decode(message: Message) -> Decoded:
+    """The rows of one message: OTLP protobuf or JSON, flat JSON, CloudEvents around them."""
+    return decode_message(_SIGNAL, message)
+
+
+STREAM = Stream(
+    name="OTEL_TRACES",
+    subjects=("otel.traces", "otel.traces.>"),
+    table="otel_traces",
+    columns=COLUMNS,
+    decode=decode,
+)
