@@ -68,7 +68,7 @@ class WriterConfig:
     linger: float = _key(kinds.duration(0.0), 0.01)
     """Seconds a batch waits for more after its first message."""
     ack: Literal["each", "all"] = _key(kinds.choice("each", "all"), "each")
-    ack_wait: float = _key(kinds.duration(0.1), 30.0)
+    ack_wait: float = _key(kinds.duration(0.1), 10.0)
     """Seconds after which JetStream delivers a message again that is neither acknowledged nor being worked on."""
     drain_timeout: float = _key(kinds.duration(), 25.0)
     """Seconds that a worker has to finish after SIGTERM."""

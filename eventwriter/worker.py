@@ -34,7 +34,7 @@ def run(config: Config, stream: Stream, *, supervised: bool = False) -> int:
     """Runs the worker of one stream until it is told to stop; the exit status.
 
     SIGTERM or SIGINT: no more pulls, the batch in hand is finished and acknowledged, the rest released. A second one
-    ends at once, unless a supervisor sets the deadline: a service manager that signals the whole group makes two of one.
+    ends at once, unless a supervisor sets the deadline: a service manager that signals a whole group makes two of one.
     """
     settings = config.streams[stream.name]
     at = _crash_point(stream.name)

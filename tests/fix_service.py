@@ -74,17 +74,16 @@ class World:
         self.call(create)
 
     def publish(self, stream: str, messages: Sequence[Publication]) -> None:
-        """Publishes with confirmation and remembers what must arrive."""
+        """Publishes, waits until JetStream has all of it, and remembers what must arrive."""
 
         async def send(client: Any) -> None:
-            context = client.jetstream()
-            for start in range(0, len(messages), 500):
-                await asyncio.gather(
-                    *(
-                        context.publish(m.subject, m.payload, headers=m.headers, timeout=30)
-                        for m in messages[start : start + 500]
-                    )
-                )
+            before = (await client.jetstream().stream_info(stream)).state.last_seq
+            for start in range(0, len(messages), 1000):
+                for message in messages[start : start + 1000]:
+                    await client.publish(message.subject, message.payload, headers=message.headers)
+                await client.flush()
+            while (await client.jetstream().stream_info(stream)).state.last_seq < before + len(messages):
+                await asyncio.sleep(0.01)
 
         self.call(send)
         self.published.setdefault(stream, []).extend(messages)
@@ -105,6 +104,11 @@ class World:
         """The rows of a query."""
         with self.connect() as connection:
             return connection.execute(text, values or None).fetchall()  # type: ignore[arg-type]
+
+    def execute(self, text: str) -> None:
+        """Runs a statement."""
+        with self.connect() as connection:
+            connection.execute(text)  # type: ignore[arg-type]
 
     def run(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
@@ -204,6 +208,7 @@ def world(tmp_path: Path, database: str) -> Iterator[World]:
         environment = clean_environment() | {
             "EVENTWRITER_NATS__URL": server.url,
             "EVENTWRITER_POSTGRES__DSN": database,
+            "EVENTWRITER_WRITER__ACK_WAIT": "3s",  # how long what a killed worker had in hand takes to come back
             "EVENTWRITER_HTTP__LISTEN": "127.0.0.1:0",
         }
         world = World(server, database, tmp_path, environment)

@@ -78,7 +78,7 @@ def test_defaults_need_no_source() -> None:
     assert found.nats == config.NatsConfig()
     assert found.nats.url == ("nats://127.0.0.1:4222",)
     assert found.postgres == config.PostgresConfig(dsn="", pool_size=2, statement_timeout=60.0, connect_timeout=10.0)
-    assert found.writer == config.WriterConfig(5000, 8 * 2**20, 0.01, "each", 30.0, 25.0, 120.0)
+    assert found.writer == config.WriterConfig(5000, 8 * 2**20, 0.01, "each", 10.0, 25.0, 120.0)
     assert found.http.address == ("127.0.0.1", 9465)
     assert list(found.streams) == list(DECLARED)
     assert found.streams["OTEL_TRACES"] == config.StreamConfig(
@@ -432,7 +432,7 @@ def test_wrong_values_are_told_even_where_another_source_wins(tmp_path: Path) ->
         ),
         ({"nats.tls.cert": "c"}, "nats.tls.cert (flag): a certificate without its key"),
         ({"nats.tls.key": "c"}, "nats.tls.key (flag): a key without its certificate"),
-        ({"writer.linger": "30s"}, 'streams.EVENTS.linger (flag): "30s" is not below ack_wait "30s"'),
+        ({"writer.linger": "10s"}, 'streams.EVENTS.linger (flag): "10s" is not below ack_wait "10s"'),
         ({"streams.LOGS.ack_wait": "1s", "streams.LOGS.linger": 1}, 'streams.LOGS.linger (flag): "1s" is not below'),
         ({"postgres.statement_timeout": "2m"}, 'streams.EVENTS.stall_timeout (default): "2m" would kill a worker'),
         (
@@ -482,7 +482,7 @@ def test_json_has_numbers() -> None:
     assert shown["writer"]["batch_bytes"] == 8 * 2**20
     assert shown["nats"]["tls"]["handshake_first"] is False
     assert shown["streams"]["LOGS"]["linger"] == 0.02
-    assert shown["streams"]["LOGS"]["ack_wait"] == 30.0
+    assert shown["streams"]["LOGS"]["ack_wait"] == 10.0
     assert shown["streams"]["LOGS"]["subjects"] == ["logs.>"]
 
 

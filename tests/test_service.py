@@ -40,15 +40,15 @@ def test_all_seven_streams_arrive(world: World) -> None:
         assert world.consumer(name).num_ack_pending == 0
 
 
-def under_load(world: World, stream: str, act: Callable[[], None], rounds: int = 6, size: int = 2000) -> None:
+def under_load(world: World, stream: str, act: Callable[[], None], rounds: int = 20, size: int = 1000) -> None:
     """Publishes in a thread of its own, and acts meanwhile."""
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
 
     def publish() -> None:
         try:
             for number in range(rounds):
                 world.traffic([stream], count=size, seed=number)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - told by the main thread
             failures.append(error)
 
     thread = threading.Thread(target=publish)
@@ -214,13 +214,13 @@ def test_a_wrong_setting_is_one_clear_line(
     done = world.run(*arguments, check=False, **environment)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
-    assert all(word in done.stderr for word in words), done.stderr
+    assert all(word.lower() in done.stderr.lower() for word in words), done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 def test_a_missing_table_stops_one_stream_and_the_others_go_on(world: World) -> None:
     """The stream's line names the table; the supervisor parks it."""
-    world.query("DROP TABLE logs; SELECT 1")
+    world.execute("DROP TABLE logs")
     world.traffic(["LOGS", "EVENTS"], count=40)
     service = world.start()
     wait_until(lambda: sum(world.counts("EVENTS")) == 40, "the events")
