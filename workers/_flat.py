@@ -111,6 +111,24 @@ def integer(name: str, value: Any, low: int, high: int, rest: dict[str, Any], re
         return None
 
 
+def fill_service(
+    row: list[Any], place: Mapping[str, int], resource: Any, rest: dict[str, Any], repairs: list[str]
+) -> None:
+    """Service name, version and instance from the resource's attributes where the record itself does not say."""
+    if isinstance(resource, dict):
+        for column, key in _SERVICE:
+            if row[place[column]] is None and resource.get(key) is not None:
+                row[place[column]] = text(column, resource[key], rest, repairs)
+    row[place["service_name"]] = row[place["service_name"]] or "unknown"
+
+
+_SERVICE = (
+    ("service_name", "service.name"),
+    ("service_version", "service.version"),
+    ("service_instance", "service.instance.id"),
+)
+
+
 def parsed(value: Any) -> Any:
     """The JSON value that a text holds; any other value, and a text that holds none, as it is."""
     if not isinstance(value, str) or value[:1] not in ("{", "["):

@@ -18,7 +18,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from eventwriter import values
-from eventwriter.values import EPOCH, INT8_MAX, Unfit
+from eventwriter.values import INT8_MAX, Unfit
 from workers._flat import keep_original
 
 M = TypeVar("M", bound=Message)
@@ -136,25 +136,6 @@ def dump(value: Any, repairs: list[str]) -> bytes:
     return text
 
 
-def text_of(value: AnyValue, repairs: list[str]) -> str | None:
-    """A string as it is, any other kind as its JSON text; None if unset."""
-    text = value.string_value
-    if not text:
-        kind = value.WhichOneof("value")
-        if kind is None:
-            return None
-        if kind != "string_value":
-            return dump(any_value(value), repairs).decode()
-    return values.clean(text, repairs) if "\0" in text else text
-
-
-def identifier(octets: bytes, repairs: list[str]) -> str:
-    """A trace or span id as lower-case hex, whatever its length; a length that OTLP forbids is noted."""
-    if len(octets) not in (0, 8, 16):
-        repairs.append("bad_id")
-    return octets.hex()
-
-
 def add_envelope(attributes: dict[str, Any], envelope: Mapping[str, Any]) -> None:
     """Keeps the context attributes of the CloudEvent around a record among its attributes, as ``cloudevent``."""
     name = "cloudevent"
@@ -174,11 +155,6 @@ def keep_times(record: Message, fields: Iterable[str], attributes: dict[str, Any
 def cleaned(text: str, repairs: list[str]) -> str | None:
     """An optional text field of a protobuf message, where empty means absent."""
     return (values.clean(text, repairs) if "\0" in text else text) or None
-
-
-def time_of(nanos: int) -> int | None:
-    """A time field as timestamptz; None if it is absent (0) or beyond int64."""
-    return nanos // 1000 - EPOCH if 0 < nanos <= INT8_MAX else None
 
 
 # --- resources and scopes -----------------------------------------------------------------------------------
@@ -222,9 +198,9 @@ def resource_values(resource: Resource, schema_url: str, repairs: list[str]) -> 
             for ref in resource.entity_refs
         ]  # fmt: skip
     return ResourceValues(
-        _text(found.get("service.name"), repairs) or "unknown",
-        _text(found.get("service.version"), repairs),
-        _text(found.get("service.instance.id"), repairs),
+        text(found.get("service.name"), repairs) or "unknown",
+        text(found.get("service.version"), repairs),
+        text(found.get("service.instance.id"), repairs),
         dump(found, repairs),
         cleaned(schema_url, repairs),
         rest,
@@ -248,7 +224,8 @@ def scope_values(
     )
 
 
-def _text(value: Any, repairs: list[str]) -> str | None:
+def text(value: Any, repairs: list[str]) -> str | None:
+    """An attribute's value for a text column: a string as it is, another value as its JSON text."""
     if value is None:
         return None
     return values.clean(value, repairs) if isinstance(value, str) else dump(value, repairs).decode()

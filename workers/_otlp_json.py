@@ -34,6 +34,7 @@ _GROUPS = {"ResourceLogs", "ScopeLogs", "ResourceSpans", "ScopeSpans", "Resource
            "Gauge", "Sum", "Histogram", "ExponentialHistogram", "Summary"}  # fmt: skip
 _ESSENTIAL = {("Span", "trace_id"), ("Span", "span_id"), ("NumberDataPoint", "as_int"),
               ("NumberDataPoint", "as_double")}  # fmt: skip
+_PAIR = {"key", "value"}
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
 _NOT_FINITE: Mapping[str, float] = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _INTEGERS = {
@@ -162,11 +163,10 @@ class _Builder:
             raise Unfit("bad_value", f"attributes are {shown(raw)}, not a list")
         for element in raw:
             key, value = "", element
-            if isinstance(element, dict) and isinstance(element.get("key"), str):
-                key, value = element["key"], element.get("value")
-                pair = pairs.add(key=key)
+            if isinstance(element, dict) and isinstance(element.get("key", ""), str) and element.keys() <= _PAIR:
+                key, value = element.get("key", ""), element.get("value")
                 try:
-                    self._any(pair.value, value, depth)
+                    self._any(pairs.add(key=key).value, value, depth)
                     continue
                 except Unfit:
                     del pairs[-1]

@@ -185,7 +185,7 @@ def flat_row(record: Mapping[str, Any], context: Context) -> Row:
         with suppress(Unfit):  # convert() will keep what is no number
             if given[_AT[column]] is not None:
                 given[_AT[column]] = enum_number(field, given[_AT[column]])
-    (timestamp, trace_id, span_id, parent, state, flags, name, kind, start, end, *more) = flat.convert(
+    (_, trace_id, span_id, parent, state, flags, name, kind, start, end, *more) = flat.convert(
         COLUMNS, given, rest, repairs
     )
     for column, value in (("trace_id", trace_id), ("span_id", span_id)):
@@ -201,12 +201,7 @@ def flat_row(record: Mapping[str, Any], context: Context) -> Row:
     row = [received if time is None else time, (trace_id or "").lower(), (span_id or "").lower(),
            _parent((parent or "").lower()), state, flags, name, kind, start or None, end or None, *more]  # fmt: skip
     resource = flat.parsed(given[_AT["resource_attributes"]])
-    if isinstance(resource, dict):
-        for column, key in (("service_name", "service.name"), ("service_version", "service.version"),
-                            ("service_instance", "service.instance.id")):  # fmt: skip
-            if row[_AT[column]] is None and resource.get(key) is not None:
-                row[_AT[column]] = flat.text(column, resource[key], rest, repairs)
-    row[_AT["service_name"]] = row[_AT["service_name"]] or "unknown"
+    flat.fill_service(row, _AT, resource, rest, repairs)
     attributes = flat.merged(given[_AT["attributes"]], rest)
     if envelope is not None:
         _otlp.add_envelope(attributes, envelope)

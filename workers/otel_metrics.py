@@ -1,0 +1,276 @@
+"""OTEL_METRICS: data points from OTLP and "performance" records of spans become rows of ``otel_metrics``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from eventwriter.stream import Column, Decoded, Message, Row, Stream
+from eventwriter.values import EPOCH, INT8_MAX, Unfit, dump_json, shown
+from workers import _flat as flat
+from workers import _otlp
+from workers._guard import total
+from workers._metric_points import DETAILS, TEMPORALITY, clamped, durations, exemplars, known_attributes
+from workers._otlp_message import Context, Signal, decode_message
+
+COLUMNS = (
+    Column("timestamp", "timestamptz"),
+    Column("start_timestamp", "timestamptz"),
+    Column("trace_id", "text"),
+    # Tells the series of a metric apart, and the records of a span. Older tables have (timestamp, span_name,
+    # service_name, span_id) as their key, and there it must be part of it.
+    Column("series_key", "text", aliases=("span_id",)),
+    Column("span_id", "text"),
+    Column("service_name", "text"),
+    Column("service_version", "text"),
+    Column("service_instance", "text"),
+    Column("span_name", "text"),
+    Column("span_kind", "text"),
+    Column("metric_type", "text"),
+    # Older tables have no other place for a value than duration_ms.
+    Column("value", "double precision", aliases=("duration_ms",)),
+    Column("value_int", "bigint"),
+    Column("unit", "text"),
+    Column("description", "text"),
+    Column("duration_ms", "double precision"),
+    Column("duration_seconds", "double precision"),
+    Column("count", "bigint"),
+    Column("sum", "double precision"),
+    Column("min", "double precision"),
+    Column("max", "double precision"),
+    Column("temporality", "text"),
+    Column("is_monotonic", "boolean"),
+    Column("flags", "bigint"),
+    Column("http_method", "text"),
+    Column("http_route", "text"),
+    Column("http_status_code", "text"),
+    Column("grpc_service", "text"),
+    Column("grpc_method", "text"),
+    Column("grpc_status_code", "text"),
+    Column("is_slow", "boolean"),
+    Column("component", "text"),
+    Column("level", "text"),
+    Column("scope_name", "text"),
+    Column("scope_version", "text"),
+    Column("scope_attributes", "jsonb"),
+    Column("attributes", "jsonb"),
+    Column("resource_attributes", "jsonb"),
+    Column("schema_url", "text"),
+    Column("resource_schema_url", "text"),
+    Column("data", "jsonb"),
+)
+
+_NO_RECORDED_VALUE = 1
+_SORTED = orjson.OPT_SORT_KEYS
+
+
+def otlp_rows(request: ExportMetricsServiceRequest, context: Context) -> list[Row]:
+    """The rows of an OTLP request, one per data point, in its order."""
+    _, received, envelope, repairs = context
+    rows: list[Row] = []
+    for group in request.resource_metrics:
+        resource = _otlp.resource_values(group.resource, group.schema_url, repairs)
+        service, version, instance, resource_attributes, resource_schema_url, _ = resource
+        for scoped in group.scope_metrics:
+            scope = _otlp.scope_values(scoped.scope, scoped.schema_url, resource, repairs)
+            scope_name, scope_version, scope_attributes, schema_url, rest, _ = scope
+            if envelope is not None:
+                rest = {**rest, "cloudevent": envelope}
+            for metric in scoped.metrics:
+                kind = metric.WhichOneof("data")
+                if kind is None:
+                    continue
+                body: Any = getattr(metric, kind)
+                name = _otlp.cleaned(metric.name, repairs) or ""
+                unit = _otlp.cleaned(metric.unit, repairs)
+                description = _otlp.cleaned(metric.description, repairs)
+                temporality = None
+                if kind not in ("gauge", "summary"):
+                    temporality = TEMPORALITY.get(body.aggregation_temporality, str(body.aggregation_temporality))
+                monotonic = body.is_monotonic if kind == "sum" else None
+                details = DETAILS.get(kind)
+                shared = {**rest, "metadata": _otlp.attributes(metric.metadata)} if metric.metadata else rest
+                shared_data = _otlp.dump(shared, repairs) if shared else None
+                series = _series(kind, name, unit, temporality, resource_attributes, scope)
+                for point in body.data_points:
+                    attributes = _otlp.attributes(point.attributes)
+                    try:
+                        packed = orjson.dumps(attributes, option=_SORTED)
+                    except TypeError:
+                        packed = _otlp.dump(attributes, repairs)
+                    if b"\\" in packed and b"\\u0000" in packed:
+                        packed = _otlp.dump(attributes, repairs)
+                    key = series.copy()
+                    key.update(packed)
+                    extra: dict[str, Any] = {}
+                    value: float | None = None
+                    integer = count = total = low = high = None
+                    if details is None:
+                        if point.HasField("as_int"):
+                            integer = point.as_int
+                            value = float(integer)
+                        elif point.HasField("as_double"):
+                            value = point.as_double
+                    else:
+                        count, total, low, high, extra = details(point)
+                        count = clamped(count, "count", extra, repairs)
+                        value = total
+                    flags = point.flags
+                    if flags & _NO_RECORDED_VALUE:
+                        value = integer = None
+                    time = point.time_unix_nano
+                    start = point.start_time_unix_nano
+                    if time > INT8_MAX or start > INT8_MAX:
+                        _otlp.keep_times(point, ("time_unix_nano", "start_time_unix_nano"), extra, repairs)
+                    start_timestamp = start // 1000 - EPOCH if 0 < start <= INT8_MAX else None
+                    if 0 < time <= INT8_MAX:
+                        timestamp = time // 1000 - EPOCH
+                    else:
+                        timestamp = received if start_timestamp is None else start_timestamp
+                    trace_id = span_id = ""
+                    if kind != "summary" and point.exemplars:
+                        extra["exemplars"] = exemplars(point.exemplars)
+                        trace_id = extra["exemplars"][0]["trace_id"]
+                        span_id = extra["exemplars"][0]["span_id"]
+                    duration_ms, duration_seconds = durations(value, unit) if unit else (None, None)
+                    (span_kind, http_method, http_route, http_status_code, grpc_service, grpc_method,
+                     grpc_status_code, component, level) = known_attributes(attributes, repairs)  # fmt: skip
+                    rows.append(
+                        (
+                            timestamp,
+                            start_timestamp,
+                            trace_id,
+                            key.hexdigest(),
+                            span_id,
+                            service,
+                            version,
+                            instance,
+                            name,
+                            span_kind,
+                            kind,
+                            value,
+                            integer,
+                            unit,
+                            description,
+                            duration_ms,
+                            duration_seconds,
+                            count,
+                            total,
+                            low,
+                            high,
+                            temporality,
+                            monotonic,
+                            flags,
+                            http_method,
+                            http_route,
+                            http_status_code,
+                            grpc_service,
+                            grpc_method,
+                            grpc_status_code,
+                            False,
+                            component,
+                            level,
+                            scope_name,
+                            scope_version,
+                            scope_attributes,
+                            packed,
+                            resource_attributes,
+                            schema_url,
+                            resource_schema_url,
+                            _otlp.dump({**shared, **extra}, repairs) if extra else shared_data,
+                        )
+                    )
+    return rows
+
+
+def _series(
+    kind: str, name: str, unit: str | None, temporality: str | None, resource: bytes, scope: _otlp.ScopeValues
+) -> Any:
+    """What a series has in common with the others of its metric, as a hash to be copied and completed."""
+    with suppress(orjson.JSONDecodeError, TypeError):  # nested too deep for orjson
+        resource = orjson.dumps(orjson.loads(resource), option=_SORTED)  # exporters do not promise an order
+    parts = [kind, name, unit or "", temporality or "", scope.name or "", scope.version or ""]
+    identity = orjson.dumps(parts) + resource + (scope.attributes or b"")
+    return blake2b(identity, digest_size=8)
+
+
+# --- flat JSON ----------------------------------------------------------------------------------------------
+
+_OTHER_NAMES = {"span_name": ("name", "metric_name", "metricName"), "resource_attributes": ("resource",)}
+_PLACES = flat.Places(*(flat.names(column.name, *_OTHER_NAMES.get(column.name, ())) for column in COLUMNS))
+_AT = {column.name: place for place, column in enumerate(COLUMNS)}
+_MEASURES = ("value", "duration_ms", "duration_seconds", "count", "sum")
+
+
+def flat_row(record: Mapping[str, Any], context: Context) -> Row:
+    """The row of one flat record, such as the collector's "performance" records; Unfit without name and measure."""
+    _, received, envelope, repairs = context
+    given, rest = _PLACES.sort(record)
+    row = flat.convert(COLUMNS, given, rest, repairs)
+    for column in _MEASURES:
+        if row[_AT[column]] is None and given[_AT[column]] is not None:
+            raise Unfit("bad_value", f"{column} is {shown(given[_AT[column]])}, not a number")
+    if all(row[_AT[column]] is None for column in ("span_name", "metric_type", *_MEASURES)):
+        raise Unfit("missing_field", "a metric needs span_name, metric_type or a value")
+    time = given[_AT["timestamp"]]
+    timestamp = None if time is None else flat.time("timestamp", time)
+    row[_AT["timestamp"]] = received if timestamp is None else timestamp
+    start = given[_AT["start_timestamp"]]
+    if start is not None:
+        try:
+            row[_AT["start_timestamp"]] = flat.time("start_timestamp", start)
+        except Unfit:
+            row[_AT["start_timestamp"]] = None
+            flat.keep_original(rest, "start_timestamp", start, repairs, "bad_time")
+    milliseconds, seconds = row[_AT["duration_ms"]], row[_AT["duration_seconds"]]
+    if milliseconds is None and seconds is not None:
+        row[_AT["duration_ms"]] = milliseconds = seconds * 1000
+    elif seconds is None and milliseconds is not None:
+        row[_AT["duration_seconds"]] = milliseconds / 1000
+    if row[_AT["value"]] is None:
+        row[_AT["value"]] = milliseconds
+    resource = flat.parsed(given[_AT["resource_attributes"]])
+    flat.fill_service(row, _AT, resource, rest, repairs)
+    row[_AT["span_name"]] = row[_AT["span_name"]] or "unknown"
+    row[_AT["is_slow"]] = bool(row[_AT["is_slow"]])
+    for column in ("trace_id", "span_id"):
+        row[_AT[column]] = (row[_AT[column]] or "").lower()
+    attributes = flat.merged(given[_AT["attributes"]], rest)
+    row[_AT["attributes"]] = dump_json(attributes)
+    row[_AT["resource_attributes"]] = row[_AT["resource_attributes"]] or b"{}"
+    if row[_AT["series_key"]] is None:
+        row[_AT["series_key"]] = _record_key(row[_AT["span_id"]], row[_AT["metric_type"]], row[_AT["attributes"]])
+    if envelope is not None:
+        _otlp.add_envelope(attributes, envelope)
+        row[_AT["attributes"]] = dump_json(attributes)
+    return tuple(row)
+
+
+def _record_key(span_id: str, metric_type: str | None, attributes: bytes) -> str:
+    """Tells apart the records that a slow span makes: the span itself, its HTTP or gRPC call, its slowness."""
+    if not span_id:
+        span_id = blake2b(attributes, digest_size=8).hexdigest()
+    return span_id if metric_type in (None, "span") else f"{span_id}#{metric_type}"
+
+
+_SIGNAL = Signal(ExportMetricsServiceRequest, otlp_rows, flat_row, ("resourceMetrics", "resource_metrics"))
+
+
+@total
+def decode(message: Message) -> Decoded:
+    """The rows of one message: OTLP protobuf or JSON, performance JSON, summaries, CloudEvents around them."""
+    return decode_message(_SIGNAL, message)
+
+
+STREAM = Stream(
+    name="OTEL_METRICS",
+    subjects=("otel.metrics", "otel.metrics.>"),
+    table="otel_metrics",
+    columns=COLUMNS,
+    decode=decode,
+)
