@@ -50,7 +50,9 @@ Global___FlowType: typing_extensions.TypeAlias = FlowType
 
 @typing.final
 class FlowMessage(google.protobuf.message.Message):
-    """Version 2, and what collectors of 2026 add to it."""
+    """Version 2, and what collectors of 2026 add to it: the whole of it. To read it in a fraction of the time, the decoder
+    takes FlowHead from the same bytes, and FlowTail only if they hold something that FlowHead does not know.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -285,16 +287,156 @@ class FlowMessage(google.protobuf.message.Message):
 Global___FlowMessage: typing_extensions.TypeAlias = FlowMessage
 
 @typing.final
-class FlowMessageV1(google.protobuf.message.Message):
-    """Version 1. A FlowMessage but for these fields, which are read from the same bytes: times in seconds (_ms:
-    milliseconds) since 1970, one of them under the number of ip_flags, and MPLS labels one by one.
+class FlowHead(google.protobuf.message.Message):
+    """What most flows have, and nothing repeated."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: builtins.int
+    SAMPLING_RATE_FIELD_NUMBER: builtins.int
+    SEQUENCE_NUM_FIELD_NUMBER: builtins.int
+    SRC_ADDR_FIELD_NUMBER: builtins.int
+    DST_ADDR_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    PACKETS_FIELD_NUMBER: builtins.int
+    SAMPLER_ADDRESS_FIELD_NUMBER: builtins.int
+    NEXT_HOP_FIELD_NUMBER: builtins.int
+    NEXT_HOP_AS_FIELD_NUMBER: builtins.int
+    SRC_AS_FIELD_NUMBER: builtins.int
+    DST_AS_FIELD_NUMBER: builtins.int
+    SRC_NET_FIELD_NUMBER: builtins.int
+    DST_NET_FIELD_NUMBER: builtins.int
+    IN_IF_FIELD_NUMBER: builtins.int
+    OUT_IF_FIELD_NUMBER: builtins.int
+    PROTO_FIELD_NUMBER: builtins.int
+    SRC_PORT_FIELD_NUMBER: builtins.int
+    DST_PORT_FIELD_NUMBER: builtins.int
+    IP_TOS_FIELD_NUMBER: builtins.int
+    FORWARDING_STATUS_FIELD_NUMBER: builtins.int
+    IP_TTL_FIELD_NUMBER: builtins.int
+    TCP_FLAGS_FIELD_NUMBER: builtins.int
+    SRC_MAC_FIELD_NUMBER: builtins.int
+    DST_MAC_FIELD_NUMBER: builtins.int
+    VLAN_ID_FIELD_NUMBER: builtins.int
+    ETYPE_FIELD_NUMBER: builtins.int
+    ICMP_TYPE_FIELD_NUMBER: builtins.int
+    ICMP_CODE_FIELD_NUMBER: builtins.int
+    SRC_VLAN_FIELD_NUMBER: builtins.int
+    DST_VLAN_FIELD_NUMBER: builtins.int
+    OBSERVATION_DOMAIN_ID_FIELD_NUMBER: builtins.int
+    PROTOCOL_NAME_FIELD_NUMBER: builtins.int
+    TIME_RECEIVED_NS_FIELD_NUMBER: builtins.int
+    TIME_FLOW_START_NS_FIELD_NUMBER: builtins.int
+    TIME_FLOW_END_NS_FIELD_NUMBER: builtins.int
+    type: Global___FlowType.ValueType
+    sampling_rate: builtins.int
+    sequence_num: builtins.int
+    src_addr: builtins.bytes
+    dst_addr: builtins.bytes
+    bytes: builtins.int
+    packets: builtins.int
+    sampler_address: builtins.bytes
+    next_hop: builtins.bytes
+    next_hop_as: builtins.int
+    src_as: builtins.int
+    dst_as: builtins.int
+    src_net: builtins.int
+    dst_net: builtins.int
+    in_if: builtins.int
+    out_if: builtins.int
+    proto: builtins.int
+    src_port: builtins.int
+    dst_port: builtins.int
+    ip_tos: builtins.int
+    forwarding_status: builtins.int
+    ip_ttl: builtins.int
+    tcp_flags: builtins.int
+    src_mac: builtins.int
+    dst_mac: builtins.int
+    vlan_id: builtins.int
+    etype: builtins.int
+    icmp_type: builtins.int
+    icmp_code: builtins.int
+    src_vlan: builtins.int
+    dst_vlan: builtins.int
+    observation_domain_id: builtins.int
+    protocol_name: builtins.str
+    time_received_ns: builtins.int
+    time_flow_start_ns: builtins.int
+    time_flow_end_ns: builtins.int
+    def __init__(
+        self,
+        *,
+        type: Global___FlowType.ValueType = ...,
+        sampling_rate: builtins.int = ...,
+        sequence_num: builtins.int = ...,
+        src_addr: builtins.bytes = ...,
+        dst_addr: builtins.bytes = ...,
+        bytes: builtins.int = ...,
+        packets: builtins.int = ...,
+        sampler_address: builtins.bytes = ...,
+        next_hop: builtins.bytes = ...,
+        next_hop_as: builtins.int = ...,
+        src_as: builtins.int = ...,
+        dst_as: builtins.int = ...,
+        src_net: builtins.int = ...,
+        dst_net: builtins.int = ...,
+        in_if: builtins.int = ...,
+        out_if: builtins.int = ...,
+        proto: builtins.int = ...,
+        src_port: builtins.int = ...,
+        dst_port: builtins.int = ...,
+        ip_tos: builtins.int = ...,
+        forwarding_status: builtins.int = ...,
+        ip_ttl: builtins.int = ...,
+        tcp_flags: builtins.int = ...,
+        src_mac: builtins.int = ...,
+        dst_mac: builtins.int = ...,
+        vlan_id: builtins.int = ...,
+        etype: builtins.int = ...,
+        icmp_type: builtins.int = ...,
+        icmp_code: builtins.int = ...,
+        src_vlan: builtins.int = ...,
+        dst_vlan: builtins.int = ...,
+        observation_domain_id: builtins.int = ...,
+        protocol_name: builtins.str = ...,
+        time_received_ns: builtins.int = ...,
+        time_flow_start_ns: builtins.int = ...,
+        time_flow_end_ns: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes", b"bytes", "dst_addr", b"dst_addr", "dst_as", b"dst_as", "dst_mac", b"dst_mac", "dst_net", b"dst_net", "dst_port", b"dst_port", "dst_vlan", b"dst_vlan", "etype", b"etype", "forwarding_status", b"forwarding_status", "icmp_code", b"icmp_code", "icmp_type", b"icmp_type", "in_if", b"in_if", "ip_tos", b"ip_tos", "ip_ttl", b"ip_ttl", "next_hop", b"next_hop", "next_hop_as", b"next_hop_as", "observation_domain_id", b"observation_domain_id", "out_if", b"out_if", "packets", b"packets", "proto", b"proto", "protocol_name", b"protocol_name", "sampler_address", b"sampler_address", "sampling_rate", b"sampling_rate", "sequence_num", b"sequence_num", "src_addr", b"src_addr", "src_as", b"src_as", "src_mac", b"src_mac", "src_net", b"src_net", "src_port", b"src_port", "src_vlan", b"src_vlan", "tcp_flags", b"tcp_flags", "time_flow_end_ns", b"time_flow_end_ns", "time_flow_start_ns", b"time_flow_start_ns", "time_received_ns", b"time_received_ns", "type", b"type", "vlan_id", b"vlan_id"]) -> None: ...
+
+Global___FlowHead: typing_extensions.TypeAlias = FlowHead
+
+@typing.final
+class FlowTail(google.protobuf.message.Message):
+    """The rest of a FlowMessage, and what version 1 has beside it: times in seconds (_ms: milliseconds) since 1970, and MPLS
+    labels one by one.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    FRAGMENT_ID_FIELD_NUMBER: builtins.int
+    FRAGMENT_OFFSET_FIELD_NUMBER: builtins.int
+    IPV6_FLOW_LABEL_FIELD_NUMBER: builtins.int
+    OBSERVATION_POINT_ID_FIELD_NUMBER: builtins.int
+    MPLS_TTL_FIELD_NUMBER: builtins.int
+    MPLS_LABEL_FIELD_NUMBER: builtins.int
+    MPLS_IP_FIELD_NUMBER: builtins.int
+    BGP_NEXT_HOP_FIELD_NUMBER: builtins.int
+    BGP_COMMUNITIES_FIELD_NUMBER: builtins.int
+    AS_PATH_FIELD_NUMBER: builtins.int
+    LAYER_STACK_FIELD_NUMBER: builtins.int
+    LAYER_SIZE_FIELD_NUMBER: builtins.int
+    IPV6_ROUTING_HEADER_ADDRESSES_FIELD_NUMBER: builtins.int
+    IPV6_ROUTING_HEADER_SEG_LEFT_FIELD_NUMBER: builtins.int
+    BYTES_IN_FIELD_NUMBER: builtins.int
+    BYTES_OUT_FIELD_NUMBER: builtins.int
+    PACKETS_IN_FIELD_NUMBER: builtins.int
+    PACKETS_OUT_FIELD_NUMBER: builtins.int
+    IP_FLAGS_FIELD_NUMBER: builtins.int
     TIME_RECEIVED_FIELD_NUMBER: builtins.int
     TIME_FLOW_END_FIELD_NUMBER: builtins.int
-    TIME_FLOW_START_FIELD_NUMBER: builtins.int
     INGRESS_VRF_ID_FIELD_NUMBER: builtins.int
     EGRESS_VRF_ID_FIELD_NUMBER: builtins.int
     BI_FLOW_DIRECTION_FIELD_NUMBER: builtins.int
@@ -312,9 +454,20 @@ class FlowMessageV1(google.protobuf.message.Message):
     TIME_FLOW_START_MS_FIELD_NUMBER: builtins.int
     TIME_FLOW_END_MS_FIELD_NUMBER: builtins.int
     MPLS_LABEL_IP_FIELD_NUMBER: builtins.int
+    fragment_id: builtins.int
+    fragment_offset: builtins.int
+    ipv6_flow_label: builtins.int
+    observation_point_id: builtins.int
+    bgp_next_hop: builtins.bytes
+    ipv6_routing_header_seg_left: builtins.int
+    bytes_in: builtins.int
+    bytes_out: builtins.int
+    packets_in: builtins.int
+    packets_out: builtins.int
+    ip_flags: builtins.int
+    """The same number in both versions: ip_flags in version 2, time_flow_start in version 1."""
     time_received: builtins.int
     time_flow_end: builtins.int
-    time_flow_start: builtins.int
     ingress_vrf_id: builtins.int
     egress_vrf_id: builtins.int
     bi_flow_direction: builtins.int
@@ -333,12 +486,46 @@ class FlowMessageV1(google.protobuf.message.Message):
     time_flow_start_ms: builtins.int
     time_flow_end_ms: builtins.int
     mpls_label_ip: builtins.bytes
+    @property
+    def mpls_ttl(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def mpls_label(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def mpls_ip(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    @property
+    def bgp_communities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def as_path(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def layer_stack(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___FlowMessage.Layer.ValueType]: ...
+    @property
+    def layer_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def ipv6_routing_header_addresses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
     def __init__(
         self,
         *,
+        fragment_id: builtins.int = ...,
+        fragment_offset: builtins.int = ...,
+        ipv6_flow_label: builtins.int = ...,
+        observation_point_id: builtins.int = ...,
+        mpls_ttl: collections.abc.Iterable[builtins.int] | None = ...,
+        mpls_label: collections.abc.Iterable[builtins.int] | None = ...,
+        mpls_ip: collections.abc.Iterable[builtins.bytes] | None = ...,
+        bgp_next_hop: builtins.bytes = ...,
+        bgp_communities: collections.abc.Iterable[builtins.int] | None = ...,
+        as_path: collections.abc.Iterable[builtins.int] | None = ...,
+        layer_stack: collections.abc.Iterable[Global___FlowMessage.Layer.ValueType] | None = ...,
+        layer_size: collections.abc.Iterable[builtins.int] | None = ...,
+        ipv6_routing_header_addresses: collections.abc.Iterable[builtins.bytes] | None = ...,
+        ipv6_routing_header_seg_left: builtins.int = ...,
+        bytes_in: builtins.int = ...,
+        bytes_out: builtins.int = ...,
+        packets_in: builtins.int = ...,
+        packets_out: builtins.int = ...,
+        ip_flags: builtins.int = ...,
         time_received: builtins.int = ...,
         time_flow_end: builtins.int = ...,
-        time_flow_start: builtins.int = ...,
         ingress_vrf_id: builtins.int = ...,
         egress_vrf_id: builtins.int = ...,
         bi_flow_direction: builtins.int = ...,
@@ -357,6 +544,6 @@ class FlowMessageV1(google.protobuf.message.Message):
         time_flow_end_ms: builtins.int = ...,
         mpls_label_ip: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["bi_flow_direction", b"bi_flow_direction", "egress_vrf_id", b"egress_vrf_id", "flow_direction", b"flow_direction", "has_mpls", b"has_mpls", "ingress_vrf_id", b"ingress_vrf_id", "mpls_1_label", b"mpls_1_label", "mpls_1_ttl", b"mpls_1_ttl", "mpls_2_label", b"mpls_2_label", "mpls_2_ttl", b"mpls_2_ttl", "mpls_3_label", b"mpls_3_label", "mpls_3_ttl", b"mpls_3_ttl", "mpls_count", b"mpls_count", "mpls_label_ip", b"mpls_label_ip", "mpls_last_label", b"mpls_last_label", "mpls_last_ttl", b"mpls_last_ttl", "time_flow_end", b"time_flow_end", "time_flow_end_ms", b"time_flow_end_ms", "time_flow_start", b"time_flow_start", "time_flow_start_ms", b"time_flow_start_ms", "time_received", b"time_received"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["as_path", b"as_path", "bgp_communities", b"bgp_communities", "bgp_next_hop", b"bgp_next_hop", "bi_flow_direction", b"bi_flow_direction", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "egress_vrf_id", b"egress_vrf_id", "flow_direction", b"flow_direction", "fragment_id", b"fragment_id", "fragment_offset", b"fragment_offset", "has_mpls", b"has_mpls", "ingress_vrf_id", b"ingress_vrf_id", "ip_flags", b"ip_flags", "ipv6_flow_label", b"ipv6_flow_label", "ipv6_routing_header_addresses", b"ipv6_routing_header_addresses", "ipv6_routing_header_seg_left", b"ipv6_routing_header_seg_left", "layer_size", b"layer_size", "layer_stack", b"layer_stack", "mpls_1_label", b"mpls_1_label", "mpls_1_ttl", b"mpls_1_ttl", "mpls_2_label", b"mpls_2_label", "mpls_2_ttl", b"mpls_2_ttl", "mpls_3_label", b"mpls_3_label", "mpls_3_ttl", b"mpls_3_ttl", "mpls_count", b"mpls_count", "mpls_ip", b"mpls_ip", "mpls_label", b"mpls_label", "mpls_label_ip", b"mpls_label_ip", "mpls_last_label", b"mpls_last_label", "mpls_last_ttl", b"mpls_last_ttl", "mpls_ttl", b"mpls_ttl", "observation_point_id", b"observation_point_id", "packets_in", b"packets_in", "packets_out", b"packets_out", "time_flow_end", b"time_flow_end", "time_flow_end_ms", b"time_flow_end_ms", "time_flow_start_ms", b"time_flow_start_ms", "time_received", b"time_received"]) -> None: ...
 
-Global___FlowMessageV1: typing_extensions.TypeAlias = FlowMessageV1
+Global___FlowTail: typing_extensions.TypeAlias = FlowTail

@@ -1,0 +1,40 @@
+-- Flow records (NETFLOW): NetFlow, IPFIX and sFlow.
+
+CREATE TABLE IF NOT EXISTS netflow_metrics (
+    -- Received, else end, else start of the flow.
+    timestamp        timestamptz NOT NULL,
+    gateway_id       text,
+    agent_id         text,
+    device_id        text,
+    flow_direction   text,
+    src_addr         text,
+    dst_addr         text,
+    src_port         integer,
+    dst_port         integer,
+    -- The IP protocol's number.
+    protocol         integer,
+    -- As they were sampled: not multiplied by the sampling rate.
+    packets          bigint,
+    octets           bigint,
+    sampler_address  text,
+    -- SNMP indexes of the interfaces.
+    input_snmp       integer,
+    output_snmp      integer,
+    -- Everything else, under the names of goflow2: sampling_rate, time_flow_start_ns, src_as, next_hop, tcp_flags …
+    metadata         jsonb,
+    created_at       timestamptz NOT NULL DEFAULT now()
+);
+
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+        -- Makes the index on time itself.
+        PERFORM create_hypertable('netflow_metrics', 'timestamp', if_not_exists => true, migrate_data => true);
+    ELSE
+        CREATE INDEX IF NOT EXISTS idx_netflow_metrics_timestamp ON netflow_metrics (timestamp DESC);
+    END IF;
+END
+$$;
+
+CREATE INDEX IF NOT EXISTS idx_netflow_metrics_src_time ON netflow_metrics (src_addr, timestamp DESC);
+CREATE INDEX IF NOT EXISTS idx_netflow_metrics_dst_time ON netflow_metrics (dst_addr, timestamp DESC);
