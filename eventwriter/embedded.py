@@ -193,7 +193,13 @@ class PostgresServer(Server):
         self.port = port or -1
         self._settings = dict(settings or {})
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        self._bin: Path | None = None
+        self._binaries: Path | None = None
+
+    @property
+    def binaries(self) -> Path:
+        """The folder with psql, createdb, pg_dump and so on; once started."""
+        assert self._binaries is not None, "not started"
+        return self._binaries
 
     @property
     def _data(self) -> Path:
@@ -218,13 +224,13 @@ class PostgresServer(Server):
                     raise
 
     def _start(self) -> None:
-        assert self._bin is not None
+        assert self._binaries is not None
         self.log.write_bytes(b"")
         settings = {"listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": ""}
         settings |= self._settings
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         self._spawn(
-            [self._bin / "postgres", "-D", self._data, *(f"--{name}={value}" for name, value in settings.items())],
+            [self._binaries / "postgres", "-D", self._data, *(f"--{name}={value}" for name, value in settings.items())],
             self._user,
         )
         self._wait_ready(self._ready)
@@ -242,9 +248,9 @@ class PostgresServer(Server):
 
     def create_database(self, name: str) -> str:
         """Creates a database and returns its connection string."""
-        assert self._bin is not None
+        assert self._binaries is not None
         done = subprocess.run(
-            [str(self._bin / "createdb"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", name],
+            [str(self._binaries / "createdb"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", name],
             capture_output=True,
             text=True,
             check=False,
@@ -255,13 +261,13 @@ class PostgresServer(Server):
 
     def _prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._bin = _postgres_binaries(self.folder, self._user)
+        self._binaries = _postgres_binaries(self.folder, self._user)
         if self._user is not None:
             os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
         if (self._data / "PG_VERSION").exists():
             return
         parent = os.getpid()
-        command = [self._bin / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        command = [self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
         done = subprocess.run(
             [*map(str, command), "--locale=C", "--no-sync", "--no-instructions"],
             capture_output=True,

@@ -8,6 +8,7 @@ from importlib import resources
 
 import schemas
 import workers
+from eventwriter.errors import SchemaError
 from eventwriter.stream import Stream
 
 OWN_SCHEMA = "eventwriter"
@@ -30,5 +31,8 @@ def load() -> dict[str, Stream]:
 
 
 def table_sql(table: str) -> str:
-    """The definition of a table, ``schemas/<table>.sql``; raises FileNotFoundError if there is none."""
-    return (resources.files(schemas) / f"{table}.sql").read_text(encoding="utf-8")
+    """The definition of a table, ``schemas/<table>.sql``; raises SchemaError if there is none."""
+    try:
+        return (resources.files(schemas) / f"{table}.sql").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SchemaError(f"table {table} has no definition: add schemas/{table}.sql") from None

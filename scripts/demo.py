@@ -180,7 +180,7 @@ def account(connection: psycopg.Connection[Any], publisher: Publisher) -> dict[s
     result = {}
     for name, published in publisher.published.items():
         now = state.get(name, State())
-        numbers = [row[0] for row in connection.execute(f"SELECT {NUMBER[name]} FROM {declared[name].table}")]  # type: ignore[arg-type]
+        numbers = [row[0] for row in connection.execute(f"SELECT {NUMBER[name]} FROM {declared[name].table}")]
         result[name] = {
             "published": published.messages,
             "written": now.written,

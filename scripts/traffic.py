@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from workers.flow_pb2 import FlowMessage
 
@@ -242,7 +243,7 @@ def _sweep_object(t: Traffic) -> Publication:
 def _flow(t: Traffic, number: int) -> FlowMessage:
     now = t.nanos()
     return FlowMessage(
-        type=3,
+        type=FlowMessage.NETFLOW_V9,
         sampling_rate=1000,
         sequence_num=number & 0xFFFFFFFF,
         src_addr=bytes((10, 20, t.rng.randrange(256), t.rng.randrange(256))),
@@ -379,7 +380,7 @@ def _traces_otlp(t: Traffic) -> Publication:
             trace_id=trace,
             span_id=struct.pack(">Q", number),
             name="POST /pay",
-            kind=2,
+            kind=Span.SPAN_KIND_SERVER,
             start_time_unix_nano=start,
             end_time_unix_nano=start + 187_500_000,
         )

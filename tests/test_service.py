@@ -288,7 +288,7 @@ def test_the_procfile_runs_servers_and_service(tmp_path: Path) -> None:
     honcho = Path(sys.executable).with_name("honcho")
     if not honcho.exists():
         pytest.skip("honcho is not installed")
-    from fix_servers import free_port
+    from eventwriter.embedded import free_port
 
     environment = clean_environment() | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -10,14 +10,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ENGINE = "eventwriter."
-CONFIG = {"config", "errors", "stream", "subjects", "units"}
-
 MAY_IMPORT: dict[str, set[str]] = {
     # the contract
     "stream": set(),
     "values": set(),
     "errors": set(),
-    "registry": {"stream"},
+    "registry": {"stream", "errors"},
     # JetStream
     "connection": {"config", "errors"},
     "consumer": {"config", "errors"},

@@ -1,0 +1,537 @@
+"""Measures how near eventwriter comes to PostgreSQL's own COPY on this machine, in the same run and the same tables.
+
+For each stream and encoding: messages wait in JetStream, a worker writes them, and then psql's \\copy writes exactly
+the rows that it wrote into a table with the same columns and indexes. Rounds are interleaved, medians are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import nats
+import psutil
+import psycopg
+from nats.js.api import StreamConfig
+from psycopg import sql
+from rich.console import Console
+from rich.table import Table
+
+from eventwriter import registry
+from eventwriter.embedded import NatsServer, PostgresServer
+from traffic import ENCODINGS, NUMBER, Traffic
+
+ROOT = Path(__file__).resolve().parent.parent
+console = Console(stderr=True)
+
+
+@dataclass
+class Result:
+    """One stream and encoding; figures are medians over the rounds."""
+
+    stream: str
+    encoding: str
+    ack: str
+    processes: int
+    messages: int
+    rows: int
+    rows_per_s: float
+    copy_rows_per_s: float
+    ratio: float
+    client_cpu_us_per_message: float
+    client_cpu_us_per_row: float
+    server_cpu_us_per_row: float
+    nats_cpu_us_per_message: float
+    rss_mib: float
+    pss_mib: float
+    commits: int
+    spread: float
+    """(slowest − fastest) / median of the ratio."""
+
+
+@dataclass
+class Round:
+    """One measurement of one worker."""
+
+    seconds: float
+    client_cpu: float
+    postgres_cpu: float
+    nats_cpu: float
+    rss_mib: float
+    pss_mib: float
+    commits: int
+
+
+def cpu(*pids: int) -> float:
+    """CPU seconds of processes and their children so far."""
+    total = 0.0
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            for each in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    times = each.cpu_times()
+                    total += times.user + times.system
+            times = process.cpu_times()
+            total += times.children_user + times.children_system
+    return total
+
+
+class Bench:
+    """The servers and what is measured on them."""
+
+    def __init__(self, nats_server: NatsServer, postgres: PostgresServer, dsn: str, ack: str, processes: int) -> None:
+        self.nats, self.postgres, self.dsn = nats_server, postgres, dsn
+        self.ack, self.processes = ack, processes
+        self.declared = registry.load()
+        self.psql = postgres.binaries / "psql"
+        self.environment = {
+            k: v for k, v in os.environ.items() if not k.startswith(("EVENTWRITER_", "PG", "NATS_"))
+        } | {
+            "EVENTWRITER_NATS__URL": nats_server.url,
+            "EVENTWRITER_POSTGRES__DSN": dsn,
+            "EVENTWRITER_WRITER__ACK": ack,
+            "EVENTWRITER_HTTP__LISTEN": "127.0.0.1:0",
+        }
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of eventwriter."""
+        return [sys.executable, "-m", "eventwriter", "--log-level", "warning", *arguments]
+
+    def query(self, text: str) -> Any:
+        """The rows of a query."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            return connection.execute(text).fetchall()
+
+    def execute(self, text: str) -> None:
+        """Runs a statement."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            connection.execute(text)
+
+    async def preload(self, stream: str, encoding: str, messages: int, records: int) -> int:
+        """A fresh stream with ``messages``; the number of records in them."""
+        client = await nats.connect(self.nats.url, pending_size=1 << 30)
+        context = client.jetstream()
+        with contextlib.suppress(Exception):
+            await context.delete_stream(stream)
+        await context.add_stream(StreamConfig(name=stream, subjects=list(self.declared[stream].subjects)))
+        traffic = Traffic(stream, records=records, only=encoding)
+        sent = 0
+        while sent < messages:
+            for _ in range(min(1000, messages - sent)):
+                publication = traffic.next()
+                await client.publish(publication.subject, publication.payload)
+                sent += 1
+            await client.flush(30)
+            while (await context.stream_info(stream)).state.last_seq < sent:
+                await asyncio.sleep(0.005)
+        await client.close()
+        return traffic.number
+
+    async def drain(self, streams: dict[str, int]) -> Round:
+        """Runs the workers until every message is acknowledged."""
+        client = await nats.connect(self.nats.url)
+        context = client.jetstream()
+        arguments = ["worker", "--stream", next(iter(streams))]
+        if len(streams) > 1 or self.processes > 1:
+            arguments = ["supervise"]
+        environment = dict(self.environment)
+        for name in self.declared:
+            environment[f"EVENTWRITER_STREAMS__{name}__ENABLED"] = "true" if name in streams else "false"
+            environment[f"EVENTWRITER_STREAMS__{name}__PROCESSES"] = str(self.processes)
+        process = subprocess.Popen(self.command(*arguments), cwd=ROOT, env=environment)
+        commits = self._commits()
+        durable = {name: f"eventwriter-{name.lower().replace('_', '-')}" for name in streams}
+        begun = 0.0
+        client_cpu = postgres_cpu = nats_cpu = 0.0
+        rss = pss = 0.0
+        while True:
+            if process.poll() is not None:
+                raise RuntimeError(f"the worker ended with {process.returncode}")
+            done = True
+            for name, last in streams.items():
+                try:
+                    info = await context.consumer_info(name, durable[name])
+                except Exception:  # noqa: BLE001 - not created yet
+                    done = False
+                    continue
+                if info.delivered.consumer_seq and not begun:
+                    begun = time.perf_counter()
+                    client_cpu, postgres_cpu, nats_cpu = cpu(process.pid), self._postgres_cpu(), cpu(self.nats.pid)
+                done = done and info.ack_floor.stream_seq >= last
+            if begun:
+                rss, pss = (max(a, b) for a, b in zip((rss, pss), memory(process.pid), strict=True))
+            if done and begun:
+                break
+            await asyncio.sleep(0.01)
+        seconds = time.perf_counter() - begun
+        result = Round(
+            seconds,
+            cpu(process.pid) - client_cpu,
+            self._postgres_cpu() - postgres_cpu,
+            cpu(self.nats.pid) - nats_cpu,
+            rss,
+            pss,
+            self._commits() - commits,
+        )
+        process.terminate()
+        process.wait(30)
+        await client.close()
+        return result
+
+    def _postgres_cpu(self) -> float:
+        return cpu(self.postgres.pid)
+
+    def _commits(self) -> int:
+        return int(self.query("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")[0][0])
+
+    def reference(self, stream: str, folder: Path) -> tuple[int, float]:
+        """(rows, seconds) of \\copy of the rows of a stream's table into a table like it, connection not counted."""
+        table = self.declared[stream].table
+        file = folder / f"{table}.copy"
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            columns = [
+                row[0]
+                for row in connection.execute(
+                    "SELECT column_name FROM information_schema.columns WHERE table_name = %s "
+                    "AND column_name <> 'created_at' ORDER BY ordinal_position",
+                    [table],
+                )
+            ]
+            names = ", ".join(f'"{name}"' for name in columns)
+            statement = sql.SQL(f"COPY {table} ({names}) TO STDOUT (FORMAT BINARY)")
+            with file.open("wb") as target, connection.cursor() as cursor, cursor.copy(statement) as copy:
+                for data in copy:
+                    target.write(data)
+            connection.execute(
+                sql.SQL(f"DROP TABLE IF EXISTS reference; CREATE TABLE reference (LIKE {table} INCLUDING ALL)")
+            )
+            connection.execute("CHECKPOINT")
+        done = subprocess.run(
+            [str(self.psql), "-X", "-q", "-d", self.dsn, "-c", "\\timing on", "-c",
+             f"\\copy reference ({names}) FROM '{file}' WITH (FORMAT binary)"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        match = re.search(r"Time: ([0-9.]+) ms", done.stdout)
+        assert match, done.stdout + done.stderr
+        rows = int(self.query("SELECT count(*) FROM reference")[0][0])
+        return rows, float(match.group(1)) / 1000
+
+    def clear(self, streams: list[str]) -> None:
+        """Empties the tables, so that every round meets the same."""
+        tables = ", ".join(self.declared[name].table for name in streams)
+        self.execute(f"TRUNCATE {tables}, eventwriter.ledger, eventwriter.dead_letter_messages CASCADE")
+        self.execute("CHECKPOINT")
+
+    def check(self, stream: str, records: int) -> None:
+        """Every record once, or the figures mean nothing."""
+        table, number = self.declared[stream].table, NUMBER[stream]
+        found = self.query(f"SELECT count(*), count(DISTINCT {number}) FROM {table}")[0]
+        if found != (records, records):
+            raise RuntimeError(f"{stream}: {found[0]} rows, {found[1]} different, {records} expected")
+
+
+def memory(pid: int) -> tuple[float, float]:
+    """(RSS, PSS) in MiB of a process and its children."""
+    rss = pss = 0.0
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
+                full = each.memory_full_info()
+                rss += full.rss / 2**20
+                pss += full.pss / 2**20
+    return rss, pss
+
+
+def measure(bench: Bench, stream: str, encoding: str, messages: int, records: int, rounds: int, folder: Path) -> Result:
+    """Rounds of a worker and of \\copy, one after the other."""
+    workers: list[Round] = []
+    copies: list[float] = []
+    rows = 0
+    for number in range(rounds):
+        console.print(f"{stream} {encoding}: round {number + 1} of {rounds}, {messages:,} messages …")
+        expected = asyncio.run(bench.preload(stream, encoding, messages, records))
+        bench.clear([stream])
+        workers.append(asyncio.run(bench.drain({stream: messages})))
+        bench.check(stream, expected)
+        rows, seconds = bench.reference(stream, folder)
+        copies.append(seconds)
+    ratios = [copied / worked.seconds for copied, worked in zip(copies, workers, strict=True)]
+    median = statistics.median
+
+    def per(total: str, count: int) -> float:
+        return round(float(median(getattr(each, total) for each in workers)) / count * 1e6, 2)
+
+    return Result(
+        stream=stream,
+        encoding=encoding,
+        ack=bench.ack,
+        processes=bench.processes,
+        messages=messages,
+        rows=rows,
+        rows_per_s=round(rows / median(each.seconds for each in workers)),
+        copy_rows_per_s=round(rows / median(copies)),
+        ratio=round(median(ratios), 3),
+        client_cpu_us_per_message=per("client_cpu", messages),
+        client_cpu_us_per_row=per("client_cpu", rows),
+        server_cpu_us_per_row=per("postgres_cpu", rows),
+        nats_cpu_us_per_message=per("nats_cpu", messages),
+        rss_mib=round(max(each.rss_mib for each in workers), 1),
+        pss_mib=round(max(each.pss_mib for each in workers), 1),
+        commits=round(median(each.commits for each in workers)),
+        spread=round((max(ratios) - min(ratios)) / median(ratios), 3),
+    )
+
+
+def measure_all(bench: Bench, messages: int, rounds: int, folder: Path) -> dict[str, float]:
+    """All streams at once from a backlog, against \\copy of the same rows one after the other."""
+    names = list(bench.declared)
+    ratios, rates = [], []
+    for number in range(rounds):
+        console.print(f"all streams: round {number + 1} of {rounds} …")
+        expected = {
+            name: asyncio.run(
+                bench.preload(name, ENCODINGS[name][0], messages // _records(name, 50), _records(name, 50))
+            )
+            for name in names
+        }
+        bench.clear(names)
+        round_ = asyncio.run(bench.drain({name: messages // _records(name, 50) for name in names}))
+        for name in names:
+            bench.check(name, expected[name])
+        references = [bench.reference(name, folder) for name in names]
+        rows = sum(count for count, _ in references)
+        ratios.append(sum(seconds for _, seconds in references) / round_.seconds)
+        rates.append(rows / round_.seconds)
+    return {"rows_per_s": round(statistics.median(rates)), "ratio": round(statistics.median(ratios), 3)}
+
+
+def _records(stream: str, many: int) -> int:
+    return many if stream.startswith("OTEL_") else 1
+
+
+async def naive(bench: Bench, stream: str, messages: int) -> float:
+    """Messages/s of the loop that everybody writes first: fetch, executemany, ack one by one."""
+    client = await nats.connect(bench.nats.url)
+    context = client.jetstream()
+    subscription = await context.pull_subscribe(bench.declared[stream].subjects[0], "naive", stream=stream)
+    declared = bench.declared[stream]
+    names = ", ".join(column.name for column in declared.columns)
+    marks = ", ".join(
+        "'2000-01-01Z'::timestamptz + %s * interval '1 microsecond'"
+        if column.type == "timestamptz"
+        else f"%s::{column.type}"
+        for column in declared.columns
+    )
+    from eventwriter.stream import Message
+
+    done = 0
+    begun = time.perf_counter()
+    async with await psycopg.AsyncConnection.connect(bench.dsn) as connection:
+        while done < messages:
+            fetched = await subscription.fetch(100, timeout=5)
+            rows = []
+            for msg in fetched:
+                meta = msg.metadata
+                message = Message(msg.subject, msg.data, meta.sequence.stream, int(meta.timestamp.timestamp() * 1e9))
+                rows += [
+                    [value.decode() if isinstance(value, bytes) else value for value in row]
+                    for row in declared.decode(message).rows
+                ]
+            async with connection.cursor() as cursor:
+                await cursor.executemany(f"INSERT INTO {declared.table} ({names}) VALUES ({marks})", rows)
+            await connection.commit()
+            for msg in fetched:
+                await msg.ack()
+            done += len(fetched)
+    await client.close()
+    return messages / (time.perf_counter() - begun)
+
+
+async def latency(bench: Bench, rate: float, seconds: float) -> dict[str, float]:
+    """Publish → visible, by the commit timestamp of each row, at a steady rate over all streams."""
+    client = await nats.connect(bench.nats.url)
+    context = client.jetstream()
+    for name, declared in bench.declared.items():
+        with contextlib.suppress(Exception):
+            await context.delete_stream(name)
+        await context.add_stream(StreamConfig(name=name, subjects=list(declared.subjects)))
+    process = subprocess.Popen(bench.command("supervise"), cwd=ROOT, env=bench.environment)
+    names = list(bench.declared)
+    traffic = {name: Traffic(name, only=ENCODINGS[name][0]) for name in names}
+    sent: dict[str, dict[int, float]] = {name: {} for name in names}
+    await asyncio.sleep(3)
+    begun, count = time.time(), 0
+    while (elapsed := time.time() - begun) < seconds:
+        while count < elapsed * rate:
+            name = names[count % len(names)]
+            publication = traffic[name].next()
+            for number in publication.records:
+                sent[name][number] = time.time()
+            await client.publish(publication.subject, publication.payload)
+            count += 1
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(2)
+    process.terminate()
+    process.wait(30)
+    await client.close()
+    ages: list[float] = []
+    for name, declared in bench.declared.items():
+        rows = bench.query(
+            f"SELECT {NUMBER[name]}, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM {declared.table}"
+        )
+        ages += [(committed - sent[name][number]) * 1000 for number, committed in rows if number in sent[name]]
+    if len(ages) != sum(map(len, sent.values())):
+        raise RuntimeError(f"{len(ages)} of {sum(map(len, sent.values()))} rows arrived")
+    ages.sort()
+
+    def at(share: float) -> float:
+        return round(ages[min(len(ages) - 1, int(len(ages) * share))], 2)
+
+    return {
+        "rate": rate,
+        "messages": count,
+        "p50_ms": at(0.5),
+        "p95_ms": at(0.95),
+        "p99_ms": at(0.99),
+        "max_ms": round(ages[-1], 2),
+    }
+
+
+def start_and_idle(bench: Bench) -> dict[str, float]:
+    """Seconds from `supervise` to the first row, then CPU and memory of all processes when nothing happens."""
+    asyncio.run(bench.preload("LOGS", "json", 1, 1))
+    bench.clear(list(bench.declared))
+    begun = time.perf_counter()
+    process = subprocess.Popen(bench.command("supervise"), cwd=ROOT, env=bench.environment)
+    while not bench.query("SELECT 1 FROM logs LIMIT 1"):
+        time.sleep(0.01)
+    first = time.perf_counter() - begun
+    time.sleep(5)
+    before, at = cpu(process.pid), time.perf_counter()
+    time.sleep(20)
+    share = (cpu(process.pid) - before) / (time.perf_counter() - at)
+    rss, pss = memory(process.pid)
+    process.terminate()
+    process.wait(30)
+    return {
+        "first_row_s": round(first, 2),
+        "idle_cpu_percent": round(share * 100, 2),
+        "idle_rss_mib": round(rss, 1),
+        "idle_pss_mib": round(pss, 1),
+    }
+
+
+def main() -> int:
+    """Runs what the arguments ask for."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--streams", default="LOGS,TELEMETRY,NETFLOW,OTEL_TRACES", help="comma separated, or 'all'")
+    parser.add_argument("--payload", help="only this encoding, such as json or otlp")
+    parser.add_argument("--messages", type=int, default=100_000, help="rows to write per round (default %(default)s)")
+    parser.add_argument("--records", type=int, default=100, help="records of an OTLP message (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ack", choices=("each", "all"), default="each")
+    parser.add_argument("--processes", type=int, default=1, help="workers on each stream (default %(default)s)")
+    parser.add_argument("--together", action="store_true", help="also all seven streams at once")
+    parser.add_argument("--naive", action="store_true", help="also the naive loop, on LOGS")
+    parser.add_argument("--latency", action="store_true", help="publish → visible, instead of throughput")
+    parser.add_argument("--idle", action="store_true", help="start-up time, idle CPU and memory, instead of throughput")
+    parser.add_argument("--rate", type=float, default=1000, help="messages/s for --latency (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=20, help="duration of --latency (default %(default)s)")
+    parser.add_argument("--output", choices=("text", "json"), default="text")
+    arguments = parser.parse_args()
+    report: dict[str, Any] = {"results": []}
+    with contextlib.ExitStack() as stack:
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="eventwriter-bench-", ignore_cleanup_errors=True))
+        )
+        folder.chmod(0o755)
+        settings = {"track_commit_timestamp": "on", "max_wal_size": "8GB", "shared_buffers": "1GB"}
+        postgres = stack.enter_context(PostgresServer(folder / "postgres", settings=settings))
+        nats_server = stack.enter_context(NatsServer(folder / "nats"))
+        dsn = postgres.create_database("bench")
+        bench = Bench(nats_server, postgres, dsn, arguments.ack, arguments.processes)
+        subprocess.run(
+            bench.command("schema", "apply"), cwd=ROOT, env=bench.environment, check=True, stdout=subprocess.DEVNULL
+        )
+        if arguments.latency:
+            report["latency"] = asyncio.run(latency(bench, arguments.rate, arguments.seconds))
+        elif arguments.idle:
+            asyncio.run(_all_streams(bench))
+            report["idle"] = start_and_idle(bench)
+        else:
+            names = list(bench.declared) if arguments.streams == "all" else arguments.streams.split(",")
+            for name in names:
+                for encoding in ENCODINGS[name]:
+                    if arguments.payload and encoding != arguments.payload:
+                        continue
+                    records = arguments.records if encoding == "otlp" else 1
+                    result = measure(
+                        bench, name, encoding, arguments.messages // records, records, arguments.rounds, folder
+                    )
+                    report["results"].append(asdict(result))
+            if arguments.together:
+                report["together"] = measure_all(bench, arguments.messages, arguments.rounds, folder)
+            if arguments.naive:
+                asyncio.run(bench.preload("LOGS", "json", 20_000, 1))
+                bench.clear(["LOGS"])
+                report["naive"] = {"stream": "LOGS", "messages_per_s": round(asyncio.run(naive(bench, "LOGS", 20_000)))}
+    if arguments.output == "json":
+        print(json.dumps(report))
+    else:
+        _print(report)
+    return 0
+
+
+async def _all_streams(bench: Bench) -> None:
+    client = await nats.connect(bench.nats.url)
+    for name, declared in bench.declared.items():
+        await client.jetstream().add_stream(StreamConfig(name=name, subjects=list(declared.subjects)))
+    await client.close()
+
+
+def _print(report: dict[str, Any]) -> None:
+    out = Console()
+    if report["results"]:
+        table = Table(title="against psql \\copy of the same rows, in the same run", title_justify="left")
+        for heading in ("stream", "encoding", "ack", "rows/s", "\\copy rows/s", "ratio", "spread", "client µs/msg",
+                        "client µs/row", "server µs/row", "RSS MiB", "commits"):  # fmt: skip
+            table.add_column(heading, justify="left" if heading in ("stream", "encoding", "ack") else "right")
+        for each in report["results"]:
+            table.add_row(
+                each["stream"],
+                each["encoding"],
+                each["ack"],
+                f"{each['rows_per_s']:,}",
+                f"{each['copy_rows_per_s']:,}",
+                f"{each['ratio']:.2f}",
+                f"{each['spread']:.2f}",
+                f"{each['client_cpu_us_per_message']:.1f}",
+                f"{each['client_cpu_us_per_row']:.1f}",
+                f"{each['server_cpu_us_per_row']:.1f}",
+                f"{each['rss_mib']:.0f}",
+                str(each["commits"]),
+            )
+        out.print(table)
+    for name in ("together", "naive", "latency", "idle"):
+        if name in report:
+            out.print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in report[name].items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
