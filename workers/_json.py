@@ -1,0 +1,240 @@
+"""Messages that hold flat JSON records: one object, an array of them, CloudEvents around either; and their values.
+
+A record becomes a row or a reject of its own; its siblings are not touched. A value that does not fit its column is
+kept among the metadata; in a column that must have a value it rejects the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from eventwriter import values
+from eventwriter.stream import Decoded, Message, Reject, Row
+from eventwriter.values import EPOCH, Unfit, dump_json, shown
+from workers import _flat as flat
+from workers._cloudevents import data_of, envelope_in, envelope_of, is_event
+from workers._payload import read_json, unpack
+
+_MAX_DEPTH = 8
+"""Envelopes within envelopes."""
+_NO_TIME = -63_082_281_600_000_000
+"""0001-01-01T00:00:00Z, which Go writes for a time that was never set."""
+_EXACT = 2**53
+"""Integers up to this size are exact as float64."""
+
+
+class Origin(NamedTuple):
+    """What a record has besides itself."""
+
+    subject: str
+    received: int
+    """JetStream message timestamp, as timestamptz."""
+    time: int
+    """Stands in for a missing time: that of the CloudEvent around the record, else ``received``."""
+    envelope: Mapping[str, Any] | None
+    """Context attributes of the CloudEvent around the record."""
+    repairs: list[str]
+
+
+RowOf = Callable[[Mapping[str, Any], Origin], Row]
+"""The row of one record; raises Unfit if it cannot become one."""
+Expand = Callable[[Mapping[str, Any]], Sequence[Any] | None]
+"""The records that an object stands for, if it stands for several; None if it is a record."""
+Binary = Callable[[bytes, Origin], Decoded]
+"""What bytes hold that are not JSON; record indexes count from 0."""
+
+
+def decode_records(
+    message: Message,
+    row_of: RowOf,
+    *,
+    group: str | None = None,
+    expand: Expand | None = None,
+    binary: Binary | None = None,
+) -> Decoded:
+    """What a message holds: a row or a reject per record, in order.
+
+    ``expand`` is asked about objects that have the key ``group``. Without ``binary``, bytes that are not JSON are
+    malformed.
+    """
+    repairs: list[str] = []
+    received = message.time // 1000 - EPOCH
+    origin = Origin(message.subject, received, received, None, repairs)
+    records = _Records(row_of, group, expand, binary)
+    try:
+        if message.headers is not None and (envelope := envelope_in(message.headers, repairs)):
+            origin = _within(origin, envelope)
+        records.read(message.payload, origin, 0)
+    except Unfit as error:
+        return Decoded((), (Reject(error.reason, str(error)[:500]),), repairs)
+    return Decoded(records.rows, records.rejects, repairs)
+
+
+class _Records:
+    """Collects the records of a message. Its methods raise Unfit only before they have added any."""
+
+    __slots__ = ("binary", "expand", "group", "rejects", "row_of", "rows")
+
+    def __init__(self, row_of: RowOf, group: str | None, expand: Expand | None, binary: Binary | None) -> None:
+        self.row_of = row_of
+        self.group = group
+        self.expand = expand
+        self.binary = binary
+        self.rows: list[Row] = []
+        self.rejects: list[Reject] = []
+
+    def read(self, payload: bytes, origin: Origin, depth: int) -> None:
+        try:
+            value = read_json(payload, origin.repairs)[1]
+        except Unfit:
+            if self.binary is None:
+                raise
+            self.add_binary(unpack(payload), origin)
+        else:
+            self.take(value, origin, depth)
+
+    def take(self, value: Any, origin: Origin, depth: int) -> None:
+        """The records of a JSON value."""
+        if type(value) is dict:
+            if "specversion" in value and is_event(value):
+                self.open(value, origin, depth + 1)
+            elif self.expand is not None and self.group in value and (many := self.expand(value)) is not None:
+                self.take_each(many, origin, depth)
+            else:
+                self.add(value, origin)
+        elif type(value) is list:
+            self.take_each(value, origin, depth)
+        else:
+            raise Unfit("malformed", f"{shown(value)} is not an object")
+
+    def take_each(self, elements: Sequence[Any], origin: Origin, depth: int) -> None:
+        for element in elements:
+            index = len(self.rows) + len(self.rejects)
+            try:
+                if type(element) is not dict:
+                    raise Unfit("malformed", f"{shown(element)} is not an object")
+                self.take(element, origin, depth)
+            except Unfit as error:
+                self.rejects.append(Reject(error.reason, str(error)[:500], index))
+
+    def open(self, event: Mapping[str, Any], origin: Origin, depth: int) -> None:
+        """The records in a CloudEvent."""
+        if depth > _MAX_DEPTH:
+            raise Unfit("malformed", f"more than {_MAX_DEPTH} envelopes within each other")
+        data = data_of(event, origin.repairs)
+        origin = _within(origin, envelope_of(event))
+        if isinstance(data, bytes) and self.binary is not None:
+            self.add_binary(data, origin)
+        else:
+            self.take(data, origin, depth)
+
+    def add(self, record: Mapping[str, Any], origin: Origin) -> None:
+        try:
+            self.rows.append(self.row_of(record, origin))
+        except Unfit as error:
+            self.rejects.append(Reject(error.reason, str(error)[:500], len(self.rows) + len(self.rejects)))
+
+    def add_binary(self, payload: bytes, origin: Origin) -> None:
+        assert self.binary is not None
+        rows, rejects, repairs = self.binary(payload, origin)
+        if not rows and len(rejects) == 1 and rejects[0].record_index is None:
+            raise Unfit(rejects[0].reason, rejects[0].detail)
+        first = len(self.rows) + len(self.rejects)
+        self.rejects.extend(reject._replace(record_index=first + (reject.record_index or 0)) for reject in rejects)
+        self.rows.extend(rows)
+        if repairs is not origin.repairs:
+            origin.repairs.extend(repairs)
+
+
+def _within(origin: Origin, envelope: Mapping[str, Any]) -> Origin:
+    """The origin of a record in a CloudEvent, whose time is nearer to the record than the broker's."""
+    time = origin.time
+    try:
+        time = moment(envelope.get("time")) or time
+    except Unfit:
+        origin.repairs.append("bad_time")
+    return origin._replace(time=time, envelope={**(origin.envelope or {}), **envelope})
+
+
+# --- values: what fits its column goes in; what does not is kept ------------------------------------------------
+
+
+def moment(value: Any) -> int | None:
+    """A time of any form as timestamptz; None if there is none: null, "", 0, or the zero of Go. Else raises Unfit."""
+    if value is None or value == "" or value == "0" or (value == 0 and value is not False):
+        return None
+    micros = values.time(value)
+    return None if micros == _NO_TIME else micros
+
+
+def named(name: str, convert: Callable[[Any], Any], value: Any) -> Any:
+    """``convert(value)`` for a column that must have a value: the Unfit that it may raise names the field."""
+    try:
+        return convert(value)
+    except Unfit as error:
+        raise Unfit(error.reason, f"{name}: {error}") from None
+
+
+def text(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> str | None:
+    """Text, or None with the original in ``rest``."""
+    return None if value is None else _fitting(name, values.text, value, rest, repairs)
+
+
+def boolean(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> bool | None:
+    """A bool, or None with the original in ``rest``."""
+    return None if value is None else _fitting(name, values.boolean, value, rest, repairs)
+
+
+def real(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> float | None:
+    """A float, or None with the original in ``rest``; an integer that float64 cannot hold is kept there as text."""
+    if value is None:
+        return None
+    number: float | None = _fitting(name, values.real, value, rest, repairs)
+    if type(value) is int and not -_EXACT <= value <= _EXACT and number is not None and int(number) != value:
+        flat.keep_original(rest, name, str(value), repairs, "rounded")
+    return number
+
+
+def integer(name: str, value: Any, low: int, high: int, rest: dict[str, Any], repairs: list[str]) -> int | None:
+    """An integer; beyond low…high it is the nearest of them, with the exact number as text in ``rest``."""
+    if value is None:
+        return None
+    try:
+        return values.integer(value, low, high)
+    except Unfit as error:
+        if error.reason != "out_of_range":
+            flat.keep_original(rest, name, value, repairs, error.reason)
+            return None
+    exact = value.strip() if isinstance(value, str) else str(int(value))
+    flat.keep_original(rest, name, exact, repairs, "clamped")
+    return low if exact.startswith("-") else high
+
+
+def jsonb(value: Any) -> bytes | None:
+    """JSON for a jsonb column, from JSON or from text that holds some; other text is a JSON string, "" is None."""
+    if value is None or value == "":
+        return None
+    return dump_json(flat.parsed(value))
+
+
+def metadata_of(metadata: Any, rest: Mapping[str, Any], envelope: Mapping[str, Any] | None) -> bytes | None:
+    """Metadata, with what else is to be kept: ``rest``, and the CloudEvent's context attributes as ``cloudevent``."""
+    if not rest and envelope is None:
+        return jsonb(metadata)
+    found = flat.parsed(metadata)
+    if found is None or found == "":
+        found = {}
+    elif type(found) is not dict:
+        found = {"metadata": found}
+    if envelope is not None:
+        rest = {**rest, "cloudevent": envelope}
+    return dump_json(flat.merged(found, rest))
+
+
+def _fitting(name: str, convert: Callable[[Any], Any], value: Any, rest: dict[str, Any], repairs: list[str]) -> Any:
+    try:
+        return convert(value)
+    except Unfit as error:
+        flat.keep_original(rest, name, value, repairs, error.reason)
+        return None
