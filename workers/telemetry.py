@@ -1,0 +1,123 @@
+"""TELEMETRY: measurements in JSON become rows of ``timeseries_metrics``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from eventwriter import values
+from eventwriter.stream import Column, Decoded, Message, Row, Stream
+from eventwriter.values import INT4_MAX, INT4_MIN, Unfit, dump_json
+from workers import _json as flat
+from workers._flat import Places
+from workers._guard import total
+from workers._json import Origin, named
+
+COLUMNS = (
+    Column("timestamp", "timestamptz"),
+    Column("gateway_id", "text", aliases=("poller_id",)),
+    Column("agent_id", "text"),
+    Column("metric_name", "text"),
+    Column("metric_type", "text"),
+    Column("device_id", "text"),
+    Column("value", "double precision"),
+    Column("unit", "text"),
+    Column("tags", "jsonb"),
+    Column("partition", "text"),
+    Column("scale", "double precision"),
+    Column("is_delta", "boolean"),
+    Column("target_device_ip", "text"),
+    Column("if_index", "integer"),
+    Column("metadata", "jsonb"),
+)
+
+_PLACES = Places(
+    ("timestamp",),
+    ("poller_id", "pollerId"),
+    ("gateway_id", "gatewayId"),
+    ("agent_id", "agentId"),
+    ("metric_name", "metricName", "name"),
+    ("metric_type", "metricType", "type"),
+    ("device_id", "deviceId"),
+    ("value",),
+    ("unit",),
+    ("tags",),
+    ("partition",),
+    ("scale",),
+    ("is_delta", "isDelta"),
+    ("target_device_ip", "targetDeviceIp"),
+    ("if_index", "ifIndex"),
+    ("metadata",),
+)
+_FIRST_NAMES = tuple(names[0] for names in _PLACES.names)
+_ONLY_FIRST_NAMES = frozenset(_FIRST_NAMES).issuperset
+
+
+def _row(record: Mapping[str, Any], origin: Origin) -> Row:
+    repairs = origin.repairs
+    rest: dict[str, Any] = {}
+    if _ONLY_FIRST_NAMES(record):
+        given = [*map(record.get, _FIRST_NAMES)]
+    else:
+        given, rest = _PLACES.sort(record)
+    (timestamp, poller, gateway, agent, name, kind, device, value, unit, tags, partition, scale, is_delta, target,
+     if_index, metadata) = given  # fmt: skip
+
+    time = named("timestamp", flat.moment, timestamp)
+    if value is None:
+        raise Unfit("missing_field", "value is missing")
+    if type(value) is not float:
+        number = named("value", values.real, value)
+        value = number if number == value else flat.real("value", value, rest, repairs)
+    if poller is not None:
+        if gateway is not None and gateway != poller:
+            rest["gateway_id"] = gateway
+        gateway = poller
+    if type(gateway) is not str:
+        gateway = "unknown" if gateway is None else named("gateway_id", values.text, gateway)
+    if type(name) is not str:
+        name = "unknown" if name is None else named("metric_name", values.text, name)
+    if type(kind) is not str:
+        kind = "gauge" if kind is None else named("metric_type", values.text, kind)
+    if type(agent) is not str:
+        agent = flat.text("agent_id", agent, rest, repairs)
+    if type(device) is not str:
+        device = flat.text("device_id", device, rest, repairs)
+    if type(unit) is not str:
+        unit = flat.text("unit", unit, rest, repairs)
+    if type(partition) is not str:
+        partition = flat.text("partition", partition, rest, repairs)
+    if type(target) is not str:
+        target = flat.text("target_device_ip", target, rest, repairs)
+    if type(scale) is not float:
+        scale = flat.real("scale", scale, rest, repairs)
+    if type(is_delta) is not bool:
+        is_delta = False if is_delta is None else flat.boolean("is_delta", is_delta, rest, repairs)
+    if if_index is not None:
+        if_index = flat.integer("if_index", if_index, INT4_MIN, INT4_MAX, rest, repairs)
+    return (
+        origin.time if time is None else time,
+        gateway,
+        agent,
+        name,
+        kind,
+        device,
+        value,
+        unit,
+        dump_json(tags) if type(tags) is dict else flat.jsonb(tags),
+        partition,
+        scale,
+        is_delta,
+        target,
+        if_index,
+        flat.metadata_of(metadata, rest, origin.envelope),
+    )
+
+
+@total
+def decode(message: Message) -> Decoded:
+    """The rows of one message: a measurement, an array of them, or CloudEvents around either."""
+    return flat.decode_records(message, _row)
+
+
+STREAM = Stream(name="TELEMETRY", subjects=("telemetry.>",), table="timeseries_metrics", columns=COLUMNS, decode=decode)
