@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import reprlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -24,6 +25,10 @@ MAX_TIME = 9_223_371_331_200_000_000 - 1
 
 INT4_MIN, INT4_MAX = -(2**31), 2**31 - 1
 INT8_MIN, INT8_MAX = -(2**63), 2**63 - 1
+
+MAX_DEPTH = 254
+"""Objects and arrays within each other that can be written; a text may be parsed and kept as text up to 1024."""
+_TOO_DEEP = f"JSON nested more than {MAX_DEPTH} deep"
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _UNIX_2000 = datetime(2000, 1, 1, tzinfo=UTC)
@@ -46,7 +51,8 @@ def shown(value: object, limit: int = 80) -> str:
         value = value[: limit + 1]
     elif isinstance(value, int) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"
-    text = repr(value)
+    # Of a list or an object its beginning: repr() of all of it may be megabytes, or fail for its depth.
+    text = reprlib.repr(value) if isinstance(value, list | dict) else repr(value)
     return text if len(text) <= limit else text[:limit] + "…"
 
 
@@ -65,11 +71,10 @@ def parse_json(payload: bytes, repairs: list[str]) -> Any:
         if payload[:3] == b"\xef\xbb\xbf" != payload[3:6]:
             return parse_json(payload[3:], repairs)
         value = _parse_leniently(payload, error, repairs)
-    if b"\\u0000" in payload:  # the only way a NUL can enter a string of a JSON text
-        try:
-            value = scrub(value, repairs)
-        except RecursionError:
-            raise Unfit("malformed", "JSON nested too deep") from None
+    # The only way a NUL can enter a string of a JSON text; most texts have no backslash, which is quicker to find.
+    if b"\\" in payload and b"\\u0000" in payload:
+        _check_depth(value, "malformed")
+        value = scrub(value, repairs)
     return value
 
 
@@ -100,9 +105,12 @@ def _parse_leniently(payload: bytes, cause: orjson.JSONDecodeError, repairs: lis
 
     try:
         value = json.loads(text, parse_constant=refuse, parse_int=whole, parse_float=real)
-        value = scrub(value, noted)
-    except (ValueError, RecursionError):
+    except ValueError:
         raise Unfit("malformed", f"not JSON: {cause}") from None
+    except RecursionError:
+        raise Unfit("malformed", _TOO_DEEP) from None
+    _check_depth(value, "malformed")
+    value = scrub(value, noted)
     repairs.extend(noted)
     return value
 
@@ -139,10 +147,23 @@ def dump_json(value: Any) -> bytes:
     try:
         return orjson.dumps(value)
     except TypeError:  # integers beyond 64 bits, nesting beyond orjson's limit
-        try:
-            return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-        except (RecursionError, ValueError):
-            raise Unfit("bad_value", "JSON nested too deep to be written") from None
+        _check_depth(value, "bad_value")
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _check_depth(value: Any, reason: str) -> None:
+    """Refuses what recursion cannot be trusted with: how deep that goes would depend on who is calling."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            child
+            for node in level
+            if isinstance(node, list | dict)
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not level:
+            return
+    raise Unfit(reason, _TOO_DEEP)
 
 
 # --- times ------------------------------------------------------------------------------------------------
@@ -168,8 +189,12 @@ def time_from_text(text: str) -> int:
 
 def time_from_number(number: int | float | Decimal) -> int:
     """A number since 1970 as timestamptz; its magnitude tells the unit: below 1e11 s, 1e14 ms, 1e17 µs, else ns."""
-    if isinstance(number, float) and not math.isfinite(number):
-        raise Unfit("bad_time", f"{number} is not a time")
+    if isinstance(number, float):
+        if not math.isfinite(number):
+            raise Unfit("bad_time", f"{number} is not a time")
+        # Up to the year 2223 floats are closer together than microseconds: this finds the one that is meant, if any.
+        if 0 <= number < 8_000_000_000 and (nearest := round(number * 1_000_000)) / 1_000_000 == number:
+            return nearest - EPOCH
     # Decimal, not float64: 1765535400.123456 has no exact binary form, its shortest text has.
     exact: Any = Decimal(repr(number)) if isinstance(number, float) else number
     size = abs(exact)
@@ -190,15 +215,16 @@ def time_from_number(number: int | float | Decimal) -> int:
 def time(value: Any) -> int:
     """A time of any JSON form (number, numeric text, RFC 3339 text) as timestamptz; anything else: Unfit."""
     if isinstance(value, str):
+        if value[10:11] == "T" and value[-1:] == "Z":
+            return time_from_text(value)
         text = value.strip()
         if len(text) > 64:
             raise Unfit("bad_time", f"{shown(value)} is not a time")
         if text[:1].isdecimal() and "T" not in text and text.count("-") < 2:
             try:
-                number = Decimal(text)
-            except InvalidOperation:
+                return time_from_number(Decimal(text))
+            except ArithmeticError:  # no number, or one with an exponent beyond all bounds
                 return time_from_text(text)
-            return time_from_number(number)
         return time_from_text(text)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return time_from_number(value)
