@@ -163,7 +163,11 @@ class _Builder:
             raise Unfit("bad_value", f"attributes are {shown(raw)}, not a list")
         for element in raw:
             key, value = "", element
-            if isinstance(element, dict) and isinstance(element.get("key", ""), str) and element.keys() <= _PAIR:
+            if (
+                isinstance(element, dict)
+                and isinstance(element.get("key", ""), str)
+                and not (element and _PAIR.isdisjoint(element))
+            ):
                 key, value = element.get("key", ""), element.get("value")
                 try:
                     self._any(pairs.add(key=key).value, value, depth)

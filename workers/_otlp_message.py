@@ -17,8 +17,11 @@ from typing import Any, Generic
 from eventwriter import values
 from eventwriter.stream import Decoded, Message, Reject, Row
 from eventwriter.values import EPOCH, Unfit, shown
+from workers._cloudevents import data_of, envelope_in, envelope_of, is_event
+from workers._json import moment
 from workers._otlp import M, check_empty, parse_request
 from workers._otlp_json import build_request
+from workers._payload import unpack
 
 _JSON = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[\[{]")
 _MAX_DEPTH = 8
@@ -58,7 +61,7 @@ def decode_message(signal: Signal[M], message: Message) -> Decoded:
             records.take(value, context, 0)
         else:
             records = _Records(signal)
-            if message.headers and (envelope := _binary_envelope(message.headers, repairs)):
+            if message.headers and (envelope := envelope_in(message.headers, repairs)):
                 context = _within(context, envelope)
             records.read(message.payload, context, 0)
     except Unfit as error:
@@ -86,6 +89,9 @@ class _Records(Generic[M]):
             else:
                 self.take(value, context, depth)
                 return
+        elif payload and payload[:1] != b"\n" and (inflated := unpack(payload)) is not payload:
+            self.read(inflated, context, depth + 1)
+            return
         self.take_request(parse_request(self.signal.request, payload), context, checked=False)
 
     def take(self, value: Any, context: Context, depth: int) -> None:
@@ -129,18 +135,16 @@ class _Records(Generic[M]):
         """What a CloudEvent holds."""
         if depth > _MAX_DEPTH:
             raise Unfit("malformed", f"more than {_MAX_DEPTH} envelopes within each other")
-        context = _within(context, {key: value for key, value in event.items() if key not in ("data", "data_base64")})
-        data = event.get("data")
+        data = data_of(event, context[3])
+        context = _within(context, envelope_of(event))
         if data is None:
-            self.read(_octets(event.get("data_base64"), "data_base64"), context, depth)
-        elif not isinstance(data, str):
-            self.take(data, context, depth)
-        elif data.lstrip()[:1] in ("{", "["):
-            self.read(data.encode(), context, depth)
-        elif self.signal.text_field:
+            raise Unfit("missing_field", "a CloudEvent without data")
+        if isinstance(data, bytes):
+            self.read(data, context, depth)
+        elif isinstance(data, str) and self.signal.text_field:
             self.rows.append(self.signal.flat_row({self.signal.text_field: data}, context))
         else:
-            raise Unfit("malformed", f"a CloudEvent with the text {shown(data)}")
+            self.take(data, context, depth)
 
 
 def _is_flat(value: Mapping[str, Any], groups: tuple[str, str]) -> bool:
@@ -153,32 +157,14 @@ def _is_flat(value: Mapping[str, Any], groups: tuple[str, str]) -> bool:
     )
 
 
-def is_event(value: Mapping[str, Any]) -> bool:
-    """Whether an object is a CloudEvent 1.0 in structured mode."""
-    return isinstance(value.get("specversion"), str) and any(
-        isinstance(value.get(name), str) for name in ("type", "source", "id")
-    )
-
-
 def _within(context: Context, envelope: Mapping[str, Any]) -> Context:
     """The context of a record in a CloudEvent, whose time is nearer to the record than the broker's."""
     subject, received, outer, repairs = context
-    if envelope.get("time") is not None:
-        try:
-            received = values.time(envelope["time"])
-        except Unfit:
-            repairs.append("bad_time")
+    try:
+        received = moment(envelope.get("time")) or received
+    except Unfit:
+        repairs.append("bad_time")
     return subject, received, {**(outer or {}), **envelope}, repairs
-
-
-def _binary_envelope(headers: Mapping[str, str], repairs: list[str]) -> dict[str, str] | None:
-    """The context attributes of a CloudEvent in binary mode (``ce-id`` …)."""
-    found = {
-        values.clean(name[3:].lower(), repairs): values.clean(value, repairs)
-        for name, value in headers.items()
-        if name[:3].lower() == "ce-"
-    }
-    return found if "specversion" in found else None
 
 
 def _octets(text: Any, name: str) -> bytes:
