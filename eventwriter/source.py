@@ -15,12 +15,13 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from eventwriter import consumer
+from eventwriter import consumer, wire
 from eventwriter.config import NatsConfig, StreamConfig
 from eventwriter.connection import connect
 from eventwriter.consumer import ConsumerFacts, StreamFacts
 from eventwriter.errors import ConfigurationError, EventWriterError, UnavailableError
 from eventwriter.stream import Batch, Message
+from eventwriter.wire import Delivery
 
 log = logging.getLogger("eventwriter.source")
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class Source:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="jetstream", daemon=True)
         self._nc = Client()
+        self._parser = wire.install(self._nc, self._deliver)
         self._inbox = ""
         self._puller: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -60,7 +62,7 @@ class Source:
         self._acks: set[asyncio.Task[None]] = set()
         self._facts: StreamFacts | None = None
         # Shared between the threads. Each is written by one of them only, or atomically under the interpreter lock.
-        self._buffer: deque[Msg | _Gap] = deque()
+        self._buffer: deque[Delivery | _Gap] = deque()
         self._received = 0
         self._received_bytes = 0
         self._taken = 0
@@ -71,7 +73,7 @@ class Source:
         self._stopping = False
         self._holding = False
         self._failure: EventWriterError | None = None
-        self._hand: list[str] = []
+        self._hand: Sequence[bytes] = []
         # Loop thread only.
         self._credit = 0
         self._pull = 0
@@ -188,35 +190,44 @@ class Source:
         writer, buffer = self._config.writer, self._buffer
         messages: list[Message] = []
         firsts: list[int] = []
-        receipts: list[str] = []
+        receipts: list[bytes] = []
         size = 0
         previous = self._previous
-        while buffer and len(messages) < writer.batch_messages and size < writer.batch_bytes:
-            msg = buffer.popleft()
-            if isinstance(msg, _Gap):
+        last = self._last_delivery
+        new = tuple.__new__  # a Message without the detour through its keyword arguments
+        for _ in range(min(len(buffer), writer.batch_messages)):
+            delivered = buffer.popleft()
+            if isinstance(delivered, _Gap):
                 previous = None
                 continue
-            data, reply = msg.data, msg.reply
-            tokens = reply.split(".")
-            shift = 2 if len(tokens) > 9 else 0  # with domain and account, then also a random token at the end
-            sequence = int(tokens[5 + shift])
-            delivery = int(tokens[6 + shift])
-            if delivery <= self._last_delivery:
+            subject, payload, receipt, headers = delivered
+            tokens = receipt.split(b".")
+            if len(tokens) > 7:
+                del tokens[:2]  # domain and account
+            sequence, delivery = int(tokens[3]), int(tokens[4])
+            if delivery <= last:
                 self._verify_stream()
-            self._last_delivery = delivery
+                previous = None
+            last = delivery
             first = sequence
-            if tokens[4 + shift] == "1":
+            if tokens[2] == b"1":
                 # Two first deliveries in a row: the consumer found nothing of ours between them.
                 if previous is not None and previous[0] + 1 == delivery and previous[1] < sequence:
                     first = previous[1] + 1
                 previous = (delivery, sequence)
             else:
                 previous = None
-            messages.append(Message(msg.subject, data, sequence, int(tokens[7 + shift]), msg.headers))
+            parsed = None if headers is None else wire.parse_headers(headers)
+            messages.append(
+                new(Message, (subject.decode("utf-8", "replace"), payload, sequence, int(tokens[5]), parsed))
+            )
             firsts.append(first)
-            receipts.append(reply)
-            size += len(data)
+            receipts.append(receipt)
+            size += len(payload)
+            if size >= writer.batch_bytes:
+                break
         self._previous = previous
+        self._last_delivery = last
         self._taken += len(messages)
         self._taken_bytes += size
         self._hand = receipts
@@ -230,7 +241,6 @@ class Source:
         facts = self._call(consumer.read_stream(self._api, self._config), CONNECT_TIMEOUT)
         if self._facts is None or facts.created != self._facts.created:
             raise UnavailableError(f"stream {self._config.stream} was created anew: starting again with a new ledger")
-        self._previous = None
 
     def _call(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -262,9 +272,8 @@ class Source:
     async def _start(self) -> None:
         self._wake = asyncio.Event()
         self._inbox = self._nc.new_inbox()
-        self._subscription = await self._nc.subscribe(
-            f"{self._inbox}.*", cb=self._on_message, pending_msgs_limit=_FOREVER, pending_bytes_limit=_FOREVER << 10
-        )
+        self._subscription = await self._nc.subscribe(f"{self._inbox}.*", cb=self._on_message)
+        self._parser.sid = str(self._subscription._id).encode()
         self._puller = asyncio.create_task(self._guarded(self._keep_pulling()))
         self._keeper = asyncio.create_task(self._guarded(self._keep_held()))
 
@@ -282,24 +291,28 @@ class Source:
             self._failure = error
         self._arrived.set()
 
-    async def _on_message(self, msg: Msg) -> None:
-        if not msg.reply:
-            self._on_status(msg)
-            return
+    def _deliver(self, deliveries: list[Delivery]) -> None:
         if not self._buffer:
             self._first_at = monotonic()
-        self._buffer.append(msg)
-        self._received += 1
-        self._received_bytes += len(msg.data)
+        self._buffer.extend(deliveries)
+        self._received += len(deliveries)
+        self._received_bytes += sum([len(delivery.payload) for delivery in deliveries])
         self._heard = True
-        self._credit -= 1
-        if self._credit == 0 and self._wake is not None:
+        self._credit -= len(deliveries)
+        if self._credit <= 0 and self._wake is not None:
             self._wake.set()
         if len(self._buffer) >= self._wanted or (
             self._wanted < _FOREVER and self._received_bytes - self._taken_bytes >= self._config.writer.batch_bytes
         ):
             self._wanted = _FOREVER
             self._arrived.set()
+
+    async def _on_message(self, msg: Msg) -> None:
+        """What the parser leaves to the client: the end of a pull, and heartbeats."""
+        if msg.reply:
+            self._deliver([wire.from_message(msg.subject, msg.data, msg.reply, msg.headers)])
+        else:
+            self._on_status(msg)
 
     def _on_status(self, msg: Msg) -> None:
         headers = msg.headers or {}
@@ -397,30 +410,28 @@ class Source:
             if not self._nc.is_connected:
                 continue
             if old + len(hand) > 0:
-                for receipt in hand:
-                    await self._nc.publish(receipt, b"+WPI")
-            for msg in waiting[: max(0, old)]:
-                if isinstance(msg, Msg):
-                    await self._nc.publish(msg.reply, b"+WPI")
+                await wire.acknowledge(self._nc, hand, b"+WPI")
+            late = [each.receipt for each in waiting[: max(0, old)] if isinstance(each, Delivery)]
+            await wire.acknowledge(self._nc, late, b"+WPI")
 
-    def _spawn_ack(self, receipts: Sequence[str]) -> None:
+    def _spawn_ack(self, receipts: Sequence[bytes]) -> None:
         task = self._loop.create_task(self._guarded(self._acknowledge(receipts)))
         self._acks.add(task)
         task.add_done_callback(self._acks.discard)
 
-    async def _acknowledge(self, receipts: Sequence[str]) -> None:
+    async def _acknowledge(self, receipts: Sequence[bytes]) -> None:
         """Acks follow the same buffered path in order, so the confirmation of the last covers all before it."""
         for _ in range(3):
             while not self._nc.is_connected:
                 await asyncio.sleep(0.1)
             try:
-                publish = self._nc.publish
-                for number, receipt in enumerate(receipts[:-1]):
-                    await publish(receipt)
-                    if self._at and number == len(receipts) // 2:
-                        await self._nc.flush()
-                        self._at("in_acks")
-                await self._nc.request(receipts[-1], b"", timeout=ACK_TIMEOUT)
+                half = len(receipts) // 2 if self._at else 0
+                if self._at:
+                    await wire.acknowledge(self._nc, receipts[:half])
+                    await self._nc.flush()
+                    self._at("in_acks")
+                await wire.acknowledge(self._nc, receipts[half:-1])
+                await self._nc.request(wire.reply_subject(receipts[-1]), b"", timeout=ACK_TIMEOUT)
             except (nats.errors.TimeoutError, nats.errors.NoRespondersError, nats.errors.OutboundBufferLimitError):
                 await asyncio.sleep(0.2)
             else:
@@ -447,13 +458,12 @@ class Source:
         unfinished = bool(self._acks)
         for ack in list(self._acks):
             ack.cancel()
-        receipts = [*self._hand, *(msg.reply for msg in self._buffer if isinstance(msg, Msg))]
+        receipts = [*self._hand, *(each.receipt for each in self._buffer if isinstance(each, Delivery))]
         if receipts and self._nc.is_connected:
             if self._at:
                 self._at("in_drain")
-            for receipt in receipts[:-1]:
-                await self._nc.publish(receipt, b"-NAK")
-            await self._nc.request(receipts[-1], b"-NAK", timeout=ACK_TIMEOUT)
+            await wire.acknowledge(self._nc, receipts[:-1], b"-NAK")
+            await self._nc.request(wire.reply_subject(receipts[-1]), b"-NAK", timeout=ACK_TIMEOUT)
         if not self._nc.is_closed:
             await asyncio.wait_for(self._nc.close(), 2.0)
         if unfinished:

@@ -96,7 +96,7 @@ class Batch(NamedTuple):
     firsts: Sequence[int]
     """For each message the first sequence it accounts for: its own, or that after the previous message of ours
     when the consumer has shown that nothing of ours lies between."""
-    receipts: Sequence[str] = ()
+    receipts: Sequence[bytes] = ()
     """What the source needs to acknowledge each message."""
 
 

@@ -19,7 +19,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # JetStream
     "connection": {"config", "errors"},
     "consumer": {"config", "errors"},
-    "source": {"stream", "errors", "config", "connection", "consumer"},
+    "source": {"stream", "errors", "config", "connection", "consumer", "wire"},
+    "wire": set(),
     # PostgreSQL
     "postgres": {"stream", "errors", "config"},
     "catalog": {"stream", "errors"},
@@ -39,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Module of ``eventwriter`` → modules of ours that it may import. Those not listed put the others together."""
 
 ONLY_THESE_IMPORT = {
-    "nats": {"source", "connection"},
+    "nats": {"source", "connection", "wire"},
     "psycopg": {"sink", "postgres", "catalog", "ledger", "deadletters", "staging", "admin"},
     "psycopg_pool": {"sink", "postgres"},
     "click": {"cli"},

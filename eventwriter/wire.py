@@ -1,0 +1,154 @@
+"""The hot path on the wire: takes JetStream deliveries out of the byte stream, and acknowledges them, in bulk.
+
+nats-py spends a regular expression, a coroutine, a queue and a task on each message (6–8 µs); here a message costs one
+match and a slice. Everything else on the connection (the handshake, pings, requests, statuses, reconnecting) stays
+with nats-py: its parser is replaced by a subclass that handles deliveries of one subscription itself.
+
+Protocol: https://docs.nats.io/reference/reference-protocols/nats-protocol; the reply subject of a delivery is
+``$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<timestamp>.<pending>``, with domain and account
+hash before the stream and a random token at the end when the server sends its second version (ADR-15).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from nats.aio.client import Client
+from nats.protocol.parser import Parser
+
+_DELIVERY = re.compile(rb"(H?)MSG ([^ \r\n]+) ([0-9]+) \$JS\.ACK\.([^ \r\n]+) (?:([0-9]+) )?([0-9]+)\r\n")
+_MESSAGE = re.compile(rb"H?MSG [^\r\n]* ([0-9]+)\r\n")
+_PREFIX = b"$JS.ACK."
+_LONGEST_LINE = 8192
+
+
+class Delivery(NamedTuple):
+    """One message as it came, nothing decoded."""
+
+    subject: bytes
+    payload: bytes
+    receipt: bytes
+    """The reply subject, without ``$JS.ACK.``."""
+    headers: bytes | None
+
+
+class BulkParser(Parser):
+    """nats-py's parser, for which deliveries to the subscription ``sid`` are not messages but a list."""
+
+    def __init__(self, client: Client, deliver: Callable[[list[Delivery]], None]) -> None:
+        super().__init__(client)
+        self.sid: bytes | None = None
+        self._deliver = deliver
+
+    def reset(self) -> None:
+        """Forgets what is half received: there is a new connection."""
+        super().reset()
+        self._parts: list[bytes] = []
+        self._have = 0
+        self._need = 0
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Takes complete operations out of the bytes received; the rest waits for more."""
+        if self.sid is None or self.buf:  # before the subscription, or still in an operation from before it
+            await super().parse(data)
+            return
+        self._parts.append(data)
+        self._have += len(data)
+        if self._have < self._need:
+            return  # in the middle of a large message: no point in looking at it again
+        data = b"".join(self._parts) if len(self._parts) > 1 else data
+        self.reset()
+        position = 0
+        while position < len(data):
+            position = self._take(data, position)
+            end = self._end(data, position)
+            if end == 0:
+                break
+            await super().parse(data[position:end])  # exactly one operation: nothing is left in the buffer
+            position = end
+        if position < len(data):
+            self._parts = [data[position:]]
+            self._have = len(data) - position
+            self._need = self._needed(data, position)
+
+    def _take(self, data: bytes, position: int) -> int:
+        """Hands over the deliveries that begin at ``position``, and returns where they end."""
+        match, sid, size = _DELIVERY.match, self.sid, len(data)
+        found: list[Delivery] = []
+        while (line := match(data, position)) is not None:
+            with_headers, subject, to, receipt, header_size, length = line.groups()
+            start = line.end()
+            end = start + int(length)
+            if to != sid or end + 2 > size:
+                break
+            if with_headers:
+                body = start + int(header_size)
+                found.append(Delivery(subject, data[body:end], receipt, data[start:body]))
+            else:
+                found.append(Delivery(subject, data[start:end], receipt, None))
+            position = end + 2
+        if found:
+            self._deliver(found)
+        return position
+
+    @staticmethod
+    def _end(data: bytes, position: int) -> int:
+        """Where the operation at ``position`` ends; 0 if it is not complete."""
+        message = _MESSAGE.match(data, position)
+        if message:
+            end = message.end() + int(message.group(1)) + 2
+            return end if end <= len(data) else 0
+        end = data.find(b"\r\n", position)
+        if end < 0:
+            # Too long for a line: let nats-py complain.
+            return len(data) if len(data) - position > _LONGEST_LINE * 128 else 0
+        return end + 2
+
+    @staticmethod
+    def _needed(data: bytes, position: int) -> int:
+        """How many bytes from ``position`` on the operation has; 0 if that is not known yet."""
+        message = _MESSAGE.match(data, position)
+        return message.end() - position + int(message.group(1)) + 2 if message else 0
+
+
+def install(client: Client, deliver: Callable[[list[Delivery]], None]) -> BulkParser:
+    """Puts a BulkParser into a client that is not connected yet; set its ``sid`` once the subscription exists."""
+    parser = BulkParser(client, deliver)
+    if not isinstance(client._ps, Parser):
+        raise TypeError("this version of nats-py keeps its parser elsewhere")
+    client._ps = parser
+    return parser
+
+
+async def acknowledge(client: Client, receipts: Sequence[bytes], kind: bytes = b"") -> None:
+    """Sends acks (or ``-NAK``, ``+WPI``) for many deliveries as one buffered write; confirms nothing."""
+    if not receipts:
+        return
+    length = str(len(kind)).encode()
+    tail = b" " + length + b"\r\n" + kind + b"\r\n"
+    await client._send_command(b"".join([b"PUB $JS.ACK." + receipt + tail for receipt in receipts]))
+    await client._flush_pending()
+
+
+def from_message(subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None) -> Delivery:
+    """The delivery that nats-py made a message of."""
+    lines = "".join(f"\r\n{name}: {value}" for name, value in (headers or {}).items())
+    block = f"NATS/1.0{lines}\r\n\r\n".encode() if headers else None
+    return Delivery(subject.encode(), payload, reply.encode().removeprefix(_PREFIX), block)
+
+
+def reply_subject(receipt: bytes) -> str:
+    """The subject that acknowledges one delivery."""
+    return (_PREFIX + receipt).decode()
+
+
+def parse_headers(block: bytes) -> Mapping[str, str]:
+    """The headers of a message: ``NATS/1.0`` and lines of ``name: value``; of a repeated name the last."""
+    headers = {}
+    for line in block.decode("utf-8", "replace").split("\r\n")[1:]:
+        name, separator, value = line.partition(":")
+        if separator:
+            headers[name] = value.strip()
+    return headers
