@@ -1,4 +1,4 @@
--- Flow records (NETFLOW): NetFlow, IPFIX and sFlow.
+-- Flow records (NETFLOW): NetFlow, IPFIX and sFlow. Indexed by time only: every further index costs each of many rows.
 
 CREATE TABLE IF NOT EXISTS netflow_metrics (
     -- Received, else end, else start of the flow.
@@ -35,6 +35,3 @@ BEGIN
     END IF;
 END
 $$;
-
-CREATE INDEX IF NOT EXISTS idx_netflow_metrics_src_time ON netflow_metrics (src_addr, timestamp DESC);
-CREATE INDEX IF NOT EXISTS idx_netflow_metrics_dst_time ON netflow_metrics (dst_addr, timestamp DESC);

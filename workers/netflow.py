@@ -1,10 +1,21 @@
-"""NETFLOW: flow records in protobuf (goflow2 and its relatives) or JSON become rows of ``netflow_metrics``."""
+"""NETFLOW: flow records in protobuf (goflow2 and its relatives) or JSON become rows of ``netflow_metrics``.
+
+The bytes say which: JSON is what parses as JSON, one value or one object per line; all else is protobuf. Either may be
+gzip or zlib, and either may be the data of a CloudEvent.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from eventwriter import values
 from eventwriter.stream import Column, Decoded, Message, Reject, Row, Stream
-from eventwriter.values import EPOCH, Unfit
-from workers import _flow
+from eventwriter.values import EPOCH, Unfit, shown
+from workers import _flow, _flow_json
+from workers._cloudevents import data_of, envelope_in, envelope_of, is_event
+from workers._guard import total
+from workers._payload import unpack
 
 COLUMNS = (
     Column("timestamp", "timestamptz"),
@@ -26,28 +37,122 @@ COLUMNS = (
 )
 
 
+_NOT_PLAIN = frozenset(b"{[ \t\r\n\xef\x1f\x78")
+"""First bytes of JSON and of gzip and zlib; protobuf may begin with them too."""
+
+
+class _Records:
+    """What has become of the records of one message."""
+
+    def __init__(self, received: int) -> None:
+        self.received = received
+        self.rows: list[Row] = []
+        self.rejects: list[Reject] = []
+        self.repairs: list[str] = []
+
+    def reject(self, reason: str, detail: str) -> None:
+        self.rejects.append(Reject(reason, detail[:500], len(self.rows) + len(self.rejects)))
+
+    def take_octets(self, octets: bytes, envelope: Mapping[str, Any] | None) -> None:
+        """JSON, JSON lines or protobuf; raises Unfit if it is none of them."""
+        first, _, more = octets.partition(b"\n")
+        if more and _is_object(first) and more.strip():
+            return self.take_lines(octets, envelope)
+        try:
+            value = values.parse_json(octets, self.repairs)
+        except Unfit:
+            try:
+                flows = _flow.read(octets)
+            except Unfit:
+                if not any(map(_is_object, more.split(b"\n"))):
+                    raise
+                return self.take_lines(octets, envelope)
+            return self.take_flows(flows, envelope)
+        if not isinstance(value, dict | list):
+            raise Unfit("malformed", f"JSON, but not an object or array: {shown(value)}")
+        return self.take_json(value, envelope)
+
+    def take_lines(self, octets: bytes, envelope: Mapping[str, Any] | None) -> None:
+        for line in filter(bytes.strip, octets.split(b"\n")):
+            try:
+                self.take_record(values.parse_json(line, self.repairs), envelope)
+            except Unfit as error:
+                self.reject(error.reason, str(error))
+
+    def take_json(self, value: Any, envelope: Mapping[str, Any] | None) -> None:
+        for record in value if isinstance(value, list) else (value,):
+            self.take_record(record, envelope)
+
+    def take_record(self, record: Any, envelope: Mapping[str, Any] | None) -> None:
+        """One object: a flow, or an event around some; in an event's data there is no other."""
+        if not isinstance(record, dict):
+            self.reject("malformed", f"a flow is a JSON object, not {shown(record)}")
+            return
+        try:
+            if envelope is not None or not is_event(record):
+                received = self.received if envelope is None else _time_in(envelope, self.received)
+                self.rows.append(_flow_json.row(record, envelope, received, self.repairs))
+                return
+            data = data_of(record, self.repairs)
+            if isinstance(data, bytes):
+                self.take_octets(data, envelope_of(record))
+            elif isinstance(data, dict | list):
+                self.take_json(data, envelope_of(record))
+            else:
+                self.reject("malformed", f"the data of the CloudEvent is {shown(data)}")
+        except Unfit as error:
+            self.reject(error.reason, str(error))
+
+    def take_flows(self, flows: _flow.Flows, envelope: Mapping[str, Any] | None) -> None:
+        received = self.received if envelope is None else _time_in(envelope, self.received)
+        for flow in flows:
+            if flow is None:
+                self.reject("malformed", "not a FlowMessage of the length before it")
+                continue
+            try:
+                self.rows.append(_flow.row(flow, received, self.repairs, envelope))
+            except Unfit as error:
+                self.reject(error.reason, str(error))
+
+
+def _time_in(envelope: Mapping[str, Any], received: int) -> int:
+    """The time of an event, which stands in for a missing time of a flow; ``received`` if it has none."""
+    try:
+        return values.time(envelope["time"])
+    except (KeyError, Unfit):  # a bad one is kept in metadata
+        return received
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return line.lstrip()[:1] == b"{" and isinstance(values.parse_json(line, []), dict)
+    except Unfit:
+        return False
+
+
+@total
 def decode(message: Message) -> Decoded:
     """The rows of one message; see stream.Stream.decode."""
-    return _from_protobuf(message.payload, message.time // 1000 - EPOCH)
-
-
-def _from_protobuf(payload: bytes, received: int) -> Decoded:
-    rows: list[Row] = []
-    rejects: list[Reject] = []
-    repairs: list[str] = []
+    payload = message.payload
+    records = _Records(message.time // 1000 - EPOCH)
     try:
-        flows = _flow.read(payload)
+        envelope = envelope_in(message.headers, records.repairs) if message.headers else None
+        if not payload or payload[0] in _NOT_PLAIN:
+            records.take_octets(_unpacked(payload), envelope)
+        else:
+            records.take_flows(_flow.read(payload), envelope)
     except Unfit as error:
-        return Decoded((), (Reject(error.reason, str(error)),))
-    for index, flow in enumerate(flows):
-        if flow is None:
-            rejects.append(Reject("malformed", "not a FlowMessage of its length", index))
-            continue
-        try:
-            rows.append(_flow.row(flow, received, repairs))
-        except Unfit as error:
-            rejects.append(Reject(error.reason, str(error), index if len(flows) > 1 else None))
-    return Decoded(rows, rejects, repairs)
+        return Decoded((), (Reject(error.reason, str(error)[:500]),), records.repairs)
+    return Decoded(records.rows, records.rejects, records.repairs)
+
+
+def _unpacked(payload: bytes) -> bytes:
+    try:
+        return unpack(payload)
+    except Unfit as error:
+        if error.reason == "malformed" and payload:  # lengths of 30, 31 and 120 bytes look like compression
+            return payload
+        raise
 
 
 STREAM = Stream(name="NETFLOW", subjects=("netflow.>",), table="netflow_metrics", columns=COLUMNS, decode=decode)
