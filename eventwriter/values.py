@@ -179,9 +179,12 @@ def time_from_nanos(nanos: int) -> int:
 def time_from_text(text: str) -> int:
     """RFC 3339 text as timestamptz, truncated to the microsecond; without an offset it is UTC; else Unfit."""
     try:
-        moment = datetime.fromisoformat(text if text[-1:] != "z" else text.upper())
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        raise Unfit("bad_time", f"{shown(text)} is not a time") from None
+        try:
+            moment = datetime.fromisoformat(text.strip().upper())
+        except ValueError:
+            raise Unfit("bad_time", f"{shown(text)} is not a time") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - _UNIX_2000) // _MICROSECOND
@@ -215,7 +218,7 @@ def time_from_number(number: int | float | Decimal) -> int:
 def time(value: Any) -> int:
     """A time of any JSON form (number, numeric text, RFC 3339 text) as timestamptz; anything else: Unfit."""
     if isinstance(value, str):
-        if value[10:11] == "T" and value[-1:] == "Z":
+        if value[10:11] == "T":
             return time_from_text(value)
         text = value.strip()
         if len(text) > 64:

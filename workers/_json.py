@@ -20,7 +20,7 @@ _MAX_DEPTH = 8
 """Envelopes within envelopes."""
 _NO_TIME = -63_082_281_600_000_000
 """0001-01-01T00:00:00Z, which Go writes for a time that was never set."""
-_EXACT = 2**53
+EXACT = 2**53
 """Integers up to this size are exact as float64."""
 
 
@@ -58,14 +58,22 @@ def decode_records(
     ``expand`` is asked about objects that have the key ``group``. Without ``binary``, bytes that are not JSON are
     malformed.
     """
+    subject, payload, _, nanos, headers = message
     repairs: list[str] = []
-    received = message.time // 1000 - EPOCH
-    origin = Origin(message.subject, received, received, None, repairs)
+    received = nanos // 1000 - EPOCH
+    origin = Origin(subject, received, received, None, repairs)
+    if payload[:1] == b"{" and headers is None:  # nearly always one record
+        try:
+            value = values.parse_json(payload, repairs)
+            if "specversion" not in value and (group is None or group not in value):
+                return Decoded((row_of(value, origin),), (), repairs)
+        except Unfit:
+            repairs.clear()
     records = _Records(row_of, group, expand, binary)
     try:
-        if message.headers is not None and (envelope := envelope_in(message.headers, repairs)):
+        if headers is not None and (envelope := envelope_in(headers, repairs)):
             origin = _within(origin, envelope)
-        records.read(message.payload, origin, 0)
+        records.read(payload, origin, 0)
     except Unfit as error:
         return Decoded((), (Reject(error.reason, str(error)[:500]),), repairs)
     return Decoded(records.rows, records.rejects, repairs)
@@ -149,12 +157,12 @@ class _Records:
 
 def _within(origin: Origin, envelope: Mapping[str, Any]) -> Origin:
     """The origin of a record in a CloudEvent, whose time is nearer to the record than the broker's."""
-    time = origin.time
     try:
-        time = moment(envelope.get("time")) or time
+        time = moment(envelope.get("time"))
     except Unfit:
+        time = None
         origin.repairs.append("bad_time")
-    return origin._replace(time=time, envelope={**(origin.envelope or {}), **envelope})
+    return origin._replace(time=origin.time if time is None else time, envelope={**(origin.envelope or {}), **envelope})
 
 
 # --- values: what fits its column goes in; what does not is kept ------------------------------------------------
@@ -162,10 +170,15 @@ def _within(origin: Origin, envelope: Mapping[str, Any]) -> Origin:
 
 def moment(value: Any) -> int | None:
     """A time of any form as timestamptz; None if there is none: null, "", 0, or the zero of Go. Else raises Unfit."""
-    if value is None or value == "" or value == "0" or (value == 0 and value is not False):
+    if type(value) is str:
+        if value[10:11] == "T":
+            micros = values.time_from_text(value)
+            return None if micros == _NO_TIME else micros
+        if value in ("", "0"):
+            return None
+    elif value is None or (value == 0 and value is not False):
         return None
-    micros = values.time(value)
-    return None if micros == _NO_TIME else micros
+    return values.time(value)
 
 
 def named(name: str, convert: Callable[[Any], Any], value: Any) -> Any:
@@ -191,7 +204,7 @@ def real(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> flo
     if value is None:
         return None
     number: float | None = _fitting(name, values.real, value, rest, repairs)
-    if type(value) is int and not -_EXACT <= value <= _EXACT and number is not None and int(number) != value:
+    if type(value) is int and not -EXACT <= value <= EXACT and number is not None and int(number) != value:
         flat.keep_original(rest, name, str(value), repairs, "rounded")
     return number
 

@@ -11,7 +11,7 @@ from eventwriter.values import INT4_MAX, INT4_MIN, Unfit, dump_json
 from workers import _json as flat
 from workers._flat import Places
 from workers._guard import total
-from workers._json import Origin, named
+from workers._json import EXACT, Origin, moment, named
 
 COLUMNS = (
     Column("timestamp", "timestamptz"),
@@ -54,7 +54,7 @@ _ONLY_FIRST_NAMES = frozenset(_FIRST_NAMES).issuperset
 
 
 def _row(record: Mapping[str, Any], origin: Origin) -> Row:
-    repairs = origin.repairs
+    _, _, time, envelope, repairs = origin
     rest: dict[str, Any] = {}
     if _ONLY_FIRST_NAMES(record):
         given = [*map(record.get, _FIRST_NAMES)]
@@ -63,14 +63,22 @@ def _row(record: Mapping[str, Any], origin: Origin) -> Row:
     (timestamp, poller, gateway, agent, name, kind, device, value, unit, tags, partition, scale, is_delta, target,
      if_index, metadata) = given  # fmt: skip
 
-    time = named("timestamp", flat.moment, timestamp)
-    if value is None:
-        raise Unfit("missing_field", "value is missing")
-    if type(value) is not float:
-        number = named("value", values.real, value)
-        value = number if number == value else flat.real("value", value, rest, repairs)
+    if timestamp is not None:
+        try:
+            given_time = moment(timestamp)
+        except Unfit as error:
+            raise Unfit(error.reason, f"timestamp: {error}") from None
+        if given_time is not None:
+            time = given_time
+    if type(value) is int and -EXACT <= value <= EXACT:
+        value = float(value)
+    elif type(value) is not float:
+        if value is None:
+            raise Unfit("missing_field", "value is missing")
+        named("value", values.real, value)
+        value = flat.real("value", value, rest, repairs)
     if poller is not None:
-        if gateway is not None and gateway != poller:
+        if gateway is not None and (type(gateway) is not str or gateway != poller):
             rest["gateway_id"] = gateway
         gateway = poller
     if type(gateway) is not str:
@@ -79,24 +87,32 @@ def _row(record: Mapping[str, Any], origin: Origin) -> Row:
         name = "unknown" if name is None else named("metric_name", values.text, name)
     if type(kind) is not str:
         kind = "gauge" if kind is None else named("metric_type", values.text, kind)
-    if type(agent) is not str:
+    if agent is not None and type(agent) is not str:
         agent = flat.text("agent_id", agent, rest, repairs)
-    if type(device) is not str:
+    if device is not None and type(device) is not str:
         device = flat.text("device_id", device, rest, repairs)
-    if type(unit) is not str:
+    if unit is not None and type(unit) is not str:
         unit = flat.text("unit", unit, rest, repairs)
-    if type(partition) is not str:
+    if partition is not None and type(partition) is not str:
         partition = flat.text("partition", partition, rest, repairs)
-    if type(target) is not str:
+    if target is not None and type(target) is not str:
         target = flat.text("target_device_ip", target, rest, repairs)
-    if type(scale) is not float:
+    if type(scale) is int and -EXACT <= scale <= EXACT:
+        scale = float(scale)
+    elif scale is not None and type(scale) is not float:
         scale = flat.real("scale", scale, rest, repairs)
-    if type(is_delta) is not bool:
-        is_delta = False if is_delta is None else flat.boolean("is_delta", is_delta, rest, repairs)
-    if if_index is not None:
+    if is_delta is None:
+        is_delta = False
+    elif type(is_delta) is not bool:
+        is_delta = flat.boolean("is_delta", is_delta, rest, repairs)
+    if if_index is not None and (type(if_index) is not int or not INT4_MIN <= if_index <= INT4_MAX):
         if_index = flat.integer("if_index", if_index, INT4_MIN, INT4_MAX, rest, repairs)
+    if envelope is None and type(metadata) is dict and not rest:
+        packed: bytes | None = dump_json(metadata)
+    else:
+        packed = flat.metadata_of(metadata, rest, envelope)
     return (
-        origin.time if time is None else time,
+        time,
         gateway,
         agent,
         name,
@@ -110,7 +126,7 @@ def _row(record: Mapping[str, Any], origin: Origin) -> Row:
         is_delta,
         target,
         if_index,
-        flat.metadata_of(metadata, rest, origin.envelope),
+        packed,
     )
 
 
