@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from eventwriter.stream import Row
-from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX, Unfit, dump_json, scrub
+from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX, Unfit, clean, dump_json
 from workers.flow_pb2 import FlowHead, FlowMessage, FlowTail, FlowType
 
 JS_SAFE = 2**53 - 1
@@ -36,7 +36,7 @@ _LAYERS = {number: name for name, number in FlowMessage.Layer.items()}
 _PLAIN = (
     "sampling_rate", "sequence_num", "next_hop_as", "src_as", "dst_as", "src_net", "dst_net", "in_if", "out_if",
     "ip_tos", "forwarding_status", "ip_ttl", "tcp_flags", "vlan_id", "etype", "icmp_type", "icmp_code",
-    "src_vlan", "dst_vlan", "observation_domain_id", "protocol_name",
+    "src_vlan", "dst_vlan", "observation_domain_id",
 )  # fmt: skip
 """Fields of FlowHead that go into metadata as they are."""
 _BYTE_LISTS = ("mpls_ip", "ipv6_routing_header_addresses")
@@ -195,6 +195,9 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
     if mac := head.dst_mac:
         metadata["dst_mac"] = mac_text(mac)
 
+    if octets := head.protocol_name:
+        metadata["protocol_name"] = _name(octets, repairs)
+
     # Received, else end, else start. They are strings: no time of our days is below 2^53 nanoseconds.
     time = 0
     if nanos := head.time_flow_start_ns:
@@ -243,8 +246,6 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
         packed = orjson.dumps(metadata, option=orjson.OPT_STRICT_INTEGER)
     except TypeError:
         packed = dump_json({name: safe(value) for name, value in metadata.items()})
-    if "protocol_name" in metadata and b"\\u0000" in packed:
-        packed = dump_json(scrub(metadata, repairs))
     return (
         time // 1000 - EPOCH if time else received,
         None,
@@ -282,6 +283,15 @@ def address(octets: bytes) -> str | None:
 def mac_text(mac: int) -> str | int:
     """00:11:22:33:44:55, the way goflow2's JSON writes a MAC address; a number beyond 48 bits stays one."""
     return mac.to_bytes(6, "big").hex(":") if mac < 1 << 48 else mac
+
+
+def _name(octets: bytes, repairs: list[str]) -> str:
+    try:
+        text = octets.decode()
+    except UnicodeDecodeError:
+        repairs.append("invalid_utf8")
+        text = octets.decode("utf-8", "replace")
+    return clean(text, repairs)
 
 
 def safe(value: Any) -> Any:

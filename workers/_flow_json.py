@@ -64,7 +64,7 @@ _DIRECTIONS: Mapping[int, str] = {0: "ingress", 1: "egress"}
 def row(record: Mapping[str, Any], envelope: Mapping[str, Any] | None, received: int, repairs: list[str]) -> Row:
     """The row of a record, in the order of netflow.COLUMNS.
 
-    ``envelope`` holds the attributes of the CloudEvent around it, which are kept in metadata; ``received`` stands in for
+    ``envelope`` holds the attributes of the CloudEvent around it, which metadata keeps; ``received`` stands in for
     a missing time. Raises Unfit: ``bad_time`` for a time that is none, ``malformed`` if the
     record has nothing of a flow.
     """

@@ -360,7 +360,8 @@ class FlowHead(google.protobuf.message.Message):
     src_vlan: builtins.int
     dst_vlan: builtins.int
     observation_domain_id: builtins.int
-    protocol_name: builtins.str
+    protocol_name: builtins.bytes
+    """Bytes, so that a name that is not UTF-8 does not cost the flow."""
     time_received_ns: builtins.int
     time_flow_start_ns: builtins.int
     time_flow_end_ns: builtins.int
@@ -399,7 +400,7 @@ class FlowHead(google.protobuf.message.Message):
         src_vlan: builtins.int = ...,
         dst_vlan: builtins.int = ...,
         observation_domain_id: builtins.int = ...,
-        protocol_name: builtins.str = ...,
+        protocol_name: builtins.bytes = ...,
         time_received_ns: builtins.int = ...,
         time_flow_start_ns: builtins.int = ...,
         time_flow_end_ns: builtins.int = ...,

@@ -1,0 +1,98 @@
+"""The generated classes of flow records belong to workers/flow.proto, and their wire format is goflow2's."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from google.protobuf import runtime_version
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+
+from workers import flow_pb2
+from workers.flow_pb2 import FlowHead, FlowMessage, FlowTail
+
+ROOT = Path(__file__).parents[1]
+
+NUMBERS = {
+    "type": 1, "sampling_rate": 3, "sequence_num": 4, "src_addr": 6, "dst_addr": 7, "bytes": 9, "packets": 10,
+    "sampler_address": 11, "next_hop": 12, "next_hop_as": 13, "src_as": 14, "dst_as": 15, "src_net": 16, "dst_net": 17,
+    "in_if": 18, "out_if": 19, "proto": 20, "src_port": 21, "dst_port": 22, "ip_tos": 23, "forwarding_status": 24,
+    "ip_ttl": 25, "tcp_flags": 26, "src_mac": 27, "dst_mac": 28, "vlan_id": 29, "etype": 30, "icmp_type": 31,
+    "icmp_code": 32, "src_vlan": 33, "dst_vlan": 34, "fragment_id": 35, "fragment_offset": 36, "ipv6_flow_label": 37,
+    "ip_flags": 38, "observation_domain_id": 70, "observation_point_id": 71, "mpls_ttl": 80, "mpls_label": 81,
+    "mpls_ip": 82, "bgp_next_hop": 100, "bgp_communities": 101, "as_path": 102, "layer_stack": 103, "layer_size": 104,
+    "ipv6_routing_header_addresses": 105, "ipv6_routing_header_seg_left": 106, "protocol_name": 107,
+    "time_received_ns": 110, "time_flow_start_ns": 111, "time_flow_end_ns": 112, "bytes_in": 113, "bytes_out": 114,
+    "packets_in": 115, "packets_out": 116,
+}  # fmt: skip
+
+
+def described() -> FileDescriptorProto:
+    """What the generated code says."""
+    found = FileDescriptorProto()
+    flow_pb2.DESCRIPTOR.CopyToProto(found)
+    return found
+
+
+def test_the_numbers_are_those_of_goflow2() -> None:
+    """A field keeps its number for ever, for it is the wire format."""
+    assert {field.name: field.number for field in FlowMessage.DESCRIPTOR.fields} == NUMBERS
+
+
+def test_head_and_tail_together_are_the_whole_message() -> None:
+    """Every field of FlowMessage is in exactly one of the two, with the same number and form."""
+    head = {field.number: field for field in FlowHead.DESCRIPTOR.fields}
+    tail = {field.number: field for field in FlowTail.DESCRIPTOR.fields}
+    assert not head.keys() & tail.keys()
+    for field in FlowMessage.DESCRIPTOR.fields:
+        part = (head | tail)[field.number]
+        assert (part.name, part.is_repeated) == (field.name, field.is_repeated)
+        if field.name == "protocol_name":  # bytes and string are the same on the wire
+            assert part.type == FieldDescriptor.TYPE_BYTES
+        elif field.name == "ip_flags":  # and so are uint32 and uint64; version 1 has a time here
+            assert part.type == FieldDescriptor.TYPE_UINT64
+        else:
+            assert part.type == field.type
+
+
+def test_the_generated_code_is_current(tmp_path: Path) -> None:
+    """Compiling the .proto again describes the same messages; versions of the compiler may differ in all else."""
+    if importlib.util.find_spec("grpc_tools") is None:
+        assert not os.environ.get("CI"), "grpcio-tools is missing"
+        pytest.skip("grpcio-tools is not installed")
+    out = tmp_path / "flow.binpb"
+    subprocess.run(
+        [sys.executable, "-m", "grpc_tools.protoc", "-I.", f"--descriptor_set_out={out}", "workers/flow.proto"],
+        cwd=ROOT,
+        check=True,
+        timeout=60,
+    )
+    (compiled,) = FileDescriptorSet.FromString(out.read_bytes()).file
+    for message in compiled.message_type:
+        for field in message.field:
+            field.ClearField("json_name")  # only the compiler writes it
+    assert compiled == described()
+
+
+def test_the_stub_names_every_field() -> None:
+    """What type checkers read has the fields of the generated classes."""
+    stub = (ROOT / "workers" / "flow_pb2.pyi").read_text(encoding="utf-8")
+    for message in (FlowMessage, FlowHead, FlowTail):
+        body = stub.partition(f"class {message.DESCRIPTOR.name}(")[2].partition("\nGlobal___")[0]
+        names = set(re.findall(r"^    ([A-Z0-9_]+)_FIELD_NUMBER: ", body, re.M))
+        assert names == {field.name.upper() for field in message.DESCRIPTOR.fields}
+
+
+def test_the_oldest_declared_protobuf_loads_the_generated_code() -> None:
+    """setup.cfg allows protobuf 6, whose first release is 6.30.0: later generators ask for later ones."""
+    source = (ROOT / "workers" / "flow_pb2.py").read_text(encoding="utf-8")
+    version = re.search(r"^# Protobuf Python Version: (\d+)\.(\d+)\.(\d+)", source, re.M)
+    assert version is not None
+    assert tuple(map(int, version.groups())) <= (6, 30, 0)
+    assert (runtime_version.MAJOR, runtime_version.MINOR) >= (6, 30)
