@@ -19,8 +19,9 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from checks import decode_checked
 from eventwriter.stream import Decoded, Stream
-from strategies_otlp import as_dict, message, requests, to_json
+from strategies_otlp import NOW, as_dict, message, requests, to_json
 from workers import _otlp, logs, otel_metrics, otel_traces
+from workers._utf8 import mended
 
 STREAMS = [logs.STREAM, otel_traces.STREAM, otel_metrics.STREAM]
 KINDS: dict[str, Any] = {
@@ -168,6 +169,29 @@ def test_a_bad_element_of_an_array_leaves_its_siblings(stream: Stream) -> None:
     assert [(reject.record_index, reject.reason) for reject in decoded.rejects] == [
         (1, "malformed"), (3, "bad_time"), (4, "malformed"), (5, "missing_field")
     ]  # fmt: skip
+
+
+def test_text_that_is_not_utf8_costs_no_record() -> None:
+    """A text cut inside a character is repaired; its siblings are as they were."""
+    request = ExportLogsServiceRequest()
+    records = request.resource_logs.add().scope_logs.add().log_records
+    for body in ("first ????", "second \u20ac"):
+        records.add(severity_text=body, time_unix_nano=NOW).body.string_value = body
+    payload = request.SerializeToString().replace(b"????", b"\xe2\x82..")
+    decoded = decode(logs.STREAM, payload)
+    rows = [as_dict(logs.COLUMNS, row) for row in decoded.rows]
+    assert [row["body"] for row in rows] == ["first \ufffd..", "second \u20ac"]
+    assert decoded.repairs == ["invalid_utf8"] * 2
+
+
+@every_stream
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_mending_leaves_valid_requests_alone(stream: Stream, data: st.DataObject) -> None:
+    """The walk over the wire format that repairs text reads every field as protobuf does."""
+    request = data.draw(requests(KINDS[stream.name]))
+    payload = request.SerializeToString()
+    assert mended(payload, request.DESCRIPTOR) == (payload, 0)
 
 
 # --- CloudEvents ---

@@ -20,6 +20,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from eventwriter import values
 from eventwriter.values import INT8_MAX, Unfit
 from workers._flat import keep_original
+from workers._utf8 import mended
 
 M = TypeVar("M", bound=Message)
 
@@ -29,8 +30,10 @@ _INFINITY = float("inf")
 # --- requests ---------------------------------------------------------------------------------------------
 
 
-def parse_request(kind: type[M], payload: bytes) -> M:
+def parse_request(kind: type[M], payload: bytes, repairs: list[str]) -> M:
     """The protobuf request of type ``kind``; raises Unfit("malformed") for bytes that are not one.
+
+    Text that is not UTF-8 is repaired: OTLP exporters exist that cut a text inside a character.
 
     Protobuf does not say its type, and most bytes of one type parse as another one, with nonsense in it. What gives it
     away is a known field number with the wire type of something else; the first record shows it.
@@ -38,7 +41,12 @@ def parse_request(kind: type[M], payload: bytes) -> M:
     try:
         request = kind.FromString(payload)
     except DecodeError:
-        raise Unfit("malformed", f"neither JSON nor a protobuf {kind.DESCRIPTOR.name}") from None
+        try:
+            octets, count = mended(payload, kind.DESCRIPTOR)
+            request = kind.FromString(octets)
+        except (ValueError, DecodeError):
+            raise Unfit("malformed", f"neither JSON nor a protobuf {kind.DESCRIPTOR.name}") from None
+        repairs.extend(["invalid_utf8"] * count)
     node: Message | None = request
     while node is not None:
         known = node.DESCRIPTOR.fields_by_number

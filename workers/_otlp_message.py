@@ -92,7 +92,7 @@ class _Records(Generic[M]):
         elif payload and payload[:1] != b"\n" and (inflated := unpack(payload)) is not payload:
             self.read(inflated, context, depth + 1)
             return
-        self.take_request(parse_request(self.signal.request, payload), context, checked=False)
+        self.take_request(parse_request(self.signal.request, payload, context[3]), context, checked=False)
 
     def take(self, value: Any, context: Context, depth: int) -> None:
         """The records of a JSON value."""
