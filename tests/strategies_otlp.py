@@ -54,7 +54,7 @@ def _filled(draw: Any, node: Any, depth: int) -> Any:
         if field.name.endswith("strindex"):
             continue
         if field.is_repeated:
-            for _ in range(draw(st.integers(0, 2))):
+            for _ in range(draw(st.sampled_from([1, 2, 0, 1, 2]))):
                 if field.message_type is None:
                     getattr(node, field.name).append(draw(_scalar(field)))
                 elif depth < 9:
