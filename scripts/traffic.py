@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from workers.flow_pb2 import FlowMessage
+from workers.flow_pb2 import NETFLOW_V9, FlowMessage
 
 NUMBER = {
     "TELEMETRY": "value::bigint",
@@ -243,7 +243,7 @@ def _sweep_object(t: Traffic) -> Publication:
 def _flow(t: Traffic, number: int) -> FlowMessage:
     now = t.nanos()
     return FlowMessage(
-        type=FlowMessage.NETFLOW_V9,
+        type=NETFLOW_V9,
         sampling_rate=1000,
         sequence_num=number & 0xFFFFFFFF,
         src_addr=bytes((10, 20, t.rng.randrange(256), t.rng.randrange(256))),

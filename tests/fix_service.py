@@ -181,7 +181,7 @@ class World:
     def consumer(self, stream: str) -> Any:
         """The consumer's info."""
         return self.call(
-            lambda client: client.jetstream().consumer_info(stream, f"eventwriter-{stream.lower().replace('_', '-')}")
+            lambda client: client.jetstream().consumer_info(stream, f"eventwriter-{stream.lower()}")
         )
 
     def worker(self, stream: str) -> psutil.Process | None:
