@@ -1,0 +1,41 @@
+-- Events (EVENTS): CloudEvents, GELF, SNMP traps. The latest message of a key replaces the row.
+
+CREATE TABLE IF NOT EXISTS events (
+    event_timestamp  timestamptz NOT NULL,
+    -- Context attributes of the CloudEvent. An event without an id has one made of its place in the stream.
+    specversion      text,
+    id               text NOT NULL,
+    source           text,
+    type             text,
+    datacontenttype  text,
+    -- Of the CloudEvent; else the NATS subject.
+    subject          text,
+    remote_addr      text,
+    host             text,
+    -- Syslog's 0 (emergency) to 7 (debug).
+    level            integer,
+    severity         text,
+    short_message    text,
+    version          text,
+    -- The payload as it came; of an array, the element.
+    raw_data         text,
+    -- When the stream took the message: a late redelivery of an older one does not replace a newer one.
+    received_at      timestamptz,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (event_timestamp, id)
+);
+
+ALTER TABLE events ADD COLUMN IF NOT EXISTS received_at timestamptz;
+
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+        -- Makes the index on time itself.
+        PERFORM create_hypertable('events', 'event_timestamp', if_not_exists => true, migrate_data => true);
+    ELSE
+        CREATE INDEX IF NOT EXISTS idx_events_timestamp ON events (event_timestamp DESC);
+    END IF;
+END
+$$;
+
+CREATE INDEX IF NOT EXISTS idx_events_subject ON events (subject, event_timestamp DESC);

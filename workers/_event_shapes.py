@@ -1,0 +1,222 @@
+"""What the data of an event says, by its shape: GELF, SNMP trap, state change, device lifecycle, OCSF, anything flat.
+
+Values are returned as they come; whoever makes the row converts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from types import MappingProxyType
+from typing import Any
+
+from eventwriter.values import Unfit
+
+Facts = tuple[Any, Any, Any, Any, Any, Any, Any]
+"""time, remote_addr, host, level, severity, short_message, version. A bare tuple, for one is made per event."""
+
+LEVELS = ("emergency", "alert", "critical", "error", "warning", "notice", "info", "debug")
+"""Names of syslog's levels 0 to 7 (RFC 5424)."""
+LEVEL_OF: Mapping[str, int] = MappingProxyType(
+    {name: level for level, name in enumerate(LEVELS)}
+    | {"emerg": 0, "panic": 0, "crit": 2, "fatal": 2, "err": 3, "warn": 4, "informational": 6, "information": 6}
+)
+_STATES = MappingProxyType({"unhealthy": (3, "error"), "healthy": (6, "info"), "unknown": (5, "notice")})
+_OCSF_LEVELS = MappingProxyType({6: 2, 5: 2, 4: 3, 3: 4, 2: 5, 1: 6})
+"""OCSF severity_id → syslog level; 0 (unknown) and 99 (other) have none."""
+_OTLP = MappingProxyType(
+    {
+        "resourceLogs": "LOGS",
+        "resource_logs": "LOGS",
+        "resourceSpans": "OTEL_TRACES",
+        "resource_spans": "OTEL_TRACES",
+        "resourceMetrics": "OTEL_METRICS",
+        "resource_metrics": "OTEL_METRICS",
+    }
+)
+_SUMMARY_BINDINGS = 16
+_SUMMARY_TEXT = 200
+"""How much of a trap its summary tells: all of it is in raw_data."""
+
+
+def facts_of(data: Mapping[str, Any], *, wrapped: bool) -> Facts:
+    """The facts of an event's data; ``wrapped``: it came in a CloudEvent. Raises Unfit for an OTLP request."""
+    get = data.get
+    if "short_message" in data and "version" in data:  # GELF 1.1, by far the most frequent
+        time = get("timestamp")
+        if time is None or (not wrapped and "time" in data):
+            time = _time(data, wrapped)
+        remote = get("_remote_addr")
+        if remote is None or "remote_addr" in data or "remoteAddr" in data:
+            remote = _remote(data, wrapped)
+        level = get("level")
+        severity = get("severity")
+        if severity is None and not wrapped:
+            severity = _severity_of(level)
+        return time, remote, get("host"), level, severity, get("short_message"), get("version")
+    if type(get("varbinds")) is list:
+        return _trap(data, wrapped)
+    if "current_state" in data and ("poller_id" in data or "gateway_id" in data):
+        return _state_change(data, wrapped)
+    if "device_id" in data and "action" in data:
+        return _lifecycle(data, wrapped)
+    if "class_uid" in data:
+        return _ocsf(data)
+    for name in _OTLP.keys() & data.keys():
+        if type(data[name]) is list:
+            raise Unfit("wrong_stream", f"an OTLP request ({name}), which belongs to stream {_OTLP[name]}")
+    return _flat(data, wrapped)
+
+
+def _flat(data: Mapping[str, Any], wrapped: bool) -> Facts:
+    level = data.get("level")
+    severity = data.get("severity")
+    if severity is None and not wrapped:
+        severity = _severity_of(level)
+    message = _first(data, "short_message", "message", "msg")
+    if message is None:
+        inner = data.get("data")
+        message = _first(inner, "message", "msg", "short_message") if type(inner) is dict else inner
+        if type(message) is not str:
+            message = None
+    host = data.get("host")
+    return _time(data, wrapped), _remote(data, wrapped), host, level, severity, message, data.get("version")
+
+
+def _trap(data: Mapping[str, Any], wrapped: bool) -> Facts:
+    origin = _address(data.get("source"))
+    host = _first(data, "host") if origin is None else origin
+    remote = _remote(data, wrapped) if origin is None else origin
+    message = _first(data, "short_message", "message", "msg", "body")
+    if type(message) is not str or not message:
+        message = _trap_summary(data["varbinds"])
+    return _time(data, wrapped), remote, host, data.get("level"), data.get("severity"), message, data.get("version")
+
+
+def _trap_summary(varbinds: list[Any]) -> str | None:
+    """``oid = TYPE: value`` of the variable bindings, separated by semicolons; None if there are none."""
+    parts = [
+        f"{_shown(binding.get('oid'))} = {_shown(binding.get('value'))}"
+        for binding in islice(varbinds, _SUMMARY_BINDINGS)
+        if type(binding) is dict
+    ]
+    if len(varbinds) > _SUMMARY_BINDINGS:
+        parts.append("…")
+    return "; ".join(parts) or None
+
+
+def _state_change(data: Mapping[str, Any], wrapped: bool) -> Facts:
+    kind, name = ("Gateway", data.get("gateway_id")) if data.get("poller_id") is None else ("Poller", data["poller_id"])
+    before, now = data.get("previous_state"), data.get("current_state")
+    level, severity = _STATES.get(now.strip().lower() if type(now) is str else "", (6, "info"))
+    message = f"{kind} {_shown(name)} state changed from {_shown(before)} to {_shown(now)}"
+    host = _first(data, "host")
+    remote = _first(data, "remote_addr", "source_ip")
+    return _time(data, wrapped), remote, name if host is None else host, level, severity, message, "1.1"
+
+
+def _lifecycle(data: Mapping[str, Any], wrapped: bool) -> Facts:
+    device = data.get("device_id")
+    action = _shown(data.get("action")).lower()
+    if action == "alias_updated":
+        message = f"Device {_shown(device)} alias updated{_alias_changes(data.get('metadata'))}"
+    else:
+        message = f"Device {_shown(device)} {action}"
+        actor = data.get("actor")
+        if actor is not None and actor != "":
+            message += f" by {_shown(actor)}"
+    level = data.get("level")
+    severity = data.get("severity")
+    return (
+        _time(data, wrapped),
+        _remote(data, wrapped),
+        device,
+        5 if level is None else level,
+        "Medium" if severity is None else severity,
+        message,
+        "1.1",
+    )
+
+
+def _alias_changes(metadata: Any) -> str:
+    if type(metadata) is not dict:
+        return ""
+    changes = []
+    for what, before, now in (
+        ("service", "previous_service_id", "alias_current_service_id"),
+        ("ip", "previous_ip", "alias_current_ip"),
+        ("collector", "previous_collector_ip", "alias_collector_ip"),
+    ):
+        old, new = metadata.get(before) or None, metadata.get(now) or None
+        if old is not None and new is not None:
+            changes.append(f"{what} {_shown(old)}→{_shown(new)}")
+        elif new is not None:
+            changes.append(f"{what} {_shown(new)}")
+        elif old is not None:
+            changes.append(f"{what} {_shown(old)}→none")
+    return f" ({', '.join(changes)})" if changes else ""
+
+
+def _ocsf(data: Mapping[str, Any]) -> Facts:
+    """Open Cybersecurity Schema Framework: severity_id stands for a level, addresses are in nested objects."""
+    unmapped = data.get("unmapped")
+    host = _inner(data.get("device"), "hostname", "name")
+    if host is None:
+        host = _inner(unmapped, "host", "gateway_id", "poller_id", "device_id")
+    remote = _inner(data.get("src_endpoint"), "ip")
+    if remote is None:
+        remote = _inner(unmapped, "remote_addr", "source_ip")
+    number = data.get("severity_id")
+    level = _OCSF_LEVELS.get(number) if type(number) is int else None
+    message = _first(data, "message", "short_message")
+    return _first(data, "time", "timestamp"), remote, host, level, data.get("severity"), message, data.get("version")
+
+
+def _inner(value: Any, *names: str) -> Any:
+    return _first(value, *names) if type(value) is dict else None
+
+
+def _time(data: Mapping[str, Any], wrapped: bool) -> Any:
+    return _first(data, "timestamp", "time") if wrapped else _first(data, "time", "timestamp")
+
+
+def _remote(data: Mapping[str, Any], wrapped: bool) -> Any:
+    if wrapped:
+        return _first(data, "_remote_addr", "remote_addr", "remoteAddr")
+    return _first(data, "remote_addr", "remoteAddr", "_remote_addr")
+
+
+def _first(data: Mapping[str, Any], *names: str) -> Any:
+    """The value of the first name that is there, and not null."""
+    for name in names:
+        value = data.get(name)
+        if value is not None:
+            return value
+    return None
+
+
+def _severity_of(level: Any) -> str | None:
+    if type(level) is str:
+        text = level.strip().lower()
+        level = LEVEL_OF.get(text, int(text) if len(text) == 1 and text in "01234567" else None)
+    return LEVELS[level] if type(level) is int and 0 <= level <= 7 else None
+
+
+def _address(source: Any) -> str | None:
+    """The address of ``ip:port``, ``[ipv6]:port``, or of an address alone; None if there is none."""
+    if type(source) is not str or not source:
+        return None
+    if source[0] == "[":
+        return source[1:].partition("]")[0] or None
+    if source.count(":") == 1:
+        return source.partition(":")[0] or None
+    return source
+
+
+def _shown(value: Any) -> str:
+    """A value inside a sentence."""
+    if type(value) is str:
+        return value if len(value) <= _SUMMARY_TEXT else value[:_SUMMARY_TEXT] + "…"
+    if type(value) is bool or type(value) is float or (type(value) is int and value.bit_length() < 64):
+        return str(value)
+    return "unknown"

@@ -1,0 +1,259 @@
+"""EVENTS: syslog, SNMP traps, state changes and other events in JSON become rows of ``events``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from eventwriter import values
+from eventwriter.stream import Column, Decoded, Message, Reject, Row, Stream
+from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, dump_json, shown
+from workers._cloudevents import data_of, envelope_in, is_event
+from workers._event_shapes import LEVEL_OF, Facts, facts_of
+from workers._guard import total
+from workers._json import moment
+from workers._payload import read_json, unpack
+
+COLUMNS = (
+    Column("event_timestamp", "timestamptz"),
+    Column("specversion", "text"),
+    Column("id", "text"),
+    Column("source", "text"),
+    Column("type", "text"),
+    Column("datacontenttype", "text"),
+    Column("subject", "text"),
+    Column("remote_addr", "text"),
+    Column("host", "text"),
+    Column("level", "integer"),
+    Column("severity", "text"),
+    Column("short_message", "text"),
+    Column("version", "text"),
+    Column("raw_data", "text"),
+    Column("received_at", "timestamptz"),
+)
+
+_LATEST = 9_909_000_000
+"""Seconds since 1970, in the year 2283: a number beyond is no time of an event."""
+_NOTHING: Facts = (None, None, None, None, None, None, None)
+_OTEL = MappingProxyType({"logs": "LOGS", "traces": "OTEL_TRACES", "metrics": "OTEL_METRICS"})
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+
+_Place = tuple[str, int, int, int, list[str]]
+"""Where an event was: subject, timestamptz of receipt, sequence, nanoseconds of receipt; and the list of repairs."""
+
+
+@total
+def decode(message: Message) -> Decoded:
+    """The rows of one message: CloudEvents in any mode, GELF, traps, OCSF, or any JSON object; arrays of them.
+
+    ``raw_data`` is the text of the whole payload; of an array, that of the element, or it would grow with its square.
+    """
+    subject, payload, sequence, nanos, headers = message
+    repairs: list[str] = []
+    if ("otel" in subject or "netflow" in subject) and (owner := _owner(subject)):
+        return _rejected("wrong_stream", f"subject {shown(subject)} belongs to stream {owner}, not to EVENTS", repairs)
+    event: Any
+    if "\0" in subject:
+        subject = values.clean(subject, repairs)
+    place = (subject, nanos // 1000 - EPOCH, sequence, nanos, repairs)
+    try:
+        if headers is not None and (envelope := envelope_in(headers, repairs)) is not None:
+            event, raw = _binary_event(envelope, payload, repairs)
+        else:
+            event, raw = _json_event(payload, repairs)
+    except Unfit as error:
+        return _rejected(error.reason, f"{error}; an event is JSON", repairs)
+    if type(event) is dict:
+        try:
+            return Decoded((_row(event, raw, 0, place),), (), repairs)
+        except Unfit as error:
+            return Decoded((), (Reject(error.reason, str(error)[:500], 0),), repairs)
+    if type(event) is not list:
+        return _rejected("malformed", f"{shown(event)} is not an object", repairs)
+    rows: list[Row] = []
+    rejects: list[Reject] = []
+    for index, element in enumerate(event):
+        try:
+            if type(element) is not dict:
+                raise Unfit("malformed", f"{shown(element)} is not an object")
+            rows.append(_row(element, dump_json(element).decode(), index, place))
+        except Unfit as error:
+            rejects.append(Reject(error.reason, str(error)[:500], index))
+    return Decoded(rows, rejects, repairs)
+
+
+def _row(event: Mapping[str, Any], raw: str, index: int, place: _Place) -> Row:
+    subject, received, sequence, nanos, repairs = place
+    get = event.get
+    specversion = get("specversion")
+    wrapped = type(specversion) is str and is_event(event)
+    data = get("data") if wrapped else event
+    facts = facts_of(data, wrapped=wrapped) if type(data) is dict else _facts_of_other(event, repairs)
+    time, remote_addr, host, level, severity, short_message, version = facts
+
+    if type(time) is float and 0 < time < _LATEST:
+        timestamp = values.time_from_number(time)
+    else:
+        timestamp = _timestamp(time, get("time") if wrapped else None, received, wrapped, repairs)
+    identity = get("id")
+    if type(identity) is not str or not identity:
+        identity = _text(identity, repairs) or f"{sequence}-{nanos}-{index}"
+    source = get("source")
+    if source is None and not wrapped and "class_uid" in event:
+        source = get("log_provider")
+    kind = get("type")
+    content = get("datacontenttype")
+    about = get("subject") or subject
+    if specversion is not None and type(specversion) is not str:
+        specversion = _text(specversion, repairs)
+    if source is not None and type(source) is not str:
+        source = _text(source, repairs)
+    if kind is not None and type(kind) is not str:
+        kind = _text(kind, repairs)
+    if content is not None and type(content) is not str:
+        content = _text(content, repairs)
+    if type(about) is not str:
+        about = _text(about, repairs) or subject
+    if remote_addr is not None and type(remote_addr) is not str:
+        remote_addr = _text(remote_addr, repairs)
+    if host is not None and type(host) is not str:
+        host = _text(host, repairs)
+    if level is not None and (type(level) is not int or not INT4_MIN <= level <= INT4_MAX):
+        level = _level(level, repairs)
+    if severity is not None and type(severity) is not str:
+        severity = _text(severity, repairs)
+    if short_message is not None and type(short_message) is not str:
+        short_message = _text(short_message, repairs)
+    if version is not None and type(version) is not str:
+        version = _text(version, repairs)
+    return (
+        timestamp,
+        specversion,
+        identity,
+        source,
+        kind,
+        content,
+        about,
+        remote_addr,
+        host,
+        level,
+        severity,
+        short_message,
+        version,
+        raw,
+        received,
+    )
+
+
+def _rejected(reason: str, detail: str, repairs: list[str]) -> Decoded:
+    return Decoded((), (Reject(reason, detail[:500]),), repairs)
+
+
+def _owner(subject: str) -> str | None:
+    """The stream that a subject below ``events`` belongs to in truth: OTLP and flow records have their own tables."""
+    tokens = [*subject.split("."), "", ""]
+    place = tokens.index("events") + 1 if "events" in tokens else len(tokens) - 2
+    if tokens[place] == "netflow":
+        return "NETFLOW"
+    if tokens[place] != "otel":
+        return None
+    return _OTEL.get(tokens[place + 1], "LOGS, OTEL_TRACES or OTEL_METRICS")
+
+
+def _json_event(payload: bytes, repairs: list[str]) -> tuple[Any, str]:
+    """A JSON payload and its text."""
+    text, event = read_json(payload, repairs)
+    return event, text.decode("utf-8", "replace")
+
+
+def _binary_event(envelope: Mapping[str, Any], payload: bytes, repairs: list[str]) -> tuple[dict[str, Any], str]:
+    """An event in binary mode as if it were structured, and the text of its payload."""
+    if not payload:
+        return {**envelope, "data": None}, ""
+    try:
+        text, data = read_json(payload, repairs)
+        raw = text.decode("utf-8", "replace")
+    except Unfit as error:
+        found = _plain_text(unpack(payload))
+        if found is None:
+            raise Unfit(error.reason, f"a CloudEvent whose data is neither JSON nor text: {error}") from None
+        data = raw = found
+    return {**envelope, "data": data}, raw
+
+
+def _plain_text(octets: bytes) -> str | None:
+    """The text that bytes are in UTF-8; None if they are something else."""
+    try:
+        text = octets.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if _CONTROL.search(text) else text
+
+
+def _facts_of_other(event: Mapping[str, Any], repairs: list[str]) -> Facts:
+    """The facts of a CloudEvent whose data is not an object as it stands."""
+    data = data_of(event, repairs)
+    if type(data) is dict:
+        return facts_of(data, wrapped=True)
+    if type(data) is bytes:
+        data = _plain_text(data)
+    return (None, None, None, None, None, data, None) if type(data) is str else _NOTHING
+
+
+def _timestamp(time: Any, envelope_time: Any, received: int, wrapped: bool, repairs: list[str]) -> int:
+    """The event's own time, else that of its CloudEvent, else that of receipt.
+
+    A time that is none rejects a flat record; in a CloudEvent, which has another, it is counted.
+    """
+    try:
+        micros = moment(time)
+        if micros is not None and type(time) is not str and not -EPOCH < micros < _LATEST * 1_000_000 - EPOCH:
+            raise Unfit("bad_time", f"{shown(time)} is not the time of an event")
+    except Unfit as error:
+        if not wrapped:
+            raise Unfit("bad_time", f"time: {error}") from None
+        repairs.append("bad_time")
+        micros = None
+    if micros is None and envelope_time is not None:
+        try:
+            micros = moment(envelope_time)
+        except Unfit:
+            repairs.append("bad_time")
+    return received if micros is None else micros
+
+
+def _text(value: Any, repairs: list[str]) -> str | None:
+    """Text from a number or bool too; None for anything else, which raw_data has."""
+    if value is None or type(value) is str:
+        return value
+    try:
+        return values.text(value)
+    except Unfit as error:
+        repairs.append(error.reason)
+        return None
+
+
+def _level(level: Any, repairs: list[str]) -> int | None:
+    """A level from its name or number; None for anything else, which raw_data has."""
+    if type(level) is str and (known := LEVEL_OF.get(level.strip().lower())) is not None:
+        return known
+    try:
+        return values.integer(level, INT4_MIN, INT4_MAX)
+    except Unfit as error:
+        if error.reason != "out_of_range":
+            repairs.append(error.reason)
+            return None
+    repairs.append("clamped")
+    return INT4_MIN if str(level).lstrip().startswith("-") else INT4_MAX
+
+
+STREAM = Stream(
+    name="EVENTS",
+    subjects=("events.>",),
+    table="events",
+    columns=COLUMNS,
+    decode=decode,
+    key=("event_timestamp", "id"),
+)
