@@ -387,20 +387,6 @@ def test_any_bytes_are_decoded_or_rejected(stream: Stream, data: st.DataObject) 
             payload = payload[: data.draw(st.integers(0, len(payload)))]
     decoded = decode(stream, payload)
     assert "internal" not in [reject.reason for reject in decoded.rejects], decoded.rejects
-    assert decoded.rows or decoded.rejects or not _has_records(stream, payload)
-
-
-def _has_records(stream: Stream, payload: bytes) -> bool:
-    try:
-        value = json.loads(payload)
-    except ValueError:
-        return bool(payload) and not _is_empty_request(stream, payload)
-    return value not in ([], {GROUPS[stream.name]: []}) and "Points" in str(value)
-
-
-def _is_empty_request(stream: Stream, payload: bytes) -> bool:
-    # Groups without records are legal, so bytes that parse as such may yield nothing.
-    return bool(KINDS[stream.name].FromString(payload) is not None)
 
 
 @every_stream
