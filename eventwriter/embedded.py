@@ -263,6 +263,11 @@ class PostgresServer(Server):
         self.folder.mkdir(parents=True, exist_ok=True)
         self._binaries = _postgres_binaries(self.folder, self._user)
         if self._user is not None:
+            if not _reachable(self.folder.resolve().parent):
+                raise UnavailableError(
+                    f"root runs PostgreSQL as {self._user.pw_name}, who cannot enter {self.folder.parent}: "
+                    "choose a folder below one that everybody may enter, such as /var/tmp"
+                )
             os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
         if (self._data / "PG_VERSION").exists():
             return

@@ -27,7 +27,7 @@ def _missing(error: ConfigurationError) -> None:
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A PostgreSQL server of this run."""
-    folder = _open_to_all(tmp_path_factory.mktemp("postgres"))
+    folder = open_to_all(tmp_path_factory.mktemp("postgres"))
     try:
         server = PostgresServer(folder, settings=FAST)
     except ConfigurationError as error:
@@ -53,7 +53,7 @@ def database(postgres_server: PostgresServer) -> str:
     return postgres_server.create_database(f"test_{next(_numbers)}")
 
 
-def _open_to_all(folder: Path) -> Path:
+def open_to_all(folder: Path) -> Path:
     """pytest's folders are 0700: as root, PostgreSQL runs as another user."""
     if os.geteuid() == 0:
         for each in (folder, *folder.parents):

@@ -180,9 +180,7 @@ class World:
 
     def consumer(self, stream: str) -> Any:
         """The consumer's info."""
-        return self.call(
-            lambda client: client.jetstream().consumer_info(stream, f"eventwriter-{stream.lower()}")
-        )
+        return self.call(lambda client: client.jetstream().consumer_info(stream, f"eventwriter-{stream.lower()}"))
 
     def worker(self, stream: str) -> psutil.Process | None:
         """The process of a stream's worker, by its title."""

@@ -18,6 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
+from eventwriter.embedded import free_port
+from fix_servers import open_to_all
 from fix_service import ROOT, STREAMS, World, clean_environment, wait_until
 
 
@@ -283,13 +285,11 @@ def test_schema_apply_twice_changes_nothing(world: World) -> None:
 
 def test_the_procfile_runs_servers_and_service(tmp_path: Path) -> None:
     """`honcho start` brings up everything, and ends it on SIGINT."""
-    copy = tmp_path / "copy"
+    copy = open_to_all(tmp_path) / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", ".data", "__pycache__", ".*_cache"))
     honcho = Path(sys.executable).with_name("honcho")
     if not honcho.exists():
         pytest.skip("honcho is not installed")
-    from eventwriter.embedded import free_port
-
     environment = clean_environment() | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "NATS_PORT": str(free_port()),
