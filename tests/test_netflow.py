@@ -433,6 +433,16 @@ def test_a_delimited_flow_without_addresses() -> None:
     assert rows(delimited(flow, V9)) == [row(flow), row(V9)]
 
 
+def test_a_bare_flow_that_begins_like_a_delimited_one() -> None:
+    """Its first bytes are a length and a flow of that length; but all of it is a flow as well, without a rest."""
+    payload = bytes.fromhex(
+        "18f52d20afe00232042e1351073a04ceab1c974896fccb8d015a04d4917c546210fc78cece9716ca4a99976bf46e7c7e8b68bcb7f0bc0c9801"
+        "88bfd6a506a0018c01d001d301d801fec7fc89dc9910e801b11cf001dfe902b2060fbf898bcf0afaf5a8d40cef9aabe30cba0603000104c206"
+        "030e1408f8069c93a5f2c2ade5e30e"
+    )
+    assert row(payload) == written(FlowMessage.FromString(payload))
+
+
 def test_a_bad_flow_among_several_costs_only_itself() -> None:
     """So do an empty one and one that is cut off."""
     for bad in (b"", b"\xff\xff\xff", b"\x0a\x01a"):

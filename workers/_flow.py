@@ -67,7 +67,7 @@ def read(payload: bytes) -> Flows:
         if all(map(_is_good, flows)):
             return flows
         whole = _parse(payload)
-        if whole is not None and _is_good(whole) and not _is_foreign(whole, strictly=True):
+        if _is_clean(whole):
             return (whole,)
         sound = [flow if _is_sound(flow) else None for flow in flows]
         if None not in sound or any(map(_is_good, flows)):
@@ -77,7 +77,7 @@ def read(payload: bytes) -> Flows:
         if whole is not None and not len(UnknownFieldSet(whole[1])):
             return (whole,)
         # Cut off or damaged behind good flows: those are kept.
-        if pieces and _is_good(_parse(payload[slice(*pieces[0])])):
+        if pieces and _is_clean(_parse(payload[slice(*pieces[0])])) and not _is_clean(whole):
             flows = [_parse(payload[start:end]) for start, end in pieces]
             return [*(flow if _is_sound(flow) else None for flow in flows), None]
     if _is_sound(whole):
@@ -135,20 +135,19 @@ def _is_good(flow: Flow | None) -> bool:
     )
 
 
+def _is_clean(flow: Flow | None) -> bool:
+    """Whether it is good, and has no field that we do not know."""
+    return flow is not None and _is_good(flow) and not _unknown(flow, _tail(flow))
+
+
 def _is_sound(flow: Flow | None) -> bool:
-    """Whether it has any field of a flow, and none with the wire type of another message's field."""
-    if flow is None:
-        return False
+    """Whether it is good, or has any field of a flow and none with the wire type of another message's field."""
+    if flow is None or _is_good(flow):
+        return flow is not None
     tail = _tail(flow)
     if not flow[1].ListFields() and (tail is None or not tail.ListFields()):
         return False
-    return _is_good(flow) or not _is_foreign(flow, strictly=False)
-
-
-def _is_foreign(flow: Flow, strictly: bool) -> bool:
-    """Whether a known field has another wire type; strictly: whether it has any field that we do not know."""
-    unknown = _unknown(flow, _tail(flow))
-    return bool(unknown) if strictly else any(number in _HEAD or number in _TAIL for number in unknown)
+    return not any(number in _HEAD or number in _TAIL for number in _unknown(flow, tail))
 
 
 def _tail(flow: Flow) -> FlowTail | None:
