@@ -32,11 +32,12 @@ class Places:
                 rest[key] = value
             elif value is not None:
                 if given[place] is not None:
-                    return self._by_precedence(record)
+                    return self.by_precedence(record)
                 given[place] = value
         return given, rest
 
-    def _by_precedence(self, record: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    def by_precedence(self, record: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The same, for a record that gives a place under several names."""
         given: list[Any] = [None] * len(self.names)
         rest = {key: value for key, value in record.items() if value is not None or key not in self.place_of}
         for place in range(len(self.names)):

@@ -8,7 +8,8 @@ infinities as strings, an unset value as null, a key that comes several times as
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -47,23 +48,25 @@ def parse_request(kind: type[M], payload: bytes, repairs: list[str]) -> M:
         except (ValueError, DecodeError):
             raise Unfit("malformed", f"neither JSON nor a protobuf {kind.DESCRIPTOR.name}") from None
         repairs.extend(["invalid_utf8"] * count)
-    node: Message | None = request
-    while node is not None:
-        known = node.DESCRIPTOR.fields_by_number
-        if any(number in known for number in _unknown(node)):
-            raise Unfit("malformed", f"a protobuf message, but not a {kind.DESCRIPTOR.name}")
-        node = next(_children(node), None)
+    record: Any = request
+    for name in _path(kind.DESCRIPTOR):
+        siblings = getattr(record, name)
+        if not siblings:
+            return request
+        record = siblings[0]
+    known = record.DESCRIPTOR.fields_by_number
+    if any(number in known for number in _unknown(record)):
+        raise Unfit("malformed", f"a protobuf message, but not a {kind.DESCRIPTOR.name}")
     return request
 
 
 def check_empty(request: Message) -> None:
     """Raises Unfit("malformed") if a request without records has fields that OTLP does not: it was something else."""
-    waiting = [request]
-    while waiting:
-        node = waiting.pop()
-        if _unknown(node):
+    nodes: list[Any] = [request]
+    for name in (*_path(request.DESCRIPTOR), None):
+        if any(_unknown(node) for node in nodes):
             raise Unfit("malformed", f"a protobuf {request.DESCRIPTOR.name} without records, but with unknown fields")
-        waiting.extend(_children(node))
+        nodes = [] if name is None else [child for node in nodes for child in getattr(node, name)]
 
 
 def _unknown(node: Message) -> list[int]:
@@ -71,11 +74,15 @@ def _unknown(node: Message) -> list[int]:
     return [unknown[place].field_number for place in range(len(unknown))]
 
 
-def _children(node: Message) -> Iterator[Message]:
-    """The next level of resource groups, scope groups and records."""
-    for field in node.DESCRIPTOR.fields[:2]:
-        if field.is_repeated and field.message_type is not None:
-            yield from getattr(node, field.name)
+@cache
+def _path(descriptor: Any) -> tuple[str, ...]:
+    """The names of the lists that lead from a request to its records: of resource groups, scope groups, records."""
+    names = []
+    for _ in range(3):
+        field = next(field for field in descriptor.fields if field.is_repeated)
+        names.append(field.name)
+        descriptor = field.message_type
+    return tuple(names)
 
 
 # --- values -----------------------------------------------------------------------------------------------

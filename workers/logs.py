@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import orjson
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from eventwriter.stream import Column, Decoded, Message, Row, Stream
+from eventwriter.stream import Column, Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, clean
 from workers import _otlp
 from workers._guard import total
@@ -136,10 +137,7 @@ def _body(
 _SIGNAL = Signal(ExportLogsServiceRequest, otlp_rows, flat_row, ("resourceLogs", "resource_logs"), "body")
 
 
-@total
-def decode(message: Message) -> Decoded:
-    """The rows of one message: OTLP protobuf or JSON, flat JSON, GELF, SNMP traps, CloudEvents around them."""
-    return decode_message(_SIGNAL, message)
-
+decode = total(partial(decode_message, _SIGNAL))
+"""The rows of one message: OTLP protobuf or JSON, flat JSON, GELF, SNMP traps, CloudEvents around them."""
 
 STREAM = Stream(name="LOGS", subjects=("logs.>",), table="logs", columns=COLUMNS, decode=decode)

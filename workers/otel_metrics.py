@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
 import orjson
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from eventwriter.stream import Column, Decoded, Message, Row, Stream
+from eventwriter.stream import Column, Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, Unfit, dump_json, shown
 from workers import _flat as flat
 from workers import _otlp
@@ -261,11 +262,8 @@ def _record_key(span_id: str, metric_type: str | None, attributes: bytes) -> str
 _SIGNAL = Signal(ExportMetricsServiceRequest, otlp_rows, flat_row, ("resourceMetrics", "resource_metrics"))
 
 
-@total
-def decode(message: Message) -> Decoded:
-    """The rows of one message: OTLP protobuf or JSON, performance JSON, summaries, CloudEvents around them."""
-    return decode_message(_SIGNAL, message)
-
+decode = total(partial(decode_message, _SIGNAL))
+"""The rows of one message: OTLP protobuf or JSON, performance JSON, summaries, CloudEvents around them."""
 
 STREAM = Stream(
     name="OTEL_METRICS",

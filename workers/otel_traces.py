@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import orjson
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from eventwriter.stream import Column, Decoded, Message, Row, Stream
+from eventwriter.stream import Column, Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, Unfit, clean, dump_json, shown
 from workers import _flat as flat
 from workers import _otlp
@@ -218,11 +219,8 @@ def _parent(span_id: str) -> str:
 _SIGNAL = Signal(ExportTraceServiceRequest, otlp_rows, flat_row, ("resourceSpans", "resource_spans"))
 
 
-@total
-def decode(message: Message) -> Decoded:
-    """The rows of one message: OTLP protobuf or JSON, flat JSON, CloudEvents around them."""
-    return decode_message(_SIGNAL, message)
-
+decode = total(partial(decode_message, _SIGNAL))
+"""The rows of one message: OTLP protobuf or JSON, flat JSON, CloudEvents around them."""
 
 STREAM = Stream(
     name="OTEL_TRACES",
