@@ -358,7 +358,7 @@ def _keys(stream: Stream) -> list[str]:
 
 @every_stream
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 def test_any_json_is_decoded_or_rejected(stream: Stream, data: st.DataObject) -> None:
     """Objects with known keys and any values: never an exception, never a mistake of ours."""
     keys = st.sampled_from(_keys(stream))
@@ -371,7 +371,7 @@ def test_any_json_is_decoded_or_rejected(stream: Stream, data: st.DataObject) ->
 
 @every_stream
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 def test_any_bytes_are_decoded_or_rejected(stream: Stream, data: st.DataObject) -> None:
     """Random bytes, and valid requests cut short or with bits flipped."""
     payload = data.draw(st.binary(max_size=60))
