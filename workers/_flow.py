@@ -40,8 +40,12 @@ _PLAIN = (
 )  # fmt: skip
 """Fields of FlowHead that go into metadata as they are."""
 _BYTE_LISTS = ("mpls_ip", "ipv6_routing_header_addresses")
+_SIZES = frozenset((0, 4, 16))
 _ADDRESSES = ("src_addr", "dst_addr", "sampler_address")
 
+_REST = tuple(field.name for field in FlowTail.DESCRIPTOR.fields if field.name in FlowMessage.DESCRIPTOR.fields_by_name)
+
+_rest = attrgetter(*_REST)
 _plain = attrgetter(*_PLAIN)
 _addresses = attrgetter(*_ADDRESSES)
 
@@ -124,10 +128,12 @@ def _is_good(flow: Flow | None) -> bool:
     if flow is None:
         return False
     _, head = flow
-    sizes = [len(octets) for octets in _addresses(head) if octets]
+    src_addr, dst_addr, sampler_address = _addresses(head)
     return (
-        bool(sizes)
-        and all(size in (4, 16) for size in sizes)
+        (src_addr or dst_addr or sampler_address) != b""
+        and len(src_addr) in _SIZES
+        and len(dst_addr) in _SIZES
+        and len(sampler_address) in _SIZES
         and head.type <= 4
         and head.proto <= 0xFF
         and head.src_port <= 0xFFFF
@@ -338,8 +344,19 @@ def _keep_tail(flow: Flow, time: int, metadata: dict[str, Any], repairs: list[st
     added in the names and unit of version 2. Fields of nobody's, such as the user-defined ones from 1000, go under
     ``unknown_fields`` by their numbers: integers as such, bytes as hex.
     """
+    payload, head = flow
+    try:
+        whole = FlowMessage.FromString(payload)
+        known = not len(UnknownFieldSet(whole))
+    except DecodeError:
+        known = False
+    if known:  # to look at unknown fields one by one costs more than all the rest
+        rest = _rest(whole)
+        for name, value in compress(zip(_REST, rest, strict=True), rest):
+            metadata[name] = _tail_value(name, value)
+        return time, None
+
     direction = None
-    _, head = flow
     tail = _tail(flow)
     unknown = _unknown(flow, tail)
     if tail is not None:
