@@ -1,7 +1,4 @@
-"""Flow records in protobuf (workers/flow.proto): telling bare from length-delimited messages, and their rows.
-
-A payload is one bare FlowMessage, or any number of them, each after its length as a varint. Nothing says which, and
-some payloads parse as both; then the reading wins whose flows look like flows, see read().
+"""Flow records in protobuf (workers/flow.proto), from flows to rows.
 
 Metadata holds what has no column, under the field's name, and leaves out what is 0 (proto3 does not send it). Types and
 layers are named, addresses and MAC addresses are text as in goflow2's JSON, integers beyond 2^53 are strings.
@@ -9,7 +6,7 @@ layers are named, addresses and MAC addresses are text as in goflow2's JSON, int
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv6Address
 from itertools import compress
@@ -23,13 +20,12 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX, Unfit, clean, dump_json
+from workers._flow_read import Flow, by_number, tail_of, unknown_in
 from workers.flow_pb2 import FlowHead, FlowMessage, FlowTail, FlowType
 
 JS_SAFE = 2**53 - 1
 """The largest integer that every reader of JSON takes exactly; larger ones are written as strings."""
 
-_HEAD = FlowHead.DESCRIPTOR.fields_by_number
-_TAIL = FlowTail.DESCRIPTOR.fields_by_number
 _TYPES = {number: name for name, number in FlowType.items()}
 _LAYERS = {number: name for name, number in FlowMessage.Layer.items()}
 
@@ -40,7 +36,6 @@ _PLAIN = (
 )  # fmt: skip
 """Fields of FlowHead that go into metadata as they are."""
 _BYTE_LISTS = ("mpls_ip", "ipv6_routing_header_addresses")
-_SIZES = frozenset((0, 4, 16))
 _ADDRESSES = ("src_addr", "dst_addr", "sampler_address")
 
 _REST = tuple(field.name for field in FlowTail.DESCRIPTOR.fields if field.name in FlowMessage.DESCRIPTOR.fields_by_name)
@@ -48,138 +43,6 @@ _REST = tuple(field.name for field in FlowTail.DESCRIPTOR.fields if field.name i
 _rest = attrgetter(*_REST)
 _plain = attrgetter(*_PLAIN)
 _addresses = attrgetter(*_ADDRESSES)
-
-
-Flow = tuple[bytes, FlowHead]
-"""The bytes of one flow, and what most flows have. (A NamedTuple costs 0.3 µs more.)"""
-
-Flows = Sequence[Flow | None]
-
-# --- from bytes to flows ------------------------------------------------------------------------------------
-
-
-def read(payload: bytes) -> Flows:
-    """The flows of a payload; None stands for a record that is none. Raises Unfit("malformed") if there is no flow.
-
-    Lengths that fit exactly are strong evidence, but one bare message in some hundred thousand has them by chance, and
-    some delimited messages parse as bare, their length read as a field. So the delimited reading needs flows with
-    valid addresses; without them a bare reading comes first that has such addresses and no unknown field.
-    """
-    pieces, complete = _split(payload)
-    if complete:
-        flows = [_parse(payload[start:end]) for start, end in pieces]
-        if all(map(_is_good, flows)):
-            return flows
-        whole = _parse(payload)
-        if _is_clean(whole):
-            return (whole,)
-        sound = [flow if _is_sound(flow) else None for flow in flows]
-        if None not in sound or any(map(_is_good, flows)):
-            return sound
-    else:
-        whole = _parse(payload)
-        if whole is not None and not len(UnknownFieldSet(whole[1])):
-            return (whole,)
-        # Cut off or damaged behind good flows: those are kept.
-        if pieces and _is_clean(_parse(payload[slice(*pieces[0])])) and not _is_clean(whole):
-            flows = [_parse(payload[start:end]) for start, end in pieces]
-            return [*(flow if _is_sound(flow) else None for flow in flows), None]
-    if _is_sound(whole):
-        return (whole,)
-    raise Unfit("malformed", "neither JSON nor a protobuf FlowMessage, bare or length-delimited")
-
-
-def _split(payload: bytes) -> tuple[list[tuple[int, int]], bool]:
-    """Cuts at canonical varint lengths of one to three bytes: where the pieces are, and whether they fill it."""
-    pieces: list[tuple[int, int]] = []
-    at, end = 0, len(payload)
-    while at < end:
-        length = payload[at]
-        at += 1
-        if length > 0x7F:
-            head = payload[at : at + 2]
-            if head and 0 < head[0] < 0x80:
-                length = length & 0x7F | head[0] << 7
-                at += 1
-            elif len(head) == 2 and head[0] > 0x7F and 0 < head[1] < 0x80:
-                length = length & 0x7F | (head[0] & 0x7F) << 7 | head[1] << 14
-                at += 2
-            else:
-                return pieces, False
-        start = at
-        at += length
-        if at > end:
-            return pieces, False
-        pieces.append((start, at))
-    return pieces, bool(pieces)
-
-
-def _parse(payload: bytes) -> Flow | None:
-    if not payload:
-        return None
-    try:
-        return payload, FlowHead.FromString(payload)
-    except DecodeError:
-        return None
-
-
-def _is_good(flow: Flow | None) -> bool:
-    """Whether it has an address, and nothing that a flow cannot have."""
-    if flow is None:
-        return False
-    _, head = flow
-    src_addr, dst_addr, sampler_address = _addresses(head)
-    return (
-        (src_addr or dst_addr or sampler_address) != b""
-        and len(src_addr) in _SIZES
-        and len(dst_addr) in _SIZES
-        and len(sampler_address) in _SIZES
-        and head.type <= 4
-        and head.proto <= 0xFF
-        and head.src_port <= 0xFFFF
-        and head.dst_port <= 0xFFFF
-    )
-
-
-def _is_clean(flow: Flow | None) -> bool:
-    """Whether it is good, and has no field that we do not know."""
-    return flow is not None and _is_good(flow) and not _unknown(flow, _tail(flow))
-
-
-def _is_sound(flow: Flow | None) -> bool:
-    """Whether it is good, or has any field of a flow and none with the wire type of another message's field."""
-    if flow is None or _is_good(flow):
-        return flow is not None
-    tail = _tail(flow)
-    if not flow[1].ListFields() and (tail is None or not tail.ListFields()):
-        return False
-    return not any(number in _HEAD or number in _TAIL for number in _unknown(flow, tail))
-
-
-def _tail(flow: Flow) -> FlowTail | None:
-    try:
-        return FlowTail.FromString(flow[0])
-    except DecodeError:
-        return None
-
-
-def _unknown(flow: Flow, tail: FlowTail | None) -> dict[int, list[Any]]:
-    """The values of fields, by their numbers, that are neither in the head nor in the tail."""
-    found = _by_number(UnknownFieldSet(flow[1]))
-    if tail is None:
-        return found
-    return {number: values for number, values in _by_number(UnknownFieldSet(tail)).items() if number in found}
-
-
-def _by_number(unknown: UnknownFieldSet) -> dict[int, list[Any]]:
-    found: dict[int, list[Any]] = {}
-    for place in range(len(unknown)):
-        field = unknown[place]
-        found.setdefault(field.field_number, []).append(field.data)
-    return found
-
-
-# --- from flows to rows -------------------------------------------------------------------------------------
 
 
 def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, Any] | None = None) -> Row:
@@ -357,8 +220,8 @@ def _keep_tail(flow: Flow, time: int, metadata: dict[str, Any], repairs: list[st
         return time, None
 
     direction = None
-    tail = _tail(flow)
-    unknown = _unknown(flow, tail)
+    tail = tail_of(flow)
+    unknown = unknown_in(flow, tail)
     if tail is not None:
         for field, value in tail.ListFields():
             metadata[field.name] = _tail_value(field.name, value)
@@ -368,7 +231,7 @@ def _keep_tail(flow: Flow, time: int, metadata: dict[str, Any], repairs: list[st
             direction = "egress" if tail.flow_direction == 1 else None
     if segments := [value for value in unknown.get(105, ()) if isinstance(value, int)]:
         # goflow2 of August 2024: 104 held the addresses of the routing header, 105 the segments left.
-        octets = [value for value in _by_number(UnknownFieldSet(head)).get(104, ()) if isinstance(value, bytes)]
+        octets = [value for value in by_number(UnknownFieldSet(head)).get(104, ()) if isinstance(value, bytes)]
         metadata.pop("layer_size", None)
         metadata["ipv6_routing_header_addresses"] = [address(each) or each.hex() for each in octets]
         metadata["ipv6_routing_header_seg_left"] = safe(segments[-1])
@@ -394,7 +257,7 @@ def _unknown_value(value: Any) -> Any:
         return safe(value)
     if isinstance(value, bytes):
         return value.hex()
-    return {str(n): [*map(_unknown_value, values)] for n, values in _by_number(value).items()}
+    return {str(n): [*map(_unknown_value, values)] for n, values in by_number(value).items()}
 
 
 def _keep_v1_times(tail: FlowTail, time: int, metadata: dict[str, Any], repairs: list[str]) -> int:

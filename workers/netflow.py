@@ -12,7 +12,7 @@ from typing import Any
 from eventwriter import values
 from eventwriter.stream import Column, Decoded, Message, Reject, Row, Stream
 from eventwriter.values import EPOCH, Unfit, shown
-from workers import _flow, _flow_json
+from workers import _flow, _flow_json, _flow_read
 from workers._cloudevents import data_of, envelope_in, envelope_of, is_event
 from workers._guard import total
 from workers._payload import unpack
@@ -62,7 +62,7 @@ class _Records:
             value = values.parse_json(octets, self.repairs)
         except Unfit:
             try:
-                flows = _flow.read(octets)
+                flows = _flow_read.read(octets)
             except Unfit:
                 if not any(map(_is_object, more.split(b"\n"))):
                     raise
@@ -103,7 +103,7 @@ class _Records:
         except Unfit as error:
             self.reject(error.reason, str(error))
 
-    def take_flows(self, flows: _flow.Flows, envelope: Mapping[str, Any] | None) -> None:
+    def take_flows(self, flows: _flow_read.Flows, envelope: Mapping[str, Any] | None) -> None:
         received = self.received if envelope is None else _time_in(envelope, self.received)
         for flow in flows:
             if flow is None:
@@ -140,7 +140,7 @@ def decode(message: Message) -> Decoded:
         if not payload or payload[0] in _NOT_PLAIN:
             records.take_octets(_unpacked(payload), envelope)
         else:
-            records.take_flows(_flow.read(payload), envelope)
+            records.take_flows(_flow_read.read(payload), envelope)
     except Unfit as error:
         return Decoded((), (Reject(error.reason, str(error)[:500]),), records.repairs)
     return Decoded(records.rows, records.rejects, records.repairs)
