@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from workers.flow_pb2 import NETFLOW_V9, FlowMessage
 
@@ -385,7 +385,7 @@ def _traces_otlp(t: Traffic) -> Publication:
             end_time_unix_nano=start + 187_500_000,
         )
         _attributes(span, number)
-        span.status.code = 1
+        span.status.code = Status.STATUS_CODE_OK
     return Publication("otel.traces.raw", request.SerializeToString(), numbers)
 
 

@@ -103,12 +103,12 @@ class World:
     def query(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of a query."""
         with self.connect() as connection:
-            return connection.execute(text, values or None).fetchall()  # type: ignore[arg-type]
+            return connection.execute(text, values or None).fetchall()
 
     def execute(self, text: str) -> None:
         """Runs a statement."""
         with self.connect() as connection:
-            connection.execute(text)  # type: ignore[arg-type]
+            connection.execute(text)
 
     def run(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""

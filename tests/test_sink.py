@@ -56,7 +56,7 @@ def record(k: int, v: str = "") -> dict[str, Any]:
 def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection to a fresh database with eventwriter's own tables."""
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(sql.SQL(registry.table_sql("eventwriter")))  # type: ignore[arg-type]
+        connection.execute(sql.SQL(registry.table_sql("eventwriter")))
         yield connection
 
 
