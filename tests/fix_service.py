@@ -110,12 +110,16 @@ class World:
         with self.connect() as connection:
             connection.execute(text)
 
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        path = {} if self.root == ROOT else {"PYTHONPATH": str(self.root)}
+        return self.environment | path | more
+
     def run(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
         done = subprocess.run(
             [sys.executable, "-m", "eventwriter", *arguments],
             cwd=self.root,
-            env=self.environment | environment,
+            env=self._environment(environment),
             capture_output=True,
             text=True,
             timeout=60,
@@ -131,7 +135,7 @@ class World:
             process = subprocess.Popen(
                 [sys.executable, "-m", "eventwriter", *(arguments or ("supervise",))],
                 cwd=self.root,
-                env=self.environment | environment,
+                env=self._environment(environment),
                 stdout=log,
                 stderr=log,
             )
