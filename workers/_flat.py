@@ -57,21 +57,32 @@ def names(column: str, *others: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((column, first + "".join(word.capitalize() for word in more), *others)))
 
 
-def convert(columns: Sequence[Column], given: Sequence[Any], rest: dict[str, Any], repairs: list[str]) -> list[Any]:
-    """The values of columns, by their types; NULL for what does not fit, which goes to ``rest``.
+class Converter:
+    """Makes the values of columns fit their types; NULL for what does not, which is kept.
 
     Times are left as they are: only the stream knows what stands in for them.
     """
-    converted: list[Any] = []
-    for column, value in zip(columns, given, strict=False):
-        if value is not None and column.type != "timestamptz":
-            try:
-                value = _CONVERT[column.type](value)
-            except Unfit as error:
-                keep_original(rest, column.name, value, repairs, error.reason)
-                value = None
-        converted.append(value)
-    return converted
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._width = len(columns)
+        self._fields = [
+            (place, column.name, _EXACT.get(column.type), _CONVERT[column.type])
+            for place, column in enumerate(columns)
+            if column.type != "timestamptz"
+        ]
+
+    def row(self, given: Sequence[Any], rest: dict[str, Any], repairs: list[str]) -> list[Any]:
+        """The values of the columns, from the first places of ``given``; originals that do not fit go to ``rest``."""
+        row = [*given[: self._width]]
+        for place, name, exact, convert in self._fields:
+            value = row[place]
+            if value is not None and type(value) is not exact:
+                try:
+                    row[place] = convert(value)
+                except Unfit as error:
+                    keep_original(rest, name, value, repairs, error.reason)
+                    row[place] = None
+        return row
 
 
 def keep_original(rest: dict[str, Any], name: str, original: Any, repairs: list[str], reason: str) -> None:
@@ -140,6 +151,8 @@ def parsed(value: Any) -> Any:
         return value
 
 
+_EXACT: Mapping[str, type] = {"text": str, "double precision": float, "boolean": bool}
+"""Types whose every value fits the column."""
 _CONVERT: Mapping[str, Callable[[Any], Any]] = {
     "text": values.text,
     "integer": lambda value: values.integer(value, values.INT4_MIN, values.INT4_MAX),

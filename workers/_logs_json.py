@@ -80,7 +80,8 @@ def flat_row(record: Mapping[str, Any], context: Context) -> Row:
     if type(time) is int and 100_000_000_000_000_000 <= time <= INT8_MAX:
         timestamp = time // 1000 - EPOCH
     elif time is not None:
-        timestamp = flat.time(_PLACES.name_in(record, 0), time) or timestamp
+        name = "timestamp" if record.get("timestamp") is time else _PLACES.name_in(record, 0)
+        timestamp = flat.time(name, time) or timestamp
 
     if level is not None or severity_word is not None:
         severity, number = _severity(severity, number, level, severity_word, rest)

@@ -243,4 +243,6 @@ def text(value: Any, repairs: list[str]) -> str | None:
     """An attribute's value for a text column: a string as it is, another value as its JSON text."""
     if value is None:
         return None
-    return values.clean(value, repairs) if isinstance(value, str) else dump(value, repairs).decode()
+    if isinstance(value, str):
+        return values.clean(value, repairs) if "\0" in value else value
+    return dump(value, repairs).decode()

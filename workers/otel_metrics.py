@@ -204,6 +204,7 @@ def _series(
 
 _OTHER_NAMES = {"span_name": ("name", "metric_name", "metricName"), "resource_attributes": ("resource",)}
 _PLACES = flat.Places(*(flat.names(column.name, *_OTHER_NAMES.get(column.name, ())) for column in COLUMNS))
+_CONVERTER = flat.Converter(COLUMNS)
 _AT = {column.name: place for place, column in enumerate(COLUMNS)}
 _MEASURES = ("value", "duration_ms", "duration_seconds", "count", "sum")
 
@@ -212,7 +213,7 @@ def flat_row(record: Mapping[str, Any], context: Context) -> Row:
     """The row of one flat record, such as the collector's "performance" records; Unfit without name and measure."""
     _, received, envelope, repairs = context
     given, rest = _PLACES.sort(record)
-    row = flat.convert(COLUMNS, given, rest, repairs)
+    row = _CONVERTER.row(given, rest, repairs)
     for column in _MEASURES:
         if row[_AT[column]] is None and given[_AT[column]] is not None:
             raise Unfit("bad_value", f"{column} is {shown(given[_AT[column]])}, not a number")

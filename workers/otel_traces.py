@@ -166,6 +166,7 @@ def _links(links: Any, repairs: list[str]) -> bytes:
 _OTHER_NAMES = {"flags": ("trace_flags", "traceFlags"), "name": ("span_name", "spanName"),
                 "kind": ("span_kind", "spanKind"), "resource_attributes": ("resource",)}  # fmt: skip
 _PLACES = flat.Places(*(flat.names(column.name, *_OTHER_NAMES.get(column.name, ())) for column in COLUMNS), ("status",))
+_CONVERTER = flat.Converter(COLUMNS)
 _AT = {column.name: place for place, column in enumerate(COLUMNS)}
 _KIND = Span.DESCRIPTOR.fields_by_name["kind"]
 _CODE = Status.DESCRIPTOR.fields_by_name["code"]
@@ -186,9 +187,7 @@ def flat_row(record: Mapping[str, Any], context: Context) -> Row:
         with suppress(Unfit):  # convert() will keep what is no number
             if given[_AT[column]] is not None:
                 given[_AT[column]] = enum_number(field, given[_AT[column]])
-    (_, trace_id, span_id, parent, state, flags, name, kind, start, end, *more) = flat.convert(
-        COLUMNS, given, rest, repairs
-    )
+    (_, trace_id, span_id, parent, state, flags, name, kind, start, end, *more) = _CONVERTER.row(given, rest, repairs)
     for column, value in (("trace_id", trace_id), ("span_id", span_id)):
         if value is None and given[_AT[column]] is not None:
             raise Unfit("bad_value", f"{column} is {shown(given[_AT[column]])}, not text")
