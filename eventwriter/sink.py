@@ -265,6 +265,8 @@ class Sink:
                     ends.append(line + len(chunk))
                 decoded = perf_counter()
                 decoding += decoded - begun
+                if self._at:
+                    self._at("after_decode")
                 row_number = line
                 try:
                     for row in chunk:
@@ -301,6 +303,8 @@ class Sink:
             if not attempt.isolate:  # there, every row has its own chance: the latest may be refused
                 staged = _latest(staged, plan)
         decoded = perf_counter()
+        if self._at:
+            self._at("after_decode")
         stage = Stage(plan, text_json=attempt.isolate)
         connection.execute(stage.create)
         refused: dict[int, Reject] = {}
@@ -316,6 +320,8 @@ class Sink:
                     if not attempt.isolate:
                         raise RowRefused(None, None, f"{type(error).__name__}: {error}") from error
                     refused[ordinal] = Reject("refused", f"{type(error).__name__}: {error}"[:500])
+            if self._at:
+                self._at("in_copy")
         inserted = len(staged)
         if attempt.isolate:
             for ordinal, code, text in connection.execute(
