@@ -237,10 +237,17 @@ def test_L7_sample_cloudevent() -> None:
         ("time", "2025-12-12T10:30:00.123456Z", MOMENT),
     ],
 )
-def test_V1_V2_V3_times_of_every_form(key: str, value: Any, expected: int) -> None:
+def test_V1_times_of_every_form(key: str, value: Any, expected: int) -> None:
     """Whole nanoseconds, microseconds, milliseconds, seconds and text: to the microsecond."""
     (row,) = rows({key: value, "body": "x"})
     assert (row["timestamp"], row["attributes"]) == (expected, b"{}")
+
+
+def test_V3_microseconds_are_not_milliseconds() -> None:
+    """An integer of 16 digits counts microseconds, in a record and in an envelope."""
+    assert rows({"ts": 1765535400123456, "body": "x"})[0]["timestamp"] == MOMENT
+    event = {"specversion": "1.0", "id": "i", "source": "s", "type": "t", "time": 1765535400123456}
+    assert rows({**event, "data": {"body": "x"}})[0]["timestamp"] == MOMENT
 
 
 @pytest.mark.parametrize("zero", [0, "0", 0.0, None])
@@ -348,6 +355,22 @@ def test_V6_bodies_of_every_type(given_: Any, expected: str | None) -> None:
     """A body that is no text is its JSON text; a list of character codes is a text."""
     (row,) = rows({"body": given_, "x": 1})
     assert row["body"] == expected
+
+
+def test_V11_false_is_not_missing() -> None:
+    """A name whose value is false, zero or empty wins over the names after it; only null does not."""
+    for value, expected in ((False, "false"), (0, "0"), ("", "")):
+        (row,) = rows({"body": value, "message": "m"})
+        assert (row["body"], row["attributes"]) == (expected, b'{"message":"m"}')
+    assert rows({"body": None, "message": "m"})[0]["body"] == "m"
+
+
+def test_L8_requests_keep_their_trace_context() -> None:
+    """What the rule engine drops from its copies is there in the original."""
+    fields = {"trace_id": bytes.fromhex(TRACE), "span_id": bytes.fromhex(SPAN), "flags": 1}
+    (row,) = rows(record(**fields, observed_time_unix_nano=1765535400123456789))
+    assert (row["trace_id"], row["span_id"], row["trace_flags"]) == (TRACE, SPAN, 1)
+    assert row["observed_timestamp"] == MOMENT
 
 
 def test_bodies_by_precedence_of_their_names() -> None:

@@ -163,7 +163,7 @@ RAW_ROWS = [
 ]  # fmt: skip
 
 
-def test_M2_M7_sample_protobuf() -> None:
+def test_M7_sample_protobuf() -> None:
     """A gauge and a histogram with all that it holds."""
     assert without_key(rows(base64.b64decode(RAW))) == RAW_ROWS
 

@@ -18,9 +18,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from checks import decode_checked
-from eventwriter.stream import Decoded, Stream
+from eventwriter.stream import Decoded, Message, Stream
 from strategies_otlp import NOW, as_dict, message, requests, to_json
 from workers import _otlp, logs, otel_metrics, otel_traces
+from workers._guard import total
 from workers._utf8 import mended
 
 STREAMS = [logs.STREAM, otel_traces.STREAM, otel_metrics.STREAM]
@@ -387,6 +388,27 @@ def test_any_bytes_are_decoded_or_rejected(stream: Stream, data: st.DataObject) 
             payload = payload[: data.draw(st.integers(0, len(payload)))]
     decoded = decode(stream, payload)
     assert "internal" not in [reject.reason for reject in decoded.rejects], decoded.rejects
+
+
+def test_very_many_attributes_in_protobuf() -> None:
+    """A record with 100,000 attributes is a row like any other."""
+    request = ExportLogsServiceRequest()
+    record = request.resource_logs.add().scope_logs.add().log_records.add()
+    record.attributes.extend([KeyValue(key=f"k{n}", value=AnyValue(int_value=n)) for n in range(100_000)])
+    (row,) = decode(logs.STREAM, request.SerializeToString()).rows
+    assert len(orjson.loads(as_dict(logs.COLUMNS, row)["attributes"])) == 100_000
+
+
+def test_a_mistake_of_ours_is_a_dead_letter() -> None:
+    """An exception that should not be costs the message, not the worker."""
+
+    def decode(message: Message) -> Decoded:
+        raise ZeroDivisionError("\0\ud800" * 500)
+
+    (reject,) = total(decode)(message(b"")).rejects
+    assert (reject.reason, reject.record_index) == ("internal", None)
+    assert reject.detail.startswith("ZeroDivisionError: ")
+    assert len(reject.detail) <= 500
 
 
 @every_stream
