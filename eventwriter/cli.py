@@ -6,18 +6,31 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import click
 
-from eventwriter import __version__, admin, config, errors, legacy, logs, registry, worker
-from eventwriter.stream import Stream
+from eventwriter import __version__, admin, config, dryrun, errors, legacy, logs, registry, values, worker
+from eventwriter.stream import Message, Stream
 from eventwriter.supervisor import Child, Supervisor
 
-Load = Callable[[Mapping[str, object]], tuple[config.Config, Mapping[str, str], Mapping[str, Stream]]]
+EXAMPLES = """\b
+Examples, one per encoding:
+  eventwriter decode --stream LOGS --lines app.jsonl              JSON lines
+  eventwriter decode --stream TELEMETRY metric.json               a JSON object or array
+  eventwriter decode --stream EVENTS event.json                   a CloudEvent, structured or a batch
+  eventwriter decode --stream EVENTS --header ce-specversion=1.0 --header ce-id=1 \\
+      --header ce-source=/a --header ce-type=t data.json          a CloudEvent in binary mode
+  eventwriter decode --stream LOGS --subject logs.syslog gelf.json  GELF
+  eventwriter decode --stream OTEL_TRACES --base64 request.b64    OTLP protobuf
+  eventwriter decode --stream OTEL_METRICS request.json           OTLP/JSON
+  eventwriter decode --stream NETFLOW --hex flow.hex              FlowMessage protobuf
+  eventwriter decode --stream SWEEP summary.json.gz               gzip, of any of them
+"""
 
 _output = click.option(
     "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print."
@@ -181,6 +194,49 @@ def schema_check(settings: _Settings, output: str) -> None:
         for finding in findings:
             click.echo(f"{finding.mark} {finding.subject:<14}{finding.text}")
     sys.exit(max((finding.exit_code for finding in findings), default=errors.OK))
+
+
+@cli.command(epilog=EXAMPLES)
+@click.option("--stream", "name", required=True, help="The stream whose decoder to use.")
+@click.option("--subject", help="Subject of the messages; default: one that the stream's filter matches.")
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="A NATS header; may be repeated.")
+@click.option("--base64", "form", flag_value="base64", help="Each file is one payload in base64.")
+@click.option("--hex", "form", flag_value="hex", help="Each file is one payload in hexadecimal.")
+@click.option("--lines", "form", flag_value="lines", help="Each line of a file is one payload (JSON lines).")
+@click.option("--raw", "form", flag_value="raw", default=True, help="Each file is one payload as it is (the default).")
+@click.option("--time", "received", help="When JetStream received the messages, RFC 3339; default: now.")
+@click.argument("files", type=click.File("rb"), nargs=-1)
+def decode(
+    name: str,
+    subject: str | None,
+    headers: tuple[str, ...],
+    form: dryrun.Form,
+    received: str | None,
+    files: tuple[IO[bytes], ...],
+) -> None:
+    """Show what would become of payloads: a dry run without NATS and PostgreSQL.
+
+    Reads FILES, or standard input, and prints a line of JSON for each record: {"row": {column: value}} or
+    {"reject": {"reason", "detail", "record_index"}}. Exits 65 if anything was rejected.
+    """
+    stream = _declared(registry.load(), name)
+    try:
+        micros = values.time_from_text(received) if received else int(time.time() * 1e6) - values.EPOCH
+    except values.Unfit as error:
+        raise errors.UsageError(f"--time: {error}") from None
+    nanos = (micros + values.EPOCH) * 1000
+    parsed = dict(dryrun.header(text) for text in headers) or None
+    rejected = False
+    sequence = 0
+    inputs: Sequence[IO[bytes]] = files or (sys.stdin.buffer,)
+    for file in inputs:
+        for payload in dryrun.payloads(file.read(), form):
+            sequence += 1
+            message = Message(subject or dryrun.default_subject(stream), payload, sequence, nanos, parsed)
+            for record in dryrun.decode(stream, message):
+                rejected = rejected or "reject" in record
+                click.echo(dryrun.to_line(record))
+    sys.exit(errors.BAD_DATA if rejected else errors.OK)
 
 
 @cli.group("config")
