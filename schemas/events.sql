@@ -27,13 +27,11 @@ CREATE TABLE IF NOT EXISTS events (
 
 ALTER TABLE events ADD COLUMN IF NOT EXISTS received_at timestamptz;
 
+-- The primary key begins with the time: it needs no index of its own.
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
-        -- Makes the index on time itself.
         PERFORM create_hypertable('events', 'event_timestamp', if_not_exists => true, migrate_data => true);
-    ELSE
-        CREATE INDEX IF NOT EXISTS idx_events_timestamp ON events (event_timestamp DESC);
     END IF;
 END
 $$;

@@ -27,6 +27,7 @@ from records import (
     records_with,
     rows,
 )
+from workers._json import RECORDS_MAX
 from workers.events import STREAM
 
 GELF = (
@@ -650,6 +651,12 @@ def test_raw_data_does_not_grow_with_the_square_of_an_array() -> None:
     """Ten thousand events in one message: their texts together are as large as the message."""
     found = decoded(STREAM, [{"msg": "x"}] * 10_000)
     assert sum(len(each["raw_data"]) for each in rows(STREAM, found)) == 10_000 * len('{"msg":"x"}')
+
+
+def test_a_message_holds_a_bounded_number_of_events() -> None:
+    """Each could become a dead letter."""
+    payload = b"[" + b",".join([b"1"] * (RECORDS_MAX + 1)) + b"]"
+    assert reasons(decoded(STREAM, payload)) == [("too_large", None)]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -140,6 +140,25 @@ def test_D12_a_missing_time_is_that_of_the_event_or_of_the_broker(time: Any, exp
     assert found.repairs == repairs
 
 
+def test_a_large_envelope_is_kept_once() -> None:
+    """With the first of its records; with all of them it would multiply."""
+    large = EVENT | {"ext": "x" * 5000}
+    found = decode_records(message(large | {"data": [{"n": 1}, {"n": 2}]}, "s"), row_of)
+    assert [row[2] for row in found.rows] == [large, None]
+    found = decode_records(message(EVENT | {"data": [{"n": 1}, {"n": 2}]}, "s"), row_of)
+    assert [row[2] for row in found.rows] == [EVENT, EVENT]
+    found = decode_records(message(large | {"data_base64": b64(b"\x01")}, "s"), row_of, binary=binary)
+    assert reasons(found) == [("too_large", None)]
+
+
+def test_a_message_holds_a_bounded_number_of_records() -> None:
+    """Each could become a dead letter."""
+    few, many = (b"[" + b",".join([b"{}"] * count) + b"]" for count in (1000, _json.RECORDS_MAX + 1))
+    assert len(decode_records(message(few, "s"), row_of).rejects) == 1000
+    assert numbers(many) == ([], [("too_large", None)])
+    assert numbers([{"group": json.loads(many)}, {"n": 1}]) == ([1], [("too_large", 0)])
+
+
 def test_headers_may_be_the_envelope() -> None:
     """CloudEvents in binary mode; other headers say nothing."""
     headers = {"ce-specversion": "1.0", "ce-id": "7", "ce-time": "2025-12-12T10:00:00Z"}

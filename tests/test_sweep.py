@@ -170,6 +170,7 @@ def test_what_a_summary_shares_does_not_grow_with_its_hosts() -> None:
     found = rows(STREAM, decoded(STREAM, {"ports": ports, "hosts": [{"host": str(number)} for number in range(300)]}))
     assert found[0]["metadata"] == {"sweep": {"ports": ports}}
     assert all(row["metadata"] is None for row in found[1:])
+    assert reasons(decoded(STREAM, {"network": "x" * 5000, "hosts": [{"host": "1"}]})) == [("too_large", None)]
 
 
 def test_hosts_of_a_host_are_no_summary() -> None:

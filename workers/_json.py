@@ -20,6 +20,10 @@ _MAX_DEPTH = 8
 """Envelopes within envelopes."""
 _NO_TIME = -63_082_281_600_000_000
 """0001-01-01T00:00:00Z, which Go writes for a time that was never set."""
+RECORDS_MAX = 250_000
+"""Records of one message: each may become a dead letter of its own, which takes some hundred bytes."""
+SHARED_MAX = 4096
+"""Bytes of JSON that every record of a message may get from what is around it: with many records it multiplies."""
 EXACT = 2**53
 """Integers up to this size are exact as float64."""
 
@@ -117,6 +121,10 @@ class _Records:
             raise Unfit("malformed", f"{shown(value)} is not an object")
 
     def take_each(self, elements: Sequence[Any], origin: Origin, depth: int) -> None:
+        _check_count(elements)
+        others = origin
+        if origin.envelope is not None and len(dump_json(origin.envelope)) > SHARED_MAX:
+            others = origin._replace(envelope=None)  # it is kept with the first
         for element in elements:
             index = len(self.rows) + len(self.rejects)
             try:
@@ -125,6 +133,7 @@ class _Records:
                 self.take(element, origin, depth)
             except Unfit as error:
                 self.rejects.append(Reject(error.reason, str(error)[:500], index))
+            origin = others
 
     def open(self, event: Mapping[str, Any], origin: Origin, depth: int) -> None:
         """The records in a CloudEvent."""
@@ -145,6 +154,8 @@ class _Records:
 
     def add_binary(self, payload: bytes, origin: Origin) -> None:
         assert self.binary is not None
+        if origin.envelope is not None and len(dump_json(origin.envelope)) > SHARED_MAX:
+            raise Unfit("too_large", f"the attributes of a CloudEvent are more than {SHARED_MAX} bytes")
         rows, rejects, repairs = self.binary(payload, origin)
         if not rows and len(rejects) == 1 and rejects[0].record_index is None:
             raise Unfit(rejects[0].reason, rejects[0].detail)
@@ -153,6 +164,12 @@ class _Records:
         self.rows.extend(rows)
         if repairs is not origin.repairs:
             origin.repairs.extend(repairs)
+
+
+def _check_count(elements: Sequence[Any]) -> None:
+    """Raises Unfit("too_large") for more than RECORDS_MAX records."""
+    if len(elements) > RECORDS_MAX:
+        raise Unfit("too_large", f"an array of {len(elements)}; at most {RECORDS_MAX} records fit into a message")
 
 
 def _within(origin: Origin, envelope: Mapping[str, Any]) -> Origin:

@@ -13,7 +13,7 @@ from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, dump_json, show
 from workers._cloudevents import data_of, envelope_in, is_event
 from workers._event_shapes import LEVEL_OF, Facts, facts_of
 from workers._guard import total
-from workers._json import moment
+from workers._json import RECORDS_MAX, moment
 from workers._payload import read_json, unpack
 
 COLUMNS = (
@@ -72,6 +72,8 @@ def decode(message: Message) -> Decoded:
             return Decoded((), (Reject(error.reason, str(error)[:500], 0),), repairs)
     if type(event) is not list:
         return _rejected("malformed", f"{shown(event)} is not an object", repairs)
+    if len(event) > RECORDS_MAX:
+        return _rejected("too_large", f"an array of {len(event)}; at most {RECORDS_MAX} records fit", repairs)
     rows: list[Row] = []
     rejects: list[Reject] = []
     for index, element in enumerate(event):

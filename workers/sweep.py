@@ -11,7 +11,7 @@ from eventwriter.values import INT8_MAX, INT8_MIN, Unfit, dump_json
 from workers import _json as flat
 from workers._flat import Places, keep_original
 from workers._guard import total
-from workers._json import EXACT, Origin, moment, named
+from workers._json import EXACT, SHARED_MAX, Origin, moment, named
 
 COLUMNS = (
     Column("host_ip", "text"),
@@ -54,9 +54,6 @@ _PLACES = Places(
 )
 _FIRST_NAMES = tuple(names[0] for names in _PLACES.names)
 _ONLY_FIRST_NAMES = frozenset(_FIRST_NAMES).issuperset
-
-_SHARED_MAX = 4096
-"""Bytes of JSON that a summary's own keys may add to each of its rows; what is larger goes to the first row only."""
 
 
 def _row(record: Mapping[str, Any], origin: Origin) -> Row:
@@ -129,9 +126,13 @@ def _row(record: Mapping[str, Any], origin: Origin) -> Row:
 
 
 def _hosts(summary: Mapping[str, Any]) -> list[Any] | None:
-    """The hosts of a SweepSummary as records of their own; None if this object is not one."""
+    """The hosts of a SweepSummary as records of their own; None if this object is not one.
+
+    Its other keys are kept with every host, or, if they are large, with the first. Raises Unfit("too_large") if what
+    fills the columns of all hosts is.
+    """
     hosts = summary.get("hosts")
-    if type(hosts) is not list or not _PLACES.place_of.keys().isdisjoint(summary.keys() & {"host_ip", "hostIp", "ip"}):
+    if type(hosts) is not list or any(name in summary for name in _PLACES.names[0]):
         return None
     common: dict[str, Any] = {}
     others: dict[str, Any] = {}
@@ -144,7 +145,9 @@ def _hosts(summary: Mapping[str, Any]) -> list[Any] | None:
             common["last_sweep_time"] = value
         elif name != "hosts":
             others[name] = value
-    shared = others if len(dump_json(others)) <= _SHARED_MAX else {}
+    if len(dump_json(common)) > SHARED_MAX:
+        raise Unfit("too_large", f"what a summary says of all its hosts is more than {SHARED_MAX} bytes")
+    shared = others if len(dump_json(others)) <= SHARED_MAX else {}
     records: list[Any] = []
     for host in hosts:
         records.append(_host_record(host, common, shared if records else others) if type(host) is dict else host)
