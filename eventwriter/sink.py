@@ -140,6 +140,9 @@ class Sink:
         Rows that PostgreSQL refuses become dead letters; messages the ledger knows are left out. Raises
         UnavailableError when trying again later may succeed, SchemaError when it will not.
         """
+        taken = len(batch.messages)
+        if len({message.sequence for message in batch.messages}) < taken:
+            batch = _each_once(batch)
         attempt = _Attempt(batch)
         while True:
             try:
@@ -153,6 +156,7 @@ class Sink:
                 raise
             else:
                 self._last_done = batch.messages[-1].sequence
+                outcome.already_done += taken - len(batch.messages)
                 return outcome
 
     def _after(self, refusal: RowRefused, attempt: _Attempt) -> _Attempt:
@@ -352,6 +356,15 @@ class Sink:
                 left = len(decoded.rows)
             attempt.rows_of[entry.message] = left - 1
             attempt.outcome.rows -= 1
+
+
+def _each_once(batch: Batch) -> Batch:
+    """The batch without what was delivered again while its first delivery still waited: the ledger sees neither."""
+    places: dict[int, int] = {}
+    for place, message in enumerate(batch.messages):
+        places.setdefault(message.sequence, place)
+    kept = places.values()
+    return Batch([batch.messages[place] for place in kept], [batch.firsts[place] for place in kept])
 
 
 def _latest(entries: Sequence[_Entry], plan: Plan) -> list[_Entry]:
