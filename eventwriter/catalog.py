@@ -114,7 +114,10 @@ def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
     live = {row[0]: row[1:] for row in connection.execute(_COLUMNS, [oid])}
     targets: list[Target] = []
     for position, column in enumerate(stream.columns):
-        live_name = next((name for name in (column.name, *column.aliases) if name in live), None)
+        # A live column goes to the first that claims it: on older tables an alias may be another column's name.
+        taken = {target.name for target in targets}
+        names = (column.name, *column.aliases)
+        live_name = next((name for name in names if name in live and name not in taken), None)
         if live_name is None:
             continue
         live_type, _, _, generated = live[live_name]
