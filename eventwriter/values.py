@@ -195,9 +195,8 @@ def time_from_number(number: int | float | Decimal) -> int:
     if isinstance(number, float):
         if not math.isfinite(number):
             raise Unfit("bad_time", f"{number} is not a time")
-        # Up to the year 2223 floats are closer together than microseconds: this finds the one that is meant, if any.
-        if 0 <= number < 8_000_000_000 and (nearest := round(number * 1_000_000)) / 1_000_000 == number:
-            return nearest - EPOCH
+        if 2**30 <= number < 2**33:
+            return _micros_from_seconds(number) - EPOCH
     # Decimal, not float64: 1765535400.123456 has no exact binary form, its shortest text has.
     exact: Any = Decimal(repr(number)) if isinstance(number, float) else number
     size = abs(exact)
@@ -213,6 +212,20 @@ def time_from_number(number: int | float | Decimal) -> int:
         raise Unfit("bad_time", f"{shown(number)} is not a time")
     whole: int = math.floor(micros)
     return whole - EPOCH
+
+
+def _micros_from_seconds(seconds: float) -> int:
+    """Microseconds of the shortest decimal text of 2^30 … 2^33 seconds, truncated: what Decimal would find, quicker.
+
+    Floats are then 2^-22 to 2^-20 apart, between a tenth of a microsecond and one: one decimal at most with six digits
+    after the point means this float, else it is the nearest with seven. The products are exact.
+    """
+    whole = int(seconds)
+    fraction = seconds - whole
+    nearest = whole * 1_000_000 + round(fraction * 1e6)
+    if nearest / 1_000_000 == seconds:
+        return nearest
+    return whole * 1_000_000 + round(fraction * 1e7) // 10
 
 
 def time(value: Any) -> int:
