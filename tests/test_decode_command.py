@@ -124,3 +124,16 @@ def test_the_help_shows_each_encoding_with_options_that_exist() -> None:
         assert all(option in text.partition("Examples")[0] for option in options)
     for word in ("JSON lines", "CloudEvent", "GELF", "OTLP protobuf", "OTLP/JSON", "FlowMessage", "gzip"):
         assert word in text
+
+
+def test_the_example_of_the_readme() -> None:
+    """It runs as it stands there: one row, one reject, exit code 65."""
+    block = re.search(r"```sh\n(echo [^\n]* \| eventwriter decode [^\n]*)\n```", (ROOT / "README.md").read_text())
+    assert block
+    command = block.group(1).replace("eventwriter decode", f"{sys.executable} -m eventwriter decode")
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    row, reject = (json.loads(line) for line in done.stdout.splitlines())
+    assert row["row"]["body"] == "disk is slow"
+    assert row["row"]["severity_number"] == 13
+    assert reject["reject"]["record_index"] == 1
+    assert done.returncode == 65
