@@ -401,6 +401,7 @@ def test_texts_from_messages_stay_texts(window: Window, service: Service) -> Non
     assert HOSTILE in window.text("#problems")
     assert window.page.locator("img").count() == 0
     assert window.page.locator("script").count() == 1
+    assert window.page.evaluate("document.querySelector('table').scrollWidth") <= 1360 - 2 * 24
     window.picture("hostile")
 
 
