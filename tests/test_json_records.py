@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from eventwriter.stream import Decoded, Reject, Row
+from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit
 from records import RECEIVED, at, message, reasons
 from workers import _json
@@ -22,14 +22,6 @@ def row_of(record: Mapping[str, Any], origin: Origin) -> Row:
     if "n" not in record:
         raise Unfit("missing_field", "n is missing")
     return record["n"], origin.time, origin.envelope
-
-
-def binary(payload: bytes, origin: Origin) -> Decoded:
-    """A row per byte; zero is a bad record, and no bytes are no message."""
-    if not payload:
-        return Decoded((), (Reject("malformed", "nothing"),))
-    rows = [(byte, origin.time, origin.envelope) for byte in payload if byte]
-    return Decoded(rows, [Reject("bad_value", "zero", i) for i, byte in enumerate(payload) if not byte], ["seen"])
 
 
 def expand(value: Mapping[str, Any]) -> list[Any] | None:
@@ -147,8 +139,6 @@ def test_a_large_envelope_is_kept_once() -> None:
     assert [row[2] for row in found.rows] == [large, None]
     found = decode_records(message(EVENT | {"data": [{"n": 1}, {"n": 2}]}, "s"), row_of)
     assert [row[2] for row in found.rows] == [EVENT, EVENT]
-    found = decode_records(message(large | {"data_base64": b64(b"\x01")}, "s"), row_of, binary=binary)
-    assert reasons(found) == [("too_large", None)]
 
 
 def test_a_message_holds_a_bounded_number_of_records() -> None:
@@ -166,35 +156,6 @@ def test_headers_may_be_the_envelope() -> None:
     assert found.rows == [(1, at("2025-12-12T10:00:00Z"), {name[3:]: value for name, value in headers.items()})]
     found = decode_records(message({"n": 1}, "s", {"Nats-Msg-Id": "7"}), row_of)
     assert found.rows == [(1, at(RECEIVED), None)]
-
-
-@pytest.mark.parametrize(
-    ("payload", "rows", "rejects"),
-    [
-        (b"\x01\x02", [1, 2], []),
-        (b"{\x00[", [123, 91], [("bad_value", 1)]),
-        (b'{"n": 5}', [5], []),
-        (gzip.compress(b"\x01\x02"), [1, 2], []),
-        (b"x\x9c\x05", [120, 156, 5], []),
-        (EVENT | {"data_base64": b64(b"\x01\x00")}, [1], [("bad_value", 1)]),
-        ([{"n": 5}, EVENT | {"data_base64": b64(b"\x00\x07")}], [5, 7], [("bad_value", 1)]),
-        ([EVENT | {"data_base64": ""}, {"n": 5}], [5], [("malformed", 0)]),
-        (EVENT | {"data_base64": ""}, [], [("malformed", None)]),
-    ],
-)
-def test_bytes_that_are_no_json_are_left_to_the_stream(
-    payload: Any, rows: list[int], rejects: list[tuple[str, int | None]]
-) -> None:
-    """Even if they begin like JSON; a complete parse decides."""
-    found = decode_records(message(payload, "s"), row_of, binary=binary)
-    assert [row[0] for row in found.rows] == rows
-    assert reasons(found) == rejects
-
-
-def test_repairs_of_binary_records_are_counted() -> None:
-    """In one list with those of the JSON around them."""
-    found = decode_records(message(EVENT | {"time": "?", "data_base64": b64(b"\x01")}, "s"), row_of, binary=binary)
-    assert found.repairs == ["bad_time", "seen"]
 
 
 # --- values ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from eventwriter.stream import Decoded, Message, Reject, Row
 from eventwriter.values import EPOCH, Unfit, dump_json, shown
 from workers import _flat as flat
 from workers._cloudevents import data_of, envelope_in, envelope_of, is_event
-from workers._payload import read_json, unpack
+from workers._payload import read_json
 
 _MAX_DEPTH = 8
 """Envelopes within envelopes."""
@@ -45,22 +45,14 @@ RowOf = Callable[[Mapping[str, Any], Origin], Row]
 """The row of one record; raises Unfit if it cannot become one."""
 Expand = Callable[[Mapping[str, Any]], Sequence[Any] | None]
 """The records that an object stands for, if it stands for several; None if it is a record."""
-Binary = Callable[[bytes, Origin], Decoded]
-"""What bytes hold that are not JSON; record indexes count from 0."""
 
 
 def decode_records(
-    message: Message,
-    row_of: RowOf,
-    *,
-    group: str | None = None,
-    expand: Expand | None = None,
-    binary: Binary | None = None,
+    message: Message, row_of: RowOf, *, group: str | None = None, expand: Expand | None = None
 ) -> Decoded:
     """What a message holds: a row or a reject per record, in order.
 
-    ``expand`` is asked about objects that have the key ``group``. Without ``binary``, bytes that are not JSON are
-    malformed.
+    ``expand`` is asked about objects that have the key ``group``.
     """
     subject, payload, _, nanos, headers = message
     repairs: list[str] = []
@@ -73,11 +65,11 @@ def decode_records(
                 return Decoded((row_of(value, origin),), (), repairs)
         except Unfit:
             repairs.clear()
-    records = _Records(row_of, group, expand, binary)
+    records = _Records(row_of, group, expand)
     try:
         if headers is not None and (envelope := envelope_in(headers, repairs)):
             origin = _within(origin, envelope)
-        records.read(payload, origin, 0)
+        records.take(read_json(payload, repairs)[1], origin, 0)
     except Unfit as error:
         return Decoded((), (Reject(error.reason, str(error)[:500]),), repairs)
     return Decoded(records.rows, records.rejects, repairs)
@@ -86,25 +78,14 @@ def decode_records(
 class _Records:
     """Collects the records of a message. Its methods raise Unfit only before they have added any."""
 
-    __slots__ = ("binary", "expand", "group", "rejects", "row_of", "rows")
+    __slots__ = ("expand", "group", "rejects", "row_of", "rows")
 
-    def __init__(self, row_of: RowOf, group: str | None, expand: Expand | None, binary: Binary | None) -> None:
+    def __init__(self, row_of: RowOf, group: str | None, expand: Expand | None) -> None:
         self.row_of = row_of
         self.group = group
         self.expand = expand
-        self.binary = binary
         self.rows: list[Row] = []
         self.rejects: list[Reject] = []
-
-    def read(self, payload: bytes, origin: Origin, depth: int) -> None:
-        try:
-            value = read_json(payload, origin.repairs)[1]
-        except Unfit:
-            if self.binary is None:
-                raise
-            self.add_binary(unpack(payload), origin)
-        else:
-            self.take(value, origin, depth)
 
     def take(self, value: Any, origin: Origin, depth: int) -> None:
         """The records of a JSON value."""
@@ -121,7 +102,8 @@ class _Records:
             raise Unfit("malformed", f"{shown(value)} is not an object")
 
     def take_each(self, elements: Sequence[Any], origin: Origin, depth: int) -> None:
-        _check_count(elements)
+        if len(self.rows) + len(self.rejects) + len(elements) > RECORDS_MAX:
+            raise Unfit("too_large", f"an array of {len(elements)}; a message holds at most {RECORDS_MAX} records")
         others = origin
         if origin.envelope is not None and len(dump_json(origin.envelope)) > SHARED_MAX:
             others = origin._replace(envelope=None)  # it is kept with the first
@@ -140,36 +122,13 @@ class _Records:
         if depth > _MAX_DEPTH:
             raise Unfit("malformed", f"more than {_MAX_DEPTH} envelopes within each other")
         data = data_of(event, origin.repairs)
-        origin = _within(origin, envelope_of(event))
-        if isinstance(data, bytes) and self.binary is not None:
-            self.add_binary(data, origin)
-        else:
-            self.take(data, origin, depth)
+        self.take(data, _within(origin, envelope_of(event)), depth)
 
     def add(self, record: Mapping[str, Any], origin: Origin) -> None:
         try:
             self.rows.append(self.row_of(record, origin))
         except Unfit as error:
             self.rejects.append(Reject(error.reason, str(error)[:500], len(self.rows) + len(self.rejects)))
-
-    def add_binary(self, payload: bytes, origin: Origin) -> None:
-        assert self.binary is not None
-        if origin.envelope is not None and len(dump_json(origin.envelope)) > SHARED_MAX:
-            raise Unfit("too_large", f"the attributes of a CloudEvent are more than {SHARED_MAX} bytes")
-        rows, rejects, repairs = self.binary(payload, origin)
-        if not rows and len(rejects) == 1 and rejects[0].record_index is None:
-            raise Unfit(rejects[0].reason, rejects[0].detail)
-        first = len(self.rows) + len(self.rejects)
-        self.rejects.extend(reject._replace(record_index=first + (reject.record_index or 0)) for reject in rejects)
-        self.rows.extend(rows)
-        if repairs is not origin.repairs:
-            origin.repairs.extend(repairs)
-
-
-def _check_count(elements: Sequence[Any]) -> None:
-    """Raises Unfit("too_large") for more than RECORDS_MAX records."""
-    if len(elements) > RECORDS_MAX:
-        raise Unfit("too_large", f"an array of {len(elements)}; at most {RECORDS_MAX} records fit into a message")
 
 
 def _within(origin: Origin, envelope: Mapping[str, Any]) -> Origin:

@@ -73,7 +73,9 @@ def decode(message: Message) -> Decoded:
     if type(event) is not list:
         return _rejected("malformed", f"{shown(event)} is not an object", repairs)
     if len(event) > RECORDS_MAX:
-        return _rejected("too_large", f"an array of {len(event)}; at most {RECORDS_MAX} records fit", repairs)
+        return _rejected(
+            "too_large", f"an array of {len(event)}; a message holds at most {RECORDS_MAX} records", repairs
+        )
     rows: list[Row] = []
     rejects: list[Reject] = []
     for index, element in enumerate(event):
