@@ -43,13 +43,17 @@ class ConsumerFacts:
     """Messages of ours that were not delivered yet."""
     ack_pending: int
     """Messages delivered and not acknowledged."""
+    start: int = 1
+    """Stream sequence at which the consumer began: what lies below, nobody acknowledged to it."""
+    complete: bool = True
+    """Whether all below the ack floor is acknowledged: with max_deliver it also passes what the server gave up."""
     warnings: tuple[str, ...] = ()
 
 
 def _failed(answer: Mapping[str, Any], what: str) -> Exception:
     error = answer["error"]
     text = f"{what}: {error.get('description', 'unknown error')} ({error.get('err_code', error.get('code'))})"
-    if int(error.get("code", 500)) in (500, 503):
+    if int(error.get("code", 500)) in (500, 503) or _error_code(answer) == _STREAM_NOT_FOUND:
         return UnavailableError(text)
     return ConfigurationError(text)
 
@@ -108,11 +112,20 @@ async def ensure_consumer(api: Api, config: StreamConfig, start: int) -> Consume
 
 
 def _facts(answer: Mapping[str, Any], *, created: bool, warnings: tuple[str, ...]) -> ConsumerFacts:
-    floor = answer["ack_floor"]
+    floor, current = answer["ack_floor"], answer["config"]
+    acknowledged, passed = int(floor["consumer_seq"]) > 0, int(floor["stream_seq"])
+    if current.get("deliver_policy", "all") == "all":
+        start = 1
+    elif "opt_start_seq" in current:
+        start = int(current["opt_start_seq"])
+    else:  # begun at a time, or at what was the end: no longer known
+        start = passed + 1
     return ConsumerFacts(
         created=created,
+        start=start,
+        complete=current.get("max_deliver", -1) <= 0,
         # Before the first ack the server reports the sequence before the start, which nobody acknowledged.
-        ack_floor=int(floor["stream_seq"]) if int(floor["consumer_seq"]) else 0,
+        ack_floor=passed if acknowledged else 0,
         pending=int(answer["num_pending"]),
         ack_pending=int(answer["num_ack_pending"]),
         warnings=warnings,
@@ -193,6 +206,30 @@ async def next_sequence(api: Api, config: StreamConfig, after: int) -> int | Non
             raise _failed(answer, f"stream {config.stream}")
         found.append(int(answer["message"]["seq"]))
     return min(found, default=None)
+
+
+async def has(api: Api, config: StreamConfig, facts: StreamFacts, sequence: int, time: int) -> bool:
+    """Whether the stream still is one in which a message of this sequence has this time (nanoseconds since 1970).
+
+    False for a stream that was restored to an earlier state, or lost its latest messages in a power failure: there
+    the sequences are given out a second time. True also if the message is gone, so that nothing can be told.
+    """
+    if facts.last_sequence < sequence:
+        return False
+    answer = await api(f"STREAM.MSG.GET.{config.stream}", {"seq": sequence})
+    if "error" in answer:
+        return True
+    return abs(datetime.fromisoformat(answer["message"]["time"]).timestamp() - time / _NANO) < 1e-3
+
+
+def restored(config: StreamConfig, facts: StreamFacts, known: int) -> ConfigurationError:
+    """What to tell of a stream that no longer continues what the ledger knows up to the sequence ``known``."""
+    return ConfigurationError(
+        f"stream {facts.name} was restored to an earlier state, or lost its latest messages: it does not continue "
+        f"what the ledger knows up to sequence {known} (it ends at {facts.last_sequence}), and new messages would be "
+        "taken for written ones. Set "
+        f"streams.{config.name}.durable to a new name to begin a new ledger"
+    )
 
 
 def encode(body: Mapping[str, Any]) -> bytes:

@@ -33,6 +33,8 @@ EXPIRES = 30.0
 SILENCES = 3
 """Pulls in a row without any sign of life after which the connection is not believed any more."""
 ACK_TIMEOUT = 5.0
+IDLE = 1.0
+"""Seconds without a pull, such as during an outage, after which the next one begins with a look at the stream."""
 _FOREVER = 1 << 30
 
 
@@ -81,9 +83,12 @@ class Source:
         self._refused = 0.0
         self._unlimited = False
         self._wake: asyncio.Event | None = None
-        # Main thread only.
+        self._interrupted = False
+        self._pull_ended = monotonic()
+        # Main thread only (the loop thread reads the newest).
         self._previous: tuple[int, int] | None = None
         self._last_delivery = 0
+        self._newest = (0, 0)
 
     # --- start and end, called by the main thread ----------------------------------------------------------------
 
@@ -165,12 +170,17 @@ class Source:
         self._loop.call_soon_threadsafe(self._spawn_ack, receipts)
 
     def hold(self, seconds: float) -> bool:
-        """Waits during an outage: no more pulls, deadlines extended; False when it is time to end."""
+        """Waits during an outage: no more pulls, deadlines extended; False when it is time to end.
+
+        Raises what ended the connection to NATS for good meanwhile.
+        """
         self._holding = True
         deadline = monotonic() + seconds
         while not self._stopping and self._failure is None and (rest := deadline - monotonic()) > 0:
             self._wait(_FOREVER, min(rest, 1.0))
-        return not self._stopping and self._failure is None
+        if self._failure is not None:
+            raise self._failure
+        return not self._stopping
 
     def _full(self) -> bool:
         writer = self._config.writer
@@ -228,6 +238,8 @@ class Source:
                 break
         self._previous = previous
         self._last_delivery = last
+        if messages and messages[-1].sequence > self._newest[0]:
+            self._newest = (messages[-1].sequence, messages[-1].time)
         self._taken += len(messages)
         self._taken_bytes += size
         self._hand = receipts
@@ -237,10 +249,10 @@ class Source:
 
     def _verify_stream(self) -> None:
         # The consumer counts from the beginning again: it, or the whole stream, was created anew, or the server lost
-        # its latest state. Another stream's sequences mean nothing to the ledger that we opened.
-        facts = self._call(consumer.read_stream(self._api, self._config), CONNECT_TIMEOUT)
-        if self._facts is None or facts.created != self._facts.created:
-            raise UnavailableError(f"stream {self._config.stream} was created anew: starting again with a new ledger")
+        # its latest state.
+        error = self._call(self._changed(), CONNECT_TIMEOUT)
+        if error is not None:
+            raise error
 
     def _call(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -268,6 +280,18 @@ class Source:
             raise UnavailableError(f"JetStream does not answer {subject.partition('.')[0].lower()} requests") from None
         parsed: dict[str, Any] = json.loads(answer.data)
         return parsed
+
+    async def _changed(self) -> EventWriterError | None:
+        """The error that says why what this consumer delivers from now on would not fit our ledger, if that is so."""
+        facts = await consumer.read_stream(self._api, self._config)
+        if self._facts is None or facts.created != self._facts.created:
+            return UnavailableError(f"stream {self._config.stream} was created anew: starting again with a new ledger")
+        sequence, time = self._newest
+        if sequence and not await consumer.has(self._api, self._config, facts, sequence, time):
+            return consumer.restored(self._config, facts, sequence)
+        if await consumer.read_consumer(self._api, self._config) is None:
+            return self._gone()
+        return None
 
     async def _start(self) -> None:
         self._wake = asyncio.Event()
@@ -300,6 +324,7 @@ class Source:
         self._heard = True
         self._credit -= len(deliveries)
         if self._credit <= 0 and self._wake is not None:
+            self._pull_ended = monotonic()
             self._wake.set()
         if len(self._buffer) >= self._wanted or (
             self._wanted < _FOREVER and self._received_bytes - self._taken_bytes >= self._config.writer.batch_bytes
@@ -332,8 +357,10 @@ class Source:
         elif status not in ("404", "408") and "Batch Completed" not in text:
             # 503: no leader, no JetStream, or no such consumer. Others: leadership change, too many waiting pulls.
             self._refused = monotonic()
+            self._interrupted = True
             log.info("pull ended: %s %s", status, text, extra=self._extra)
         self._credit = 0
+        self._pull_ended = monotonic()
         if self._wake is not None:
             self._wake.set()
 
@@ -353,8 +380,6 @@ class Source:
             if self._refused:
                 self._refused = 0.0
                 await asyncio.sleep(0.25)
-                if self._nc.is_connected and await consumer.read_consumer(self._api, self._config) is None:
-                    raise self._gone()
             room = 2 * writer.batch_messages - (self._received - self._taken)
             room_bytes = 2 * writer.batch_bytes - (self._received_bytes - self._taken_bytes)
             if (
@@ -365,6 +390,8 @@ class Source:
                 and room >= writer.batch_messages // 2
                 and room_bytes >= writer.batch_bytes // 2
             ):
+                if not await self._resume():
+                    continue
                 await self._request(1 if self._unlimited else room, 0 if self._unlimited else room_bytes)
             self._heard = False
             try:
@@ -374,8 +401,29 @@ class Source:
                 if self._credit > 0 and not self._heard and self._nc.is_connected:
                     silences += 1
                     self._credit = 0  # lost: pull again
+                    self._interrupted = True
                     if silences >= SILENCES:
                         raise UnavailableError("NATS is silent although connected: starting again") from None
+
+    async def _resume(self) -> bool:
+        """Before the first pull after an interruption: is all as it was? False if that cannot be told now.
+
+        What a pull delivers belongs to the consumer of that moment, for when a consumer is deleted its pulls end.
+        """
+        if not self._interrupted and monotonic() - self._pull_ended < IDLE:
+            return True
+        try:
+            error = await self._changed()
+        except (UnavailableError, nats.errors.Error) as unknown:
+            log.warning("not pulling yet: %s", unknown or type(unknown).__name__, extra=self._extra)
+            await asyncio.sleep(0.5)
+            return False
+        if error is not None:
+            raise error
+        self._buffer.append(GAP)
+        self._interrupted = False
+        self._pull_ended = monotonic()
+        return True
 
     async def _request(self, batch: int, size: int) -> None:
         self._pull += 1
@@ -481,6 +529,7 @@ class Source:
     async def on_reconnected(self) -> None:
         """There is a connection again: pull."""
         self._credit = 0
+        self._interrupted = True
         self._buffer.append(GAP)
         log.info("reconnected to NATS", extra=self._extra)
         if self._wake is not None:

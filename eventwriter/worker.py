@@ -11,8 +11,8 @@ from time import monotonic
 from eventwriter import pipeline
 from eventwriter.backoff import Backoff
 from eventwriter.config import Config, StreamConfig
-from eventwriter.consumer import StreamFacts
-from eventwriter.errors import DRAIN_DEADLINE, OK, ConfigurationError, EventWriterError, UnavailableError
+from eventwriter.consumer import StreamFacts, restored
+from eventwriter.errors import DRAIN_DEADLINE, OK, EventWriterError, UnavailableError
 from eventwriter.ledger import Identity
 from eventwriter.signals import on_stop
 from eventwriter.sink import Sink
@@ -89,16 +89,15 @@ def _prepare(source: Source, sink: Sink, settings: StreamConfig, at: Callable[[s
     identity = Identity(settings.name, facts.name, facts.created, settings.durable)
     highest, _ = sink.begin(identity)
     if highest > facts.last_sequence:
-        raise ConfigurationError(
-            f"stream {facts.name} ends at sequence {facts.last_sequence} and the ledger knows {highest}: the stream "
-            "was restored to an earlier state, and new messages would be taken for written ones. Set "
-            f"streams.{settings.name}.durable to a new name to begin a new ledger"
-        )
+        raise restored(settings, facts, highest)
     if at:
         at("at_consumer")
     consumer = source.bind(sink.resume(facts.first_sequence))
     for warning in consumer.warnings:
         log.warning("%s", warning, extra={"stream": settings.name})
+    if consumer.start > 1:
+        # What lies below was skipped, not acknowledged: its absence from the ledger must stay visible.
+        sink.distrust(consumer.start - 1)
     if consumer.ack_floor > highest:
         _compare(source, sink, facts, settings, highest, consumer.ack_floor)
     log.info(
@@ -147,7 +146,7 @@ class _Folding:
             self._next = monotonic() + 10.0
             try:
                 facts = self._source.facts()
-                if facts is not None and facts.ack_floor:
+                if facts is not None and facts.complete and facts.ack_floor:
                     self._sink.fold(facts.ack_floor)
             except UnavailableError as error:
                 log.info("the ledger stays as it is: %s", error)

@@ -1,4 +1,4 @@
-"""The ledger and the delivery protocol: every sequence is written once, whatever is delivered again and whoever dies."""
+"""The ledger and the delivery protocol: every sequence is written once, whoever dies and whatever comes again."""
 
 from __future__ import annotations
 
