@@ -21,7 +21,8 @@ def row_of(record: Mapping[str, Any], origin: Origin) -> Row:
     """A row of the record's ``n``, the time that stands in, and the envelope; no ``n``, no row."""
     if "n" not in record:
         raise Unfit("missing_field", "n is missing")
-    return record["n"], origin.time, origin.envelope
+    _, time, envelope, _ = origin
+    return record["n"], time, envelope
 
 
 def expand(value: Mapping[str, Any]) -> list[Any] | None:

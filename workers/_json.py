@@ -7,7 +7,7 @@ kept among the metadata; in a column that must have a value it rejects the recor
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from eventwriter import values
 from eventwriter.stream import Decoded, Message, Reject, Row
@@ -28,19 +28,10 @@ EXACT = 2**53
 """Integers up to this size are exact as float64."""
 
 
-class Origin(NamedTuple):
-    """What a record has besides itself."""
-
-    subject: str
-    received: int
-    """JetStream message timestamp, as timestamptz."""
-    time: int
-    """Stands in for a missing time: that of the CloudEvent around the record, else ``received``."""
-    envelope: Mapping[str, Any] | None
-    """Context attributes of the CloudEvent around the record."""
-    repairs: list[str]
-
-
+Origin = tuple[int, int, Mapping[str, Any] | None, list[str]]
+"""What a record has besides itself: when its message was received, as timestamptz; what stands in for a missing time,
+that of the CloudEvent around the record or else the former; the context attributes of that event; the list of repairs.
+A bare tuple, for one is made per message."""
 RowOf = Callable[[Mapping[str, Any], Origin], Row]
 """The row of one record; raises Unfit if it cannot become one."""
 Expand = Callable[[Mapping[str, Any]], Sequence[Any] | None]
@@ -54,10 +45,10 @@ def decode_records(
 
     ``expand`` is asked about objects that have the key ``group``.
     """
-    subject, payload, _, nanos, headers = message
+    _, payload, _, nanos, headers = message
     repairs: list[str] = []
     received = nanos // 1000 - EPOCH
-    origin = Origin(subject, received, received, None, repairs)
+    origin: Origin = (received, received, None, repairs)
     if payload[:1] == b"{" and headers is None:  # nearly always one record
         try:
             value = values.parse_json(payload, repairs)
@@ -105,8 +96,9 @@ class _Records:
         if len(self.rows) + len(self.rejects) + len(elements) > RECORDS_MAX:
             raise Unfit("too_large", f"an array of {len(elements)}; a message holds at most {RECORDS_MAX} records")
         others = origin
-        if origin.envelope is not None and len(dump_json(origin.envelope)) > SHARED_MAX:
-            others = origin._replace(envelope=None)  # it is kept with the first
+        received, time, envelope, repairs = origin
+        if envelope is not None and len(dump_json(envelope)) > SHARED_MAX:
+            others = (received, time, None, repairs)  # the envelope is kept with the first
         for element in elements:
             index = len(self.rows) + len(self.rejects)
             try:
@@ -121,7 +113,7 @@ class _Records:
         """The records in a CloudEvent."""
         if depth > _MAX_DEPTH:
             raise Unfit("malformed", f"more than {_MAX_DEPTH} envelopes within each other")
-        data = data_of(event, origin.repairs)
+        data = data_of(event, origin[3])
         self.take(data, _within(origin, envelope_of(event)), depth)
 
     def add(self, record: Mapping[str, Any], origin: Origin) -> None:
@@ -133,12 +125,13 @@ class _Records:
 
 def _within(origin: Origin, envelope: Mapping[str, Any]) -> Origin:
     """The origin of a record in a CloudEvent, whose time is nearer to the record than the broker's."""
+    received, time, outer, repairs = origin
     try:
-        time = moment(envelope.get("time"))
+        nearer = moment(envelope.get("time"))
+        time = time if nearer is None else nearer
     except Unfit:
-        time = None
-        origin.repairs.append("bad_time")
-    return origin._replace(time=origin.time if time is None else time, envelope={**(origin.envelope or {}), **envelope})
+        repairs.append("bad_time")
+    return received, time, envelope if outer is None else {**outer, **envelope}, repairs
 
 
 # --- values: what fits its column goes in; what does not is kept ------------------------------------------------

@@ -54,7 +54,7 @@ _ONLY_FIRST_NAMES = frozenset(_FIRST_NAMES).issuperset
 
 
 def _row(record: Mapping[str, Any], origin: Origin) -> Row:
-    _, _, time, envelope, repairs = origin
+    _, time, envelope, repairs = origin
     rest: dict[str, Any] = {}
     if _ONLY_FIRST_NAMES(record):
         given = [*map(record.get, _FIRST_NAMES)]
