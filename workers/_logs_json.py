@@ -81,7 +81,8 @@ def flat_row(record: Mapping[str, Any], context: Context) -> Row:
         timestamp = time // 1000 - EPOCH
     elif time is not None:
         name = "timestamp" if record.get("timestamp") is time else _PLACES.name_in(record, 0)
-        timestamp = flat.time(name, time) or timestamp
+        given_time = flat.time(name, time)
+        timestamp = timestamp if given_time is None else given_time
 
     if level is not None or severity_word is not None:
         severity, number = _severity(severity, number, level, severity_word, rest)
@@ -206,7 +207,8 @@ def source_of(subject: str) -> str | None:
 
 def _observed(record: Mapping[str, Any], value: Any, rest: dict[str, Any], received: int, repairs: list[str]) -> int:
     try:
-        return flat.time(_PLACES.name_in(record, 1), value) or received
+        observed = flat.time(_PLACES.name_in(record, 1), value)
+        return received if observed is None else observed
     except Unfit:
         flat.keep_original(rest, "observed_timestamp", value, repairs, "bad_time")
         return received

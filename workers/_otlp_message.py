@@ -161,7 +161,8 @@ def _within(context: Context, envelope: Mapping[str, Any]) -> Context:
     """The context of a record in a CloudEvent, whose time is nearer to the record than the broker's."""
     subject, received, outer, repairs = context
     try:
-        received = moment(envelope.get("time")) or received
+        given = moment(envelope.get("time"))
+        received = received if given is None else given
     except Unfit:
         repairs.append("bad_time")
     return subject, received, {**(outer or {}), **envelope}, repairs

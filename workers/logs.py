@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import orjson
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from eventwriter.stream import Column, Row, Stream
+from eventwriter.stream import Column, Decoded, Message, Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, clean
 from workers import _otlp
 from workers._guard import total
 from workers._logs_json import flat_row, source_of
+from workers._logs_typed import typed_row
 from workers._otlp_message import Context, Signal, decode_message
 from workers._severity import BANDS
 
@@ -137,7 +137,11 @@ def _body(
 _SIGNAL = Signal(ExportLogsServiceRequest, otlp_rows, flat_row, ("resourceLogs", "resource_logs"), "body")
 
 
-decode = total(partial(decode_message, _SIGNAL))
-"""The rows of one message: OTLP protobuf or JSON, flat JSON, GELF, SNMP traps, CloudEvents around them."""
+@total
+def decode(message: Message) -> Decoded:
+    """The rows of one message: OTLP protobuf or JSON, flat JSON, GELF, SNMP traps, CloudEvents around them."""
+    row = typed_row(message)
+    return Decoded((row,)) if row is not None else decode_message(_SIGNAL, message)
+
 
 STREAM = Stream(name="LOGS", subjects=("logs.>",), table="logs", columns=COLUMNS, decode=decode)

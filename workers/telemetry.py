@@ -12,6 +12,7 @@ from workers import _json as flat
 from workers._flat import Places
 from workers._guard import total
 from workers._json import EXACT, Origin, moment, named
+from workers._telemetry_typed import typed_row
 
 COLUMNS = (
     Column("timestamp", "timestamptz"),
@@ -133,7 +134,8 @@ def _row(record: Mapping[str, Any], origin: Origin) -> Row:
 @total
 def decode(message: Message) -> Decoded:
     """The rows of one message: a measurement, an array of them, or CloudEvents around either."""
-    return flat.decode_records(message, _row)
+    row = typed_row(message)
+    return Decoded((row,)) if row is not None else flat.decode_records(message, _row)
 
 
 STREAM = Stream(name="TELEMETRY", subjects=("telemetry.>",), table="timeseries_metrics", columns=COLUMNS, decode=decode)

@@ -1,0 +1,92 @@
+"""Log records in flat JSON as rule engines republish them, when every value has its expected type."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import msgspec
+import orjson
+
+from eventwriter.stream import Message, Row
+from eventwriter.values import EPOCH, INT8_MAX, dump_json
+from workers._logs_json import source_of
+from workers._typed import fitted, json_object
+
+_NANOSECONDS = 100_000_000_000_000_000
+"""From here on a bare number is a time in nanoseconds."""
+
+
+class FlatLog(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The keys of such a record."""
+
+    timestamp: int
+    body: str
+    attributes: msgspec.Raw
+    resource: msgspec.Raw
+    severity_text: str
+    severity_number: int
+    scope: str | None = None
+    trace_id: str = ""
+    span_id: str = ""
+
+
+_DECODER = msgspec.json.Decoder(FlatLog)
+
+
+def typed_row(message: Message) -> Row | None:
+    """The row of a message that is one such record; None for every other message."""
+    payload = message.payload
+    if payload[:1] != b"{" or b'"severity_text"' not in payload or message.headers:
+        return None
+    log = fitted(_DECODER, payload)
+    if log is None or not 0 < log.severity_number <= 24 or not _NANOSECONDS <= log.timestamp <= INT8_MAX:
+        return None
+    attributes = json_object(bytes(log.attributes))
+    if attributes is None:
+        return None
+    resource = _resource(bytes(log.resource))
+    if resource is None:
+        return None
+    service, version, instance, packed = resource
+    return (
+        log.timestamp // 1000 - EPOCH,
+        message.time // 1000 - EPOCH,
+        log.trace_id.lower(),
+        log.span_id.lower(),
+        None,
+        None,
+        log.severity_text,
+        log.severity_number,
+        log.body,
+        None,
+        service,
+        version,
+        instance,
+        log.scope,
+        None,
+        None,
+        attributes,
+        packed,
+        None,
+        None,
+        None,
+        source_of(message.subject),
+        None,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _resource(text: bytes) -> tuple[str, str | None, str | None, bytes] | None:
+    """(service name, version, instance, JSON) of a resource; the same one comes with many records."""
+    try:
+        resource = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    if type(resource) is not dict or len(text) > 4096:
+        return None
+    service = resource.get("service.name")
+    version = resource.get("service.version")
+    instance = resource.get("service.instance.id")
+    if any(value is not None and type(value) is not str for value in (service, version, instance)):
+        return None
+    return "unknown" if service is None else service, version, instance, dump_json(resource)
