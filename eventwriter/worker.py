@@ -87,7 +87,7 @@ def _prepare(source: Source, sink: Sink, settings: StreamConfig, at: Callable[[s
     if at:
         at("at_start")
     identity = Identity(settings.name, facts.name, facts.created, settings.durable)
-    highest, _ = sink.begin(identity)
+    highest, _ = sink.begin(identity, exclusive=settings.writer.ack == "all")
     if highest > facts.last_sequence:
         raise restored(settings, facts, highest)
     if at:
@@ -159,6 +159,7 @@ class _Log:
     def __init__(self, stream: str) -> None:
         self._extra = {"stream": stream}
         self._waiting_since: float | None = None
+        self._cause = ""
 
     def took(self, batch: Batch, waited: float) -> None:
         """Every batch."""
@@ -175,7 +176,10 @@ class _Log:
             log.info("%d messages were delivered again and known", outcome.already_done, extra=self._extra)
 
     def waits(self, error: UnavailableError, delay: float) -> None:
-        """Once an outage, not once a try."""
+        """Once a cause, not once a try."""
         if self._waiting_since is None:
             self._waiting_since = monotonic()
-            log.error("%s: holding the batch and trying again", error, extra=self._extra)
+        elif str(error) == self._cause:
+            return
+        self._cause = str(error)
+        log.error("%s: holding the batch and trying again", error, extra=self._extra)
