@@ -43,6 +43,8 @@ class ConsumerFacts:
     """Messages of ours that were not delivered yet."""
     ack_pending: int
     """Messages delivered and not acknowledged."""
+    delivered: int
+    """The highest stream sequence that was delivered."""
     start: int = 1
     """Stream sequence at which the consumer began: what lies below, nobody acknowledged to it."""
     complete: bool = True
@@ -128,6 +130,7 @@ def _facts(answer: Mapping[str, Any], *, created: bool, warnings: tuple[str, ...
         ack_floor=passed if acknowledged else 0,
         pending=int(answer["num_pending"]),
         ack_pending=int(answer["num_ack_pending"]),
+        delivered=int(answer["delivered"]["stream_seq"]),
         warnings=warnings,
     )
 

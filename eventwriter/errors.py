@@ -28,6 +28,12 @@ class UnavailableError(EventWriterError):
     exit_code = UNAVAILABLE
 
 
+class ExclusiveError(EventWriterError):
+    """Another worker serves a consumer that must be served by one alone; it may have to end first."""
+
+    exit_code = UNAVAILABLE
+
+
 class AuthenticationError(EventWriterError):
     """NATS or PostgreSQL refuses our credentials; trying again with the same ones will not succeed."""
 

@@ -87,7 +87,7 @@ def check_server(connection: Connection[Any]) -> None:
         raise SchemaError("the table eventwriter.ledger does not exist: run `eventwriter schema apply`")
 
 
-def open_pool(settings: PostgresConfig, application_name: str) -> ConnectionPool[Connection[Any]]:
+def open_pool(settings: PostgresConfig, application_name: str, size: int) -> ConnectionPool[Connection[Any]]:
     """A pool of one worker, opened after the fork: an inherited one would use the parent's backend."""
 
     def configure(connection: Connection[Any]) -> None:
@@ -104,7 +104,7 @@ def open_pool(settings: PostgresConfig, application_name: str) -> ConnectionPool
     return ConnectionPool(
         connection_string(settings, application_name),
         min_size=1,
-        max_size=settings.pool_size,
+        max_size=size,
         configure=configure,
         timeout=settings.connect_timeout,
         reconnect_timeout=5.0,  # then the next batch asks again: an outage ends within seconds of its cause

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from psycopg_pool import ConnectionPool
 from eventwriter import deadletters
 from eventwriter.catalog import Plan, read_plan
 from eventwriter.config import PostgresConfig
-from eventwriter.errors import SchemaError, UnavailableError
+from eventwriter.errors import ExclusiveError, SchemaError, UnavailableError
 from eventwriter.ledger import Done, Identity, Ledger, merge
 from eventwriter.postgres import RowRefused, check_server, connect, open_pool, translated
 from eventwriter.staging import Stage
@@ -65,6 +66,8 @@ class Sink:
         table: str,
         excluded: Callable[[str], bool] | None = None,
         at: Callable[[str], None] | None = None,
+        *,
+        exclusive: bool = False,
     ) -> None:
         self._settings = settings
         self._stream = stream
@@ -75,6 +78,9 @@ class Sink:
         self._plan: Plan | None = None
         self._ledger: Ledger | None = None
         self._last_done: int | None = None
+        self._exclusive = exclusive
+        self._lock: str | None = None
+        self._locked: weakref.WeakSet[Connection[Any]] = weakref.WeakSet()
         self._doubt = False
 
     # --- start and end ------------------------------------------------------------------------------------
@@ -84,14 +90,20 @@ class Sink:
         with translated(), connect(self._settings, self._name) as connection:
             check_server(connection)
             self._plan = read_plan(connection, self._stream, self._table)
-        self._pool = open_pool(self._settings, self._name)
+        self._pool = open_pool(self._settings, self._name, 1 if self._exclusive else self._settings.pool_size)
 
     @property
     def _name(self) -> str:
         return f"eventwriter {self._stream.name}"
 
     def begin(self, identity: Identity) -> tuple[int, int]:
-        """Opens the ledger of this consumer: its highest done sequence and its row's number."""
+        """Opens the ledger of this consumer: its highest done sequence and its row's number.
+
+        When ``exclusive``, every transaction runs on the one connection that holds the consumer's advisory lock;
+        raises ExclusiveError while somebody else holds it.
+        """
+        if self._exclusive:
+            self._lock = f"eventwriter {identity.stream} {identity.durable}"
         with self._connection() as connection:
             self._ledger = Ledger.open(connection, identity)
             return self._ledger.highest(connection), self._ledger.row
@@ -130,7 +142,18 @@ class Sink:
     def _connection(self) -> Iterator[Connection[Any]]:
         assert self._pool is not None, "open() comes first"
         with translated(), self._pool.connection() as connection:
+            if self._lock is not None and connection not in self._locked:
+                self._take_lock(connection, self._lock)
             yield connection
+
+    def _take_lock(self, connection: Connection[Any], name: str) -> None:
+        got = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name]).fetchone()
+        if got != (True,):
+            raise ExclusiveError(
+                f'{self._stream.name}: another worker serves this consumer, and ack = "all" needs it alone: '
+                'stop the other one, or set ack = "each"'
+            )
+        self._locked.add(connection)
 
     # --- writing ------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from eventwriter import consumer, wire
+from eventwriter.ackall import AckAll
 from eventwriter.config import NatsConfig, StreamConfig
 from eventwriter.connection import connect
 from eventwriter.consumer import ConsumerFacts, StreamFacts
@@ -88,6 +89,7 @@ class Source:
         # Main thread only (the loop thread reads the newest).
         self._previous: tuple[int, int] | None = None
         self._last_delivery = 0
+        self._ack_all: AckAll | None = None
         self._newest = (0, 0)
 
     # --- start and end, called by the main thread ----------------------------------------------------------------
@@ -100,7 +102,11 @@ class Source:
 
     def bind(self, start: int) -> ConsumerFacts:
         """Binds or creates the consumer (a new one begins at sequence ``start``)."""
-        return self._call(consumer.ensure_consumer(self._api, self._config, start), CONNECT_TIMEOUT * 2)
+        facts = self._call(consumer.ensure_consumer(self._api, self._config, start), CONNECT_TIMEOUT * 2)
+        if self._config.writer.ack == "all":
+            patience = 3 * self._config.writer.ack_wait
+            self._ack_all = AckAll(self._config.durable, facts.ack_pending, facts.delivered, patience)
+        return facts
 
     def next_sequence(self, after: int) -> int | None:
         """The first message of ours that the stream still holds beyond this sequence."""
@@ -166,7 +172,11 @@ class Source:
     def acknowledge(self, batch: Batch) -> None:
         """Acknowledges a committed batch, without waiting for the server's confirmation."""
         self._hand = []
-        receipts = batch.receipts if self._config.writer.ack == "each" else batch.receipts[-1:]
+        receipts = batch.receipts
+        if self._ack_all is not None:
+            if not self._ack_all.committed(message.sequence for message in batch.messages):
+                return  # they come again, are known, and are acknowledged then
+            receipts = receipts[-1:]
         self._loop.call_soon_threadsafe(self._spawn_ack, receipts)
 
     def hold(self, seconds: float) -> bool:
@@ -208,6 +218,8 @@ class Source:
         for _ in range(min(len(buffer), writer.batch_messages)):
             delivered = buffer.popleft()
             if isinstance(delivered, _Gap):
+                if self._ack_all is not None:
+                    raise self._ack_all.lost()
                 previous = None
                 continue
             subject, payload, receipt, headers = delivered

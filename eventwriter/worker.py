@@ -39,7 +39,9 @@ def run(config: Config, stream: Stream, *, supervised: bool = False) -> int:
     settings = config.streams[stream.name]
     at = _crash_point(stream.name)
     source = Source(config.nats, settings, at)
-    sink = Sink(config.postgres, stream, settings.table, matcher(settings.exclude) if settings.exclude else None, at)
+    excluded = matcher(settings.exclude) if settings.exclude else None
+    exclusive = settings.writer.ack == "all"
+    sink = Sink(config.postgres, stream, settings.table, excluded, at, exclusive=exclusive)
     started = False
 
     def stop() -> None:
@@ -87,7 +89,7 @@ def _prepare(source: Source, sink: Sink, settings: StreamConfig, at: Callable[[s
     if at:
         at("at_start")
     identity = Identity(settings.name, facts.name, facts.created, settings.durable)
-    highest, _ = sink.begin(identity, exclusive=settings.writer.ack == "all")
+    highest, _ = sink.begin(identity)
     if highest > facts.last_sequence:
         raise restored(settings, facts, highest)
     if at:

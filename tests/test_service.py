@@ -315,3 +315,21 @@ def test_the_procfile_runs_servers_and_service(tmp_path: Path) -> None:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
+
+
+def test_ack_all_needs_the_consumer_alone(world: World) -> None:
+    """A second worker with ack = "all" says what is wrong, writes nothing, and may take over afterwards."""
+    environment = {"EVENTWRITER_WRITER__ACK": "all"}
+    world.traffic(["LOGS"], count=100)
+    first = world.start("worker", "--stream", "LOGS", **environment)
+    world.wait_settled()
+    second = world.run("worker", "--stream", "LOGS", check=False, **environment)
+    assert second.returncode == 69
+    assert "another worker serves this consumer" in second.stderr
+    assert world.stop(first) == 0
+    world.traffic(["LOGS"], count=100, seed=1)
+    third = world.start("worker", "--stream", "LOGS", **environment)
+    world.wait_settled()
+    world.assert_exact()
+    wait_until(lambda: world.consumer("LOGS").num_ack_pending == 0, "the acks")
+    assert world.stop(third) == 0

@@ -19,8 +19,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     # JetStream
     "connection": {"config", "errors"},
     "consumer": {"config", "errors"},
-    "source": {"stream", "errors", "config", "connection", "consumer", "wire"},
+    "source": {"stream", "errors", "config", "connection", "consumer", "wire", "ackall"},
     "wire": set(),
+    "ackall": {"errors"},
     # PostgreSQL
     "postgres": {"stream", "errors", "config"},
     "catalog": {"stream", "errors"},
