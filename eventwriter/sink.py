@@ -144,7 +144,12 @@ class Sink:
         with translated(), self._pool.connection() as connection:
             if self._lock is not None and connection not in self._locked:
                 self._take_lock(connection, self._lock)
-            yield connection
+            try:
+                yield connection
+            except psycopg.errors.ReadOnlySqlTransaction:
+                # A demoted primary, or a default of the session: it does not pass with time, a new connection may.
+                connection.close()
+                raise
 
     def _take_lock(self, connection: Connection[Any], name: str) -> None:
         got = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name]).fetchone()

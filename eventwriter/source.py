@@ -44,6 +44,8 @@ class _Gap:
 
 
 GAP = _Gap()
+PAUSE = _Gap()
+"""As GAP, where nothing can have been lost: for a while there was no pull."""
 
 
 class Source:
@@ -218,7 +220,7 @@ class Source:
         for _ in range(min(len(buffer), writer.batch_messages)):
             delivered = buffer.popleft()
             if isinstance(delivered, _Gap):
-                if self._ack_all is not None:
+                if self._ack_all is not None and delivered is GAP:
                     raise self._ack_all.lost()
                 previous = None
                 continue
@@ -432,7 +434,7 @@ class Source:
             return False
         if error is not None:
             raise error
-        self._buffer.append(GAP)
+        self._buffer.append(GAP if self._interrupted else PAUSE)
         self._interrupted = False
         self._pull_ended = monotonic()
         return True

@@ -136,3 +136,15 @@ def test_the_same_message_may_kill_many_workers(world: World) -> None:
     wait_until(lambda: world.consumer("LOGS").num_ack_pending == 0, "the acks")
     world.wait_settled()
     world.assert_exact()
+
+
+def test_with_ack_all_what_a_dead_worker_held_is_not_acknowledged_by_the_next(world: World) -> None:
+    """The next worker gets newer messages first: acknowledging these must not acknowledge what is still to come."""
+    environment = {"EVENTWRITER_WRITER__ACK": "all", "EVENTWRITER_WRITER__BATCH_MESSAGES": "50"}
+    world.traffic(["LOGS"], count=300, broken=0.05)
+    crash(world, "after_decode", ["LOGS"], **environment)
+    process = world.start("worker", "--stream", "LOGS", **QUICK, **environment)
+    world.wait_settled(20)
+    world.assert_exact()
+    wait_until(lambda: world.consumer("LOGS").num_ack_pending == 0, "the acks")
+    assert world.stop(process) == 0
