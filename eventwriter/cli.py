@@ -14,7 +14,7 @@ from typing import IO, Any, NoReturn
 
 import click
 
-from eventwriter import __version__, admin, config, dryrun, errors, legacy, logs, registry, values, worker
+from eventwriter import __version__, admin, config, dlq, dryrun, errors, legacy, logs, registry, units, values, worker
 from eventwriter.stream import Message, Stream
 from eventwriter.supervisor import Child, Supervisor
 
@@ -237,6 +237,64 @@ def decode(
                 rejected = rejected or "reject" in record
                 click.echo(dryrun.to_line(record))
     sys.exit(errors.BAD_DATA if rejected else errors.OK)
+
+
+@cli.group("dlq")
+def dlq_group() -> None:
+    """The dead letters: what could not become a row, and why."""
+
+
+@dlq_group.command("list")
+@click.option("--stream", help="Only of this stream.")
+@click.option("--reason", help="Only with this reason, such as malformed.")
+@click.option("--limit", default=50, show_default=True, help="At most so many, the latest first.")
+@_output
+@click.pass_obj
+def dlq_list(settings: _Settings, stream: str | None, reason: str | None, limit: int, output: str) -> None:
+    """List the latest dead letters, one line for each record that was rejected."""
+    current, _, declared = settings.load()
+    name = None if stream is None else _declared(declared, stream).name
+    letters = dlq.find(current.postgres, stream=name, reason=reason, limit=limit)
+    if output == "json":
+        click.echo(json.dumps(letters))
+        return
+    for letter in letters:
+        index = "" if letter["record_index"] is None else f"[{letter['record_index']}]"
+        code = f" {letter['sqlstate']}" if letter["sqlstate"] else ""
+        place = f"{letter['logical_stream']} {letter['sequence']}{index}"
+        click.echo(
+            f"{letter['id']:>8}  {place:<24} {letter['reason']}{code}: {letter['detail']}  ({letter['subject']})"
+        )
+    if not letters:
+        click.echo("no dead letters", err=True)
+
+
+@dlq_group.command("show")
+@click.argument("number", type=int)
+@click.pass_obj
+def dlq_show(settings: _Settings, number: int) -> None:
+    """Print one dead letter as JSON, with its payload."""
+    click.echo(json.dumps(dlq.show(settings.load()[0].postgres, number), indent=2, ensure_ascii=False))
+
+
+@dlq_group.command("purge")
+@click.option("--stream", help="Only of this stream.")
+@click.option("--reason", help="Only with this reason.")
+@click.option("--older-than", default="0s", show_default=True, help="Only those older than this, such as 30m or 12h.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def dlq_purge(settings: _Settings, stream: str | None, reason: str | None, older_than: str, yes: bool) -> None:
+    """Remove dead letters for good."""
+    current, _, declared = settings.load()
+    name = None if stream is None else _declared(declared, stream).name
+    try:
+        age = units.parse_duration(older_than)
+    except ValueError as error:
+        raise errors.UsageError(f"--older-than {older_than}: {error}") from None
+    if not yes:
+        click.confirm(f"Remove dead letters of {name or 'all streams'} for good?", abort=True)
+    removed = dlq.purge(current.postgres, stream=name, reason=reason, older_than=age)
+    click.echo(f"removed {removed} dead letters")
 
 
 @cli.group("config")

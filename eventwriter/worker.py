@@ -123,13 +123,11 @@ def _compare(
     sink.distrust(ack_floor)
     log.warning(
         "stream %s: messages %d to %d were acknowledged but are not in the ledger: another program used consumer %s, "
-        "or the database was restored from a backup; `eventwriter replay --stream %s --from-seq %d` writes them",
+        "or the database was restored from a backup; what they held is not written again",
         facts.name,
         following,
         ack_floor,
         settings.durable,
-        settings.name,
-        following,
         extra={"stream": settings.name},
     )
 

@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 ONLY_THESE_IMPORT = {
     "nats": {"source", "connection", "wire"},
-    "psycopg": {"sink", "postgres", "catalog", "ledger", "deadletters", "staging", "admin"},
+    "psycopg": {"sink", "postgres", "catalog", "ledger", "deadletters", "staging", "admin", "dlq"},
     "psycopg_pool": {"sink", "postgres"},
     "click": {"cli"},
 }
