@@ -14,7 +14,10 @@ from eventwriter.config import PostgresConfig
 from eventwriter.errors import UsageError
 from eventwriter.postgres import connect, translated
 
-_LISTED = "id logical_stream stream sequence record_index reason sqlstate subject message_time detail".split()
+_LISTED = (
+    *("id", "logical_stream", "stream", "sequence", "record_index"),
+    *("reason", "sqlstate", "subject", "message_time", "detail"),
+)
 
 
 def _chosen(stream: str | None, reason: str | None) -> tuple[sql.Composed, dict[str, Any]]:
