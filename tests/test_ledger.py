@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from psycopg import sql
 
 from eventwriter import registry
@@ -137,42 +138,38 @@ class Consumer:
 class Delivery(RuleBasedStateMachine):
     """A stream with foreign messages, a consumer, and two workers, all of which may fail between any two steps."""
 
-    dsn: str
+    connection: psycopg.Connection[Any]
+    sinks: tuple[tuple[Sink, list[str]], tuple[Sink, list[str]]]
+    """Of the two workers, with the point at which each crashes next; opened once, for that takes long."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.connection = psycopg.connect(self.dsn, autocommit=True)
-        self.connection.execute("TRUNCATE numbers, eventwriter.dead_letter_records, eventwriter.dead_letter_messages")
-        self.connection.execute("DELETE FROM eventwriter.ledger")
+        for table in ("numbers", "eventwriter.dead_letter_messages", "eventwriter.ledger"):
+            self.connection.execute(sql.SQL(f"DELETE FROM {table}"))
         self.stream: list[bool] = []  # whether the message with sequence index + 1 is ours
         self.consumer = Consumer()
         self.earlier = Consumer()
-        self.workers = [self._worker(), self._worker()]
+        self.workers = [self._worker(0), self._worker(1)]
 
     def teardown(self) -> None:
-        """Ends the workers, once everything that was lost in between has come again."""
+        """In the end everything that was lost in between has come again."""
         self._finish()
-        for worker in self.workers:
-            worker.sink.close()
-        self.connection.close()
 
-    def _worker(self) -> Worker:
-        crash_at: list[str] = []
-
-        def at(point: str) -> None:
-            if point in crash_at:
-                crash_at.clear()
-                raise Crashed(point)
-
-        sink = Sink(PostgresConfig(dsn=self.dsn, pool_size=1), STREAM, "numbers", None, at)
-        sink.open()
+    def _worker(self, which: int) -> Worker:
+        sink, crash_at = self.sinks[which]
+        crash_at.clear()
         sink.begin(IDENTITY)
         return Worker(sink, crash_at)
 
-    @rule(kinds=st.lists(st.sampled_from([True, True, False]), min_size=1, max_size=8))
+    @rule(kinds=st.lists(st.sampled_from([True, True, False]), min_size=1, max_size=20))
     def publish(self, kinds: list[bool]) -> None:
         """Messages of ours and of others."""
         self.stream.extend(kinds)
+
+    @initialize()
+    def published_before(self) -> None:
+        """Something to begin with."""
+        self.stream.extend([True, False, True, True] * 6)
 
     @rule(which=st.integers(0, 1), count=st.integers(1, 6))
     def deliver(self, which: int, count: int) -> None:
@@ -216,6 +213,8 @@ class Delivery(RuleBasedStateMachine):
     def write(self, which: int, count: int, fate: str) -> None:
         """A batch is written and acknowledged, or the worker dies on the way, or does not know whether it committed."""
         worker = self.workers[which]
+        if not worker.inbox:
+            self.deliver(which=which, count=count)
         batch = self._take(worker, count)
         if not batch.messages:
             return
@@ -241,13 +240,12 @@ class Delivery(RuleBasedStateMachine):
         consumer.floor = min(consumer.pending, default=consumer.next) - 1
 
     def _replace(self, which: int) -> None:
-        self.workers[which].sink.close()
-        self.workers[which] = self._worker()
+        self.workers[which] = self._worker(which)
 
     @rule()
     def ack_wait_passes(self) -> None:
-        """What is not acknowledged comes again, also what still waits in a worker's hands."""
-        self.consumer.again = sorted(self.consumer.pending)
+        """What is not acknowledged comes again, in any order, also what still waits in a worker's hands."""
+        self.consumer.again = sorted(self.consumer.pending, key=lambda sequence: sequence * 7 % 11)
 
     @rule()
     def server_saves(self) -> None:
@@ -316,12 +314,61 @@ class Delivery(RuleBasedStateMachine):
         assert row[0] <= 4
 
 
-def test_every_interleaving_writes_each_message_once(connection: Any, database: str) -> None:
+@pytest.fixture
+def machine(connection: Any, database: str) -> Iterator[type[Delivery]]:
+    """The machine with a database and two workers."""
+    sinks = (crashing_sink(database), crashing_sink(database))
+    yield type("Machine", (Delivery,), {"connection": connection, "sinks": sinks})
+    for sink, _ in sinks:
+        sink.close()
+
+
+def test_every_interleaving_writes_each_message_once(machine: type[Delivery]) -> None:
     """Two workers, crashes, redeliveries, lost acks, forgotten state: each message of ours is written once."""
-    machine = type("Here", (Delivery,), {"dsn": database})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
+
+
+def test_long_interleavings_write_each_message_once(machine: type[Delivery]) -> None:
+    """The same for long runs, in which faults are rare enough that much is on its way when they come."""
+    new: Callable[[], Delivery] = machine
+    for seed in range(30):
+        rng = random.Random(seed)
+        run = new()
+        run.stream.extend([True, False, True, True] * 6)
+        for _ in range(60):
+            which, count = rng.randrange(2), rng.randrange(1, 7)
+            fate = rng.choice(["fine"] * 6 + ["after_copy", "after_ledger", "after_commit", "ambiguous", "half acked"])
+            chosen = rng.choices(
+                [
+                    lambda: run.publish(kinds=rng.choices([True, False], k=10)),  # noqa: B023 - called at once
+                    lambda: run.deliver(which=which, count=count),  # noqa: B023
+                    lambda: run.write(which=which, count=count, fate=fate),  # noqa: B023
+                    run.ack_wait_passes,
+                    run.server_saves,
+                    run.server_restarts,
+                    lambda: run.consumer_is_created_again(share=rng.random()),  # noqa: B023
+                    run.fold,
+                ],
+                [10, 40, 40, 4, 3, 2, 1, 4],
+            )[0]
+            chosen()
+            run.exact()
+        run.teardown()
+
+
+def crashing_sink(dsn: str) -> tuple[Sink, list[str]]:
+    """A worker's sink, and the points at which its transaction ends as if the process had died."""
+    crash_at: list[str] = []
+
+    def at(point: str) -> None:
+        if point in crash_at:
+            raise Crashed(point)
+
+    sink = Sink(PostgresConfig(dsn=dsn, pool_size=1), STREAM, "numbers", None, at)
+    sink.open()
+    return sink, crash_at
