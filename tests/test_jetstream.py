@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -9,12 +10,17 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import nats
+import nats.errors
 import pytest
 from nats.js.api import ConsumerConfig, DeliverPolicy, StreamConfig
+from nats.js.errors import APIError
 
 from eventwriter import registry
+from eventwriter.embedded import _nats_binary, free_port
 from fix_service import STREAMS, World, wait_until
 from traffic import Traffic
 
@@ -268,3 +274,80 @@ def test_a_server_in_lame_duck_mode_and_its_successor(world: World) -> None:
     world.wait_settled()
     world.assert_exact()
     assert world.stop(service) == 0
+
+
+def cluster_config(folder: Path, name: str, port: int, routes: list[int]) -> Path:
+    """The configuration of one node: its own route port is the first."""
+    others = ", ".join(f'"nats://127.0.0.1:{route}"' for route in routes[1:])
+    config = folder / f"{name}.conf"
+    config.write_text(
+        f'server_name: {name}\nlisten: "127.0.0.1:{port}"\njetstream {{ store_dir: "{folder / name}" }}\n'
+        f'cluster {{ name: "c", listen: "127.0.0.1:{routes[0]}", routes: [{others}] }}\n'
+    )
+    return config
+
+
+def test_a_cluster_loses_the_leader_of_stream_and_consumer(world: World, tmp_path: Path) -> None:
+    """Three nodes, three replicas, the leader killed with -9 under load: the workers go on with the new one."""
+    ports, routes = [[free_port() for _ in range(3)] for _ in range(2)]
+    nodes = {
+        f"n{i}": [
+            str(_nats_binary()),
+            "-c",
+            str(cluster_config(tmp_path, f"n{i}", ports[i], [routes[i], *routes[:i], *routes[i + 1 :]])),
+        ]
+        for i in range(3)
+    }
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    urls = [f"nats://127.0.0.1:{port}" for port in ports]
+    messages = Traffic("LOGS", seed=9, records=3)
+
+    async def publish(count: int) -> str:
+        client = await nats.connect(urls, max_reconnect_attempts=-1, reconnect_time_wait=0.2, error_cb=ignore)
+        stream = client.jetstream()
+        config = StreamConfig(name="LOGS", subjects=list(registry.load()["LOGS"].subjects), num_replicas=3)
+        deadline = time.monotonic() + 40
+        while True:
+            try:
+                await stream.add_stream(config)
+                break
+            except (nats.errors.Error, APIError):
+                assert time.monotonic() < deadline, "no leader"
+                await asyncio.sleep(0.2)
+        for _ in range(count):
+            message = messages.next()
+            world.published.setdefault("LOGS", []).append(message)
+            headers = {"Nats-Msg-Id": str(len(world.published["LOGS"]))}
+            while True:
+                try:
+                    await stream.publish(message.subject, message.payload, headers=headers, timeout=2)
+                    break
+                except (nats.errors.Error, APIError):
+                    assert time.monotonic() < deadline, "not published"
+                    await asyncio.sleep(0.1)
+        leader = (await stream.stream_info("LOGS")).cluster
+        await client.close()
+        return str(leader.leader if leader else "")
+
+    async def ignore(error: Exception) -> None:
+        """Nodes are killed."""
+
+    try:
+        for name, command in nodes.items():
+            with (tmp_path / f"{name}.log").open("wb") as log:
+                running[name] = subprocess.Popen(command, stdout=log, stderr=log)
+        leader = asyncio.run(publish(300))
+        environment = QUICK | {"EVENTWRITER_NATS__URL": ",".join(urls), "EVENTWRITER_STREAMS__LOGS__PROCESSES": "2"}
+        environment |= {f"EVENTWRITER_STREAMS__{name}__ENABLED": "false" for name in STREAMS if name != "LOGS"}
+        service = world.start("supervise", **environment)
+        wait_until(lambda: world.counts("LOGS")[0] > 0, "load")
+        running[leader].kill()
+        running[leader].wait()
+        asyncio.run(publish(300))
+        world.wait_settled(60)
+        world.assert_exact()
+        assert world.stop(service) == 0
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()

@@ -343,7 +343,7 @@ def test_long_interleavings_write_each_message_once(machine: type[Delivery]) -> 
         for _ in range(60):
             which, count = rng.randrange(2), rng.randrange(1, 7)
             fate = rng.choice(["fine"] * 6 + ["after_copy", "after_ledger", "after_commit", "ambiguous", "half acked"])
-            chosen = rng.choices(
+            chosen: Callable[[], Any] = rng.choices(
                 [
                     lambda: run.publish(kinds=rng.choices([True, False], k=10)),  # noqa: B023 - called at once
                     lambda: run.deliver(which=which, count=count),  # noqa: B023
