@@ -26,10 +26,6 @@ CRASH_VARIABLE = "EVENTWRITER_CRASH_AT"
 """For tests of exactly once: ``LOGS:after_commit`` kills that worker, without any clean-up, at that point."""
 
 
-class _Stopped(BaseException):
-    """A signal during start-up, when nothing is in hand yet."""
-
-
 def run(config: Config, stream: Stream, *, supervised: bool = False) -> int:
     """Runs the worker of one stream until it is told to stop; the exit status.
 
@@ -46,7 +42,7 @@ def run(config: Config, stream: Stream, *, supervised: bool = False) -> int:
 
     def stop() -> None:
         if not started:
-            raise _Stopped
+            os._exit(OK)  # nothing is in hand yet, and an exception could come up anywhere in a library
         source.stop()
 
     try:
@@ -62,8 +58,6 @@ def run(config: Config, stream: Stream, *, supervised: bool = False) -> int:
             finally:
                 clean = source.close(settings.writer.drain_timeout)
                 sink.close()
-    except _Stopped:
-        return OK
     except EventWriterError as error:
         log.error("%s", error, extra={"stream": stream.name})
         return error.exit_code
