@@ -140,8 +140,8 @@ class Source:
         clean = True
         try:
             self._call(self._close(timeout), timeout + 1.0)
-        except (EventWriterError, TimeoutError) as error:
-            log.warning("closing the connection to NATS: %s", error, extra=self._extra)
+        except Exception as error:  # noqa: BLE001 - a client that is only half connected raises anything when it is closed
+            log.warning("closing the connection to NATS: %s", error or type(error).__name__, extra=self._extra)
             clean = False
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(2.0)
