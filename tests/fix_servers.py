@@ -6,10 +6,11 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from eventwriter.embedded import NatsServer, PostgresServer
+from eventwriter.embedded import NatsServer, PostgresServer, Server
 from eventwriter.errors import ConfigurationError
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
@@ -18,33 +19,34 @@ FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", 
 _numbers = itertools.count(1)
 
 
-def _missing(error: ConfigurationError) -> None:
-    if os.environ.get("CI"):
-        pytest.fail(str(error))
-    pytest.skip(str(error))
+_S = TypeVar("_S", bound=Server)
+
+
+def running(server: _S, ci: bool) -> Iterator[_S]:
+    """The server while it runs; one whose wheel is missing is a failure in CI and a skip elsewhere."""
+    try:
+        server.start()
+    except ConfigurationError as error:
+        if ci:
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    try:
+        yield server
+    finally:
+        server.stop(immediate=True)
 
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A PostgreSQL server of this run."""
     folder = open_to_all(tmp_path_factory.mktemp("postgres"))
-    try:
-        server = PostgresServer(folder, settings=FAST)
-    except ConfigurationError as error:
-        _missing(error)
-    with server:
-        yield server
+    yield from running(PostgresServer(folder, settings=FAST), "CI" in os.environ)
 
 
 @pytest.fixture(scope="session")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """A NATS server of this run."""
-    try:
-        server = NatsServer(tmp_path_factory.mktemp("nats"))
-    except ConfigurationError as error:
-        _missing(error)
-    with server:
-        yield server
+    yield from running(NatsServer(tmp_path_factory.mktemp("nats")), "CI" in os.environ)
 
 
 @pytest.fixture
