@@ -19,7 +19,7 @@ from eventwriter.catalog import Plan, read_plan
 from eventwriter.config import PostgresConfig
 from eventwriter.errors import ExclusiveError, SchemaError, UnavailableError
 from eventwriter.ledger import Done, Identity, Ledger, merge
-from eventwriter.postgres import RowRefused, check_server, connect, open_pool, translated
+from eventwriter.postgres import RowRefused, check_server, classify, connect, open_pool, translated
 from eventwriter.staging import Stage
 from eventwriter.stream import Batch, Decoded, Message, Outcome, Reject, Row, Stream
 
@@ -234,9 +234,13 @@ class Sink:
                 raise _AlreadyDone
             if self._at:
                 self._at("after_ledger")
-            deadletters.write(
-                connection, ledger.row, [(messages[index], rejects) for index, rejects in attempt.letters.items()]
-            )
+            letters = [(messages[index], rejects) for index, rejects in attempt.letters.items()]
+            try:
+                deadletters.write(connection, ledger.row, letters)
+            except psycopg.DatabaseError as error:
+                if isinstance(classify(error), RowRefused):  # not a row of the table, though it names a line too
+                    raise SchemaError(f"dead letters cannot be written: {error}") from error
+                raise
             if self._at:
                 self._at("after_dead_letters")
         outcome.seconds["commit"] = perf_counter() - begun

@@ -53,6 +53,8 @@ def run(config: Config, stream: Stream, *, supervised: bool = False) -> int:
                 # What exists now lives as long as the process: collections need not look at it again.
                 gc.collect()
                 gc.freeze()
+                # Rows and messages form no cycles, so looking for some after every 700 of them only costs (6 %).
+                gc.set_threshold(100_000, 50, 1000)
                 source.start()
                 pipeline.run(source, _Folding(sink, source), Backoff(0.1, 10.0), _Log(stream.name), at)
             finally:
