@@ -18,8 +18,10 @@ import nats
 import psutil
 import psycopg
 import pytest
+import setproctitle
 from nats.js.api import StreamConfig
 
+import eventwriter
 import fix_servers
 from eventwriter import embedded, process
 from eventwriter.embedded import NatsServer, PostgresServer, Server
@@ -337,14 +339,13 @@ def test_root_is_told_about_a_folder_that_the_other_user_cannot_enter(folder: Pa
 @pytest.mark.parametrize("name", ["nats", "postgres"])
 def test_a_missing_wheel_names_the_extra(name: str, folder: Path) -> None:
     """Without the wheels one line says what to install, and the exit status is that of a wrong configuration."""
-    import setproctitle
-
     wheels = folder / "wheels"
     wheels.mkdir()
-    (wheels / "setproctitle").symlink_to(Path(setproctitle.__file__).parent)
+    for package in (setproctitle, eventwriter):
+        (wheels / package.__name__).symlink_to(Path(str(package.__file__)).parent)
     code = f"import sys; sys.path += [{str(wheels)!r}]; {MAIN}"
     done = subprocess.run(
-        [sys.executable, "-S", "-c", code, name, "--port", "1", "--folder", folder / name],
+        [sys.executable, "-I", "-S", "-c", code, name, "--port", "1", "--folder", folder / name],
         cwd=ROOT,
         capture_output=True,
         text=True,
