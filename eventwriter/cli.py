@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import sys
 import time
@@ -15,8 +16,11 @@ from typing import IO, Any, NoReturn
 import click
 
 from eventwriter import __version__, admin, config, dlq, dryrun, errors, legacy, logs, registry, units, values, worker
+from eventwriter.notify import Notifier, Watched
 from eventwriter.stream import Message, Stream
 from eventwriter.supervisor import Child, Supervisor
+
+log = logging.getLogger("eventwriter.supervisor")
 
 EXAMPLES = """\b
 Examples, one per encoding:
@@ -95,17 +99,35 @@ def cli(
 def supervise(settings: _Settings) -> None:
     """Run the service: one process per enabled stream, restarted when it dies.
 
-    SIGTERM or SIGINT drains all workers and ends with status 0; a second one ends at once. SIGHUP reads the
-    configuration file again and restarts only the workers whose settings changed.
+    SIGTERM or SIGINT drains all workers and ends with status 0; a second one ends at once. A changed configuration
+    file, or SIGHUP, restarts only the workers whose settings changed; a wrong one changes nothing.
     """
     current, _, declared = settings.load()
+    watched = Watched(settings.file)
+    notifier = Notifier(os.environ)
+
+    def tick() -> bool:
+        notifier.send("WATCHDOG=1")
+        return watched.changed()
+
+    def reload() -> list[Child] | None:
+        try:
+            changed, _, streams = settings.load()
+            return _children(changed, streams)
+        except errors.EventWriterError as error:
+            log.error("the configuration is wrong, everything stays as it is: %s", error)
+            return None
+
     gc.collect()
     gc.freeze()  # the workers share these pages as long as no collection touches them
     supervisor = Supervisor(
         _children(current, declared),
         drain_timeout=_drain_timeout(current),
         restart_maximum=10.0,
-        on_reload=lambda: _children(*settings.load()[::2]),
+        on_reload=reload,
+        on_tick=tick,
+        tick=min(1.0, notifier.period or 1.0),
+        on_state=notifier.send,
     )
     sys.exit(supervisor.run())
 

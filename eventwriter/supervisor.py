@@ -84,7 +84,8 @@ class Supervisor:
 
     SIGTERM or SIGINT: all children get SIGTERM together and ``drain_timeout`` seconds, then SIGKILL; a second one
     kills at once. SIGHUP: calls ``on_reload``, which returns the children wanted from now on, or None for no change;
-    if it raises, everything stays as it is. It runs in the parent: no connections, no threads.
+    if it raises, everything stays as it is. It runs in the parent: no connections, no threads. ``on_tick`` is called
+    every ``tick`` seconds and may ask for a reload; ``on_state`` is told READY=1 and STOPPING=1, as systemd is.
 
     ``restarts`` counts by name how often a child ended by itself and was scheduled again. If the supervisor itself
     is killed, its children get SIGTERM.
@@ -99,6 +100,9 @@ class Supervisor:
         restart_initial: float = 0.25,
         restart_maximum: float = 30.0,
         on_reload: Callable[[], Sequence[Child] | None] | None = None,
+        on_tick: Callable[[], bool] | None = None,
+        tick: float | None = None,
+        on_state: Callable[[str], None] | None = None,
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
@@ -109,6 +113,10 @@ class Supervisor:
         self._stable_after = stable_after
         self._restart = restart_initial, restart_maximum
         self._on_reload = on_reload
+        self._on_tick = on_tick
+        self._tick = tick if on_tick else None
+        self._next_tick = 0.0
+        self._on_state = on_state or (lambda state: None)
         self._observer: Observer = observer or _Nobody()
         self._clock = clock
         self._rng = rng or random.Random()
@@ -127,18 +135,33 @@ class Supervisor:
         """
         signals = SignalQueue((*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD))
         set_title("eventwriter: supervisor")
+        self._act()
+        self._on_state("READY=1")
         while True:
             self._act()
             status = self._finished()
             if status is not None:
                 return status
-            due = min((slot.due for slot in self._slots.values() if slot.due is not None), default=None)
-            number = signals.wait(None if due is None else due - self._clock())
+            if self._ticked() and not self._stopping:
+                self._reload()
+                continue
+            dues = [slot.due for slot in self._slots.values() if slot.due is not None]
+            if self._tick is not None:
+                dues.append(self._next_tick)
+            number = signals.wait(min(dues) - self._clock() if dues else None)
             self._reap()  # a child that ended before a stop or a reload must not look as if that had ended it
             if number in STOP_SIGNALS:
                 self._stop()
             elif number == signal.SIGHUP and not self._stopping:
                 self._reload()
+
+    def _ticked(self) -> bool:
+        """Calls ``on_tick`` when it is time to; whether it asks for a reload."""
+        now = self._clock()
+        if self._tick is None or self._on_tick is None or now < self._next_tick:
+            return False
+        self._next_tick = now + self._tick
+        return self._on_tick()
 
     # --- what ended -------------------------------------------------------------------------------------------
 
@@ -259,6 +282,7 @@ class Supervisor:
                 slot.due = self._clock()
             return
         self._stopping = True
+        self._on_state("STOPPING=1")
         self._slots = {name: slot for name, slot in self._slots.items() if slot.pid}
         self._drain(*self._slots.values())
 

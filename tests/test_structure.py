@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "signals": {"errors"},
     "process": {"errors"},
     "supervisor": {"errors", "config", "backoff", "signals", "process"},
+    "notify": set(),
     "logs": set(),
     "embedded": {"errors", "process"},
 }
