@@ -15,10 +15,27 @@ from typing import IO, Any, NoReturn
 
 import click
 
-from eventwriter import __version__, admin, config, dlq, dryrun, errors, legacy, logs, registry, units, values, worker
+from eventwriter import (
+    __version__,
+    admin,
+    config,
+    dlq,
+    dryrun,
+    errors,
+    legacy,
+    logs,
+    monitor,
+    registry,
+    terminal,
+    units,
+    values,
+    worker,
+)
+from eventwriter.metrics import SUPERVISOR, Board
 from eventwriter.notify import Notifier, Watched
 from eventwriter.stream import Message, Stream
 from eventwriter.supervisor import Child, Supervisor
+from eventwriter.watchdog import Children
 
 log = logging.getLogger("eventwriter.supervisor")
 
@@ -106,14 +123,18 @@ def supervise(settings: _Settings) -> None:
     watched = Watched(settings.file)
     notifier = Notifier(os.environ)
 
+    board = Board()
+    children = Children(board.slot(SUPERVISOR))
+
     def tick() -> bool:
         notifier.send("WATCHDOG=1")
+        children.kill_stalled(board)
         return watched.changed()
 
     def reload() -> list[Child] | None:
         try:
             changed, _, streams = settings.load()
-            return _children(changed, streams)
+            return _children(changed, streams, board, children)
         except errors.EventWriterError as error:
             log.error("the configuration is wrong, everything stays as it is: %s", error)
             return None
@@ -121,13 +142,14 @@ def supervise(settings: _Settings) -> None:
     gc.collect()
     gc.freeze()  # the workers share these pages as long as no collection touches them
     supervisor = Supervisor(
-        _children(current, declared),
+        _children(current, declared, board, children),
         drain_timeout=_drain_timeout(current),
         restart_maximum=10.0,
         on_reload=reload,
         on_tick=tick,
         tick=min(1.0, notifier.period or 1.0),
         on_state=notifier.send,
+        observer=children,
     )
     sys.exit(supervisor.run())
 
@@ -137,15 +159,21 @@ def _drain_timeout(current: config.Config) -> float:
     return max([stream.writer.drain_timeout for stream in current.streams.values()], default=25.0) + 3.0
 
 
-def _children(current: config.Config, declared: Mapping[str, Stream]) -> list[Child]:
+def _children(current: config.Config, declared: Mapping[str, Stream], board: Board, noted: Children) -> list[Child]:
     children = []
+    stall_timeouts = {}
     for name, stream in current.streams.items():
+        if stream.enabled:
+            board.slot(monitor.history_name(name))
         for number in range(1, stream.processes + 1 if stream.enabled else 1):
             title = name if stream.processes == 1 else f"{name}/{number}"
-            depends_on = (current.nats, current.postgres, stream)
-            children.append(Child(title, partial(worker.run, current, declared[name], supervised=True), depends_on))
+            stall_timeouts[title] = stream.writer.stall_timeout
+            run = partial(worker.run, current, declared[name], supervised=True, name=title, slot=board.slot(title))
+            children.append(Child(title, run, (current.nats, current.postgres, stream)))
     if not children:
         raise errors.ConfigurationError("no stream is enabled: set streams.<NAME>.enabled = true for at least one")
+    children.append(Child("monitor", partial(monitor.run, board, current), current, essential=False))
+    noted.stall_timeouts = stall_timeouts
     return children
 
 
@@ -177,6 +205,31 @@ def check(settings: _Settings, output: str) -> None:
         for finding in findings:
             click.echo(f"{finding.mark} {finding.subject:<14}{finding.text}")
     sys.exit(max((finding.exit_code for finding in findings), default=errors.OK))
+
+
+@cli.command("status")
+@click.option("--url", help="Where the service answers; default: http.listen of the settings.")
+@click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
+@_output
+@click.pass_obj
+def status_command(settings: _Settings, url: str | None, watch: bool, output: str) -> None:
+    """Show what a running service does: each stream's state, rate, lag, latency, dead letters and restarts.
+
+    Exits 0 if every stream is being written, 69 if one is not or if no service answers.
+    """
+    if url is None:
+        host, port = settings.load()[0].http.address
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if watch:
+        terminal.watch(url, as_json=output == "json")
+        return
+    document = terminal.fetch(url)
+    if output == "json":
+        click.echo(json.dumps(document))
+    else:
+        terminal.show(document)
+    sys.exit(errors.OK if document["ready"] else errors.UNAVAILABLE)
 
 
 @cli.group()

@@ -259,6 +259,8 @@ class Sink:
         """Counts messages and gathers rejects, once every record's fate is known."""
         outcome = attempt.outcome
         for index, rejects in attempt.letters.items():
+            if len(outcome.latest) < 5 and rejects:
+                outcome.latest.append((attempt.batch.messages[index], rejects[0]))
             for reject in rejects:
                 outcome.rejects[reject.reason] = outcome.rejects.get(reject.reason, 0) + 1
             if not attempt.rows_of.get(index):

@@ -34,6 +34,8 @@ EXPIRES = 30.0
 SILENCES = 3
 """Pulls in a row without any sign of life after which the connection is not believed any more."""
 ACK_TIMEOUT = 5.0
+SAMPLE = 3.0
+"""Seconds between two looks at how far behind the consumer is."""
 IDLE = 1.0
 """Seconds without a pull, such as during an outage, after which the next one begins with a look at the stream."""
 _FOREVER = 1 << 30
@@ -51,10 +53,23 @@ PAUSE = _Gap()
 class Source:
     """One worker's way out of JetStream. ``stop`` may be called from a signal handler, all else from one thread."""
 
-    def __init__(self, settings: NatsConfig, config: StreamConfig, at: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: NatsConfig,
+        config: StreamConfig,
+        at: Callable[[str], None] | None = None,
+        beat: Callable[[], None] | None = None,
+    ) -> None:
         self._settings = settings
         self._config = config
         self._at = at
+        self._beat = beat or (lambda: None)
+        self.latest: ConsumerFacts | None = None
+        """What the consumer said a few seconds ago, for people; None while that is not known."""
+        self.redelivered = 0
+        """Messages taken that had been delivered before."""
+        self.acknowledged: deque[float] = deque(maxlen=1000)
+        """How many seconds the acks of the latest batches took, until they were confirmed."""
         self._extra = {"stream": config.name}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="jetstream", daemon=True)
@@ -63,6 +78,7 @@ class Source:
         self._inbox = ""
         self._puller: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._sampler: asyncio.Task[None] | None = None
         self._subscription: Any = None
         self._acks: set[asyncio.Task[None]] = set()
         self._facts: StreamFacts | None = None
@@ -201,6 +217,7 @@ class Source:
         )
 
     def _wait(self, wanted: int, timeout: float) -> None:
+        self._beat()
         self._arrived.clear()
         self._wanted = wanted
         # Checked after announcing what is wanted: what arrived in between would otherwise not wake us.
@@ -240,6 +257,7 @@ class Source:
                     first = previous[1] + 1
                 previous = (delivery, sequence)
             else:
+                self.redelivered += 1
                 previous = None
             parsed = None if headers is None else wire.parse_headers(headers)
             messages.append(
@@ -314,6 +332,7 @@ class Source:
         self._parser.sid = str(self._subscription._id).encode()
         self._puller = asyncio.create_task(self._guarded(self._keep_pulling()))
         self._keeper = asyncio.create_task(self._guarded(self._keep_held()))
+        self._sampler = asyncio.create_task(self._guarded(self._sample()))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -458,6 +477,16 @@ class Source:
         if self._at:
             self._at("after_pull")
 
+    async def _sample(self) -> None:
+        """Keeps ``latest`` up to date; lag is for people, so a few seconds old is new enough."""
+        while True:
+            try:
+                known = self._nc.is_connected
+                self.latest = await consumer.read_consumer(self._api, self._config) if known else None
+            except (UnavailableError, nats.errors.Error):
+                self.latest = None
+            await asyncio.sleep(SAMPLE if self.latest is not None else 1.0)
+
     async def _keep_held(self) -> None:
         """Extends the deadline of messages that wait longer than a third of it, such as during an outage."""
         period = self._config.writer.ack_wait / 3
@@ -483,6 +512,7 @@ class Source:
 
     async def _acknowledge(self, receipts: Sequence[bytes]) -> None:
         """Acks follow the same buffered path in order, so the confirmation of the last covers all before it."""
+        begun = monotonic()
         for _ in range(3):
             while not self._nc.is_connected:
                 await asyncio.sleep(0.1)
@@ -497,6 +527,7 @@ class Source:
             except (nats.errors.TimeoutError, nats.errors.NoRespondersError, nats.errors.OutboundBufferLimitError):
                 await asyncio.sleep(0.2)
             else:
+                self.acknowledged.append(monotonic() - begun)
                 if self._at:
                     self._at("after_acks")
                 return
@@ -509,7 +540,7 @@ class Source:
     async def _close(self, timeout: float) -> None:
         deadline = monotonic() + timeout
         self._stopping = True
-        for task in (self._puller, self._keeper):
+        for task in (self._puller, self._keeper, self._sampler):
             if task is not None:
                 task.cancel()
         if self._nc.is_connected and self._subscription is not None and not self._failure:

@@ -117,5 +117,7 @@ class Outcome:
     """Dead-lettered records by reason."""
     repairs: dict[str, int] = field(default_factory=dict)
     """Repaired values by reason."""
+    latest: list[tuple[Message, Reject]] = field(default_factory=list)
+    """Some of the dead letters, for people to look at."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time spent by stage: decode, copy, commit."""

@@ -34,6 +34,8 @@ class Child:
     """Called in the forked process, whose exit status it returns. It ends by os._exit: no atexit function runs."""
     settings: object = None
     """What the process depends on: after a reload it is restarted only if this is no longer equal."""
+    essential: bool = True
+    """Whether the service has a purpose without it: when all that are essential are parked, it ends."""
 
 
 class Observer(Protocol):
@@ -220,8 +222,14 @@ class Supervisor:
             if self._slots:
                 return None
             return DRAIN_DEADLINE if self._undrained else OK
-        statuses = [slot.parked for slot in self._slots.values() if slot.parked is not None]
-        return max(statuses) if len(statuses) == len(self._slots) else None
+        needed = [slot for slot in self._slots.values() if slot.child is None or slot.child.essential]
+        statuses = [slot.parked for slot in needed if slot.parked is not None]
+        if len(statuses) < len(needed):
+            return None
+        for slot in self._slots.values():
+            if slot.pid:
+                os.kill(slot.pid, signal.SIGKILL)
+        return max(statuses)
 
     # --- what is due ------------------------------------------------------------------------------------------
 

@@ -14,6 +14,8 @@ from eventwriter.config import Config, StreamConfig
 from eventwriter.consumer import StreamFacts, restored
 from eventwriter.errors import DRAIN_DEADLINE, OK, EventWriterError, UnavailableError
 from eventwriter.ledger import Identity
+from eventwriter.metrics import Slot
+from eventwriter.report import Report
 from eventwriter.signals import on_stop
 from eventwriter.sink import Sink
 from eventwriter.source import Source
@@ -26,7 +28,9 @@ CRASH_VARIABLE = "EVENTWRITER_CRASH_AT"
 """For tests of exactly once: ``LOGS:after_commit`` kills that worker, without any clean-up, at that point."""
 
 
-def run(config: Config, stream: Stream, *, supervised: bool = False) -> int:
+def run(
+    config: Config, stream: Stream, *, supervised: bool = False, name: str | None = None, slot: Slot | None = None
+) -> int:
     """Runs the worker of one stream until it is told to stop; the exit status.
 
     SIGTERM or SIGINT: no more pulls, the batch in hand is finished and acknowledged, the rest released. A second one
@@ -34,7 +38,8 @@ def run(config: Config, stream: Stream, *, supervised: bool = False) -> int:
     """
     settings = config.streams[stream.name]
     at = _crash_point(stream.name)
-    source = Source(config.nats, settings, at)
+    report = Report(name or stream.name, stream.name, slot)
+    source = Source(config.nats, settings, at, lambda: _tell(report, source))
     excluded = matcher(settings.exclude) if settings.exclude else None
     exclusive = settings.writer.ack == "all"
     sink = Sink(config.postgres, stream, settings.table, excluded, at, exclusive=exclusive)
@@ -49,6 +54,7 @@ def run(config: Config, stream: Stream, *, supervised: bool = False) -> int:
         with on_stop(stop, second_ends=not supervised):
             try:
                 _prepare(source, sink, settings, at)
+                report.ready()
                 started = True
                 # What exists now lives as long as the process: collections need not look at it again.
                 gc.collect()
@@ -56,14 +62,27 @@ def run(config: Config, stream: Stream, *, supervised: bool = False) -> int:
                 # Rows and messages form no cycles, so looking for some after every 700 of them only costs (6 %).
                 gc.set_threshold(100_000, 50, 1000)
                 source.start()
-                pipeline.run(source, _Folding(sink, source), Backoff(0.1, 10.0), _Log(stream.name), at)
+                pipeline.run(source, _Folding(sink, source), Backoff(0.1, 10.0), report, at)
             finally:
                 clean = source.close(settings.writer.drain_timeout)
                 sink.close()
     except EventWriterError as error:
         log.error("%s", error, extra={"stream": stream.name})
+        report.ended(error)
         return error.exit_code
+    report.ended(None)
     return OK if clean else DRAIN_DEADLINE
+
+
+def _tell(report: Report, source: Source) -> None:
+    """The main loop is alive: once a second at least, and whenever it waits."""
+    facts, redelivered = source.latest, source.redelivered
+    source.redelivered = 0
+    pending, ack_pending = (facts.pending, facts.ack_pending) if facts else (None, None)
+    report.consumer(source.connected, pending, ack_pending, redelivered)
+    while source.acknowledged:
+        report.acknowledged(source.acknowledged.popleft())
+    report.beat()
 
 
 def _crash_point(stream: str) -> Callable[[str], None] | None:
@@ -147,35 +166,3 @@ class _Folding:
             except UnavailableError as error:
                 log.info("the ledger stays as it is: %s", error)
         return self._sink.write(batch)
-
-
-class _Log:
-    """Tells in the log what an operator has to know."""
-
-    def __init__(self, stream: str) -> None:
-        self._extra = {"stream": stream}
-        self._waiting_since: float | None = None
-        self._cause = ""
-
-    def took(self, batch: Batch, waited: float) -> None:
-        """Every batch."""
-
-    def wrote(self, batch: Batch, outcome: Outcome) -> None:
-        """Every committed batch: dead letters, redeliveries, and the end of an outage."""
-        if self._waiting_since is not None:
-            log.info("writing again after %.1f s", monotonic() - self._waiting_since, extra=self._extra)
-            self._waiting_since = None
-        if outcome.rejects:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(outcome.rejects.items()))
-            log.warning("%d dead letters (%s)", sum(outcome.rejects.values()), reasons, extra=self._extra)
-        if outcome.already_done:
-            log.info("%d messages were delivered again and known", outcome.already_done, extra=self._extra)
-
-    def waits(self, error: UnavailableError, delay: float) -> None:
-        """Once a cause, not once a try."""
-        if self._waiting_since is None:
-            self._waiting_since = monotonic()
-        elif str(error) == self._cause:
-            return
-        self._cause = str(error)
-        log.error("%s: holding the batch and trying again", error, extra=self._extra)

@@ -65,7 +65,7 @@ def pids(world: World) -> dict[str, int]:
     """The pid of each stream's latest worker, by the log."""
     return {
         stream: int(pid)
-        for stream, pid in re.findall(r'"stream": "(\w+)", "pid": \d+, "message": "started, pid (\d+)"', world.log)
+        for stream, pid in re.findall(r'"stream": "([A-Z_]+)", "pid": \d+, "message": "started, pid (\d+)"', world.log)
     }
 
 

@@ -36,6 +36,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "process": {"errors"},
     "supervisor": {"errors", "config", "backoff", "signals", "process"},
     "notify": set(),
+    "metrics": {"errors"},
+    "watchdog": {"metrics"},
+    "report": {"errors", "metrics", "stream"},
+    "status": {"config", "metrics"},
+    "terminal": {"errors"},
+    "exposition": {"metrics"},
+    "monitor": {"config", "errors", "exposition", "metrics", "process", "status"},
     "logs": set(),
     "embedded": {"errors", "process"},
 }

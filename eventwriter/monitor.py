@@ -1,0 +1,163 @@
+"""The monitor process: serves what the board says as metrics, health, status and the page. It never blocks a writer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from typing import Any
+
+from eventwriter import __version__, status
+from eventwriter.config import Config
+from eventwriter.errors import UnavailableError
+from eventwriter.exposition import expose
+from eventwriter.metrics import Board, Slot
+from eventwriter.process import set_title
+
+log = logging.getLogger("eventwriter.monitor")
+
+STEP = 5.0
+"""Seconds between two points of the history."""
+POINTS = 180
+"""Points of the history: 15 minutes."""
+RECENT = 12
+"""Steps over which the quantiles of the event age are taken: the last minute."""
+DEAD = 10.0
+"""Seconds without a sign of life from the supervisor after which /livez says so; it gives one every second."""
+TEXT = "text/plain; charset=utf-8"
+
+
+class _History:
+    """One stream's last 15 minutes. Kept on the board, so a monitor that is restarted goes on with it."""
+
+    def __init__(self, name: str, slot: Slot) -> None:
+        self._name = name
+        self._slot = slot
+        points = slot.read().get("points", [])
+        self.points: deque[tuple[float | None, int | None]] = deque(map(tuple, points), maxlen=POINTS)
+        self._rows: tuple[float, int] | None = None
+        self._ages: deque[list[int]] = deque(maxlen=RECENT)
+
+    def add(self, stream: dict[str, Any]) -> None:
+        """One more point."""
+        now, rows = time.monotonic(), stream["rows_written"]
+        rate = None
+        if self._rows is not None:
+            rate = round(max(0, rows - self._rows[1]) / max(0.001, now - self._rows[0]), 1)
+        self._rows = now, rows
+        self._ages.append(stream["event_ages"]["buckets"])
+        self.points.append((rate, stream["consumer_pending"]))
+        self._slot.write({"name": self._name, "points": list(self.points)})
+
+    def recent_ages(self, buckets: list[int]) -> list[int]:
+        """How many messages of the last minute were of each age."""
+        before = self._ages[0] if self._ages and self._ages[0] else [0] * len(buckets)
+        return [max(0, count - old) for count, old in zip(buckets, before, strict=True)]
+
+
+def history_name(stream: str) -> str:
+    """The name of the slot of a stream's history."""
+    return f"history {stream}"
+
+
+class Monitor:
+    """Samples the history and answers requests."""
+
+    def __init__(self, board: Board, config: Config) -> None:
+        self._board = board
+        self._config = config
+        self._histories = {
+            name: _History(history_name(name), board.slot(history_name(name)))
+            for name, stream in config.streams.items()
+            if stream.enabled
+        }
+
+    def sample(self) -> None:
+        """Adds one point to the history of each stream."""
+        for name, stream in status.read(self._board, self._config)["streams"].items():
+            self._histories[name].add(stream)
+
+    def status(self) -> dict[str, Any]:
+        """The status document, with histories and the quantiles of the last minute."""
+        document = status.read(self._board, self._config)
+        for name, stream in document["streams"].items():
+            history = self._histories[name]
+            points = list(history.points)
+            ages = history.recent_ages(stream["event_ages"]["buckets"])
+            stream["event_age_p50"] = status.quantile(ages, 0.5)
+            stream["event_age_p99"] = status.quantile(ages, 0.99)
+            stream["history"] = {
+                "step": STEP,
+                "rows_per_s": [rate for rate, _ in points],
+                "lag": [pending for _, pending in points],
+            }
+        return document
+
+    def answer(self, path: str) -> tuple[int, str, bytes]:
+        """(HTTP status, content type, body) of a request."""
+        if path == "/livez":
+            age = status.read(self._board, self._config)["beat_age"]
+            if age > DEAD:
+                return 503, TEXT, f"no sign of life from the supervisor for {age:.0f} s\n".encode()
+            return 200, TEXT, b"ok\n"
+        if path == "/readyz":
+            problems = status.read(self._board, self._config)["problems"]
+            text = "".join(f"{problem['stream']}: {problem['text']}\n" for problem in problems)
+            return (503, TEXT, text.encode()) if problems else (200, TEXT, b"ok\n")
+        if path == "/metrics":
+            body = expose(status.read(self._board, self._config))
+            return 200, "text/plain; version=0.0.4; charset=utf-8", body
+        if path == "/status":
+            return 200, "application/json", json.dumps(self.status()).encode()
+        if path == "/":
+            page = resources.files("eventwriter") / "page" / "index.html"
+            return 200, "text/html; charset=utf-8", page.read_bytes()
+        return 404, TEXT, b"there are /, /status, /metrics, /readyz and /livez\n"
+
+
+def run(board: Board, config: Config) -> int:
+    """Serves until SIGTERM; raises UnavailableError if the address is taken."""
+    set_title("eventwriter: monitor")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is in hand here
+    monitor = Monitor(board, config)
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+        server_version = f"eventwriter/{__version__}"
+        sys_version = ""
+
+        def do_GET(self) -> None:
+            code, kind, body = monitor.answer(self.path.partition("?")[0])
+            self.send_response(code)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Requests are not worth a line each."""
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in config.http.address[0] else socket.AF_INET
+        daemon_threads = True
+
+    try:
+        server = Server(config.http.address, Handler)
+    except OSError as error:
+        raise UnavailableError(f"http.listen {config.http.listen}: {error.strerror or error}") from None
+    host, port = server.server_address[:2]
+    log.info("serving http://%s:%d/", host, port)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    while True:
+        monitor.sample()
+        time.sleep(STEP)
