@@ -48,6 +48,13 @@ def merge(ranges: Iterable[Range]) -> list[Range]:
     return merged
 
 
+def runs(firsts: Sequence[int], lasts: Sequence[int]) -> list[Range]:
+    """The ranges firsts[k] … lasts[k] as few sorted ones; quick when each continues the one before, as is usual."""
+    if firsts and [*firsts[1:]] == [last + 1 for last in lasts[:-1]] and firsts[0] <= lasts[0]:
+        return [(firsts[0], lasts[-1])]
+    return merge(zip(firsts, lasts, strict=True))
+
+
 def to_multirange(ranges: Sequence[Range]) -> str:
     """PostgreSQL's text of an int8multirange."""
     return "{" + ",".join(f"[{first},{last + 1})" for first, last in ranges) + "}"

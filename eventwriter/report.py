@@ -70,7 +70,7 @@ class Report:
         self._state |= {"ready": True, "nats": True, "postgres": True}
         self.beat(force=True)
 
-    def consumer(self, connected: bool, pending: int | None, ack_pending: int | None, redelivered: int) -> None:
+    def consumer(self, connected: bool, pending: int | None, ack_pending: int | None) -> None:
         """What the source knows at this moment; None: unknown."""
         self._state["nats"] = connected
         self._state["consumer"] = None if pending is None else [pending, ack_pending]
@@ -78,7 +78,6 @@ class Report:
             self._state["waiting_since"] = None
         elif self._state["waiting_since"] is None:
             self._state["waiting_since"] = time.time()
-        self._counters["redelivered"] += redelivered
 
     def acknowledged(self, seconds: float) -> None:
         """The acks of a batch were confirmed, so long after its commit."""
@@ -87,7 +86,8 @@ class Report:
     def took(self, batch: Batch, waited: float) -> None:
         """Every batch."""
         self._counters["taken"] += len(batch.messages)
-        self._counters["bytes"] += sum([len(message.payload) for message in batch.messages])
+        self._counters["bytes"] += batch.size
+        self._counters["redelivered"] += batch.redelivered
         self._spent("wait", waited)
         self.beat()
 

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import compress
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -18,10 +19,10 @@ from eventwriter import deadletters
 from eventwriter.catalog import Plan, read_plan
 from eventwriter.config import PostgresConfig
 from eventwriter.errors import ExclusiveError, SchemaError, UnavailableError
-from eventwriter.ledger import Done, Identity, Ledger, merge
+from eventwriter.ledger import Done, Identity, Ledger, runs
 from eventwriter.postgres import RowRefused, check_server, classify, connect, open_pool, translated
 from eventwriter.staging import Stage
-from eventwriter.stream import Batch, Decoded, Message, Outcome, Reject, Row, Stream
+from eventwriter.stream import Batch, Decoded, Outcome, Reject, Row, Stream
 
 _CHUNK = 32
 """Messages decoded before their rows are written: enough that two clock readings do not count."""
@@ -224,11 +225,11 @@ class Sink:
                 self._at("after_copy")
             self._settle(attempt, len(messages))
             # The ledger before the dead letters: it tells a redelivery from a second dead letter of one message.
-            ranges = merge(
-                (first, message.sequence)
-                for first, message in zip(attempt.batch.firsts, messages, strict=True)
-                if message.sequence not in known
-            )
+            firsts, sequences = attempt.batch.firsts, [message.sequence for message in messages]
+            if known:
+                fresh = [sequence not in known for sequence in sequences]
+                firsts, sequences = [*compress(firsts, fresh)], [*compress(sequences, fresh)]
+            ranges = runs(firsts, sequences)
             done = Done(outcome.written, outcome.deadlettered, outcome.excluded, outcome.rows)
             if ranges and not ledger.record(connection, ranges, done, guard=not attempt.check_ledger):
                 raise _AlreadyDone
@@ -267,9 +268,8 @@ class Sink:
                 outcome.deadlettered += 1
         outcome.written = messages - outcome.deadlettered - outcome.already_done - outcome.excluded
 
-    def _decoded(self, attempt: _Attempt, index: int, message: Message) -> Sequence[Row]:
+    def _noted(self, attempt: _Attempt, index: int, decoded: Decoded) -> Sequence[Row]:
         """The rows of a message; its rejects and repairs are noted."""
-        decoded = self._stream.decode(message)
         if index in attempt.refused:
             decoded = _without(decoded, attempt.refused[index])
         if decoded.rejects:
@@ -285,6 +285,7 @@ class Sink:
         """Streams rows into the table as they are decoded."""
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(plan.table, plan.columns)
         messages, ends, excluded, project = attempt.batch.messages, attempt.ends, self._excluded, plan.project
+        decode, refused = self._stream.decode, attempt.refused
         decoding = copying = 0.0
         line = 0
         with connection.cursor() as cursor, cursor.copy(statement) as copy:
@@ -299,10 +300,12 @@ class Sink:
                     elif excluded is not None and excluded(message.subject):
                         attempt.outcome.excluded += 1
                     else:
-                        chunk.extend(self._decoded(attempt, index, message))
+                        decoded = decode(message)
+                        rows, rejects, repairs = decoded
+                        chunk += self._noted(attempt, index, decoded) if rejects or repairs or refused else rows
                     ends.append(line + len(chunk))
-                decoded = perf_counter()
-                decoding += decoded - begun
+                ready = perf_counter()
+                decoding += ready - begun
                 if self._at:
                     self._at("after_decode")
                 row_number = line
@@ -315,7 +318,7 @@ class Sink:
                         raise
                     raise RowRefused(row_number, None, f"{type(error).__name__}: {error}") from error
                 line += len(chunk)
-                copying += perf_counter() - decoded
+                copying += perf_counter() - ready
                 if self._at:
                     self._at("in_copy")
             finished = perf_counter()
@@ -332,7 +335,7 @@ class Sink:
             if self._excluded is not None and self._excluded(message.subject):
                 attempt.outcome.excluded += 1
                 continue
-            rows = self._decoded(attempt, index, message)
+            rows = self._noted(attempt, index, self._stream.decode(message))
             entries.extend(_Entry(row, index, number) for number, row in enumerate(rows))
         attempt.outcome.rows = len(entries)
         staged = entries

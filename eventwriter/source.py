@@ -20,8 +20,9 @@ from eventwriter.ackall import AckAll
 from eventwriter.config import NatsConfig, StreamConfig
 from eventwriter.connection import connect
 from eventwriter.consumer import ConsumerFacts, StreamFacts
+from eventwriter.deliveries import Sequencer
 from eventwriter.errors import ConfigurationError, EventWriterError, UnavailableError
-from eventwriter.stream import Batch, Message
+from eventwriter.stream import Batch
 from eventwriter.wire import Delivery
 
 log = logging.getLogger("eventwriter.source")
@@ -66,8 +67,6 @@ class Source:
         self._beat = beat or (lambda: None)
         self.latest: ConsumerFacts | None = None
         """What the consumer said a few seconds ago, for people; None while that is not known."""
-        self.redelivered = 0
-        """Messages taken that had been delivered before."""
         self.acknowledged: deque[float] = deque(maxlen=1000)
         """How many seconds the acks of the latest batches took, until they were confirmed."""
         self._extra = {"stream": config.name}
@@ -84,6 +83,7 @@ class Source:
         self._facts: StreamFacts | None = None
         # Shared between the threads. Each is written by one of them only, or atomically under the interpreter lock.
         self._buffer: deque[Delivery | _Gap] = deque()
+        self._gaps = 0
         self._received = 0
         self._received_bytes = 0
         self._taken = 0
@@ -105,8 +105,8 @@ class Source:
         self._interrupted = False
         self._pull_ended = monotonic()
         # Main thread only (the loop thread reads the newest).
-        self._previous: tuple[int, int] | None = None
-        self._last_delivery = 0
+        self._sequencer = Sequencer(self._verify_stream)
+        self._gaps_seen = 0
         self._ack_all: AckAll | None = None
         self._newest = (0, 0)
 
@@ -227,57 +227,44 @@ class Source:
 
     def _collect(self) -> Batch | None:
         writer, buffer = self._config.writer, self._buffer
-        messages: list[Message] = []
-        firsts: list[int] = []
-        receipts: list[bytes] = []
-        size = 0
-        previous = self._previous
-        last = self._last_delivery
-        new = tuple.__new__  # a Message without the detour through its keyword arguments
-        for _ in range(min(len(buffer), writer.batch_messages)):
-            delivered = buffer.popleft()
-            if isinstance(delivered, _Gap):
-                if self._ack_all is not None and delivered is GAP:
-                    raise self._ack_all.lost()
-                previous = None
-                continue
-            subject, payload, receipt, headers = delivered
-            tokens = receipt.split(b".")
-            if len(tokens) > 7:
-                del tokens[:2]  # domain and account
-            sequence, delivery = int(tokens[3]), int(tokens[4])
-            if delivery <= last:
-                self._verify_stream()
-                previous = None
-            last = delivery
-            first = sequence
-            if tokens[2] == b"1":
-                # Two first deliveries in a row: the consumer found nothing of ours between them.
-                if previous is not None and previous[0] + 1 == delivery and previous[1] < sequence:
-                    first = previous[1] + 1
-                previous = (delivery, sequence)
-            else:
-                self.redelivered += 1
-                previous = None
-            parsed = None if headers is None else wire.parse_headers(headers)
-            messages.append(
-                new(Message, (subject.decode("utf-8", "replace"), payload, sequence, int(tokens[5]), parsed))
-            )
-            firsts.append(first)
-            receipts.append(receipt)
-            size += len(payload)
-            if size >= writer.batch_bytes:
-                break
-        self._previous = previous
-        self._last_delivery = last
-        if messages and messages[-1].sequence > self._newest[0]:
-            self._newest = (messages[-1].sequence, messages[-1].time)
-        self._taken += len(messages)
-        self._taken_bytes += size
-        self._hand = receipts
+        count = min(len(buffer), writer.batch_messages)
+        # Both are counted before they are appended: what is in the buffer has been counted.
+        if self._gaps_seen != self._gaps or self._received_bytes - self._taken_bytes > writer.batch_bytes:
+            deliveries = self._until_gap(count, writer.batch_bytes)
+        else:
+            deliveries = [buffer.popleft() for _ in range(count)]  # type: ignore[misc] # no gap is among them
+        if not deliveries:
+            return None
+        batch = self._sequencer.batch(deliveries)
+        newest = batch.messages[-1]
+        if newest.sequence > self._newest[0]:
+            self._newest = (newest.sequence, newest.time)
+        self._taken += len(deliveries)
+        self._taken_bytes += batch.size
+        self._hand = batch.receipts
         if self._wake is not None and self._credit <= 0:
             self._loop.call_soon_threadsafe(self._wake.set)
-        return Batch(messages, firsts, receipts) if messages else None
+        return batch
+
+    def _until_gap(self, count: int, size: int) -> list[Delivery]:
+        """What was delivered in a row, up to ``size`` bytes and one more message."""
+        deliveries: list[Delivery] = []
+        for _ in range(count):
+            delivered = self._buffer.popleft()
+            if isinstance(delivered, _Gap):
+                if deliveries:
+                    self._buffer.appendleft(delivered)
+                    break
+                self._gaps_seen += 1
+                if self._ack_all is not None and delivered is GAP:
+                    raise self._ack_all.lost()
+                self._sequencer.interrupted()
+                continue
+            deliveries.append(delivered)
+            size -= len(delivered[1])
+            if size <= 0:
+                break
+        return deliveries
 
     def _verify_stream(self) -> None:
         # The consumer counts from the beginning again: it, or the whole stream, was created anew, or the server lost
@@ -348,12 +335,16 @@ class Source:
             self._failure = error
         self._arrived.set()
 
-    def _deliver(self, deliveries: list[Delivery]) -> None:
+    def _mark(self, gap: _Gap) -> None:
+        self._gaps += 1
+        self._buffer.append(gap)
+
+    def _deliver(self, deliveries: list[Delivery], size: int) -> None:
         if not self._buffer:
             self._first_at = monotonic()
-        self._buffer.extend(deliveries)
         self._received += len(deliveries)
-        self._received_bytes += sum([len(delivery.payload) for delivery in deliveries])
+        self._received_bytes += size
+        self._buffer.extend(deliveries)
         self._heard = True
         self._credit -= len(deliveries)
         if self._credit <= 0 and self._wake is not None:
@@ -368,7 +359,7 @@ class Source:
     async def _on_message(self, msg: Msg) -> None:
         """What the parser leaves to the client: the end of a pull, and heartbeats."""
         if msg.reply:
-            self._deliver([wire.from_message(msg.subject, msg.data, msg.reply, msg.headers)])
+            self._deliver([wire.from_message(msg.subject, msg.data, msg.reply, msg.headers)], len(msg.data))
         else:
             self._on_status(msg)
 
@@ -453,7 +444,7 @@ class Source:
             return False
         if error is not None:
             raise error
-        self._buffer.append(GAP if self._interrupted else PAUSE)
+        self._mark(GAP if self._interrupted else PAUSE)
         self._interrupted = False
         self._pull_ended = monotonic()
         return True
@@ -502,7 +493,7 @@ class Source:
                 continue
             if old + len(hand) > 0:
                 await wire.acknowledge(self._nc, hand, b"+WPI")
-            late = [each.receipt for each in waiting[: max(0, old)] if isinstance(each, Delivery)]
+            late = [each[2] for each in waiting[: max(0, old)] if not isinstance(each, _Gap)]
             await wire.acknowledge(self._nc, late, b"+WPI")
 
     def _spawn_ack(self, receipts: Sequence[bytes]) -> None:
@@ -523,7 +514,7 @@ class Source:
                     await self._nc.flush()
                     self._at("in_acks")
                 await wire.acknowledge(self._nc, receipts[half:-1])
-                await self._nc.request(wire.reply_subject(receipts[-1]), b"", timeout=ACK_TIMEOUT)
+                await self._nc.request(receipts[-1].decode(), b"", timeout=ACK_TIMEOUT)
             except (nats.errors.TimeoutError, nats.errors.NoRespondersError, nats.errors.OutboundBufferLimitError):
                 await asyncio.sleep(0.2)
             else:
@@ -551,12 +542,12 @@ class Source:
         unfinished = bool(self._acks)
         for ack in list(self._acks):
             ack.cancel()
-        receipts = [*self._hand, *(each.receipt for each in self._buffer if isinstance(each, Delivery))]
+        receipts = [*self._hand, *(each[2] for each in self._buffer if not isinstance(each, _Gap))]
         if receipts and self._nc.is_connected:
             if self._at:
                 self._at("in_drain")
             await wire.acknowledge(self._nc, receipts[:-1], b"-NAK")
-            await self._nc.request(wire.reply_subject(receipts[-1]), b"-NAK", timeout=ACK_TIMEOUT)
+            await self._nc.request(receipts[-1].decode(), b"-NAK", timeout=ACK_TIMEOUT)
         if not self._nc.is_closed:
             await asyncio.wait_for(self._nc.close(), 2.0)
         if unfinished:
@@ -567,7 +558,7 @@ class Source:
     async def on_disconnected(self) -> None:
         """The connection is lost: the pull with it, and the certainty that what follows continues."""
         self._credit = 0
-        self._buffer.append(GAP)
+        self._mark(GAP)
         if self._puller is not None and not self._stopping:
             log.warning("disconnected from NATS: reconnecting", extra=self._extra)
 
@@ -575,7 +566,7 @@ class Source:
         """There is a connection again: pull."""
         self._credit = 0
         self._interrupted = True
-        self._buffer.append(GAP)
+        self._mark(GAP)
         log.info("reconnected to NATS", extra=self._extra)
         if self._wake is not None:
             self._wake.set()

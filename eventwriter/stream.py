@@ -98,6 +98,10 @@ class Batch(NamedTuple):
     when the consumer has shown that nothing of ours lies between."""
     receipts: Sequence[bytes] = ()
     """What the source needs to acknowledge each message."""
+    size: int = 0
+    """Bytes of payload."""
+    redelivered: int = 0
+    """How many of the messages had been delivered before."""
 
 
 @dataclass(slots=True)

@@ -76,10 +76,9 @@ def run(
 
 def _tell(report: Report, source: Source) -> None:
     """The main loop is alive: once a second at least, and whenever it waits."""
-    facts, redelivered = source.latest, source.redelivered
-    source.redelivered = 0
+    facts = source.latest
     pending, ack_pending = (facts.pending, facts.ack_pending) if facts else (None, None)
-    report.consumer(source.connected, pending, ack_pending, redelivered)
+    report.consumer(source.connected, pending, ack_pending)
     while source.acknowledged:
         report.acknowledged(source.acknowledged.popleft())
     report.beat()

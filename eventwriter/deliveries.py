@@ -1,0 +1,94 @@
+"""From deliveries to a batch: what the numbers on them (ADR-15 of the NATS architecture) tell.
+
+The reply subject of a delivery is ``$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<timestamp>.
+<pending>``; a server's second version puts domain and account hash before the stream and a random token at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from eventwriter.stream import Batch, Message
+from eventwriter.wire import Delivery, parse_headers
+
+_PLAIN = 9
+"""Tokens of a reply subject of the first version."""
+
+
+class Sequencer:
+    """Follows one consumer's deliveries in the order of their arrival."""
+
+    def __init__(self, restarted: Callable[[], None]) -> None:
+        """``restarted`` is called when the consumer counts from the beginning again, and may raise."""
+        self._restarted = restarted
+        self._previous: tuple[int, int] | None = None
+        self._last = 0
+
+    def interrupted(self) -> None:
+        """What follows may not continue what came before."""
+        self._previous = None
+
+    def batch(self, deliveries: Sequence[Delivery]) -> Batch:
+        """The batch of at least one delivery, with the first sequence that each accounts for."""
+        count = len(deliveries)
+        subjects, payloads, receipts, headers = zip(*deliveries, strict=True)
+        width = receipts[0].count(b".") + 1
+        tokens = b".".join(receipts).split(b".")
+        if len(tokens) != width * count:  # unlike each other: take them one by one
+            tokens = [token for receipt in receipts for token in _fields(receipt)]
+            width, place = 4, 0
+        else:
+            place = 4 if width == _PLAIN else 6
+        sequences = [*map(int, tokens[place + 1 :: width])]
+        numbers = [*map(int, tokens[place + 2 :: width])]
+        times = map(int, tokens[place + 3 :: width])
+        first_deliveries = tokens[place::width].count(b"1")
+        if (
+            first_deliveries == count
+            and numbers[0] > self._last
+            and numbers == [*range(numbers[0], numbers[0] + count)]
+            and sequences == sorted(sequences)
+        ):
+            firsts = self._in_order(numbers, sequences)
+        else:
+            firsts = self._one_by_one(tokens[place::width], numbers, sequences)
+        new = tuple.__new__  # a Message without the detour through its keyword arguments
+        texts = [subject.decode("utf-8", "replace") for subject in subjects]
+        parsed = headers if headers.count(None) == count else [h and parse_headers(h) for h in headers]
+        messages = [new(Message, fields) for fields in zip(texts, payloads, sequences, times, parsed, strict=True)]
+        return Batch(messages, firsts, receipts, sum(map(len, payloads)), count - first_deliveries)
+
+    def _in_order(self, numbers: list[int], sequences: list[int]) -> list[int]:
+        """First deliveries in a row: the consumer found nothing of ours between them."""
+        first = sequences[0]
+        if self._previous is not None and self._previous[0] + 1 == numbers[0] and self._previous[1] < first:
+            first = self._previous[1] + 1
+        self._last = numbers[-1]
+        self._previous = numbers[-1], sequences[-1]
+        return [first, *[sequence + 1 for sequence in sequences[:-1]]]
+
+    def _one_by_one(self, delivered: Sequence[bytes], numbers: list[int], sequences: list[int]) -> list[int]:
+        firsts = []
+        previous = self._previous
+        for times, number, sequence in zip(delivered, numbers, sequences, strict=True):
+            if number <= self._last:
+                self._restarted()
+                previous = None
+            self._last = number
+            first = sequence
+            if times == b"1":
+                if previous is not None and previous[0] + 1 == number and previous[1] < sequence:
+                    first = previous[1] + 1
+                previous = (number, sequence)
+            else:
+                previous = None
+            firsts.append(first)
+        self._previous = previous
+        return firsts
+
+
+def _fields(receipt: bytes) -> list[bytes]:
+    """How often delivered, stream sequence, consumer sequence, time."""
+    tokens = receipt.split(b".")
+    place = 4 if len(tokens) == _PLAIN else 6
+    return tokens[place : place + 4]
