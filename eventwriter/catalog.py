@@ -29,7 +29,7 @@ _ACCEPTED: dict[str, tuple[str, ...]] = {
 # Live type → the type whose dumper writes a value of the declared type to it.
 _DUMPED_AS = {
     "character varying": "text",
-    "timestamp with time zone": "timestamptz",
+    "timestamp with time zone": "int8",  # microseconds since 2000: its binary form is that very integer
     "integer": "int4",
     "bigint": "int8",
     "smallint": "int2",

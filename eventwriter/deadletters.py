@@ -28,7 +28,7 @@ def write(connection: Connection[Any], ledger: int, letters: Sequence[tuple[Mess
             "FROM STDIN (FORMAT BINARY)"
         ) as copy,
     ):
-        copy.set_types(["int4", "int8", "text", "jsonb", "bytea", "timestamptz"])
+        copy.set_types(["int4", "int8", "text", "jsonb", "bytea", "int8"])
         for message, _ in letters:
             headers = None
             if message.headers:

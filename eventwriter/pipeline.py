@@ -16,6 +16,9 @@ class Source(Protocol):
     def take(self) -> Batch | None:
         """The next batch; None when it is time to end."""
 
+    def more(self) -> Batch | None:
+        """The next batch if it is there already, and full."""
+
     def acknowledge(self, batch: Batch) -> None:
         """The batch is committed."""
 
@@ -26,8 +29,11 @@ class Source(Protocol):
 class Sink(Protocol):
     """Where batches go."""
 
-    def write(self, batch: Batch) -> Outcome:
-        """Decodes and writes a batch in one transaction, exactly once."""
+    def prepare(self, batch: Batch) -> bool:
+        """One small step towards writing a batch; False when there is nothing more to do."""
+
+    def write(self, batch: Batch, meanwhile: Callable[[], bool]) -> Outcome:
+        """Decodes and writes a batch in one transaction, exactly once; calls ``meanwhile`` rather than wait idly."""
 
 
 class Delays(Protocol):
@@ -63,17 +69,32 @@ def run(
 ) -> None:
     """Moves batches until the source ends. A batch is acknowledged only after its commit, however long that takes.
 
-    What is in hand when the source ends during an outage is not acknowledged: the source releases it.
+    While PostgreSQL is at work on a batch, the next one is prepared, if there is a full one: one transaction at a time,
+    but neither side waits for the other. What is in hand when the source ends during an outage is not acknowledged:
+    the source releases it.
     """
+    following: Batch | None = None
+
+    def meanwhile() -> bool:
+        nonlocal following
+        if following is None:
+            following = source.more()
+            if following is None:
+                return False
+            observer.took(following, 0.0)
+        return sink.prepare(following)
+
     while True:
-        begun = clock()
-        batch = source.take()
+        batch, following = following, None
         if batch is None:
-            return
-        observer.took(batch, clock() - begun)
+            begun = clock()
+            batch = source.take()
+            if batch is None:
+                return
+            observer.took(batch, clock() - begun)
         while True:
             try:
-                outcome = sink.write(batch)
+                outcome = sink.write(batch, meanwhile)
                 break
             except UnavailableError as error:
                 delay = delays.failed(clock())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from psycopg import Connection, conninfo, pq
-from psycopg.adapt import Dumper
-from psycopg.types.numeric import Int8BinaryDumper
+from psycopg import Connection, abc, conninfo, pq
+from psycopg.adapt import AdaptersMap, Dumper, Transformer
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from eventwriter.config import PostgresConfig
@@ -26,12 +25,6 @@ _COPY_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
 _DATA = ("22", "23", "44", "54", "P0")
 # What passes: connection, deadlock, resources, operator, system, locks, read-only, lost prepared statements.
 _TRANSIENT = ("08", "40", "53", "57", "58", "55", "25", "26", "XX", "F0")
-
-
-class TimestampDumper(Int8BinaryDumper):
-    """timestamptz from microseconds since 2000: its binary form is that very integer."""
-
-    oid = psycopg.adapters.types["timestamptz"].oid
 
 
 class JsonbDumper(Dumper):
@@ -91,7 +84,6 @@ def open_pool(settings: PostgresConfig, application_name: str, size: int) -> Con
     """A pool of one worker, opened after the fork: an inherited one would use the parent's backend."""
 
     def configure(connection: Connection[Any]) -> None:
-        connection.adapters.register_dumper(None, TimestampDumper)
         connection.adapters.register_dumper(None, JsonbDumper)
         connection.autocommit = True
         connection.execute(
@@ -110,6 +102,23 @@ def open_pool(settings: PostgresConfig, application_name: str, size: int) -> Con
         reconnect_timeout=5.0,  # then the next batch asks again: an outage ends within seconds of its cause
         open=True,
     )
+
+
+class _Unconnected:
+    """Adapts values as a connection with client_encoding UTF8 does."""
+
+    def __init__(self) -> None:
+        self.adapters = AdaptersMap(psycopg.adapters)
+        self.adapters.register_dumper(None, JsonbDumper)
+        self.connection = None
+
+
+def row_transformer(types: Sequence[str]) -> abc.Transformer:
+    """Turns values of these types (names, as for Copy.set_types) into the binary form of COPY."""
+    context = _Unconnected()
+    transformer = Transformer(context)
+    transformer.set_dumper_types([context.adapters.types.get_oid(name) for name in types], pq.Format.BINARY)
+    return transformer
 
 
 @contextmanager

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import weakref
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import compress
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import Connection, sql
+from psycopg.abc import Transformer
+from psycopg.copy import LibpqWriter
 from psycopg_pool import ConnectionPool
 
 from eventwriter import deadletters
+from eventwriter.attempt import Attempt, Encoder, record_index, without
 from eventwriter.catalog import Plan, read_plan
 from eventwriter.config import PostgresConfig
 from eventwriter.errors import ExclusiveError, SchemaError, UnavailableError
 from eventwriter.ledger import Done, Identity, Ledger, runs
-from eventwriter.postgres import RowRefused, check_server, classify, connect, open_pool, translated
+from eventwriter.postgres import RowRefused, check_server, classify, connect, open_pool, row_transformer, translated
 from eventwriter.staging import Stage
-from eventwriter.stream import Batch, Decoded, Outcome, Reject, Row, Stream
+from eventwriter.stream import Batch, Outcome, Reject, Row, Stream
 
-_CHUNK = 32
-"""Messages decoded before their rows are written: enough that two clock readings do not count."""
+_BLOCK = 32 * 1024
+"""Bytes that are handed to libpq at once."""
+_UNFLUSHED = 1 << 30
+"""A batch is bounded, so libpq may buffer all of it: what waits for PostgreSQL to read is the worker."""
 
 
 class _AlreadyDone(Exception):
@@ -38,23 +42,6 @@ class _Entry(NamedTuple):
     row: Row
     message: int
     record: int
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """What is known about a batch from the attempts before, and gathered in this one."""
-
-    batch: Batch
-    check_ledger: bool = False
-    isolate: bool = False
-    refused: dict[int, dict[int, Reject]] = field(default_factory=dict)
-    """Message index → record index → why its row is not written."""
-    outcome: Outcome = field(default_factory=Outcome)
-    letters: dict[int, list[Reject]] = field(default_factory=dict)
-    ends: list[int] = field(default_factory=list)
-    """Rows written up to and including each message: tells a COPY line's message."""
-    rows_of: dict[int, int] = field(default_factory=dict)
-    """Rows of each message that has rejects: tells whether anything of it was written."""
 
 
 class Sink:
@@ -77,6 +64,8 @@ class Sink:
         self._at = at
         self._pool: ConnectionPool[Connection[Any]] | None = None
         self._plan: Plan | None = None
+        self._transformer: Transformer | None = None
+        self._ahead: Encoder | None = None
         self._ledger: Ledger | None = None
         self._last_done: int | None = None
         self._exclusive = exclusive
@@ -91,6 +80,7 @@ class Sink:
         with translated(), connect(self._settings, self._name) as connection:
             check_server(connection)
             self._plan = read_plan(connection, self._stream, self._table)
+        self._transformer = row_transformer(self._plan.dumpers)
         self._pool = open_pool(self._settings, self._name, 1 if self._exclusive else self._settings.pool_size)
 
     @property
@@ -163,21 +153,34 @@ class Sink:
 
     # --- writing ------------------------------------------------------------------------------------------
 
-    def write(self, batch: Batch) -> Outcome:
+    def prepare(self, batch: Batch) -> bool:
+        """One step towards writing this batch next, of a millisecond or less; False when there is nothing to do."""
+        if self._plan is None or self._plan.mode != "copy":
+            return False
+        if self._ahead is None or self._ahead.attempt.batch is not batch:
+            if _repeats(batch):
+                return False
+            self._ahead = self._encoder(Attempt(batch))
+        return self._ahead.step()
+
+    def write(self, batch: Batch, meanwhile: Callable[[], bool] = lambda: False) -> Outcome:
         """Writes a batch exactly once, and everything or nothing of it.
 
-        Rows that PostgreSQL refuses become dead letters; messages the ledger knows are left out. Raises
-        UnavailableError when trying again later may succeed, SchemaError when it will not.
+        Rows that PostgreSQL refuses become dead letters; messages the ledger knows are left out. While PostgreSQL is
+        at work, ``meanwhile`` is called until it returns False. Raises UnavailableError when trying again later may
+        succeed, SchemaError when it will not.
         """
         taken = len(batch.messages)
-        if len({message.sequence for message in batch.messages}) < taken:
-            batch = _each_once(batch)
-        attempt = _Attempt(batch)
+        if self._ahead is not None and self._ahead.attempt.batch is batch:
+            attempt = self._ahead.attempt
+        else:
+            batch = _each_once(batch) if _repeats(batch) else batch
+            attempt = Attempt(batch)
         while True:
             try:
-                outcome = self._transact(attempt)
+                outcome = self._transact(attempt, meanwhile)
             except _AlreadyDone:
-                attempt = _Attempt(batch, check_ledger=True, isolate=attempt.isolate, refused=attempt.refused)
+                attempt = Attempt(batch, check_ledger=True, isolate=attempt.isolate, refused=attempt.refused)
             except RowRefused as refusal:
                 attempt = self._after(refusal, attempt)
             except UnavailableError:
@@ -188,9 +191,9 @@ class Sink:
                 outcome.already_done += taken - len(batch.messages)
                 return outcome
 
-    def _after(self, refusal: RowRefused, attempt: _Attempt) -> _Attempt:
+    def _after(self, refusal: RowRefused, attempt: Attempt) -> Attempt:
         """The next attempt: without the refused row when it is the first and known, else letting PostgreSQL find it."""
-        following = _Attempt(attempt.batch, attempt.check_ledger, refused=attempt.refused)
+        following = Attempt(attempt.batch, attempt.check_ledger, refused=attempt.refused)
         if refusal.line is None or attempt.refused or attempt.isolate:
             if attempt.isolate:
                 raise SchemaError(f"table {self._table} refuses rows one by one: {refusal}") from refusal
@@ -199,11 +202,11 @@ class Sink:
         index = bisect_right(attempt.ends, refusal.line - 1)
         start = attempt.ends[index - 1] if index else 0
         decoded = self._stream.decode(attempt.batch.messages[index])
-        record = _record_index(decoded, refusal.line - 1 - start)
+        record = record_index(decoded, refusal.line - 1 - start)
         following.refused = {index: {record: refusal.reject._replace(record_index=record)}}
         return following
 
-    def _transact(self, attempt: _Attempt) -> Outcome:
+    def _transact(self, attempt: Attempt, meanwhile: Callable[[], bool]) -> Outcome:
         plan = self._plan
         assert plan is not None, "open() comes first"
         ledger = self._opened_ledger
@@ -217,13 +220,13 @@ class Sink:
                 known = ledger.known(connection, [message.sequence for message in messages])
                 outcome.already_done = sum(message.sequence in known for message in messages)
             if plan.mode == "copy" and not attempt.isolate:
-                self._copy(connection, plan, attempt, known)
+                self._copy(connection, plan, attempt, known, meanwhile)
             else:
                 self._stage(connection, plan, attempt, known)
             begun = perf_counter()
             if self._at:
                 self._at("after_copy")
-            self._settle(attempt, len(messages))
+            attempt.settle()
             # The ledger before the dead letters: it tells a redelivery from a second dead letter of one message.
             firsts, sequences = attempt.batch.firsts, [message.sequence for message in messages]
             if known:
@@ -256,76 +259,41 @@ class Sink:
             )
         self._doubt = False
 
-    def _settle(self, attempt: _Attempt, messages: int) -> None:
-        """Counts messages and gathers rejects, once every record's fate is known."""
-        outcome = attempt.outcome
-        for index, rejects in attempt.letters.items():
-            if len(outcome.latest) < 5 and rejects:
-                outcome.latest.append((attempt.batch.messages[index], rejects[0]))
-            for reject in rejects:
-                outcome.rejects[reject.reason] = outcome.rejects.get(reject.reason, 0) + 1
-            if not attempt.rows_of.get(index):
-                outcome.deadlettered += 1
-        outcome.written = messages - outcome.deadlettered - outcome.already_done - outcome.excluded
-
-    def _noted(self, attempt: _Attempt, index: int, decoded: Decoded) -> Sequence[Row]:
-        """The rows of a message; its rejects and repairs are noted."""
-        if index in attempt.refused:
-            decoded = _without(decoded, attempt.refused[index])
-        if decoded.rejects:
-            attempt.letters[index] = list(decoded.rejects)
-            attempt.rows_of[index] = len(decoded.rows)
-        if decoded.repairs:
-            repairs = attempt.outcome.repairs
-            for reason in decoded.repairs:
-                repairs[reason] = repairs.get(reason, 0) + 1
-        return decoded.rows
-
-    def _copy(self, connection: Connection[Any], plan: Plan, attempt: _Attempt, known: set[int]) -> None:
-        """Streams rows into the table as they are decoded."""
+    def _copy(
+        self, connection: Connection[Any], plan: Plan, attempt: Attempt, known: set[int], meanwhile: Callable[[], bool]
+    ) -> None:
+        """Streams rows into the table as they are decoded, and gets on with other work until PostgreSQL has them."""
+        if self._ahead is not None and self._ahead.attempt is attempt:
+            encoder, self._ahead = self._ahead, None
+        else:
+            encoder = self._encoder(attempt, known)
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(plan.table, plan.columns)
-        messages, ends, excluded, project = attempt.batch.messages, attempt.ends, self._excluded, plan.project
-        decode, refused = self._stream.decode, attempt.refused
-        decoding = copying = 0.0
-        line = 0
-        with connection.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.set_types(plan.dumpers)
-            write_row = copy.write_row
-            for start in range(0, len(messages), _CHUNK):
+        with connection.cursor() as cursor:
+            writer = LibpqWriter(cursor, flush_threshold=_UNFLUSHED)
+            with cursor.copy(statement, writer=writer) as copy:
+                copying = 0.0
+                more = True
+                while more:
+                    more = encoder.step()
+                    if encoder.refusal is not None:
+                        raise encoder.refusal
+                    if not more or encoder.size > _BLOCK:
+                        begun = perf_counter()
+                        copy.write(encoder.take())
+                        copying += perf_counter() - begun
+                        if self._at:
+                            self._at("in_copy")
+                while meanwhile():
+                    connection.pgconn.flush()
                 begun = perf_counter()
-                chunk: list[Row] = []
-                for index, message in enumerate(messages[start : start + _CHUNK], start):
-                    if known and message.sequence in known:
-                        pass
-                    elif excluded is not None and excluded(message.subject):
-                        attempt.outcome.excluded += 1
-                    else:
-                        decoded = decode(message)
-                        rows, rejects, repairs = decoded
-                        chunk += self._noted(attempt, index, decoded) if rejects or repairs or refused else rows
-                    ends.append(line + len(chunk))
-                ready = perf_counter()
-                decoding += ready - begun
-                if self._at:
-                    self._at("after_decode")
-                row_number = line
-                try:
-                    for row in chunk:
-                        row_number += 1
-                        write_row(row if project is None else project(row))
-                except (TypeError, ValueError, OverflowError, psycopg.DataError) as error:
-                    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
-                        raise
-                    raise RowRefused(row_number, None, f"{type(error).__name__}: {error}") from error
-                line += len(chunk)
-                copying += perf_counter() - ready
-                if self._at:
-                    self._at("in_copy")
-            finished = perf_counter()
-        attempt.outcome.rows = line
-        attempt.outcome.seconds = {"decode": decoding, "copy": copying + perf_counter() - finished}
+        attempt.outcome.seconds["copy"] += copying + perf_counter() - begun
 
-    def _stage(self, connection: Connection[Any], plan: Plan, attempt: _Attempt, known: set[int]) -> None:
+    def _encoder(self, attempt: Attempt, known: Collection[int] = ()) -> Encoder:
+        assert self._plan is not None, "open() comes first"
+        assert self._transformer is not None
+        return Encoder(attempt, self._stream, self._plan, self._transformer, self._excluded, known, self._at)
+
+    def _stage(self, connection: Connection[Any], plan: Plan, attempt: Attempt, known: set[int]) -> None:
         """Copies rows to a temporary table and inserts from there: for tables with a key, and to isolate bad rows."""
         begun = perf_counter()
         entries: list[_Entry] = []
@@ -335,7 +303,7 @@ class Sink:
             if self._excluded is not None and self._excluded(message.subject):
                 attempt.outcome.excluded += 1
                 continue
-            rows = self._noted(attempt, index, self._stream.decode(message))
+            rows = attempt.note(index, self._stream.decode(message))
             entries.extend(_Entry(row, index, number) for number, row in enumerate(rows))
         attempt.outcome.rows = len(entries)
         staged = entries
@@ -381,18 +349,22 @@ class Sink:
             self._refuse(attempt, [(staged[ordinal - 1], reject) for ordinal, reject in refused.items()])
         attempt.outcome.seconds = {"decode": decoded - begun, "copy": perf_counter() - decoded}
 
-    def _refuse(self, attempt: _Attempt, refused: list[tuple[_Entry, Reject]]) -> None:
+    def _refuse(self, attempt: Attempt, refused: list[tuple[_Entry, Reject]]) -> None:
         """Turns refused rows into rejects of their messages, with the index of their record."""
         for entry, reject in refused:
             decoded = self._stream.decode(attempt.batch.messages[entry.message])
             dropped = attempt.refused.get(entry.message)
-            record = _record_index(_without(decoded, dropped) if dropped else decoded, entry.record)
+            record = record_index(without(decoded, dropped) if dropped else decoded, entry.record)
             attempt.letters.setdefault(entry.message, []).append(reject._replace(record_index=record))
             left = attempt.rows_of.get(entry.message)
             if left is None:
                 left = len(decoded.rows)
             attempt.rows_of[entry.message] = left - 1
             attempt.outcome.rows -= 1
+
+
+def _repeats(batch: Batch) -> bool:
+    return len({message.sequence for message in batch.messages}) < len(batch.messages)
 
 
 def _each_once(batch: Batch) -> Batch:
@@ -409,21 +381,6 @@ def _latest(entries: Sequence[_Entry], plan: Plan) -> list[_Entry]:
     key_of = plan.key_of
     assert key_of is not None, "a plan to upsert has a key"
     return list({key_of(entry.row): entry for entry in entries}.values())
-
-
-def _record_index(decoded: Decoded, number: int) -> int:
-    """The record index of the ``number``-th row, from 0: rejected records have no row."""
-    index = number
-    for rejected in sorted(r.record_index for r in decoded.rejects if r.record_index is not None):
-        if rejected <= index:
-            index += 1
-    return index
-
-
-def _without(decoded: Decoded, refused: dict[int, Reject]) -> Decoded:
-    """The message without the rows of these records."""
-    rows = [row for number, row in enumerate(decoded.rows) if _record_index(decoded, number) not in refused]
-    return Decoded(rows, [*decoded.rejects, *refused.values()], decoded.repairs)
 
 
 def _check_text(values: Sequence[Any]) -> None:

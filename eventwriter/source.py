@@ -8,6 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from itertools import chain
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -94,7 +95,8 @@ class Source:
         self._stopping = False
         self._holding = False
         self._failure: EventWriterError | None = None
-        self._hand: Sequence[bytes] = []
+        self._hand: deque[Sequence[bytes]] = deque()
+        """The receipts of each batch that is taken and not written."""
         # Loop thread only.
         self._credit = 0
         self._pull = 0
@@ -187,9 +189,19 @@ class Source:
                 self._wait(1, 1.0)
         return None
 
+    def more(self) -> Batch | None:
+        """The next batch if it is full already: a smaller one shall grow. Never raises: ``take`` does it then."""
+        if self._stopping or self._failure is not None or self._gaps_seen != self._gaps or not self._full():
+            return None
+        try:
+            return self._collect()
+        except EventWriterError as error:
+            self._fail(error)
+            return None
+
     def acknowledge(self, batch: Batch) -> None:
-        """Acknowledges a committed batch, without waiting for the server's confirmation."""
-        self._hand = []
+        """Acknowledges the first batch that is taken and not acknowledged, without waiting for the confirmation."""
+        self._hand.popleft()
         receipts = batch.receipts
         if self._ack_all is not None:
             if not self._ack_all.committed(message.sequence for message in batch.messages):
@@ -241,7 +253,7 @@ class Source:
             self._newest = (newest.sequence, newest.time)
         self._taken += len(deliveries)
         self._taken_bytes += batch.size
-        self._hand = batch.receipts
+        self._hand.append(batch.receipts)
         if self._wake is not None and self._credit <= 0:
             self._loop.call_soon_threadsafe(self._wake.set)
         return batch
@@ -487,7 +499,7 @@ class Source:
             await asyncio.sleep(period)
             # What had been received one period ago and is still here.
             old = earlier - self._taken
-            hand, waiting = self._hand, list(self._buffer)
+            hand, waiting = [*chain(*tuple(self._hand))], list(self._buffer)
             earlier = received
             if not self._nc.is_connected:
                 continue
@@ -542,7 +554,7 @@ class Source:
         unfinished = bool(self._acks)
         for ack in list(self._acks):
             ack.cancel()
-        receipts = [*self._hand, *(each[2] for each in self._buffer if not isinstance(each, _Gap))]
+        receipts = [*chain(*self._hand), *(each[2] for each in self._buffer if not isinstance(each, _Gap))]
         if receipts and self._nc.is_connected:
             if self._at:
                 self._at("in_drain")

@@ -154,7 +154,11 @@ class _Folding:
         self._source = source
         self._next = 0.0
 
-    def write(self, batch: Batch) -> Outcome:
+    def prepare(self, batch: Batch) -> bool:
+        """As the sink."""
+        return self._sink.prepare(batch)
+
+    def write(self, batch: Batch, meanwhile: Callable[[], bool]) -> Outcome:
         """Writes, after closing the ledger's gaps if they have become many."""
         if self._sink.fragmented and monotonic() >= self._next:
             self._next = monotonic() + 10.0
@@ -164,4 +168,4 @@ class _Folding:
                     self._sink.fold(facts.ack_floor)
             except UnavailableError as error:
                 log.info("the ledger stays as it is: %s", error)
-        return self._sink.write(batch)
+        return self._sink.write(batch, meanwhile)

@@ -209,8 +209,9 @@ class Delivery(RuleBasedStateMachine):
         which=st.integers(0, 1),
         count=st.integers(1, 12),
         fate=st.sampled_from(["fine"] * 4 + ["after_copy", "after_ledger", "after_commit", "ambiguous", "half acked"]),
+        ahead=st.booleans(),
     )
-    def write(self, which: int, count: int, fate: str) -> None:
+    def write(self, which: int, count: int, fate: str, ahead: bool) -> None:
         """A batch is written and acknowledged, or the worker dies on the way, or does not know whether it committed."""
         worker = self.workers[which]
         if not worker.inbox:
@@ -218,6 +219,8 @@ class Delivery(RuleBasedStateMachine):
         batch = self._take(worker, count)
         if not batch.messages:
             return
+        if ahead:
+            worker.sink.prepare(batch)
         if fate in ("after_copy", "after_ledger"):
             worker.crash_at.append(fate)
         try:
@@ -300,7 +303,7 @@ class Delivery(RuleBasedStateMachine):
         self.ack_wait_passes()
         for _ in range(2 + len(self.stream)):
             self.deliver(which=0, count=6)
-            self.write(which=0, count=12, fate="fine")
+            self.write(which=0, count=12, fate="fine", ahead=True)
         self.exact()
         ours = [n for n, mine in enumerate(self.stream, 1) if mine]
         written = self.connection.execute(
@@ -347,7 +350,7 @@ def test_long_interleavings_write_each_message_once(machine: type[Delivery]) -> 
                 [
                     lambda: run.publish(kinds=rng.choices([True, False], k=10)),  # noqa: B023 - called at once
                     lambda: run.deliver(which=which, count=count),  # noqa: B023
-                    lambda: run.write(which=which, count=count, fate=fate),  # noqa: B023
+                    lambda: run.write(which=which, count=count, fate=fate, ahead=rng.random() < 0.5),  # noqa: B023
                     run.ack_wait_passes,
                     run.server_saves,
                     run.server_restarts,

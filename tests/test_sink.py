@@ -225,3 +225,77 @@ def test_tables_of_other_people_get_what_they_have(connection: Any, open_sink: A
     open_sink().write(batch([record(1, "a")], [record(2**31, "too large")]))
     assert rows(connection) == [(1, "a")]
     assert letters(connection) == [(2, 0, "refused", None)]
+
+
+def prepared(sink: Sink, batch: Batch) -> int:
+    """Prepares all that can be; the number of steps."""
+    steps = 1
+    while sink.prepare(batch):
+        steps += 1
+    return steps
+
+
+@pytest.mark.parametrize("steps", [0, 1, 99])
+def test_what_was_prepared_is_written_as_if_it_were_not(
+    connection: psycopg.Connection[Any], open_sink: Any, steps: int
+) -> None:
+    """However far that got before the batch before it was committed: rows, dead letters, counts, ledger."""
+    connection.execute(PLAIN_TABLE)
+    sink = open_sink()
+    first = batch([record(1)])
+    second = batch(*([record(k), "bad"] for k in range(2, 100)), ["bad"], start=2)
+    left = [steps]
+
+    def meanwhile() -> bool:
+        left[0] -= 1
+        return left[0] >= 0 and sink.prepare(second)
+
+    assert sink.write(first, meanwhile).written == 1
+    outcome = sink.write(second)
+    assert (outcome.written, outcome.deadlettered, outcome.rows) == (98, 1, 98)
+    assert rows(connection) == [(k, "") for k in range(1, 100)]
+    assert len(letters(connection)) == 99
+    assert done(connection) == "{[1,101)}"
+
+
+def test_prepared_batches_may_be_known_refused_or_repeated(connection: psycopg.Connection[Any], open_sink: Any) -> None:
+    """The ledger's knowledge, PostgreSQL's refusal, a value without binary form, a message twice: all as without."""
+    connection.execute(PLAIN_TABLE)
+    connection.execute("ALTER TABLE numbers ADD CHECK (v <> 'no')")
+    sink = open_sink()
+    again = batch([record(1)], [record(2)])
+    sink.write(batch([record(1)]))
+    assert prepared(sink, again)
+    outcome = sink.write(again)
+    assert (outcome.written, outcome.already_done) == (1, 1)
+
+    refused = batch([record(3)], [record(4, "no")], [record(5)], start=3)
+    assert prepared(sink, refused)
+    assert sink.write(refused).deadlettered == 1
+
+    unfit = batch([record(6)], [record(2**70)], [record(7)], start=6)
+    assert prepared(sink, unfit)
+    assert sink.write(unfit).deadlettered == 1
+
+    once = batch([record(8)], start=9)
+    twice = Batch([*once.messages, *once.messages], [9, 9])
+    assert prepared(sink, twice)
+    outcome = sink.write(twice)
+    assert (outcome.written, outcome.already_done) == (1, 1)
+    assert [k for k, _ in rows(connection)] == [1, 2, 3, 5, 6, 7, 8]
+    assert done(connection) == "{[1,10)}"
+
+
+def test_a_prepared_batch_waits_for_one_that_has_to_be_tried_again(
+    connection: psycopg.Connection[Any], open_sink: Any
+) -> None:
+    """Rows of the second are not lost when the first is refused, known or retried meanwhile."""
+    connection.execute(PLAIN_TABLE)
+    connection.execute("ALTER TABLE numbers ADD CHECK (v <> 'no')")
+    sink = open_sink()
+    first, second = batch([record(1, "no")], [record(2)]), batch([record(3)], start=3)
+    sink.write(first, lambda: sink.prepare(second))
+    sink.write(first, lambda: sink.prepare(second))
+    sink.write(second)
+    assert [k for k, _ in rows(connection)] == [2, 3]
+    assert done(connection) == "{[1,4)}"

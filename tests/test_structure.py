@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ledger": set(),
     "deadletters": {"stream"},
     "staging": {"catalog"},
-    "sink": {"stream", "errors", "config", "postgres", "catalog", "ledger", "deadletters", "staging"},
+    "attempt": {"stream", "catalog", "postgres"},
+    "sink": {"stream", "errors", "config", "attempt", "postgres", "catalog", "ledger", "deadletters", "staging"},
     # the loop and the processes
     "pipeline": {"stream", "errors"},
     "backoff": set(),
@@ -51,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 ONLY_THESE_IMPORT = {
     "nats": {"source", "connection", "wire"},
-    "psycopg": {"sink", "postgres", "catalog", "ledger", "deadletters", "staging", "admin", "dlq"},
+    "psycopg": {"sink", "attempt", "postgres", "catalog", "ledger", "deadletters", "staging", "admin", "dlq"},
     "psycopg_pool": {"sink", "postgres"},
     "click": {"cli"},
 }

@@ -1,0 +1,160 @@
+"""One try at writing a batch: what has become of its records, and their rows in the binary form of COPY."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import psycopg
+from psycopg._copy_base import format_row_binary  # what Copy.write_row calls, which needs a COPY under way
+from psycopg.abc import Transformer
+
+from eventwriter.catalog import Plan
+from eventwriter.postgres import RowRefused
+from eventwriter.stream import Batch, Decoded, Outcome, Reject, Row, Stream
+
+_STEP = 32
+"""Messages decoded before their rows are encoded: enough that two clock readings do not count."""
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER = b"\xff\xff"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What is known about a batch from the attempts before, and gathered in this one."""
+
+    batch: Batch
+    check_ledger: bool = False
+    isolate: bool = False
+    refused: dict[int, dict[int, Reject]] = field(default_factory=dict)
+    """Message index → record index → why its row is not written."""
+    outcome: Outcome = field(default_factory=Outcome)
+    letters: dict[int, list[Reject]] = field(default_factory=dict)
+    ends: list[int] = field(default_factory=list)
+    """Rows written up to and including each message: tells a COPY line's message."""
+    rows_of: dict[int, int] = field(default_factory=dict)
+    """Rows of each message that has rejects: tells whether anything of it was written."""
+
+    def note(self, index: int, decoded: Decoded) -> Sequence[Row]:
+        """The rows to write of a message; its rejects and repairs are noted."""
+        if index in self.refused:
+            decoded = without(decoded, self.refused[index])
+        if decoded.rejects:
+            self.letters[index] = list(decoded.rejects)
+            self.rows_of[index] = len(decoded.rows)
+        repairs = self.outcome.repairs
+        for reason in decoded.repairs:
+            repairs[reason] = repairs.get(reason, 0) + 1
+        return decoded.rows
+
+    def settle(self) -> None:
+        """Counts messages and gathers rejects, once every record's fate is known."""
+        outcome = self.outcome
+        for index, rejects in self.letters.items():
+            if len(outcome.latest) < 5 and rejects:
+                outcome.latest.append((self.batch.messages[index], rejects[0]))
+            for reject in rejects:
+                outcome.rejects[reject.reason] = outcome.rejects.get(reject.reason, 0) + 1
+            if not self.rows_of.get(index):
+                outcome.deadlettered += 1
+        others = outcome.deadlettered + outcome.already_done + outcome.excluded
+        outcome.written = len(self.batch.messages) - others
+
+
+class Encoder:
+    """Decodes the messages of an attempt and encodes their rows, some messages at a time."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        stream: Stream,
+        plan: Plan,
+        transformer: Transformer,
+        excluded: Callable[[str], bool] | None = None,
+        known: Collection[int] = (),
+        at: Callable[[str], None] | None = None,
+    ) -> None:
+        """Messages of ``excluded`` subjects and ``known`` sequences have no rows."""
+        self.attempt = attempt
+        self.refusal: RowRefused | None = None
+        """Why a row has no binary form, if that is so: nothing is encoded any more."""
+        self._stream = stream
+        self._project = plan.project
+        self._transformer = transformer
+        self._excluded = excluded
+        self._known = known
+        self._at = at
+        self._place = 0
+        self._line = 0
+        self._ended = False
+        self._encoded = bytearray(_SIGNATURE)
+        attempt.outcome.seconds = {"decode": 0.0, "copy": 0.0}
+
+    @property
+    def size(self) -> int:
+        """Bytes that ``take`` would return."""
+        return len(self._encoded)
+
+    def take(self) -> bytearray:
+        """What has been encoded since the last time."""
+        taken, self._encoded = self._encoded, bytearray()
+        return taken
+
+    def step(self) -> bool:
+        """Decodes and encodes some messages; False when there is nothing more to do."""
+        if self._ended:
+            return False
+        attempt, known, excluded, decode = self.attempt, self._known, self._excluded, self._stream.decode
+        messages, ends, refused = attempt.batch.messages, attempt.ends, attempt.refused
+        begun = perf_counter()
+        rows: list[Row] = []
+        for index, message in enumerate(messages[self._place : self._place + _STEP], self._place):
+            if known and message.sequence in known:
+                pass
+            elif excluded is not None and excluded(message.subject):
+                attempt.outcome.excluded += 1
+            else:
+                decoded = decode(message)
+                found, rejects, repairs = decoded
+                rows += attempt.note(index, decoded) if rejects or repairs or refused else found
+            ends.append(self._line + len(rows))
+        ready = perf_counter()
+        if self._at:
+            self._at("after_decode")
+        self._encode(rows)
+        self._place += _STEP
+        if self._place >= len(messages) and self.refusal is None:
+            self._ended = True
+            self._encoded += _TRAILER
+            attempt.outcome.rows = self._line
+        seconds = attempt.outcome.seconds
+        seconds["decode"] += ready - begun
+        seconds["copy"] += perf_counter() - ready
+        return not self._ended
+
+    def _encode(self, rows: Sequence[Row]) -> None:
+        project, transformer, encoded, line = self._project, self._transformer, self._encoded, self._line
+        try:
+            for row in rows:
+                line += 1
+                format_row_binary(row if project is None else project(row), transformer, encoded)
+        except (TypeError, ValueError, OverflowError, psycopg.DataError) as error:
+            self.refusal = RowRefused(line, None, f"{type(error).__name__}: {error}")
+            self._ended = True
+        self._line = line
+
+
+def record_index(decoded: Decoded, number: int) -> int:
+    """The record index of the ``number``-th row, from 0: rejected records have no row."""
+    index = number
+    for rejected in sorted(r.record_index for r in decoded.rejects if r.record_index is not None):
+        if rejected <= index:
+            index += 1
+    return index
+
+
+def without(decoded: Decoded, refused: dict[int, Reject]) -> Decoded:
+    """The message without the rows of these records."""
+    rows = [row for number, row in enumerate(decoded.rows) if record_index(decoded, number) not in refused]
+    return Decoded(rows, [*decoded.rejects, *refused.values()], decoded.repairs)

@@ -1,0 +1,103 @@
+"""The numbers on deliveries: quick for the usual run of first deliveries, and the same one by one for all others."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventwriter.deliveries import Sequencer
+from eventwriter.stream import Message
+from eventwriter.wire import Delivery
+
+
+def delivery(times: int, sequence: int, number: int, *, domain: bool = False, token: str = "") -> Delivery:
+    """A delivery with these numbers on it, in the first or the second version of the reply subject."""
+    place = "hub.A1B2." if domain else ""
+    receipt = f"$JS.ACK.{place}LOGS.eventwriter-logs.{times}.{sequence}.{number}.{1_700_000_000 + sequence}.5{token}"
+    headers = b"NATS/1.0\r\na: b\r\n\r\n" if sequence % 5 == 0 else None
+    return b"logs.\xff" if sequence % 3 == 0 else b"logs.x", b"x" * (sequence % 4), receipt.encode(), headers
+
+
+def one_by_one(deliveries: list[tuple[int, int, int]]) -> list[int]:
+    """The first sequence that each accounts for, by the rule itself."""
+    firsts, previous = [], None
+    for times, sequence, number in deliveries:
+        first = sequence
+        if times == 1 and previous and previous[0] + 1 == number and previous[1] < sequence:
+            first = previous[1] + 1
+        previous = (number, sequence) if times == 1 else None
+        firsts.append(first)
+    return firsts
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> list[tuple[int, int, int]]:
+    """Deliveries as a consumer makes them: mostly the next message, with gaps, sometimes one again, some lost."""
+    found = []
+    sequence, number = 0, draw(st.integers(0, 3))
+    for _ in range(draw(st.integers(1, 40))):
+        number += draw(st.sampled_from([1] * 9 + [2]))
+        if draw(st.integers(0, 9)) == 0:
+            found.append((draw(st.integers(2, 5)), draw(st.integers(1, sequence + 1)), number))
+        else:
+            sequence += draw(st.sampled_from([1] * 9 + [3]))
+            found.append((1, sequence, number))
+    return found
+
+
+@given(runs(), st.lists(st.integers(1, 15), max_size=10), st.booleans(), st.sampled_from(["", ".x7"]))
+def test_batches_say_the_same_as_one_by_one(
+    deliveries: list[tuple[int, int, int]], cuts: list[int], domain: bool, token: str
+) -> None:
+    """However the deliveries are cut into batches, and whatever the form of their reply subjects."""
+    sequencer = Sequencer(lambda: None)
+    made = [delivery(*numbers, domain=domain, token=token if domain else "") for numbers in deliveries]
+    messages: list[Message] = []
+    firsts: list[int] = []
+    receipts: list[bytes] = []
+    size = again = 0
+    for cut in [*cuts, len(made)]:
+        taken, made = made[:cut], made[cut:]
+        if taken:
+            batch = sequencer.batch(taken)
+            messages += batch.messages
+            firsts += batch.firsts
+            receipts += batch.receipts
+            size += batch.size
+            again += batch.redelivered
+    assert firsts == one_by_one(deliveries)
+    assert [message.sequence for message in messages] == [sequence for _, sequence, _ in deliveries]
+    assert [message.time for message in messages] == [1_700_000_000 + sequence for _, sequence, _ in deliveries]
+    assert [message.headers for message in messages] == [
+        {"a": "b"} if sequence % 5 == 0 else None for _, sequence, _ in deliveries
+    ]
+    assert {message.subject for message in messages} <= {"logs.x", "logs.�"}
+    assert size == sum(len(message.payload) for message in messages)
+    assert again == sum(int(times > 1) for times, _, _ in deliveries)
+    assert len(receipts) == len(deliveries)
+
+
+def test_reply_subjects_of_both_versions_may_be_mixed() -> None:
+    """A cluster that is being upgraded sends both."""
+    batch = Sequencer(lambda: None).batch([delivery(1, 7, 1), delivery(1, 9, 2, domain=True), delivery(1, 10, 3)])
+    assert [message.sequence for message in batch.messages] == [7, 9, 10]
+    assert list(batch.firsts) == [7, 8, 10]
+
+
+def test_counting_from_the_beginning_again_is_told() -> None:
+    """The consumer was created anew: nothing follows from what came before, in one batch or the next."""
+    told: list[bool] = []
+    sequencer = Sequencer(lambda: told.append(True))
+    sequencer.batch([delivery(1, 5, 8), delivery(1, 6, 9)])
+    assert list(sequencer.batch([delivery(1, 9, 1), delivery(1, 12, 2)]).firsts) == [9, 10]
+    assert told == [True]
+    assert list(sequencer.batch([delivery(1, 13, 3), delivery(1, 1, 1)]).firsts) == [13, 1]
+    assert told == [True, True]
+
+
+def test_after_an_interruption_nothing_is_concluded() -> None:
+    """Deliveries may have been lost with a connection."""
+    sequencer = Sequencer(lambda: None)
+    sequencer.batch([delivery(1, 5, 8)])
+    sequencer.interrupted()
+    assert list(sequencer.batch([delivery(1, 9, 9)]).firsts) == [9]
