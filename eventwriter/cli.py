@@ -172,8 +172,9 @@ def _children(current: config.Config, declared: Mapping[str, Stream], board: Boa
             children.append(Child(title, run, (current.nats, current.postgres, stream)))
     if not children:
         raise errors.ConfigurationError("no stream is enabled: set streams.<NAME>.enabled = true for at least one")
-    children.append(Child("monitor", partial(monitor.run, board, current), current, essential=False))
-    noted.stall_timeouts = stall_timeouts
+    serve = partial(monitor.run, board, current, board.slot(monitor.NAME))
+    children.append(Child(monitor.NAME, serve, current, essential=False))
+    noted.stall_timeouts = {**stall_timeouts, monitor.NAME: monitor.HUNG}
     return children
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,9 +17,11 @@ import orjson
 from eventwriter.errors import ConfigurationError
 
 SLOTS = 512
-_HEADER = struct.Struct("<QII")  # writes so far, length of the first half, of the second
-_HALF = 48 * 1024  # pages that nobody touches cost nothing
-_SIZE = _HEADER.size + 2 * _HALF
+_HEADER = struct.Struct("<QII")  # number of the write, length, CRC-32 of both and of the data
+_HALF = 64 * 1024  # pages that nobody touches cost nothing
+_SIZE = 2 * _HALF
+LARGEST = _HALF - _HEADER.size
+"""Bytes of JSON that fit into a slot."""
 
 AGE_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 """Upper bounds, in seconds, of the histogram of event ages (broker time → commit); beyond the last: infinity."""
@@ -45,10 +48,11 @@ class Board:
 
     def slot(self, name: str) -> Slot:
         """The slot of this name, made before its writer is forked; raises ConfigurationError when all are taken."""
-        place = self._places.setdefault(name, len(self._places))
-        if place >= SLOTS:
-            raise ConfigurationError(f"too many processes and streams: there is room for {SLOTS} of them")
-        return Slot(self._memory, place * _SIZE)
+        if name not in self._places:
+            if len(self._places) >= SLOTS:
+                raise ConfigurationError(f"too many processes and streams: there is room for {SLOTS} of them")
+            self._places[name] = len(self._places)
+        return Slot(self._memory, self._places[name] * _SIZE)
 
     def read(self) -> Iterator[dict[str, Any]]:
         """The latest state of every slot made before this process was forked; the writers name themselves in it."""
@@ -59,36 +63,53 @@ class Board:
 
 
 class Slot:
-    """One process's place: two halves, written in turn, so that a reader never meets half a state."""
+    """One process's place: two halves, written in turn, so that the one before is whole while one is written.
+
+    A half counts only if its checksum fits. So a reader never meets half a state, and a writer that is killed in the
+    middle leaves the state before.
+    """
 
     def __init__(self, memory: mmap.mmap, start: int) -> None:
         self._memory = memory
         self._start = start
+        self._writes: int | None = None
 
     def write(self, state: dict[str, Any]) -> None:
         """Replaces the state. What does not fit is left as it was: there is nobody to tell."""
         data = orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS)
-        if len(data) > _HALF:
+        if len(data) > LARGEST:
             return
-        writes, *lengths = _HEADER.unpack_from(self._memory, self._start)
-        half = (writes + 1) % 2
-        begin = self._start + _HEADER.size + half * _HALF
+        if self._writes is None:
+            self._writes = self._latest()[0]
+        self._writes += 1
+        start = self._start + self._writes % 2 * _HALF
+        begin = start + _HEADER.size
         self._memory[begin : begin + len(data)] = data
-        lengths[half] = len(data)
-        _HEADER.pack_into(self._memory, self._start, writes + 1, *lengths)
+        _HEADER.pack_into(self._memory, start, self._writes, len(data), _checksum(self._writes, data))
 
     def read(self) -> dict[str, Any]:
         """The latest state, {} if there is none."""
-        for _ in range(100):
-            before = _HEADER.unpack_from(self._memory, self._start)
-            half = before[0] % 2
-            begin = self._start + _HEADER.size + half * _HALF
-            data = self._memory[begin : begin + before[1 + half]]
-            if _HEADER.unpack_from(self._memory, self._start) != before:
-                continue  # written meanwhile: this half may have been next
-            try:
-                state = orjson.loads(data) if data else {}
-            except orjson.JSONDecodeError:
-                continue
-            return dict(state)
-        return {}
+        data = self._latest()[1]
+        return dict(orjson.loads(data)) if data else {}
+
+    def _latest(self) -> tuple[int, bytes]:
+        best = 0, b""
+        for _ in range(10):
+            halves = [self._half(0), self._half(1)]
+            best = max(best, *halves)
+            if all(number >= 0 for number, _ in halves):
+                break
+            # One is being written, and meanwhile the other may have been, too. Or its writer was killed.
+        return best
+
+    def _half(self, half: int) -> tuple[int, bytes]:
+        """(number of the write, its data) of a half; number 0: never written, -1: not whole."""
+        start = self._start + half * _HALF
+        number, length, checksum = _HEADER.unpack_from(self._memory, start)
+        begin = start + _HEADER.size
+        data = self._memory[begin : begin + min(length, LARGEST)]
+        return (number, data) if not number or _checksum(number, data) == checksum else (-1, b"")
+
+
+def _checksum(number: int, data: bytes) -> int:
+    return zlib.crc32(data, number & 0xFFFFFFFF)

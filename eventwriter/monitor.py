@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -15,7 +16,6 @@ from typing import Any
 
 from eventwriter import __version__, status
 from eventwriter.config import Config
-from eventwriter.errors import UnavailableError
 from eventwriter.exposition import expose
 from eventwriter.metrics import Board, Slot
 from eventwriter.process import set_title
@@ -30,30 +30,39 @@ RECENT = 12
 """Steps over which the quantiles of the event age are taken: the last minute."""
 DEAD = 10.0
 """Seconds without a sign of life from the supervisor after which /livez says so; it gives one every second."""
+HUNG = 30.0
+"""Seconds without a sign of life from the monitor after which the supervisor starts another; it gives one a second."""
+NAME = "monitor"
+"""The name of its process and of its slot."""
 TEXT = "text/plain; charset=utf-8"
 
 
 class _History:
     """One stream's last 15 minutes. Kept on the board, so a monitor that is restarted goes on with it."""
 
-    def __init__(self, name: str, slot: Slot) -> None:
+    def __init__(self, name: str, slot: Slot, now: float) -> None:
         self._name = name
         self._slot = slot
-        points = slot.read().get("points", [])
-        self.points: deque[tuple[float | None, int | None]] = deque(map(tuple, points), maxlen=POINTS)
-        self._rows: tuple[float, int] | None = None
+        before = slot.read()
+        self.points: deque[tuple[float | None, float | None]] = deque(
+            map(tuple, before.get("points", [])), maxlen=POINTS
+        )
+        self._last: tuple[float, int] | None = tuple(before["last"]) if "last" in before else None
+        if self._last is not None:
+            missed = round((now - self._last[0]) / STEP) - 1
+            self.points.extend([(None, None)] * min(POINTS, missed))
         self._ages: deque[list[int]] = deque(maxlen=RECENT)
 
-    def add(self, stream: dict[str, Any]) -> None:
+    def add(self, stream: dict[str, Any], now: float) -> None:
         """One more point."""
-        now, rows = time.monotonic(), stream["rows_written"]
+        rows = stream["rows_written"]
         rate = None
-        if self._rows is not None:
-            rate = round(max(0, rows - self._rows[1]) / max(0.001, now - self._rows[0]), 1)
-        self._rows = now, rows
+        if self._last is not None:
+            rate = round(max(0, rows - self._last[1]) / max(0.001, now - self._last[0]), 1)
+        self._last = now, rows
         self._ages.append(stream["event_ages"]["buckets"])
-        self.points.append((rate, stream["consumer_pending"]))
-        self._slot.write({"name": self._name, "points": list(self.points)})
+        self.points.append((rate, stream["lag_seconds"]))
+        self._slot.write({"name": self._name, "points": list(self.points), "last": self._last})
 
     def recent_ages(self, buckets: list[int]) -> list[int]:
         """How many messages of the last minute were of each age."""
@@ -72,16 +81,18 @@ class Monitor:
     def __init__(self, board: Board, config: Config) -> None:
         self._board = board
         self._config = config
+        now = time.monotonic()
         self._histories = {
-            name: _History(history_name(name), board.slot(history_name(name)))
+            name: _History(history_name(name), board.slot(history_name(name)), now)
             for name, stream in config.streams.items()
             if stream.enabled
         }
 
     def sample(self) -> None:
         """Adds one point to the history of each stream."""
+        now = time.monotonic()
         for name, stream in status.read(self._board, self._config)["streams"].items():
-            self._histories[name].add(stream)
+            self._histories[name].add(stream, now)
 
     def status(self) -> dict[str, Any]:
         """The status document, with histories and the quantiles of the last minute."""
@@ -95,7 +106,7 @@ class Monitor:
             stream["history"] = {
                 "step": STEP,
                 "rows_per_s": [rate for rate, _ in points],
-                "lag": [pending for _, pending in points],
+                "lag": [lag for _, lag in points],
             }
         return document
 
@@ -121,43 +132,71 @@ class Monitor:
         return 404, TEXT, b"there are /, /status, /metrics, /readyz and /livez\n"
 
 
-def run(board: Board, config: Config) -> int:
-    """Serves until SIGTERM; raises UnavailableError if the address is taken."""
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], monitor: Monitor) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.monitor = monitor
+        super().__init__(address, _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """One line. Who hangs up before the end of an answer, as scrapers do when their time is up, is no error."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            log.exception("a request failed")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = 10
+    server_version = f"eventwriter/{__version__}"
+    sys_version = ""
+    server: _Server
+
+    def do_GET(self) -> None:
+        code, kind, body = self.server.monitor.answer(self.path.partition("?")[0])
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Requests are not worth a line each."""
+
+
+def run(board: Board, config: Config, slot: Slot) -> int:
+    """Serves until SIGTERM. While the address is taken it asks for it again and again, and says so once."""
     set_title("eventwriter: monitor")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is in hand here
     monitor = Monitor(board, config)
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10
-        server_version = f"eventwriter/{__version__}"
-        sys_version = ""
-
-        def do_GET(self) -> None:
-            code, kind, body = monitor.answer(self.path.partition("?")[0])
-            self.send_response(code)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Requests are not worth a line each."""
-
-    class Server(ThreadingHTTPServer):
-        address_family = socket.AF_INET6 if ":" in config.http.address[0] else socket.AF_INET
-        daemon_threads = True
-
-    try:
-        server = Server(config.http.address, Handler)
-    except OSError as error:
-        raise UnavailableError(f"http.listen {config.http.listen}: {error.strerror or error}") from None
-    host, port = server.server_address[:2]
-    log.info("serving http://%s:%d/", host, port)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server: _Server | None = None
+    said = ""
+    due = time.monotonic()
     while True:
-        monitor.sample()
-        time.sleep(STEP)
+        if server is None:
+            try:
+                server = _Server(config.http.address, monitor)
+            except OSError as error:
+                if said != str(error):
+                    log.error(
+                        "http.listen %s: %s; trying again, the writers go on",
+                        config.http.listen,
+                        error.strerror or error,
+                    )
+                said = str(error)
+            else:
+                host, port = server.server_address[:2]
+                log.info("serving http://%s:%d/", f"[{host!s}]" if ":" in str(host) else host, port)
+                threading.Thread(target=server.serve_forever, daemon=True).start()
+        now = time.monotonic()
+        if now >= due:
+            monitor.sample()
+            due = max(due + STEP, now)
+        slot.write({"name": NAME, "beat": now})
+        time.sleep(1.0)

@@ -15,6 +15,8 @@ from eventwriter.metrics import AGE_BUCKETS, FATES, STAGES, SUPERVISOR, Board
 
 SILENT = 5.0
 """Seconds without a sign of life after which a worker counts as stalled; it is killed much later."""
+PATIENT = 30.0
+"""The same while PostgreSQL is away: a connection attempt takes its time."""
 STUCK = 30.0
 """Seconds that messages wait without any commit, after which a worker counts as stalled."""
 
@@ -53,7 +55,7 @@ def _stream(
     current = [slots[name] for name in names if name in slots]
     # Also what processes have counted that are not wanted any more: a counter never goes back.
     every = [slot for slot in slots.values() if slot.get("stream") == stream.name]
-    counters = _added(slot["counters"] for slot in every)
+    counters = _added(map(_counters, every))
     pending, ack_pending = next((slot["consumer"] for slot in current if slot["consumer"]), (None, None))
     newest = _latest(every, "newest")
     lag: float | None = None
@@ -72,7 +74,9 @@ def _stream(
         "messages": {key: counters.get(key, 0) for key in ("taken", *FATES, "redelivered")},
         "rows_written": counters.get("rows", 0),
         "bytes_taken": counters.get("bytes", 0),
-        "restarts": sum(process["restarts"] for process in processes),
+        "restarts": sum(
+            child.get("restarts", 0) for name, child in children.items() if name.partition("/")[0] == stream.name
+        ),
         "batch_messages": max((slot["batch_messages"] for slot in current), default=0),
         "consumer_pending": pending,
         "consumer_ack_pending": ack_pending,
@@ -88,6 +92,15 @@ def _stream(
             (letter for slot in every for letter in slot["dead_letters"]), key=lambda letter: -letter["time"]
         )[:5],
     }
+
+
+def _counters(slot: State) -> dict[str, int]:
+    """The counters of a process. What it had in hand when it died was given back to JetStream by that."""
+    counters: dict[str, int] = slot["counters"]
+    if _look(slot["pid"])[0] in ("", "Z"):
+        in_hand = counters["taken"] - sum(counters[fate] for fate in FATES)
+        return {**counters, "released": counters["released"] + in_hand}
+    return counters
 
 
 def _process(name: str, slot: State, child: State, now: float) -> dict[str, Any]:
@@ -109,18 +122,19 @@ def _state(slot: State, child: State, letter: str, now: float) -> tuple[str, str
     """The state and, unless all is well, the reason."""
     said = str(slot.get("error", ""))
     if child.get("state") in ("parked", "restarting"):
-        return child["state"], said or f"the worker ended with {_how(child.get('status'))}"
+        return child["state"], child.get("why") or said or f"the worker ended with {_how(child.get('status'))}"
     if letter in ("T", "t"):
         return "stalled", f"the worker is stopped (SIGSTOP): SIGCONT to pid {child['pid']} lets it go on"
-    if not slot or slot["started"] < child.get("since", 0.0) - 1.0 or not slot["ready"]:
+    if not slot or slot["pid"] != child.get("pid") or not slot["ready"]:
         return "starting", said or "the worker is connecting"
     silence = time.monotonic() - slot["beat"]
-    if silence > SILENT:
+    if silence > (SILENT if slot["postgres"] else PATIENT):
         return "stalled", f"no sign of life from the worker for {silence:.0f} s"
+    if not slot["postgres"]:
+        reason = said or "PostgreSQL cannot be reached"
+        return "waiting", reason if slot["nats"] else f"{reason}; NATS cannot be reached either"
     if not slot["nats"]:
         return "disconnected", "NATS cannot be reached: the worker is reconnecting"
-    if not slot["postgres"]:
-        return "waiting", said or "PostgreSQL cannot be reached"
     if slot["waiting_since"] and now - slot["waiting_since"] > STUCK:
         waited = now - slot["waiting_since"]
         return (
@@ -163,12 +177,14 @@ def _columns(lists: Iterable[Sequence[int]]) -> list[int]:
 
 
 def quantile(ages: Sequence[int], share: float) -> float | None:
-    """The upper bound, in seconds, of the bucket in which this share of all ages is reached."""
+    """The age, in seconds, that this share of all ages does not exceed; evenly spread inside a bucket, as a guess."""
     rank = sum(ages) * share
     if not rank:
         return None
+    lower = 0.0
     for bound, count in zip(AGE_BUCKETS, ages, strict=False):
+        if rank <= count:
+            return lower + (bound - lower) * rank / count
         rank -= count
-        if rank <= 0:
-            return bound
-    return 2 * AGE_BUCKETS[-1]
+        lower = bound
+    return lower

@@ -27,7 +27,7 @@ class Children:
     def started(self, name: str, pid: int) -> None:
         """A process was forked."""
         self._since[name] = time.monotonic()
-        self._note(name, state="running", pid=pid, since=time.time())
+        self._note(name, state="running", pid=pid, since=time.time(), why="")
 
     def exited(self, name: str, status: int) -> None:
         """A process ended."""
@@ -49,13 +49,10 @@ class Children:
             child = self._children.get(name, {})
             last = max(self._since.get(name, now), beats.get(name, 0.0))
             if child.get("pid") and now - last > timeout:
-                log.error(
-                    "stalled: no sign of life for %.0f s, killing pid %d",
-                    now - last,
-                    child["pid"],
-                    extra={"stream": name},
-                )
+                why = f"stalled: no sign of life for {now - last:.0f} s"
+                log.error("%s, killing pid %d", why, child["pid"], extra={"stream": name})
                 self._since[name] = now
+                self._note(name, why=f"{why}, killed")
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child["pid"], signal.SIGKILL)
         self._write()
