@@ -19,6 +19,9 @@ from eventwriter.stream import Reject
 OLDEST_POSTGRES = 140000
 """Multiranges, which the ledger is made of, came with PostgreSQL 14."""
 
+_PATIENCE = 2.0
+"""Seconds to wait for a connection of the pool."""
+
 _COPY_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
 
 # About the rows: data, constraints, views' checks, limits (an index entry too long), raised by triggers.
@@ -93,15 +96,20 @@ def open_pool(settings: PostgresConfig, application_name: str, size: int) -> Con
         )
         connection.autocommit = False
 
-    return ConnectionPool(
+    pool = ConnectionPool(
         connection_string(settings, application_name),
         min_size=1,
         max_size=size,
         configure=configure,
-        timeout=settings.connect_timeout,
-        reconnect_timeout=5.0,  # then the next batch asks again: an outage ends within seconds of its cause
+        # Whoever asks during an outage is soon told, and asks again: it ends within seconds of its cause. A connection
+        # that takes longer is made all the same, and is there for the next who asks.
+        timeout=min(_PATIENCE, settings.connect_timeout),
+        reconnect_timeout=_PATIENCE,
         open=True,
     )
+    with translated():
+        pool.wait(settings.connect_timeout)
+    return pool
 
 
 class _Unconnected:

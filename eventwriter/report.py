@@ -112,10 +112,7 @@ class Report:
             state["ages"][bisect_left(AGE_BUCKETS, max(0.0, age))] += share
             state["age_sum"] += max(0.0, age) * share
         state |= {"batch_messages": count, "last_commit": now, "newest": newest, "waiting_since": None}
-        state |= {"postgres": True, "error": ""}
-        if self._waiting_since is not None:
-            log.info("writing again after %.1f s", time.monotonic() - self._waiting_since, extra=self._extra)
-            self._waiting_since = None
+        self.answered()
         if outcome.rejects:
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(outcome.rejects.items()))
             log.warning("%d dead letters (%s)", sum(outcome.rejects.values()), reasons, extra=self._extra)
@@ -143,8 +140,15 @@ class Report:
         if self._waiting_since is None:
             self._waiting_since = time.monotonic()
         if not said:
-            log.error("%s: holding the batch and trying again", error, extra=self._extra)
+            log.error("%s: trying again", error, extra=self._extra)
         self.beat(force=True)
+
+    def answered(self) -> None:
+        """PostgreSQL is there, perhaps again."""
+        self._state |= {"postgres": True, "error": ""}
+        if self._waiting_since is not None:
+            log.info("PostgreSQL is back after %.1f s", time.monotonic() - self._waiting_since, extra=self._extra)
+            self._waiting_since = None
 
     def ended(self, error: EventWriterError | None) -> None:
         """The worker ends: what it still had in hand was released."""

@@ -24,6 +24,11 @@ from eventwriter.subjects import matcher
 
 log = logging.getLogger("eventwriter.worker")
 
+LONGEST_PAUSE = 3.0
+"""Seconds between two tries to write a batch during an outage."""
+LOOK = 2.0
+"""Seconds without a batch after which PostgreSQL is asked whether it is there."""
+
 CRASH_VARIABLE = "EVENTWRITER_CRASH_AT"
 """For tests of exactly once: ``LOGS:after_commit`` kills that worker, without any clean-up, at that point."""
 
@@ -39,10 +44,11 @@ def run(
     settings = config.streams[stream.name]
     at = _crash_point(stream.name)
     report = Report(name or stream.name, stream.name, slot)
-    source = Source(config.nats, settings, at, lambda: _tell(report, source))
+    source = Source(config.nats, settings, at, lambda: _tell(report, source, writing))
     excluded = matcher(settings.exclude) if settings.exclude else None
     exclusive = settings.writer.ack == "all"
     sink = Sink(config.postgres, stream, settings.table, excluded, at, exclusive=exclusive)
+    writing = _Writing(sink, source)
     started = False
 
     def stop() -> None:
@@ -62,7 +68,7 @@ def run(
                 # Rows and messages form no cycles, so looking for some after every 700 of them only costs (6 %).
                 gc.set_threshold(100_000, 50, 1000)
                 source.start()
-                pipeline.run(source, _Folding(sink, source), Backoff(0.1, 10.0), report, at)
+                pipeline.run(source, writing, Backoff(0.1, LONGEST_PAUSE), report, at)
             finally:
                 clean = source.close(settings.writer.drain_timeout)
                 sink.close()
@@ -74,8 +80,15 @@ def run(
     return OK if clean else DRAIN_DEADLINE
 
 
-def _tell(report: Report, source: Source) -> None:
+def _tell(report: Report, source: Source, writing: _Writing) -> None:
     """The main loop is alive: once a second at least, and whenever it waits."""
+    if writing.idle():
+        try:
+            writing.look()
+        except UnavailableError as error:
+            report.waits(error, LOOK)
+        else:
+            report.answered()
     facts = source.latest
     pending, ack_pending = (facts.pending, facts.ack_pending) if facts else (None, None)
     report.consumer(source.connected, pending, ack_pending)
@@ -146,13 +159,15 @@ def _compare(
     )
 
 
-class _Folding:
-    """The sink, whose ledger is kept short between batches."""
+class _Writing:
+    """The sink, whose ledger is kept short between batches, and whose database is looked at while there are none."""
 
     def __init__(self, sink: Sink, source: Source) -> None:
         self._sink = sink
         self._source = source
-        self._next = 0.0
+        self._next_fold = 0.0
+        self._next_look = 0.0
+        self._failed = False
 
     def prepare(self, batch: Batch) -> bool:
         """As the sink."""
@@ -160,12 +175,27 @@ class _Folding:
 
     def write(self, batch: Batch, meanwhile: Callable[[], bool]) -> Outcome:
         """Writes, after closing the ledger's gaps if they have become many."""
-        if self._sink.fragmented and monotonic() >= self._next:
-            self._next = monotonic() + 10.0
+        if self._sink.fragmented and monotonic() >= self._next_fold:
+            self._next_fold = monotonic() + 10.0
             try:
                 facts = self._source.facts()
                 if facts is not None and facts.complete and facts.ack_floor:
                     self._sink.fold(facts.ack_floor)
             except UnavailableError as error:
                 log.info("the ledger stays as it is: %s", error)
-        return self._sink.write(batch, meanwhile)
+        self._failed = True
+        outcome = self._sink.write(batch, meanwhile)
+        self._failed = False
+        self._next_look = monotonic() + LOOK
+        return outcome
+
+    def idle(self) -> bool:
+        """Whether nothing was written for a while, nor waits for another try, which tells all there is to know."""
+        return not self._failed and monotonic() >= self._next_look
+
+    def look(self) -> None:
+        """Asks the database for something small; raises the error that writing would meet."""
+        try:
+            self._sink.resume(0)
+        finally:
+            self._next_look = monotonic() + LOOK
