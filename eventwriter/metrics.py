@@ -112,4 +112,4 @@ class Slot:
 
 
 def _checksum(number: int, data: bytes) -> int:
-    return zlib.crc32(data, number & 0xFFFFFFFF)
+    return zlib.crc32(data, zlib.crc32(number.to_bytes(8, "little")))
