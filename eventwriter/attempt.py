@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -14,8 +15,11 @@ from eventwriter.catalog import Plan
 from eventwriter.postgres import RowRefused
 from eventwriter.stream import Batch, Decoded, Outcome, Reject, Row, Stream
 
-_STEP = 32
-"""Messages decoded before their rows are encoded: enough that two clock readings do not count."""
+_MESSAGES = 32
+_ROWS = 128
+"""A step ends after so many messages or rows: its own cost does not count, and it takes a millisecond or less."""
+_BLOCK = 64 * 1024
+"""Bytes from which on what is encoded is worth sending."""
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 
@@ -88,18 +92,10 @@ class Encoder:
         self._place = 0
         self._line = 0
         self._ended = False
-        self._encoded = bytearray(_SIGNATURE)
-        attempt.outcome.seconds = {"decode": 0.0, "copy": 0.0}
-
-    @property
-    def size(self) -> int:
-        """Bytes that ``take`` would return."""
-        return len(self._encoded)
-
-    def take(self) -> bytearray:
-        """What has been encoded since the last time."""
-        taken, self._encoded = self._encoded, bytearray()
-        return taken
+        self._block = bytearray(_SIGNATURE)
+        self.blocks: deque[bytearray] = deque()
+        """What is encoded and not yet taken from here."""
+        attempt.outcome.seconds = {"decode": 0.0}
 
     def step(self) -> bool:
         """Decodes and encodes some messages; False when there is nothing more to do."""
@@ -109,7 +105,8 @@ class Encoder:
         messages, ends, refused = attempt.batch.messages, attempt.ends, attempt.refused
         begun = perf_counter()
         rows: list[Row] = []
-        for index, message in enumerate(messages[self._place : self._place + _STEP], self._place):
+        for index in range(self._place, min(self._place + _MESSAGES, len(messages))):
+            message = messages[index]
             if known and message.sequence in known:
                 pass
             elif excluded is not None and excluded(message.subject):
@@ -119,26 +116,28 @@ class Encoder:
                 found, rejects, repairs = decoded
                 rows += attempt.note(index, decoded) if rejects or repairs or refused else found
             ends.append(self._line + len(rows))
-        ready = perf_counter()
+            if len(rows) > _ROWS:
+                break
+        self._place = len(ends)
         if self._at:
             self._at("after_decode")
         self._encode(rows)
-        self._place += _STEP
-        if self._place >= len(messages) and self.refusal is None:
+        if self._place == len(messages) and self.refusal is None:
             self._ended = True
-            self._encoded += _TRAILER
+            self._block += _TRAILER
             attempt.outcome.rows = self._line
-        seconds = attempt.outcome.seconds
-        seconds["decode"] += ready - begun
-        seconds["copy"] += perf_counter() - ready
+        if self._ended or len(self._block) > _BLOCK:
+            self.blocks.append(self._block)
+            self._block = bytearray()
+        attempt.outcome.seconds["decode"] += perf_counter() - begun
         return not self._ended
 
     def _encode(self, rows: Sequence[Row]) -> None:
-        project, transformer, encoded, line = self._project, self._transformer, self._encoded, self._line
+        project, transformer, block, line = self._project, self._transformer, self._block, self._line
         try:
             for row in rows:
                 line += 1
-                format_row_binary(row if project is None else project(row), transformer, encoded)
+                format_row_binary(row if project is None else project(row), transformer, block)
         except (TypeError, ValueError, OverflowError, psycopg.DataError) as error:
             self.refusal = RowRefused(line, None, f"{type(error).__name__}: {error}")
             self._ended = True

@@ -26,10 +26,8 @@ from eventwriter.postgres import RowRefused, check_server, classify, connect, op
 from eventwriter.staging import Stage
 from eventwriter.stream import Batch, Outcome, Reject, Row, Stream
 
-_BLOCK = 32 * 1024
-"""Bytes that are handed to libpq at once."""
-_UNFLUSHED = 1 << 30
-"""A batch is bounded, so libpq may buffer all of it: what waits for PostgreSQL to read is the worker."""
+_NEVER = 1 << 62
+"""Bytes after which a writer waits for PostgreSQL to take them."""
 
 
 class _AlreadyDone(Exception):
@@ -262,31 +260,35 @@ class Sink:
     def _copy(
         self, connection: Connection[Any], plan: Plan, attempt: Attempt, known: set[int], meanwhile: Callable[[], bool]
     ) -> None:
-        """Streams rows into the table as they are decoded, and gets on with other work until PostgreSQL has them."""
+        """Streams rows into the table: what is encoded as soon as PostgreSQL takes it, and until then, other work."""
         if self._ahead is not None and self._ahead.attempt is attempt:
             encoder, self._ahead = self._ahead, None
         else:
             encoder = self._encoder(attempt, known)
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(plan.table, plan.columns)
+        seconds = attempt.outcome.seconds
+        begun, decoded, elsewhere = perf_counter(), seconds["decode"], 0.0
         with connection.cursor() as cursor:
-            writer = LibpqWriter(cursor, flush_threshold=_UNFLUSHED)
+            writer = LibpqWriter(cursor, flush_threshold=_NEVER)
             with cursor.copy(statement, writer=writer) as copy:
-                copying = 0.0
-                more = True
-                while more:
-                    more = encoder.step()
-                    if encoder.refusal is not None:
-                        raise encoder.refusal
-                    if not more or encoder.size > _BLOCK:
-                        begun = perf_counter()
-                        copy.write(encoder.take())
-                        copying += perf_counter() - begun
+                busy = True
+                while True:
+                    if encoder.blocks and (not busy or connection.pgconn.flush() == 0):
+                        copy.write(encoder.blocks.popleft())
                         if self._at:
                             self._at("in_copy")
-                while meanwhile():
-                    connection.pgconn.flush()
-                begun = perf_counter()
-        attempt.outcome.seconds["copy"] += copying + perf_counter() - begun
+                    elif encoder.step():
+                        pass
+                    elif encoder.refusal is not None:
+                        raise encoder.refusal
+                    elif busy:
+                        left = perf_counter()
+                        busy = meanwhile()
+                        elsewhere += perf_counter() - left
+                        writer.flush_threshold = _NEVER if busy else 0
+                    elif not encoder.blocks:
+                        break
+        seconds["copy"] = perf_counter() - begun - (seconds["decode"] - decoded) - elsewhere
 
     def _encoder(self, attempt: Attempt, known: Collection[int] = ()) -> Encoder:
         assert self._plan is not None, "open() comes first"
