@@ -10,8 +10,10 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -50,12 +52,14 @@ class Result:
     rows_per_s: float
     copy_rows_per_s: float
     ratio: float
-    client_cpu_us_per_message: float
-    client_cpu_us_per_row: float
-    server_cpu_us_per_row: float
-    nats_cpu_us_per_message: float
+    client_cpu_us_per_message: float | None
+    client_cpu_us_per_row: float | None
+    server_cpu_us_per_row: float | None
+    nats_cpu_us_per_message: float | None
     rss_mib: float
     pss_mib: float
+    pss_growth: float | None
+    """(last quarter − first quarter) / first quarter of the run; None if it was too short to tell."""
     commits: int
     spread: float
     """(slowest − fastest) / median of the ratio."""
@@ -69,14 +73,14 @@ class Round:
     client_cpu: float
     postgres_cpu: float
     nats_cpu: float
-    rss_mib: float
-    pss_mib: float
+    memory: list[tuple[float, float]]
+    """RSS and PSS in MiB, every two seconds and at the end."""
     commits: int
 
 
 def cpu(*pids: int) -> float:
-    """CPU seconds of processes and their children so far."""
-    total = 0.0
+    """CPU seconds of processes and their children so far; of processes that are not on this machine, NaN."""
+    total = 0.0 if pids else math.nan
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
@@ -89,19 +93,29 @@ def cpu(*pids: int) -> float:
     return total
 
 
+@dataclass
+class Servers:
+    """Where to measure; the pids are known when the servers are ours."""
+
+    nats_url: str
+    dsn: str
+    psql: str
+    nats_pids: tuple[int, ...] = ()
+    postgres_pids: tuple[int, ...] = ()
+
+
 class Bench:
     """The servers and what is measured on them."""
 
-    def __init__(self, nats_server: NatsServer, postgres: PostgresServer, dsn: str, ack: str, processes: int) -> None:
-        self.nats, self.postgres, self.dsn = nats_server, postgres, dsn
+    def __init__(self, servers: Servers, ack: str, processes: int) -> None:
+        self.servers, self.nats_url, self.dsn = servers, servers.nats_url, servers.dsn
         self.ack, self.processes = ack, processes
         self.declared = registry.load()
-        self.psql = postgres.binaries / "psql"
         self.environment = {
             k: v for k, v in os.environ.items() if not k.startswith(("EVENTWRITER_", "PG", "NATS_"))
         } | {
-            "EVENTWRITER_NATS__URL": nats_server.url,
-            "EVENTWRITER_POSTGRES__DSN": dsn,
+            "EVENTWRITER_NATS__URL": self.nats_url,
+            "EVENTWRITER_POSTGRES__DSN": self.dsn,
             "EVENTWRITER_WRITER__ACK": ack,
             "EVENTWRITER_HTTP__LISTEN": "127.0.0.1:0",
         }
@@ -122,7 +136,7 @@ class Bench:
 
     async def preload(self, stream: str, encoding: str, messages: int, records: int) -> int:
         """A fresh stream with ``messages``; the number of records in them."""
-        client = await nats.connect(self.nats.url, pending_size=1 << 30)
+        client = await nats.connect(self.nats_url, pending_size=1 << 30)
         context = client.jetstream()
         with contextlib.suppress(Exception):
             await context.delete_stream(stream)
@@ -142,7 +156,7 @@ class Bench:
 
     async def drain(self, streams: dict[str, int]) -> Round:
         """Runs the workers until every message is acknowledged."""
-        client = await nats.connect(self.nats.url)
+        client = await nats.connect(self.nats_url)
         context = client.jetstream()
         arguments = ["worker", "--stream", next(iter(streams))]
         if len(streams) > 1 or self.processes > 1:
@@ -156,7 +170,7 @@ class Bench:
         durable = {name: f"eventwriter-{name.lower()}" for name in streams}
         begun = 0.0
         client_cpu = postgres_cpu = nats_cpu = 0.0
-        rss = pss = 0.0
+        used: list[tuple[float, float]] = []
         polls = 0
         while True:
             if process.poll() is not None:
@@ -170,25 +184,28 @@ class Bench:
                     continue
                 if info.delivered.consumer_seq and not begun:
                     begun = time.perf_counter()
-                    client_cpu, postgres_cpu, nats_cpu = cpu(process.pid), self._postgres_cpu(), cpu(self.nats.pid)
+                    client_cpu, postgres_cpu, nats_cpu = (
+                        cpu(process.pid),
+                        self._postgres_cpu(),
+                        cpu(*self.servers.nats_pids),
+                    )
                 done = done and info.ack_floor.stream_seq >= last
                 near = near and info.ack_floor.stream_seq >= 0.9 * last
             if done and begun:
                 break
             polls += 1
             if begun and polls % 20 == 0:  # reading the page tables costs more than everything else here
-                rss, pss = (max(a, b) for a, b in zip((rss, pss), memory(process.pid), strict=True))
+                used.append(memory(process.pid))
             # Looking costs the server and this process time that the worker lacks: seldom, but for beginning and end.
             await asyncio.sleep(0.01 if near or not begun else 0.1)
         seconds = time.perf_counter() - begun
-        rss, pss = (max(a, b) for a, b in zip((rss, pss), memory(process.pid), strict=True))
+        used.append(memory(process.pid))
         result = Round(
             seconds,
             cpu(process.pid) - client_cpu,
             self._postgres_cpu() - postgres_cpu,
-            cpu(self.nats.pid) - nats_cpu,
-            rss,
-            pss,
+            cpu(*self.servers.nats_pids) - nats_cpu,
+            used,
             self._commits() - commits,
         )
         process.terminate()
@@ -197,7 +214,7 @@ class Bench:
         return result
 
     def _postgres_cpu(self) -> float:
-        return cpu(self.postgres.pid)
+        return cpu(*self.servers.postgres_pids)
 
     def _commits(self) -> int:
         return int(self.query("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")[0][0])
@@ -225,7 +242,7 @@ class Bench:
             )
             connection.execute("CHECKPOINT")
         done = subprocess.run(
-            [str(self.psql), "-X", "-q", "-d", self.dsn, "-c", "\\timing on", "-c",
+            [self.servers.psql, "-X", "-q", "-d", self.dsn, "-c", "\\timing on", "-c",
              f"\\copy reference ({names}) FROM '{file}' WITH (FORMAT binary)"],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
@@ -277,8 +294,9 @@ def measure(bench: Bench, stream: str, encoding: str, messages: int, records: in
     ratios = [copied / worked.seconds for copied, worked in zip(copies, workers, strict=True)]
     median = statistics.median
 
-    def per(total: str, count: int) -> float:
-        return round(float(median(getattr(each, total) for each in workers)) / count * 1e6, 2)
+    def per(total: str, count: int) -> float | None:
+        found = float(median(getattr(each, total) for each in workers)) / count * 1e6
+        return None if math.isnan(found) else round(found, 2)
 
     return Result(
         stream=stream,
@@ -294,11 +312,20 @@ def measure(bench: Bench, stream: str, encoding: str, messages: int, records: in
         client_cpu_us_per_row=per("client_cpu", rows),
         server_cpu_us_per_row=per("postgres_cpu", rows),
         nats_cpu_us_per_message=per("nats_cpu", messages),
-        rss_mib=round(max(each.rss_mib for each in workers), 1),
-        pss_mib=round(max(each.pss_mib for each in workers), 1),
+        rss_mib=round(max(rss for each in workers for rss, _ in each.memory), 1),
+        pss_mib=round(max(pss for each in workers for _, pss in each.memory), 1),
+        pss_growth=_growth([pss for _, pss in workers[-1].memory]),
         commits=round(median(each.commits for each in workers)),
         spread=round((max(ratios) - min(ratios)) / median(ratios), 3),
     )
+
+
+def _growth(used: list[float]) -> float | None:
+    quarter = len(used) // 4
+    if quarter < 2:
+        return None
+    first, last = statistics.mean(used[:quarter]), statistics.mean(used[-quarter:])
+    return round((last - first) / first, 3)
 
 
 def measure_all(bench: Bench, messages: int, rounds: int, folder: Path) -> dict[str, float]:
@@ -330,7 +357,7 @@ def _records(stream: str, many: int) -> int:
 
 async def naive(bench: Bench, stream: str, messages: int) -> float:
     """Messages/s of the loop that everybody writes first: fetch, executemany, ack one by one."""
-    client = await nats.connect(bench.nats.url)
+    client = await nats.connect(bench.nats_url)
     context = client.jetstream()
     subscription = await context.pull_subscribe(bench.declared[stream].subjects[0], "naive", stream=stream)
     declared = bench.declared[stream]
@@ -368,7 +395,7 @@ async def naive(bench: Bench, stream: str, messages: int) -> float:
 
 async def latency(bench: Bench, rate: float, seconds: float) -> dict[str, float]:
     """Publish → visible, by the commit timestamp of each row, at a steady rate over all streams."""
-    client = await nats.connect(bench.nats.url)
+    client = await nats.connect(bench.nats_url)
     context = client.jetstream()
     for name, declared in bench.declared.items():
         with contextlib.suppress(Exception):
@@ -447,7 +474,7 @@ def main() -> int:
     )
     parser.add_argument("--streams", default="LOGS,TELEMETRY,NETFLOW,OTEL_TRACES", help="comma separated, or 'all'")
     parser.add_argument("--payload", help="only this encoding, such as json or otlp")
-    parser.add_argument("--messages", type=int, default=100_000, help="rows to write per round (default %(default)s)")
+    parser.add_argument("--messages", type=int, default=200_000, help="rows to write per round (default %(default)s)")
     parser.add_argument("--records", type=int, default=100, help="records of an OTLP message (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ack", choices=("each", "all"), default="each")
@@ -458,6 +485,9 @@ def main() -> int:
     parser.add_argument("--idle", action="store_true", help="start-up time, idle CPU and memory, instead of throughput")
     parser.add_argument("--rate", type=float, default=1000, help="messages/s for --latency (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=20, help="duration of --latency (default %(default)s)")
+    parser.add_argument("--nats-url", help="measure on this NATS instead of one of our own; its streams are replaced")
+    parser.add_argument("--postgres-dsn", help="and on this PostgreSQL; --latency needs track_commit_timestamp = on")
+    parser.add_argument("--overwrite", action="store_true", help="even if streams or tables exist there: they are lost")
     parser.add_argument("--output", choices=("text", "json"), default="text")
     arguments = parser.parse_args()
     report: dict[str, Any] = {"results": []}
@@ -466,11 +496,8 @@ def main() -> int:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="eventwriter-bench-", ignore_cleanup_errors=True))
         )
         folder.chmod(0o755)
-        settings = {"track_commit_timestamp": "on", "max_wal_size": "8GB", "shared_buffers": "1GB"}
-        postgres = stack.enter_context(PostgresServer(folder / "postgres", settings=settings))
-        nats_server = stack.enter_context(NatsServer(folder / "nats"))
-        dsn = postgres.create_database("bench")
-        bench = Bench(nats_server, postgres, dsn, arguments.ack, arguments.processes)
+        servers = _given(arguments, parser) or _own(stack, folder)
+        bench = Bench(servers, arguments.ack, arguments.processes)
         subprocess.run(
             bench.command("schema", "apply"), cwd=ROOT, env=bench.environment, check=True, stdout=subprocess.DEVNULL
         )
@@ -493,9 +520,14 @@ def main() -> int:
             if arguments.together:
                 report["together"] = measure_all(bench, arguments.messages, arguments.rounds, folder)
             if arguments.naive:
-                asyncio.run(bench.preload("LOGS", "json", 20_000, 1))
+                count = min(20_000, arguments.messages)
+                asyncio.run(bench.preload("LOGS", "json", count, 1))
                 bench.clear(["LOGS"])
-                report["naive"] = {"stream": "LOGS", "messages_per_s": round(asyncio.run(naive(bench, "LOGS", 20_000)))}
+                rate = asyncio.run(naive(bench, "LOGS", count))
+                report["naive"] = {"stream": "LOGS", "messages_per_s": round(rate)}
+                for each in report["results"]:
+                    if (each["stream"], each["encoding"]) == ("LOGS", "json"):
+                        report["naive"]["ours_is_times_faster"] = round(each["rows_per_s"] / rate, 1)
     if arguments.output == "json":
         print(json.dumps(report))
     else:
@@ -503,8 +535,42 @@ def main() -> int:
     return 0
 
 
+def _own(stack: contextlib.ExitStack, folder: Path) -> Servers:
+    settings = {"track_commit_timestamp": "on", "max_wal_size": "8GB", "shared_buffers": "1GB"}
+    postgres = stack.enter_context(PostgresServer(folder / "postgres", settings=settings))
+    nats_server = stack.enter_context(NatsServer(folder / "nats"))
+    psql = str(postgres.binaries / "psql")
+    return Servers(nats_server.url, postgres.create_database("bench"), psql, (nats_server.pid,), (postgres.pid,))
+
+
+def _given(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Servers | None:
+    if not arguments.nats_url and not arguments.postgres_dsn:
+        return None
+    if not arguments.nats_url or not arguments.postgres_dsn:
+        parser.error("--nats-url and --postgres-dsn belong together")
+    psql = shutil.which("psql")
+    if psql is None:
+        parser.error("psql is needed for the reference: install PostgreSQL's client")
+    declared = registry.load()
+    with psycopg.connect(arguments.postgres_dsn) as connection:
+        tables = [stream.table for stream in declared.values()]
+        found = connection.execute("SELECT t FROM unnest(%s::text[]) t WHERE to_regclass(t) IS NOT NULL", [tables])
+        used = [f"table {row[0]}" for row in found]
+    used += [f"stream {name}" for name in asyncio.run(_streams(arguments.nats_url)) if name in declared]
+    if used and not arguments.overwrite:
+        parser.error(f"{', '.join(used)} would be emptied: use servers of their own, or --overwrite")
+    return Servers(arguments.nats_url, arguments.postgres_dsn, psql)
+
+
+async def _streams(url: str) -> list[str]:
+    client = await nats.connect(url)
+    names = [str(info.config.name) for info in await client.jetstream().streams_info()]
+    await client.close()
+    return names
+
+
 async def _all_streams(bench: Bench) -> None:
-    client = await nats.connect(bench.nats.url)
+    client = await nats.connect(bench.nats_url)
     for name, declared in bench.declared.items():
         await client.jetstream().add_stream(StreamConfig(name=name, subjects=list(declared.subjects)))
     await client.close()
@@ -526,9 +592,10 @@ def _print(report: dict[str, Any]) -> None:
                 f"{each['copy_rows_per_s']:,}",
                 f"{each['ratio']:.2f}",
                 f"{each['spread']:.2f}",
-                f"{each['client_cpu_us_per_message']:.1f}",
-                f"{each['client_cpu_us_per_row']:.1f}",
-                f"{each['server_cpu_us_per_row']:.1f}",
+                *(
+                    "–" if each[name] is None else f"{each[name]:.1f}"
+                    for name in ("client_cpu_us_per_message", "client_cpu_us_per_row", "server_cpu_us_per_row")
+                ),
                 f"{each['rss_mib']:.0f}",
                 str(each["commits"]),
             )

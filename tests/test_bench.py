@@ -1,0 +1,65 @@
+"""scripts/bench: what it measures is all there, and servers that somebody uses are left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from eventwriter.embedded import PostgresServer
+from fix_service import ROOT, World, clean_environment
+
+
+def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs it to its end."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "bench.py"), *arguments],
+        env=clean_environment() | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def report(*arguments: str, **environment: str) -> Any:
+    """What it prints as JSON."""
+    done = bench(*arguments, "--output", "json", **environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def test_throughput_on_servers_of_its_own() -> None:
+    """Rows, rates, their ratio, CPU and memory; and the naive loop beside it."""
+    found = report("--streams", "LOGS", "--payload", "json", "--messages", "3000", "--rounds", "1", "--naive")
+    [line] = found["results"]
+    assert (line["stream"], line["encoding"], line["messages"], line["rows"]) == ("LOGS", "json", 3000, 3000)
+    assert line["ratio"] > 0
+    assert abs(line["ratio"] - line["rows_per_s"] / line["copy_rows_per_s"]) < 0.01
+    for name in ("client_cpu_us_per_message", "server_cpu_us_per_row", "nats_cpu_us_per_message", "rss_mib", "pss_mib"):
+        assert line[name] > 0
+    assert found["naive"]["messages_per_s"] > 0
+
+
+def test_latency() -> None:
+    """Over all streams, in order."""
+    found = report("--latency", "--seconds", "2", "--rate", "200")["latency"]
+    assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"] <= found["max_ms"]
+
+
+def test_servers_that_are_given(postgres_server: PostgresServer, world: World) -> None:
+    """Are measured if nobody uses them, or if it is told to overwrite what is there."""
+    path = f"{postgres_server.binaries}{os.pathsep}{os.environ['PATH']}"
+    given = ["--streams", "LOGS", "--payload", "json", "--messages", "1000", "--rounds", "1"]
+    given += ["--nats-url", world.nats.url, "--postgres-dsn", world.dsn]
+    world.traffic(["LOGS"], count=5)
+    done = bench(*given, PATH=path)
+    assert done.returncode == 2
+    assert "stream LOGS" in done.stderr
+    assert "--overwrite" in done.stderr
+    assert world.call(lambda client: client.jetstream().stream_info("LOGS")).state.messages == 5
+    [line] = report(*given, "--overwrite", PATH=path)["results"]
+    assert line["rows"] == 1000
+    assert line["server_cpu_us_per_row"] is None
