@@ -38,8 +38,9 @@ def test_throughput_on_servers_of_its_own() -> None:
     assert (line["stream"], line["encoding"], line["messages"], line["rows"]) == ("LOGS", "json", 3000, 3000)
     assert line["ratio"] > 0
     assert abs(line["ratio"] - line["rows_per_s"] / line["copy_rows_per_s"]) < 0.01
-    for name in ("client_cpu_us_per_message", "server_cpu_us_per_row", "nats_cpu_us_per_message", "rss_mib", "pss_mib"):
-        assert line[name] > 0
+    assert line["rss_mib"] > line["pss_mib"] > 0
+    for name in ("client_cpu_us_per_message", "server_cpu_us_per_row", "nats_cpu_us_per_message"):
+        assert line[name] >= 0  # so few may take less than a tick of the clock
     assert found["naive"]["messages_per_s"] > 0
 
 
