@@ -107,7 +107,7 @@ class Servers:
 class Bench:
     """The servers and what is measured on them."""
 
-    def __init__(self, servers: Servers, ack: str, processes: int) -> None:
+    def __init__(self, servers: Servers, ack: str, processes: int, settings: list[str]) -> None:
         self.servers, self.nats_url, self.dsn = servers, servers.nats_url, servers.dsn
         self.ack, self.processes = ack, processes
         self.declared = registry.load()
@@ -119,6 +119,9 @@ class Bench:
             "EVENTWRITER_WRITER__ACK": ack,
             "EVENTWRITER_HTTP__LISTEN": "127.0.0.1:0",
         }
+        for setting in settings:
+            key, _, value = setting.partition("=")
+            self.environment["EVENTWRITER_" + key.upper().replace(".", "__")] = value
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of eventwriter."""
@@ -479,6 +482,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ack", choices=("each", "all"), default="each")
     parser.add_argument("--processes", type=int, default=1, help="workers on each stream (default %(default)s)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, such as writer.batch_messages=500"
+    )
     parser.add_argument("--together", action="store_true", help="also all seven streams at once")
     parser.add_argument("--naive", action="store_true", help="also the naive loop, on LOGS")
     parser.add_argument("--latency", action="store_true", help="publish → visible, instead of throughput")
@@ -497,7 +503,7 @@ def main() -> int:
         )
         folder.chmod(0o755)
         servers = _given(arguments, parser) or _own(stack, folder)
-        bench = Bench(servers, arguments.ack, arguments.processes)
+        bench = Bench(servers, arguments.ack, arguments.processes, arguments.set)
         subprocess.run(
             bench.command("schema", "apply"), cwd=ROOT, env=bench.environment, check=True, stdout=subprocess.DEVNULL
         )
