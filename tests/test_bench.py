@@ -37,7 +37,6 @@ def test_throughput_on_servers_of_its_own() -> None:
     found = report(*few, "--naive", "--set", "writer.batch_messages=100")
     [line] = found["results"]
     assert (line["stream"], line["encoding"], line["messages"], line["rows"]) == ("LOGS", "json", 3000, 3000)
-    assert line["commits"] >= 30
     assert line["ratio"] > 0
     assert abs(line["ratio"] - line["rows_per_s"] / line["copy_rows_per_s"]) < 0.01
     assert line["rss_mib"] > line["pss_mib"] > 0
