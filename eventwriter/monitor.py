@@ -132,8 +132,11 @@ class Monitor:
         return 404, TEXT, b"there are /, /status, /metrics, /readyz and /livez\n"
 
 
-class _Server(ThreadingHTTPServer):
+class Server(ThreadingHTTPServer):
+    """Answers each request in a thread of its own."""
+
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, address: tuple[str, int], monitor: Monitor) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -151,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 10
     server_version = f"eventwriter/{__version__}"
     sys_version = ""
-    server: _Server
+    server: Server
 
     def do_GET(self) -> None:
         code, kind, body = self.server.monitor.answer(self.path.partition("?")[0])
@@ -175,13 +178,13 @@ def run(board: Board, config: Config, slot: Slot) -> int:
     set_title("eventwriter: monitor")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is in hand here
     monitor = Monitor(board, config)
-    server: _Server | None = None
+    server: Server | None = None
     said = ""
     due = time.monotonic()
     while True:
         if server is None:
             try:
-                server = _Server(config.http.address, monitor)
+                server = Server(config.http.address, monitor)
             except OSError as error:
                 if said != str(error):
                     log.error(

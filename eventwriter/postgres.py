@@ -30,6 +30,13 @@ _DATA = ("22", "23", "44", "54", "P0")
 _TRANSIENT = ("08", "40", "53", "57", "58", "55", "25", "26", "XX", "F0")
 
 
+_REMEDIES = {
+    "42P01": "run `eventwriter schema apply`",  # no such table
+    "42703": "run `eventwriter schema apply`",  # no such column
+    "42501": "grant INSERT and SELECT on it, and all of schema eventwriter",
+}
+
+
 class JsonbDumper(Dumper):
     """jsonb from JSON text; the leading byte is the version of its binary form."""
 
@@ -163,4 +170,5 @@ def classify(error: psycopg.Error) -> Exception:
         return ConfigurationError(f"{first}: create the database, or correct postgres.dsn")
     if code != "53400" and code[:2] in _TRANSIENT:
         return UnavailableError(f"PostgreSQL: {first} ({code})")
-    return SchemaError(f"PostgreSQL: {first} ({code})")
+    remedy = _REMEDIES.get(code)
+    return SchemaError(f"PostgreSQL: {first} ({code})" + (f": {remedy}" if remedy else ""))

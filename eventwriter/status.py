@@ -53,10 +53,13 @@ def _stream(
     processes = [_process(name, slots.get(name, {}), children.get(name, {}), now) for name in names]
     worst = min(processes, key=lambda process: _ORDER.index(process["state"]))
     current = [slots[name] for name in names if name in slots]
+    alive = [slot for slot in current if _look(slot["pid"])[0] not in ("", "Z")]
+    # What a process that says nothing more knew of its consumer is not true any more.
+    fresh = [slot["consumer"] for slot in alive if slot["consumer"] and time.monotonic() - slot["beat"] <= SILENT]
     # Also what processes have counted that are not wanted any more: a counter never goes back.
     every = [slot for slot in slots.values() if slot.get("stream") == stream.name]
     counters = _added(map(_counters, every))
-    pending, ack_pending = next((slot["consumer"] for slot in current if slot["consumer"]), (None, None))
+    pending, ack_pending = fresh[0] if fresh else (None, None)
     newest = _latest(every, "newest")
     lag: float | None = None
     if pending is not None:
@@ -69,8 +72,8 @@ def _stream(
         "durable": stream.durable,
         "table": stream.table,
         "processes": processes,
-        "nats_connected": bool(current) and all(slot["nats"] for slot in current),
-        "postgres_connected": bool(current) and all(slot["postgres"] for slot in current),
+        "nats_connected": all(slot["nats"] for slot in alive) if alive else None,
+        "postgres_connected": all(slot["postgres"] for slot in alive) if alive else None,
         "messages": {key: counters.get(key, 0) for key in ("taken", *FATES, "redelivered")},
         "rows_written": counters.get("rows", 0),
         "bytes_taken": counters.get("bytes", 0),

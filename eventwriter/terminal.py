@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -33,79 +33,105 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _WIDTH = 12
 
 
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One column of the table."""
+
+    title: str
+    rank: int
+    """Where there is not room for all columns, those of the highest rank are left out."""
+    cell: Callable[[str, Mapping[str, Any], float], Text]
+    """From the name of a stream, its part of the document, and the document's time."""
+    left: bool = False
+
+
+def _state(stream: Mapping[str, Any]) -> Text:
+    mark, style = _MARKS.get(stream["state"], ("?", "red"))
+    return Text(f"{mark} {stream['state']}", style)
+
+
+def _rates(stream: Mapping[str, Any]) -> Sequence[float | None]:
+    rates: Sequence[float | None] = stream["history"]["rows_per_s"]
+    return rates
+
+
+def _notable(count: int) -> Text:
+    return Text(_number(count), "yellow" if count else "")
+
+
+COLUMNS = (
+    _Column("stream", 0, lambda name, stream, now: Text(_safe(name)), left=True),
+    _Column("state", 0, lambda name, stream, now: _state(stream), left=True),
+    _Column("rows/s", 0, lambda name, stream, now: Text(_number(_rates(stream)[-1] if _rates(stream) else None))),
+    _Column("trend", 5, lambda name, stream, now: Text(sparkline(_rates(stream)), "cyan"), left=True),
+    _Column("waiting", 4, lambda name, stream, now: Text(_number(stream["consumer_pending"]))),
+    _Column("lag", 1, lambda name, stream, now: Text(_seconds(stream["lag_seconds"]))),
+    _Column("age p50", 7, lambda name, stream, now: Text(_seconds(stream["event_age_p50"]))),
+    _Column("age p99", 3, lambda name, stream, now: Text(_seconds(stream["event_age_p99"]))),
+    _Column("batch", 9, lambda name, stream, now: Text(_number(stream["batch_messages"]))),
+    _Column("last commit", 6, lambda name, stream, now: Text(_ago(stream["last_commit"], now))),
+    _Column("rows", 8, lambda name, stream, now: Text(_number(stream["rows_written"]))),
+    _Column("dead", 2, lambda name, stream, now: _notable(stream["messages"]["deadlettered"])),
+    _Column("restarts", 2, lambda name, stream, now: _notable(stream["restarts"])),
+)
+
+
 def fetch(url: str) -> dict[str, Any]:
     """The status document of the service at this address; raises UnavailableError."""
     address = url.rstrip("/")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would ask its own localhost
     try:
-        with urllib.request.urlopen(f"{address}/status", timeout=PATIENCE) as answer:
+        with opener.open(f"{address}/status", timeout=PATIENCE) as answer:
             document: dict[str, Any] = json.loads(answer.read())
-    except (OSError, ValueError, urllib.error.HTTPError) as error:
+        if "streams" not in document:
+            raise ValueError("something else listens there")
+    except (OSError, ValueError, TypeError, http.client.HTTPException) as error:
         why = getattr(error, "reason", None) or error
         raise UnavailableError(
-            f"no service answers at {address}: {why}; is `eventwriter supervise` running, and is this its http.listen?"
+            f"no service answers at {address}: {_safe(str(why))}; is `eventwriter supervise` running, and is this its "
+            "http.listen?"
         ) from None
     return document
 
 
 def show(document: Mapping[str, Any]) -> None:
     """Prints the document."""
-    Console().print(_render(document))
+    console = Console()
+    console.print(render(document, console.width))
 
 
 def watch(url: str, *, as_json: bool) -> None:
-    """Shows the document again every second until Ctrl-C; goes on when the service does not answer."""
+    """Shows the document again every second until Ctrl-C; on a terminal also when the service does not answer."""
     console = Console()
     try:
-        if as_json:
-            while True:
-                console.out(json.dumps(fetch(url)), highlight=False)
-                time.sleep(1)
-        with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        while as_json or not console.is_terminal:
+            document = fetch(url)
+            if as_json:
+                console.out(json.dumps(document), highlight=False)
+            else:
+                console.print(render(document, console.width))
+            time.sleep(1)
+        with Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
             while True:
                 try:
-                    live.update(_render(fetch(url)), refresh=True)
+                    live.update(render(fetch(url), console.width), refresh=True)
                 except UnavailableError as error:
-                    live.update(Text(str(error), style="bold red"), refresh=True)
+                    live.update(Text(f"{error}\n\nTrying again every second.", style="bold red"), refresh=True)
                 time.sleep(1)
     except KeyboardInterrupt:
         return
 
 
-def _render(document: Mapping[str, Any]) -> Group:
-    streams: Mapping[str, Any] = document["streams"]
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    for name in ("stream", "state", "rows/s", "15 min", "waiting", "lag", "age p50", "p99", "batch"):
-        table.add_column(name, justify="left" if name in ("stream", "state", "15 min") else "right", no_wrap=True)
-    for name in ("last commit", "rows", "dead", "restarts"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, stream in streams.items():
-        mark, style = _MARKS.get(stream["state"], ("?", "red"))
-        rates = stream["history"]["rows_per_s"]
-        committed = stream["last_commit"]
-        dead = stream["messages"]["deadlettered"]
-        table.add_row(
-            name,
-            Text(f"{mark} {stream['state']}", style=style),
-            _number(rates[-1] if rates else None),
-            Text(sparkline(rates), style="cyan"),
-            _number(stream["consumer_pending"]),
-            _seconds(stream["lag_seconds"]),
-            _seconds(stream["event_age_p50"]),
-            _seconds(stream["event_age_p99"]),
-            _number(stream["batch_messages"]),
-            "–" if committed is None else f"{_seconds(max(0.0, document['now'] - committed))} ago",
-            _number(stream["rows_written"]),
-            Text(_number(dead), style="yellow" if dead else ""),
-            Text(_number(stream["restarts"]), style="yellow" if stream["restarts"] else ""),
-        )
-    uptime = _seconds(document["now"] - document["started"])
+def render(document: Mapping[str, Any], width: int) -> Group:
+    """What is shown in a terminal so many characters wide."""
+    now, streams = document["now"], document["streams"]
     if document["ready"]:
         verdict = Text(f"ready: all {len(streams)} streams are being written", style="bold green")
     else:
         verdict = Text(f"not ready: {len(document['problems'])} of {len(streams)} streams", style="bold red")
-    head = Text.assemble(verdict, f"   eventwriter {document['version']}, up {uptime}")
-    problems = [
-        Text.from_markup(f"  [red]{escape(problem['stream'])}[/]: {escape(_safe(problem['text']))}")
+    head = Text.assemble(verdict, f"   eventwriter {document['version']}, up {_seconds(now - document['started'])}")
+    lines = [
+        Text.assemble("  ", (_safe(problem["stream"]), "red"), f": {_safe(problem['text'])}")
         for problem in document["problems"]
     ]
     letters = sorted(
@@ -113,10 +139,10 @@ def _render(document: Mapping[str, Any]) -> Group:
         key=lambda each: -each[0],
     )[:3]
     if letters:
-        problems.append(Text("latest dead letters (`eventwriter dlq list` has all):", style="dim"))
-    problems += [
+        lines.append(Text("latest dead letters (`eventwriter dlq list` has all):", style="dim"))
+    lines += [
         Text(
-            f"  {_seconds(document['now'] - when)} ago  {name} {letter['sequence']}  {letter['reason']}: "
+            f"  {_ago(when, now)}  {_safe(name)} {letter['sequence']}  {_safe(letter['reason'])}: "
             f"{_safe(letter['detail'])}",
             style="dim",
             overflow="ellipsis",
@@ -124,7 +150,25 @@ def _render(document: Mapping[str, Any]) -> Group:
         )
         for when, name, letter in letters
     ]
-    return Group(head, Text(), table, Text(), *problems)
+    return Group(head, Text(), _table(streams, now, width), Text(), *lines)
+
+
+def _table(streams: Mapping[str, Any], now: float, width: int) -> Table:
+    """One line a stream, with as many columns as there is room for: none is ever cut."""
+    cells = [[column.cell(name, stream, now) for column in COLUMNS] for name, stream in streams.items()]
+    widths = [
+        2 + max(len(column.title), *(line[place].cell_len for line in cells)) for place, column in enumerate(COLUMNS)
+    ]
+    kept = sorted(range(len(COLUMNS)), key=lambda place: COLUMNS[place].rank)
+    while sum(widths[place] for place in kept) > width and COLUMNS[kept[-1]].rank:
+        kept.pop()
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    for place in sorted(kept):
+        justify: Literal["left", "right"] = "left" if COLUMNS[place].left else "right"
+        table.add_column(COLUMNS[place].title, justify=justify, no_wrap=True)
+    for line in cells:
+        table.add_row(*(line[place] for place in sorted(kept)))
+    return table
 
 
 def sparkline(values: Sequence[float | None], width: int = _WIDTH) -> str:
@@ -149,6 +193,10 @@ def _safe(text: str) -> str:
     return "".join(character if character.isprintable() else "�" for character in text)
 
 
+def _ago(then: float | None, now: float) -> str:
+    return "–" if then is None else f"{_seconds(max(0.0, now - then))} ago"
+
+
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
@@ -158,7 +206,7 @@ def _seconds(value: float | None) -> str:
     if value is None:
         return "–"
     if value < 1:
-        return f"{value * 1000:.0f} ms"
+        return f"{value * 1000:.0f} ms" if value else "0 s"
     if value < 120:
         return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
     if value < 7200:

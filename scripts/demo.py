@@ -22,6 +22,7 @@ from typing import Any
 import nats
 import psycopg
 from nats.js.api import StreamConfig
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -103,6 +104,7 @@ class Service:
 
     def __init__(self, environment: dict[str, str], log: Path) -> None:
         self.log = log
+        self.page = f"http://{environment['EVENTWRITER_HTTP__LISTEN']}/"
         self.restarts: Counter[str] = Counter()
         self.notes: list[str] = []
         self.process = subprocess.Popen(
@@ -125,6 +127,8 @@ class Service:
                     record = json.loads(line)
                     if "restarting" in record["message"]:
                         self.restarts[str(record.get("stream", "")).partition("/")[0]] += 1
+                    if record["message"].startswith("serving http"):  # the port, if that was 0
+                        self.page = record["message"].split()[1]
                     if record["level"] in ("error", "critical"):
                         self.notes.append(record["message"])
 
@@ -153,10 +157,10 @@ def live_table(
     publisher: Publisher, service: Service, state: dict[str, State], rates: dict[str, float], left: str
 ) -> Table:
     """The table that the terminal shows."""
-    table = Table(title=f"eventwriter demo · {left}", title_justify="left")
-    table.add_column("stream")
-    for name in ("published", "written", "rows", "rows/s", "lag", "dead letters", "restarts"):
-        table.add_column(name, justify="right")
+    table = _table(f"eventwriter demo · {service.page} · {left}")
+    table.add_column("stream", no_wrap=True)
+    for name in ("published", "written", "rows", "rows/s", "lag", "dead", "restarts"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, published in publisher.published.items():
         now = state.get(name, State())
         lag = max(0, published.messages - now.written - now.dead)
@@ -171,6 +175,11 @@ def live_table(
             str(service.restarts[name]),
         )
     return table
+
+
+def _table(title: str) -> Table:
+    """Narrow: millions are to fit into 80 columns."""
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
 
 
 def account(connection: psycopg.Connection[Any], publisher: Publisher) -> dict[str, dict[str, int]]:
@@ -256,7 +265,8 @@ def main() -> int:
             raise publisher.error
         service = Service(environment, folder / "service.log")
         stack.callback(service.process.kill)
-        console.print(f"NATS {server.url}   PostgreSQL {dsn}   publishing {arguments.rate:.0f} messages/s")
+        console.print(f"NATS        {server.url}", f"PostgreSQL  {dsn}", sep="\n", soft_wrap=True, highlight=False)
+        console.print(f"page        {service.page}", f"publishing  {arguments.rate:.0f} messages/s", sep="\n")
         connection = stack.enter_context(psycopg.connect(dsn, autocommit=True))
         _watch(console, connection, publisher, service, arguments, stop)
         publisher.stop.set()
@@ -319,13 +329,21 @@ def _settle(console: Console, connection: psycopg.Connection[Any], publisher: Pu
 
 
 def _print_accounts(streams: dict[str, dict[str, int]], ok: bool) -> None:
-    table = Table(title="accounts: published = written + dead letters", title_justify="left")
-    table.add_column("stream")
-    names = ("published", "written", "dead_letters", "missing", "rows", "rows_missing", "rows_duplicated")
-    for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
+    table = _table("messages published = written + dead letters; then their rows")
+    table.add_column("stream", no_wrap=True)
+    headings = {
+        "published": "published",
+        "written": "written",
+        "dead_letters": "dead",
+        "missing": "lost",
+        "rows": "rows",
+        "rows_missing": "lost",
+        "rows_duplicated": "twice",
+    }
+    for heading in headings.values():
+        table.add_column(heading, justify="right", no_wrap=True)
     for stream, line in streams.items():
-        table.add_row(stream, *(f"{line[name]:,}" for name in names))
+        table.add_row(stream, *(f"{line[name]:,}" for name in headings))
     console = Console()
     console.print(table)
     console.print("every message is accounted for" if ok else "IT DOES NOT ADD UP", style="green" if ok else "bold red")
