@@ -286,7 +286,7 @@ def main() -> int:
     else:
         _print_accounts(streams, bool(result["ok"]))
     for note in service.notes:
-        console.print(f"service: {note}")
+        console.print(f"service: {note}", markup=False)
     return 0 if result["ok"] else 1
 
 

@@ -317,6 +317,8 @@ def test_it_fits_every_screen(window: Window, service: Service, width: int, sche
     expect(window.page.locator(".details .facts").last).to_be_visible()
     assert window.page.evaluate("document.documentElement.scrollWidth") <= width
     assert window.page.evaluate(CONTRAST) >= 4.5
+    if width >= 375:
+        assert "…" not in window.page.locator("#lanes").evaluate("e => e.textContent"), "no name in the picture is cut"
     window.picture(f"{scheme}-{width}")
 
 
@@ -461,3 +463,18 @@ def test_a_chart_tells_its_values(window: Window, service: Service) -> None:
     svg.hover(position={"x": 300, "y": 20})
     assert re.search(r"\d\d:\d\d:\d\d: [\d,]+ rows/s", window.text("figure:visible >> nth=0"))
     window.picture("details")
+
+
+def test_shortly_after_the_start_there_is_something_to_see(window: Window, service: Service) -> None:
+    """Few points fill the charts, which say from when they are; a process that is gone has neither pid nor memory."""
+    gone = {"name": "LOGS", "pid": 0, "state": "parked", "restarts": 1, "rss_bytes": 0, "uptime": 0.0}
+    history = {"step": 5.0, "rows_per_s": [None, *[100.0] * 12], "lag": [None, *[0.0] * 12]}
+    service.answer = status(LOGS={"history": history, "processes": [gone], "state": "parked", "reason": "no"})
+    window.page.goto(service.url)
+    window.page.get_by_role("button", name="LOGS").click()
+    details = window.page.locator('.details[data-stream="LOGS"]')
+    expect(details.locator("figure").first).to_contain_text("1 min ago")
+    expect(details.locator(".facts")).to_contain_text("parked, 1 restart")
+    assert "pid" not in details.inner_text()
+    begin = details.locator("figure .line").first.evaluate("e => e.getBBox().x")
+    assert begin < 200, "of 1000"
