@@ -50,6 +50,7 @@ class Report:
             "batch_messages": 0,
             "started": time.time(),
             "ready": False,
+            "draining": False,
             "nats": False,
             "postgres": False,
             "error": "",
@@ -149,6 +150,11 @@ class Report:
         if self._waiting_since is not None:
             log.info("PostgreSQL is back after %.1f s", time.monotonic() - self._waiting_since, extra=self._extra)
             self._waiting_since = None
+
+    def draining(self) -> None:
+        """No batch is taken any more: acks are waited for, and the rest is given back."""
+        self._state["draining"] = True
+        self.beat(force=True)
 
     def ended(self, error: EventWriterError | None) -> None:
         """The worker ends: what it still had in hand was released."""

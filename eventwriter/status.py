@@ -20,7 +20,7 @@ PATIENT = 30.0
 STUCK = 30.0
 """Seconds that messages wait without any commit, after which a worker counts as stalled."""
 
-_ORDER = ("parked", "restarting", "stalled", "starting", "disconnected", "waiting", "draining", "running")
+STATES = ("parked", "restarting", "stalled", "starting", "disconnected", "waiting", "draining", "running")
 """States, the worst first: that of a stream is the worst of its processes."""
 
 State = dict[str, Any]
@@ -51,7 +51,7 @@ def _stream(
     count = stream.processes
     names = [stream.name] if count == 1 else [f"{stream.name}/{number}" for number in range(1, count + 1)]
     processes = [_process(name, slots.get(name, {}), children.get(name, {}), now) for name in names]
-    worst = min(processes, key=lambda process: _ORDER.index(process["state"]))
+    worst = min(processes, key=lambda process: STATES.index(process["state"]))
     current = [slots[name] for name in names if name in slots]
     alive = [slot for slot in current if _look(slot["pid"])[0] not in ("", "Z")]
     # What a process that says nothing more knew of its consumer is not true any more.
@@ -130,6 +130,8 @@ def _state(slot: State, child: State, letter: str, now: float) -> tuple[str, str
         return "stalled", f"the worker is stopped (SIGSTOP): SIGCONT to pid {child['pid']} lets it go on"
     if not slot or slot["pid"] != child.get("pid") or not slot["ready"]:
         return "starting", said or "the worker is connecting"
+    if slot["draining"]:
+        return "draining", "the worker was told to end, and finishes what it has in hand"
     silence = time.monotonic() - slot["beat"]
     if silence > (SILENT if slot["postgres"] else PATIENT):
         return "stalled", f"no sign of life from the worker for {silence:.0f} s"

@@ -70,6 +70,7 @@ def run(
                 source.start()
                 pipeline.run(source, writing, Backoff(0.1, LONGEST_PAUSE), report, at)
             finally:
+                report.draining()
                 clean = source.close(settings.writer.drain_timeout)
                 sink.close()
     except EventWriterError as error:

@@ -12,6 +12,7 @@ import yaml
 
 from boards import running, settings, trouble
 from eventwriter import status
+from eventwriter.cli import cli
 from eventwriter.exposition import expose
 from eventwriter.metrics import Board
 from fix_monitor import samples
@@ -142,7 +143,22 @@ def test_the_dashboard_can_be_laid_out() -> None:
 def test_the_runbook_names_commands_that_exist() -> None:
     """Nobody is sent to a command that there is not."""
     text = (FOLDER / "runbook.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"`eventwriter (\w+)", text)) <= COMMANDS
+    assert set(re.findall(r"`eventwriter (\w+)", text)) <= set(cli.commands)
 
 
-COMMANDS = {"status", "check", "schema", "dlq", "decode", "config", "replay", "verify", "supervise", "worker"}
+def test_every_metric_and_path_is_documented() -> None:
+    """The tables list what there is, with its labels, and nothing else."""
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    table = text.partition("## Metrics")[2]
+    listed = {
+        name: {"stream", *re.findall(r"`(\w+)`", labels)} if name != "build_info" else {"version"}
+        for name, labels in re.findall(r"^\| `(\w+)` \|([^|]*)\|", table, re.MULTILINE)
+    }
+    families: dict[str, set[str]] = {}
+    for name, labels in EXPOSED.items():
+        families.setdefault(re.sub(r"_(sum|count|bucket)$", "", name), set()).update(labels - {"le"})
+    assert listed == families
+    paths = re.findall(r"^\| `(/\w*)` \|", text, re.MULTILINE)
+    assert sorted(paths) == ["/", "/livez", "/metrics", "/readyz", "/status"]
+    states = re.findall(r"^\| `(\w+)` \|", text.partition("## States")[2].partition("##")[0], re.MULTILINE)
+    assert sorted(states) == sorted(status.STATES)

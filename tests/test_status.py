@@ -60,6 +60,7 @@ def test_each_state_says_what_is_wrong() -> None:
     children.exited("NETFLOW", -9)
     children.restarting("NETFLOW", 1.0)
     children.started("TELEMETRY", 1)
+    reports["OTEL_TRACES"].draining()
     document = status.read(board, settings())
     assert not document["ready"]
     assert {each["stream"]: each["text"] for each in document["problems"]} == {
@@ -68,6 +69,7 @@ def test_each_state_says_what_is_wrong() -> None:
         "SWEEP": "table x does not exist",
         "NETFLOW": "the worker ended with signal 9",
         "TELEMETRY": "the worker is connecting",
+        "OTEL_TRACES": "the worker was told to end, and finishes what it has in hand",
     }
     states = {name: stream["state"] for name, stream in document["streams"].items()}
     assert states == dict.fromkeys(STREAMS, "running") | {
@@ -76,6 +78,7 @@ def test_each_state_says_what_is_wrong() -> None:
         "SWEEP": "parked",
         "NETFLOW": "restarting",
         "TELEMETRY": "starting",
+        "OTEL_TRACES": "draining",
     }
     assert document["streams"]["EVENTS"]["lag_seconds"] is None
 
