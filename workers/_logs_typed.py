@@ -35,11 +35,14 @@ _DECODER = msgspec.json.Decoder(FlatLog)
 
 def typed_row(message: Message) -> Row | None:
     """The row of a message that is one such record; None for every other message."""
-    payload = message.payload
-    if payload[:1] != b"{" or b'"severity_text"' not in payload or message.headers:
+    subject, payload, _, received, headers = message
+    if payload[:1] != b"{" or headers or b'"severity_text"' not in payload:
         return None
     log = fitted(_DECODER, payload)
-    if log is None or not 0 < log.severity_number <= 24 or not _NANOSECONDS <= log.timestamp <= INT8_MAX:
+    if log is None:
+        return None
+    time, number = log.timestamp, log.severity_number
+    if not 0 < number <= 24 or not _NANOSECONDS <= time <= INT8_MAX:
         return None
     attributes = json_object(bytes(log.attributes))
     if attributes is None:
@@ -49,14 +52,14 @@ def typed_row(message: Message) -> Row | None:
         return None
     service, version, instance, packed = resource
     return (
-        log.timestamp // 1000 - EPOCH,
-        message.time // 1000 - EPOCH,
+        time // 1000 - EPOCH,
+        received // 1000 - EPOCH,
         log.trace_id.lower(),
         log.span_id.lower(),
         None,
         None,
         log.severity_text,
-        log.severity_number,
+        number,
         log.body,
         None,
         service,
@@ -70,7 +73,7 @@ def typed_row(message: Message) -> Row | None:
         None,
         None,
         None,
-        source_of(message.subject),
+        source_of(subject),
         None,
     )
 

@@ -37,8 +37,8 @@ _DECODER = msgspec.json.Decoder(Measurement)
 
 def typed_row(message: Message) -> Row | None:
     """The row of a message that is one such record; None for every other message."""
-    payload = message.payload
-    if payload[:1] != b"{" or b'"gateway_id"' not in payload or message.headers:
+    _, payload, _, received, headers = message
+    if payload[:1] != b"{" or headers or b'"gateway_id"' not in payload:
         return None
     record = fitted(_DECODER, payload)
     if record is None:
@@ -62,7 +62,7 @@ def typed_row(message: Message) -> Row | None:
     except Unfit:
         return None
     return (
-        message.time // 1000 - EPOCH if time is None else time,
+        received // 1000 - EPOCH if time is None else time,
         record.gateway_id,
         record.agent_id,
         record.metric_name,
@@ -82,5 +82,7 @@ def typed_row(message: Message) -> Row | None:
 
 def _nested(raw: msgspec.Raw) -> bytes | None:
     """The text of a nested object; None for null; nothing (``b""``) if it must go the general way."""
+    if raw is _ABSENT:
+        return None
     text = bytes(raw)
     return None if text == b"null" else json_object(text) or b""

@@ -21,7 +21,8 @@ _NUMERIC_LIMIT = re.compile(rb"[0-9][eE][+-]?[0-9]{4}")
 
 def fitted(decoder: msgspec.json.Decoder[T], payload: bytes) -> T | None:
     """The payload as a Struct, or None if it must go the general way."""
-    if b"\\u" in payload or len(payload) > _LONGEST:  # U+0000 and lone surrogates are written like this
+    # U+0000 and lone surrogates are written like this; one byte alone is found three times as fast.
+    if (b"\\" in payload and b"\\u" in payload) or len(payload) > _LONGEST:
         return None
     try:
         if not payload.isascii():

@@ -11,7 +11,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from eventwriter.stream import Column, Decoded, Message, Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, clean
 from workers import _otlp
-from workers._guard import total
+from workers._guard import quick_first
 from workers._logs_json import flat_row, source_of
 from workers._logs_typed import typed_row
 from workers._otlp_message import Context, Signal, decode_message
@@ -137,11 +137,10 @@ def _body(
 _SIGNAL = Signal(ExportLogsServiceRequest, otlp_rows, flat_row, ("resourceLogs", "resource_logs"), "body")
 
 
-@total
+@quick_first(typed_row)
 def decode(message: Message) -> Decoded:
     """The rows of one message: OTLP protobuf or JSON, flat JSON, GELF, SNMP traps, CloudEvents around them."""
-    row = typed_row(message)
-    return Decoded((row,)) if row is not None else decode_message(_SIGNAL, message)
+    return decode_message(_SIGNAL, message)
 
 
 STREAM = Stream(name="LOGS", subjects=("logs.>",), table="logs", columns=COLUMNS, decode=decode)

@@ -10,7 +10,7 @@ from eventwriter.stream import Column, Decoded, Message, Row, Stream
 from eventwriter.values import INT4_MAX, INT4_MIN, Unfit, dump_json
 from workers import _json as flat
 from workers._flat import Places
-from workers._guard import total
+from workers._guard import quick_first
 from workers._json import EXACT, Origin, moment, named
 from workers._telemetry_typed import typed_row
 
@@ -131,11 +131,10 @@ def _row(record: Mapping[str, Any], origin: Origin) -> Row:
     )
 
 
-@total
+@quick_first(typed_row)
 def decode(message: Message) -> Decoded:
     """The rows of one message: a measurement, an array of them, or CloudEvents around either."""
-    row = typed_row(message)
-    return Decoded((row,)) if row is not None else flat.decode_records(message, _row)
+    return flat.decode_records(message, _row)
 
 
 STREAM = Stream(name="TELEMETRY", subjects=("telemetry.>",), table="timeseries_metrics", columns=COLUMNS, decode=decode)
