@@ -35,6 +35,12 @@ _PLAIN = (
     "src_vlan", "dst_vlan", "observation_domain_id",
 )  # fmt: skip
 """Fields of FlowHead that go into metadata as they are."""
+_IN_IF = _PLAIN.index("in_if")
+_OTHERS = (
+    "type", "next_hop", "src_mac", "dst_mac", "protocol_name", "time_flow_start_ns", "time_flow_end_ns",
+    "time_received_ns", "src_addr", "dst_addr", "sampler_address", "src_port", "dst_port", "proto", "packets", "bytes",
+)  # fmt: skip
+"""Fields of FlowHead that have columns, or another form in metadata."""
 _BYTE_LISTS = ("mpls_ip", "ipv6_routing_header_addresses")
 _ADDRESSES = ("src_addr", "dst_addr", "sampler_address")
 
@@ -42,6 +48,7 @@ _REST = tuple(field.name for field in FlowTail.DESCRIPTOR.fields if field.name i
 
 _rest = attrgetter(*_REST)
 _plain = attrgetter(*_PLAIN)
+_others = attrgetter(*_OTHERS)
 _addresses = attrgetter(*_ADDRESSES)
 
 
@@ -53,55 +60,51 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
     """
     _, head = flow
     plain = _plain(head)
-    metadata: dict[str, Any] = dict(zip(compress(_PLAIN, plain), filter(None, plain), strict=False))
-    if kind := head.type:
+    metadata: dict[str, Any] = dict(zip(compress(_PLAIN, plain), filter(None, plain)))  # noqa: B905 - as many of both
+    (
+        kind, next_hop, src_mac, dst_mac, protocol_name, start, end, received_at, src_octets, dst_octets,
+        sampler_octets, src_port, dst_port, protocol, packets, volume,
+    ) = _others(head)  # fmt: skip
+    if kind:
         metadata["type"] = _TYPES.get(kind, kind)
-    if octets := head.next_hop:
-        metadata["next_hop"] = address(octets) or octets.hex()
-    if mac := head.src_mac:
-        metadata["src_mac"] = mac_text(mac)
-    if mac := head.dst_mac:
-        metadata["dst_mac"] = mac_text(mac)
-
-    if octets := head.protocol_name:
-        metadata["protocol_name"] = _name(octets, repairs)
+    if next_hop:
+        metadata["next_hop"] = address(next_hop) or next_hop.hex()
+    if src_mac:
+        metadata["src_mac"] = mac_text(src_mac)
+    if dst_mac:
+        metadata["dst_mac"] = mac_text(dst_mac)
+    if protocol_name:
+        metadata["protocol_name"] = _name(protocol_name, repairs)
 
     # Received, else end, else start. They are strings: no time of our days is below 2^53 nanoseconds.
     time = 0
-    if nanos := head.time_flow_start_ns:
-        metadata["time_flow_start_ns"] = str(nanos)
-        time = nanos if nanos <= INT8_MAX else _bad_time(time, repairs)
-    if nanos := head.time_flow_end_ns:
-        metadata["time_flow_end_ns"] = str(nanos)
-        time = nanos if nanos <= INT8_MAX else _bad_time(time, repairs)
-    if nanos := head.time_received_ns:
-        metadata["time_received_ns"] = str(nanos)
-        time = nanos if nanos <= INT8_MAX else _bad_time(time, repairs)
+    if start:
+        metadata["time_flow_start_ns"] = str(start)
+        time = start if start <= INT8_MAX else _bad_time(time, repairs)
+    if end:
+        metadata["time_flow_end_ns"] = str(end)
+        time = end if end <= INT8_MAX else _bad_time(time, repairs)
+    if received_at:
+        metadata["time_received_ns"] = str(received_at)
+        time = received_at if received_at <= INT8_MAX else _bad_time(time, repairs)
 
     direction = None
     if len(UnknownFieldSet(head)):
         time, direction = _keep_tail(flow, time, metadata, repairs)
 
-    src_octets, dst_octets, sampler_octets = _addresses(head)
     src_addr = address(src_octets)
     dst_addr = address(dst_octets)
     sampler_address = address(sampler_octets)
     if src_addr is None or dst_addr is None or sampler_address is None:
         _keep_addresses(head, metadata, repairs)
-    src_port: int | None = head.src_port
-    dst_port: int | None = head.dst_port
-    protocol: int | None = head.proto
-    if head.src_port > 0xFFFF or head.dst_port > 0xFFFF or head.proto > 0xFF:
-        src_port = _within("src_port", head.src_port, 0xFFFF, metadata, repairs)
-        dst_port = _within("dst_port", head.dst_port, 0xFFFF, metadata, repairs)
-        protocol = _within("protocol", head.proto, 0xFF, metadata, repairs)
-    packets = head.packets
-    volume = head.bytes
+    if src_port > 0xFFFF or dst_port > 0xFFFF or protocol > 0xFF:
+        src_port = _within("src_port", src_port, 0xFFFF, metadata, repairs)
+        dst_port = _within("dst_port", dst_port, 0xFFFF, metadata, repairs)
+        protocol = _within("protocol", protocol, 0xFF, metadata, repairs)
     if packets > INT8_MAX or volume > INT8_MAX:
         packets = _clamp("packets", packets, metadata, repairs)
         volume = _clamp("octets", volume, metadata, repairs)
-    in_if = head.in_if
-    out_if = head.out_if
+    in_if, out_if = plain[_IN_IF], plain[_IN_IF + 1]
     if in_if > INT4_MAX or out_if > INT4_MAX:
         in_if = min(in_if, INT4_MAX)  # metadata has both as they are
         out_if = min(out_if, INT4_MAX)

@@ -133,10 +133,32 @@ def _is_object(line: bytes) -> bool:
 @total
 def decode(message: Message) -> Decoded:
     """The rows of one message; see stream.Stream.decode."""
-    payload = message.payload
-    records = _Records(message.time // 1000 - EPOCH)
+    _, payload, _, time, headers = message
+    received = time // 1000 - EPOCH
+    if headers or not payload or payload[0] in _NOT_PLAIN:
+        return _any(payload, received, headers)
     try:
-        envelope = envelope_in(message.headers, records.repairs) if message.headers else None
+        flows = _flow_read.read(payload)
+    except Unfit as error:
+        return Decoded((), (Reject(error.reason, str(error)[:500]),))
+    flow = flows[0]
+    if len(flows) == 1 and flow is not None:  # the commonest message
+        repairs: list[str] = []
+        try:
+            row = _flow.row(flow, received, repairs)
+        except Unfit as error:
+            return Decoded((), (Reject(error.reason, str(error)[:500], 0),), repairs)
+        return Decoded((row,), (), repairs)
+    records = _Records(received)
+    records.take_flows(flows, None)
+    return Decoded(records.rows, records.rejects, records.repairs)
+
+
+def _any(payload: bytes, received: int, headers: Mapping[str, str] | None) -> Decoded:
+    """The rows of a message that may be anything."""
+    records = _Records(received)
+    try:
+        envelope = envelope_in(headers, records.repairs) if headers else None
         if not payload or payload[0] in _NOT_PLAIN:
             records.take_octets(_unpacked(payload), envelope)
         else:
