@@ -62,7 +62,7 @@ class PostgresConfig:
 class WriterConfig:
     """``[writer]``: how streams are written; each stream may override any of it."""
 
-    batch_messages: int = _key(kinds.integer(1, 1_000_000), 5000)
+    batch_messages: int = _key(kinds.integer(1, 1_000_000), 10_000)
     batch_bytes: int = _key(kinds.size(1, 2**30), 8 * 2**20)
     """Bytes of payload."""
     linger: float = _key(kinds.duration(0.0), 0.01)
