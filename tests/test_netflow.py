@@ -392,6 +392,8 @@ def test_a_cloud_event_in_binary_mode() -> None:
     found = row(SHORT, "bad_address", headers=headers)
     assert found["metadata"]["cloudevent"] == EVENT
     assert found["timestamp"] == micros("2025-12-12T10:31:00.500Z")
+    (reject,) = decode(b"\x08\x00", headers).rejects  # a flow without any field
+    assert reject.reason == "malformed"
 
 
 @pytest.mark.parametrize("data", [None, 5, "text", []])
@@ -854,6 +856,16 @@ def written(flow: FlowMessage) -> dict[str, Any]:
 def test_any_bare_flow_keeps_every_field(flow: FlowMessage) -> None:
     """It is not taken for delimited, and all of it is in the row."""
     assert row(flow.SerializeToString()) == written(flow)
+
+
+@given(flows)
+@settings(max_examples=100, deadline=None)
+def test_any_flow_in_a_cloud_event_is_the_same_with_the_event_beside_it(flow: FlowMessage) -> None:
+    """Metadata of what is in every flow is written another way when there is more."""
+    headers = {"ce-specversion": "1.0", "ce-id": "1"}
+    found = row(flow.SerializeToString(), headers=headers)
+    assert found["metadata"].pop("cloudevent") == {"specversion": "1.0", "id": "1"}
+    assert found == written(flow)
 
 
 @given(st.lists(flows, min_size=1, max_size=4))

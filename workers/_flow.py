@@ -14,7 +14,7 @@ from operator import attrgetter
 from socket import AF_INET6, inet_ntop
 from typing import Any
 
-import orjson
+import msgspec
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -51,6 +51,17 @@ _plain = attrgetter(*_PLAIN)
 _others = attrgetter(*_OTHERS)
 _addresses = attrgetter(*_ADDRESSES)
 
+_KEPT = ("type", "next_hop", "src_mac", "dst_mac", "protocol_name", "time_flow_start_ns", "time_flow_end_ns",
+         "time_received_ns")  # fmt: skip
+_Metadata = msgspec.defstruct(
+    "_Metadata",
+    [*((name, Any, 0) for name in _PLAIN), *((name, Any, None) for name in _KEPT)],
+    omit_defaults=True,
+    gc=False,
+)
+"""What of FlowHead goes into metadata. It takes a third of the time of a dict of what is not 0."""
+_encode = msgspec.json.Encoder().encode
+
 
 def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, Any] | None = None) -> Row:
     """The row of a flow, in the order of netflow.COLUMNS; ``received`` stands in for a missing time.
@@ -58,65 +69,62 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
     The attributes of a CloudEvent around it, if any, go into metadata.
     Raises Unfit("malformed") if the flow has no field at all.
     """
-    _, head = flow
+    _, head, has_tail = flow
     plain = _plain(head)
-    metadata: dict[str, Any] = dict(zip(compress(_PLAIN, plain), filter(None, plain)))  # noqa: B905 - as many of both
     (
         kind, next_hop, src_mac, dst_mac, protocol_name, start, end, received_at, src_octets, dst_octets,
         sampler_octets, src_port, dst_port, protocol, packets, volume,
     ) = _others(head)  # fmt: skip
-    if kind:
-        metadata["type"] = _TYPES.get(kind, kind)
-    if next_hop:
-        metadata["next_hop"] = address(next_hop) or next_hop.hex()
-    if src_mac:
-        metadata["src_mac"] = mac_text(src_mac)
-    if dst_mac:
-        metadata["dst_mac"] = mac_text(dst_mac)
-    if protocol_name:
-        metadata["protocol_name"] = _name(protocol_name, repairs)
-
+    more: dict[str, Any] = {}
     # Received, else end, else start. They are strings: no time of our days is below 2^53 nanoseconds.
     time = 0
     if start:
-        metadata["time_flow_start_ns"] = str(start)
         time = start if start <= INT8_MAX else _bad_time(time, repairs)
     if end:
-        metadata["time_flow_end_ns"] = str(end)
         time = end if end <= INT8_MAX else _bad_time(time, repairs)
     if received_at:
-        metadata["time_received_ns"] = str(received_at)
         time = received_at if received_at <= INT8_MAX else _bad_time(time, repairs)
 
     direction = None
-    if len(UnknownFieldSet(head)):
-        time, direction = _keep_tail(flow, time, metadata, repairs)
+    if has_tail:
+        time, direction = _keep_tail(flow, time, more, repairs)
 
     src_addr = address(src_octets)
     dst_addr = address(dst_octets)
     sampler_address = address(sampler_octets)
     if src_addr is None or dst_addr is None or sampler_address is None:
-        _keep_addresses(head, metadata, repairs)
+        _keep_addresses(head, more, repairs)
     if src_port > 0xFFFF or dst_port > 0xFFFF or protocol > 0xFF:
-        src_port = _within("src_port", src_port, 0xFFFF, metadata, repairs)
-        dst_port = _within("dst_port", dst_port, 0xFFFF, metadata, repairs)
-        protocol = _within("protocol", protocol, 0xFF, metadata, repairs)
+        src_port = _within("src_port", src_port, 0xFFFF, more, repairs)
+        dst_port = _within("dst_port", dst_port, 0xFFFF, more, repairs)
+        protocol = _within("protocol", protocol, 0xFF, more, repairs)
     if packets > INT8_MAX or volume > INT8_MAX:
-        packets = _clamp("packets", packets, metadata, repairs)
-        volume = _clamp("octets", volume, metadata, repairs)
+        packets = _clamp("packets", packets, more, repairs)
+        volume = _clamp("octets", volume, more, repairs)
     in_if, out_if = plain[_IN_IF], plain[_IN_IF + 1]
     if in_if > INT4_MAX or out_if > INT4_MAX:
         in_if = min(in_if, INT4_MAX)  # metadata has both as they are
         out_if = min(out_if, INT4_MAX)
         repairs.append("clamped")
-    if not metadata and not head.ListFields():
+    metadata = _Metadata(
+        *plain,
+        _TYPES.get(kind, kind) if kind else None,
+        (address(next_hop) or next_hop.hex()) if next_hop else None,
+        mac_text(src_mac) if src_mac else None,
+        mac_text(dst_mac) if dst_mac else None,
+        _name(protocol_name, repairs) if protocol_name else None,
+        str(start) if start else None,
+        str(end) if end else None,
+        str(received_at) if received_at else None,
+    )
+    packed = _encode(metadata)
+    if (packed == b"{}" or envelope) and not more and not head.ListFields():
         raise Unfit("malformed", "a FlowMessage without any field")
-    if envelope:
-        metadata["cloudevent"] = envelope
-    try:
-        packed = orjson.dumps(metadata, option=orjson.OPT_STRICT_INTEGER)
-    except TypeError:
-        packed = dump_json({name: safe(value) for name, value in metadata.items()})
+    if more or envelope or plain[0] > JS_SAFE:  # the rate is the only one that may be
+        more = msgspec.to_builtins(metadata) | more
+        if envelope:
+            more["cloudevent"] = envelope
+        packed = dump_json({name: safe(value) for name, value in more.items()})
     return (
         time // 1000 - EPOCH if time else received,
         None,
@@ -133,7 +141,7 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
         sampler_address,
         in_if,
         out_if,
-        packed if metadata else None,
+        None if packed == b"{}" else packed,
     )
 
 
@@ -152,8 +160,8 @@ def address(octets: bytes) -> str | None:
 
 @lru_cache(maxsize=65536)
 def mac_text(mac: int) -> str | int:
-    """00:11:22:33:44:55, the way goflow2's JSON writes a MAC address; a number beyond 48 bits stays one."""
-    return mac.to_bytes(6, "big").hex(":") if mac < 1 << 48 else mac
+    """00:11:22:33:44:55, the way goflow2's JSON writes a MAC address; beyond 48 bits it is but a number."""
+    return mac.to_bytes(6, "big").hex(":") if mac < 1 << 48 else safe(mac)
 
 
 def _name(octets: bytes, repairs: list[str]) -> str:
@@ -210,7 +218,7 @@ def _keep_tail(flow: Flow, time: int, metadata: dict[str, Any], repairs: list[st
     added in the names and unit of version 2. Fields of nobody's, such as the user-defined ones from 1000, go under
     ``unknown_fields`` by their numbers: integers as such, bytes as hex.
     """
-    payload, head = flow
+    payload, head, _ = flow
     try:
         whole = FlowMessage.FromString(payload)
         known = not len(UnknownFieldSet(whole))

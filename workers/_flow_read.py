@@ -16,8 +16,8 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from eventwriter.values import Unfit
 from workers.flow_pb2 import FlowHead, FlowTail
 
-Flow = tuple[bytes, FlowHead]
-"""The bytes of one flow, and what most flows have. (A NamedTuple costs 0.3 µs more.)"""
+Flow = tuple[bytes, FlowHead, bool]
+"""The bytes of one flow, what most flows have, and whether it has more than that. (A NamedTuple costs 0.3 µs more.)"""
 
 Flows = Sequence[Flow | None]
 
@@ -47,7 +47,7 @@ def read(payload: bytes) -> Flows:
             return sound
     else:
         whole = _parse(payload)
-        if whole is not None and not len(UnknownFieldSet(whole[1])):
+        if whole is not None and not whole[2]:
             return (whole,)
         # Cut off or damaged behind good flows: those are kept.
         if pieces and _is_clean(_parse(payload[slice(*pieces[0])])) and not _is_clean(whole):
@@ -87,16 +87,17 @@ def _parse(payload: bytes) -> Flow | None:
     if not payload:
         return None
     try:
-        return payload, FlowHead.FromString(payload)
+        head = FlowHead.FromString(payload)
     except DecodeError:
         return None
+    return payload, head, len(UnknownFieldSet(head)) > 0
 
 
 def _is_good(flow: Flow | None) -> bool:
     """Whether it has an address, and nothing that a flow cannot have."""
     if flow is None:
         return False
-    _, head = flow
+    _, head, _ = flow
     src_addr, dst_addr, sampler_address = _addresses(head)
     return (
         (src_addr or dst_addr or sampler_address) != b""
