@@ -99,6 +99,31 @@ def test_repeated_keys_keep_all_their_values() -> None:
     assert _otlp.attributes([*twice, KeyValue(key="l", value=AnyValue(string_value="x"))]) == {"k": [1, 2], "l": "x"}
 
 
+@given(data=st.data())
+@settings(max_examples=50, deadline=None)
+def test_a_resource_is_the_same_whether_it_is_known_or_not(data: st.DataObject) -> None:
+    """With its repairs, which are counted each time."""
+    for group in data.draw(requests(ExportLogsServiceRequest)).resource_logs:
+        once: list[str] = []
+        converted = _otlp._resource_values(group.resource, group.schema_url, once)
+        for _ in range(2):
+            repairs: list[str] = []
+            assert _otlp.resource_values(group.resource, group.schema_url, repairs) == converted
+            assert repairs == once
+
+
+def test_the_deepest_resources_cost_no_record() -> None:
+    """Around the depth that protobuf can write: deeper ones are kept as they came."""
+    value: dict[str, Any] = {"intValue": "1"}
+    for depth in range(1, 56):
+        value = {"arrayValue": {"values": [value]}}
+        resource = {"attributes": [{"key": "a", "value": value}]}
+        request = {"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": [{"flags": 1}]}]}]}
+        (row,) = decode(logs.STREAM, json.dumps(request).encode()).rows
+        if depth < 51:
+            assert b'{"a":' + b"[" * depth + b"1" + b"]" * depth + b"}" in row
+
+
 def test_nul_in_attributes_is_replaced_and_counted() -> None:
     """jsonb refuses U+0000; a backslash before the letters u0000 is no such thing."""
     repairs: list[str] = []
