@@ -95,12 +95,12 @@ def keep_original(rest: dict[str, Any], name: str, original: Any, repairs: list[
 
 def time(name: str | None, value: Any) -> int | None:
     """A time as timestamptz, in nanoseconds if its name says so; None for 0, which means that there is none."""
-    if value == "0" or (isinstance(value, int | float) and not isinstance(value, bool) and value == 0):
+    if value in (0, "0") and value is not False:
         return None
     try:
-        if name is not None and name.lower().endswith(("_unix_nano", "unixnano")):
+        if name is not None and name.endswith(("_unix_nano", "UnixNano")):
             return values.time_from_nanos(values.integer(value))
-        return values.time(value)
+        return values.time_from_number(value) if type(value) is float else values.time(value)
     except Unfit as error:
         raise Unfit("bad_time", f"{name}: {error}") from None
 

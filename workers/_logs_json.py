@@ -216,7 +216,11 @@ def _observed(record: Mapping[str, Any], value: Any, rest: dict[str, Any], recei
 
 def _severity(severity: Any, number: Any, level: Any, word: Any, rest: dict[str, Any]) -> tuple[Any, Any]:
     """Severity from ``level`` and ``severity`` too: a level is a name, or syslog's number, which is kept besides."""
-    if isinstance(level, str) and not level.strip().isdecimal():
+    if type(level) is int and 0 <= level <= 7:
+        rest["level"] = level
+        if number is None:
+            number = SYSLOG[level]
+    elif isinstance(level, str) and not level.strip().isdecimal():
         if severity is None:
             severity = level
         else:

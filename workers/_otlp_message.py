@@ -50,20 +50,21 @@ class Signal(Generic[M]):
 
 def decode_message(signal: Signal[M], message: Message) -> Decoded:
     """What a message of this signal holds."""
+    subject, payload, _, time, headers = message
     repairs: list[str] = []
-    context: Context = (message.subject, message.time // 1000 - EPOCH, None, repairs)
+    context: Context = (subject, time // 1000 - EPOCH, None, repairs)
     try:
-        if message.payload[:1] == b"{" and not message.headers:
-            value = values.parse_json(message.payload, repairs)
+        if payload[:1] == b"{" and not headers:
+            value = values.parse_json(payload, repairs)
             if _is_flat(value, signal.groups):  # by far the most frequent JSON
                 return Decoded((signal.flat_row(value, context),), (), repairs)
             records = _Records(signal)
             records.take(value, context, 0)
         else:
             records = _Records(signal)
-            if message.headers and (envelope := envelope_in(message.headers, repairs)):
+            if headers and (envelope := envelope_in(headers, repairs)):
                 context = _within(context, envelope)
-            records.read(message.payload, context, 0)
+            records.read(payload, context, 0)
     except Unfit as error:
         return Decoded((), (Reject(error.reason, str(error)[:500]),), repairs)
     return Decoded(records.rows, records.rejects, repairs)
