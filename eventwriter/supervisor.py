@@ -82,7 +82,8 @@ class Supervisor:
     """Keeps its children running until it is told to stop; single-threaded, opens no descriptor, works as PID 1.
 
     A child that ends by itself, in whatever way, is started again after a backoff of its own, which a healthy
-    ``stable_after`` resets. One that exits 78 or 77 is parked: it would fail again, and the others go on without it.
+    ``stable_after`` resets. One that exits 78 or 77 is parked until a reload: it would fail again, and the others go
+    on without it.
 
     SIGTERM or SIGINT: all children get SIGTERM together and ``drain_timeout`` seconds, then SIGKILL; a second one
     kills at once. SIGHUP: calls ``on_reload``, which returns the children wanted from now on, or None for no change;
@@ -199,7 +200,7 @@ class Supervisor:
         elif status in PARKING:
             slot.parked = status
             logger.error(
-                "parked: exit status %d, not started again until its settings change",
+                "parked: exit status %d, not started again before a reload (SIGHUP, or a changed configuration file)",
                 status,
                 extra={"stream": slot.name},
             )
@@ -315,7 +316,8 @@ class Supervisor:
     def _replace(self, slot: _Slot, child: Child | None) -> None:
         """Makes ``child`` what the slot runs: now, after its process has drained, or at the next start if unchanged."""
         old, slot.child = slot.child, child
-        if old is not None and child is not None and old.settings == child.settings:
+        unchanged = old is not None and child is not None and old.settings == child.settings
+        if unchanged and slot.parked is None:  # what is parked is tried again: its table may be there by now
             return
         if slot.pid:
             self._drain(slot)

@@ -38,7 +38,7 @@ class Children:
         self._note(name, state="restarting", restarts=self._children.get(name, {}).get("restarts", 0) + 1)
 
     def parked(self, name: str, status: int) -> None:
-        """It will not be started again before its settings change."""
+        """It will not be started again before a reload."""
         self._note(name, state="parked")
 
     def kill_stalled(self, board: Board) -> None:

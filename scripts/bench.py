@@ -33,6 +33,7 @@ from rich.table import Table
 
 from eventwriter import registry
 from eventwriter.embedded import NatsServer, PostgresServer
+from eventwriter.process import die_with_parent
 from traffic import ENCODINGS, NUMBER, Traffic
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -127,6 +128,13 @@ class Bench:
         """The command line of eventwriter."""
         return [sys.executable, "-m", "eventwriter", "--log-level", "warning", *arguments]
 
+    def start(self, environment: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
+        """Starts eventwriter, which ends when this process does, however that happens."""
+        parent = os.getpid()
+        return subprocess.Popen(
+            self.command(*arguments), cwd=ROOT, env=environment, preexec_fn=lambda: die_with_parent(parent=parent)
+        )
+
     def query(self, text: str) -> Any:
         """The rows of a query."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
@@ -168,7 +176,7 @@ class Bench:
         for name in self.declared:
             environment[f"EVENTWRITER_STREAMS__{name}__ENABLED"] = "true" if name in streams else "false"
             environment[f"EVENTWRITER_STREAMS__{name}__PROCESSES"] = str(self.processes)
-        process = subprocess.Popen(self.command(*arguments), cwd=ROOT, env=environment)
+        process = self.start(environment, *arguments)
         commits = self._commits()
         durable = {name: f"eventwriter-{name.lower()}" for name in streams}
         begun = 0.0
@@ -404,7 +412,7 @@ async def latency(bench: Bench, rate: float, seconds: float) -> dict[str, float]
         with contextlib.suppress(Exception):
             await context.delete_stream(name)
         await context.add_stream(StreamConfig(name=name, subjects=list(declared.subjects)))
-    process = subprocess.Popen(bench.command("supervise"), cwd=ROOT, env=bench.environment)
+    process = bench.start(bench.environment, "supervise")
     names = list(bench.declared)
     traffic = {name: Traffic(name, only=ENCODINGS[name][0]) for name in names}
     sent: dict[str, dict[int, float]] = {name: {} for name in names}
@@ -451,7 +459,7 @@ def start_and_idle(bench: Bench) -> dict[str, float]:
     asyncio.run(bench.preload("LOGS", "json", 1, 1))
     bench.clear(list(bench.declared))
     begun = time.perf_counter()
-    process = subprocess.Popen(bench.command("supervise"), cwd=ROOT, env=bench.environment)
+    process = bench.start(bench.environment, "supervise")
     while not bench.query("SELECT 1 FROM logs LIMIT 1"):
         time.sleep(0.01)
     first = time.perf_counter() - begun

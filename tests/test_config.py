@@ -78,7 +78,7 @@ def test_defaults_need_no_source() -> None:
     assert found.nats == config.NatsConfig()
     assert found.nats.url == ("nats://127.0.0.1:4222",)
     assert found.postgres == config.PostgresConfig(dsn="", pool_size=2, statement_timeout=60.0, connect_timeout=10.0)
-    assert found.writer == config.WriterConfig(5000, 8 * 2**20, 0.01, "each", 10.0, 25.0, 120.0)
+    assert found.writer == config.WriterConfig(10_000, 8 * 2**20, 0.01, "each", 10.0, 25.0, 120.0)
     assert found.http.address == ("127.0.0.1", 9465)
     assert list(found.streams) == list(DECLARED)
     assert found.streams["OTEL_TRACES"] == config.StreamConfig(
