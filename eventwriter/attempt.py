@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from time import perf_counter
+from typing import cast
 
 import psycopg
 from psycopg._copy_base import format_row_binary  # what Copy.write_row calls, which needs a COPY under way
@@ -13,7 +16,7 @@ from psycopg.abc import Transformer
 
 from eventwriter.catalog import Plan
 from eventwriter.postgres import RowRefused
-from eventwriter.stream import Batch, Decoded, Outcome, Reject, Row, Stream
+from eventwriter.stream import Batch, Decoded, Message, Outcome, Reject, Row, Stream
 
 _MESSAGES = 32
 _ROWS = 128
@@ -88,8 +91,10 @@ class Encoder:
         self._transformer = transformer
         self._excluded = excluded
         self._known = known
+        self._plain = excluded is None and not known and not attempt.refused
         self._at = at
         self._place = 0
+        self._messages = _MESSAGES
         self._line = 0
         self._ended = False
         self._block = bytearray(_SIGNATURE)
@@ -101,24 +106,19 @@ class Encoder:
         """Decodes and encodes some messages; False when there is nothing more to do."""
         if self._ended:
             return False
-        attempt, known, excluded, decode = self.attempt, self._known, self._excluded, self._stream.decode
-        messages, ends, refused = attempt.batch.messages, attempt.ends, attempt.refused
+        attempt = self.attempt
+        messages = attempt.batch.messages
         begun = perf_counter()
-        rows: list[Row] = []
-        for index in range(self._place, min(self._place + _MESSAGES, len(messages))):
-            message = messages[index]
-            if known and message.sequence in known:
-                pass
-            elif excluded is not None and excluded(message.subject):
-                attempt.outcome.excluded += 1
-            else:
-                decoded = decode(message)
-                found, rejects, repairs = decoded
-                rows += attempt.note(index, decoded) if rejects or repairs or refused else found
-            ends.append(self._line + len(rows))
-            if len(rows) > _ROWS:
-                break
-        self._place = len(ends)
+        chunk = messages[self._place : self._place + self._messages]
+        quick = quick_rows(self._stream, chunk)
+        if self._plain and all(quick):  # one row of each
+            rows = cast("Sequence[Row]", quick)
+            attempt.ends += range(self._line + 1, self._line + len(chunk) + 1)
+        else:
+            rows = self._decode(chunk, quick)
+        taken = len(attempt.ends) - self._place
+        self._place += taken
+        self._messages = min(2 * taken, _MESSAGES)  # no more than fit a step: what is left over is looked at again
         if self._at:
             self._at("after_decode")
         self._encode(rows)
@@ -132,6 +132,27 @@ class Encoder:
         attempt.outcome.seconds["decode"] += perf_counter() - begun
         return not self._ended
 
+    def _decode(self, chunk: Sequence[Message], quick: Sequence[Row | None]) -> list[Row]:
+        """The rows of the first messages, one by one; ``quick`` has those that are known already."""
+        attempt, known, excluded, decode = self.attempt, self._known, self._excluded, self._stream.decode
+        ends, refused = attempt.ends, attempt.refused
+        rows: list[Row] = []
+        for index, message, row in zip(count(self._place), chunk, quick, strict=False):
+            if known and message.sequence in known:
+                pass
+            elif excluded is not None and excluded(message.subject):
+                attempt.outcome.excluded += 1
+            elif row is not None and index not in refused:
+                rows.append(row)
+            else:
+                decoded = decode(message)
+                found, rejects, repairs = decoded
+                rows += attempt.note(index, decoded) if rejects or repairs or refused else found
+            ends.append(self._line + len(rows))
+            if len(rows) > _ROWS:
+                break
+        return rows
+
     def _encode(self, rows: Sequence[Row]) -> None:
         project, transformer, block, line = self._project, self._transformer, self._block, self._line
         try:
@@ -142,6 +163,14 @@ class Encoder:
             self.refusal = RowRefused(line, None, f"{type(error).__name__}: {error}")
             self._ended = True
         self._line = line
+
+
+def quick_rows(stream: Stream, messages: Sequence[Message]) -> Sequence[Row | None]:
+    """The only row of each message that has no more than that and is common; None for those that take ``decode``."""
+    if stream.quick is not None:
+        with suppress(Exception):  # a mistake of ours, on which ``decode`` has no part
+            return stream.quick(messages)
+    return [None] * len(messages)
 
 
 def record_index(decoded: Decoded, number: int) -> int:

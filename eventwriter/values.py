@@ -33,6 +33,7 @@ _TOO_DEEP = f"JSON nested more than {MAX_DEPTH} deep"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _UNIX_2000 = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_from_text = datetime.fromisoformat
 _UNSAFE = re.compile("[\0\ud800-\udfff]")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
@@ -179,12 +180,13 @@ def time_from_nanos(nanos: int) -> int:
 def time_from_text(text: str) -> int:
     """RFC 3339 text as timestamptz, truncated to the microsecond; without an offset it is UTC; else Unfit."""
     try:
-        moment = datetime.fromisoformat(text)
+        return (_from_text(text) - _UNIX_2000) // _MICROSECOND
+    except (ValueError, TypeError):  # TypeError: no offset
+        pass
+    try:
+        moment = _from_text(text.strip().upper())
     except ValueError:
-        try:
-            moment = datetime.fromisoformat(text.strip().upper())
-        except ValueError:
-            raise Unfit("bad_time", f"{shown(text)} is not a time") from None
+        raise Unfit("bad_time", f"{shown(text)} is not a time") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - _UNIX_2000) // _MICROSECOND

@@ -17,10 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from eventwriter import registry
-from eventwriter.stream import Message, Stream
+from eventwriter.attempt import quick_rows
+from eventwriter.stream import Decoded, Message, Stream
 from traffic import ENCODINGS, Traffic
 
 NOW = 1_765_535_400_987_654_321
+CHUNK = 32
+"""Messages that a worker decodes in one go."""
 MANY = 100
 """Records of the larger OTLP messages."""
 
@@ -44,13 +47,23 @@ def messages(stream: str, encoding: str, records: int, count: int) -> list[Messa
     return [Message(p.subject, p.payload, number, NOW, p.headers) for number, p in enumerate(made, 1)]
 
 
+def decode(stream: Stream, batch: Sequence[Message]) -> list[Decoded]:
+    """Every message decoded as a worker does it: the quick way where there is one."""
+    decoded = []
+    for start in range(0, len(batch), CHUNK):
+        chunk = batch[start : start + CHUNK]
+        for message, row in zip(chunk, quick_rows(stream, chunk), strict=True):
+            decoded.append(stream.decode(message) if row is None else Decoded((row,)))
+    return decoded
+
+
 def measure(stream: Stream, encoding: str, batch: Sequence[Message], rounds: int) -> Result:
     """Decodes all messages in each round; raises SystemExit if one is rejected."""
     best = float("inf")
     rows = 0
     for _ in range(rounds):
         begun = perf_counter()
-        decoded = [stream.decode(message) for message in batch]
+        decoded = decode(stream, batch)
         best = min(best, perf_counter() - begun)
         rows = sum(len(each.rows) for each in decoded)
         if any(each.rejects for each in decoded):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +18,7 @@ from eventwriter.config import PostgresConfig
 from eventwriter.errors import SchemaError
 from eventwriter.ledger import Identity
 from eventwriter.sink import Sink
-from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Stream
+from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Row, Stream
 
 IDENTITY = Identity("NUMBERS", "numbers", datetime(2026, 1, 1, tzinfo=UTC), "writer")
 
@@ -299,3 +300,34 @@ def test_a_prepared_batch_waits_for_one_that_has_to_be_tried_again(
     sink.write(second)
     assert [k for k, _ in rows(connection)] == [2, 3]
     assert done(connection) == "{[1,4)}"
+
+
+def test_the_quick_way(connection: Any, open_sink: Any) -> None:
+    """Rows that it knows are written, about the others the decoder is asked; about all of them if it fails."""
+
+    def quick(messages: Sequence[Message]) -> list[Row | None]:
+        if messages[0].sequence == 5:
+            raise RuntimeError("a mistake")
+        return [(message.sequence, "quick", 0) if message.sequence % 2 else None for message in messages]
+
+    connection.execute(PLAIN_TABLE)
+    sink = open_sink(replace(PLAIN, quick=quick))
+    sink.write(batch([record(1)], [record(2), "bad"], [record(3)], [record(4)]))
+    sink.write(batch([record(5, "decoded")], [record(6)], start=5))
+    assert rows(connection) == [(1, "quick"), (2, ""), (3, "quick"), (4, ""), (5, "decoded"), (6, "")]
+    assert letters(connection) == [(2, 1, "malformed", None)]
+
+
+def test_the_quick_way_knows_nothing_of_redeliveries_and_refusals(connection: Any, open_sink: Any) -> None:
+    """Its rows too are left out when the ledger knows them, or the table refuses them."""
+
+    def quick(messages: Sequence[Message]) -> list[Row | None]:
+        return [(message.sequence, "quick", 0) for message in messages]
+
+    connection.execute(PLAIN_TABLE)
+    connection.execute("ALTER TABLE numbers ADD CHECK (k <> 13)")
+    sink = open_sink(replace(PLAIN, quick=quick))
+    sink.write(batch(*([record(k)] for k in range(1, 4))))
+    sink.write(batch(*([record(k)] for k in range(1, 81))))
+    assert [k for k, _ in rows(connection)] == [k for k in range(1, 81) if k != 13]
+    assert letters(connection) == [(13, 0, "refused", "23514")]

@@ -72,7 +72,7 @@ def compare(stream: Stream, typed: Any, record: dict[str, Any], *, escape: bool)
     """Whether the short way took it; if it did, the general way says the same."""
     payload = json.dumps(record, ensure_ascii=escape).encode("utf-8", "surrogatepass")
     message = Message(f"{stream.name.lower()}.x", payload, 1, 1_765_535_400_123_456_789)
-    row = typed(message)
+    (row,) = typed([message])
     if row is None:
         return False
     # An array of one goes the general way.
@@ -85,13 +85,13 @@ def compare(stream: Stream, typed: Any, record: dict[str, Any], *, escape: bool)
 @given(LOG, st.booleans())
 def test_logs(record: dict[str, Any], escape: bool) -> None:
     """Flat logs."""
-    compare(STREAMS["LOGS"], _logs_typed.typed_row, record, escape=escape)
+    compare(STREAMS["LOGS"], _logs_typed.typed_rows, record, escape=escape)
 
 
 @given(METRIC, st.booleans())
 def test_telemetry(record: dict[str, Any], escape: bool) -> None:
     """Measurements."""
-    compare(STREAMS["TELEMETRY"], _telemetry_typed.typed_row, record, escape=escape)
+    compare(STREAMS["TELEMETRY"], _telemetry_typed.typed_rows, record, escape=escape)
 
 
 LOG_RECORD = {
@@ -116,8 +116,8 @@ METRIC_RECORD = {
 
 def test_the_common_records_take_the_short_way() -> None:
     """Otherwise it would be of no use."""
-    assert compare(STREAMS["LOGS"], _logs_typed.typed_row, LOG_RECORD, escape=True)
-    assert compare(STREAMS["TELEMETRY"], _telemetry_typed.typed_row, METRIC_RECORD, escape=True)
+    assert compare(STREAMS["LOGS"], _logs_typed.typed_rows, LOG_RECORD, escape=True)
+    assert compare(STREAMS["TELEMETRY"], _telemetry_typed.typed_rows, METRIC_RECORD, escape=True)
 
 
 @pytest.mark.parametrize(
@@ -135,20 +135,20 @@ def test_the_common_records_take_the_short_way() -> None:
 )
 def test_what_needs_a_repair_goes_the_general_way(change: dict[str, Any]) -> None:
     """Repairs are made, and counted, in one place."""
-    assert not compare(STREAMS["LOGS"], _logs_typed.typed_row, {**LOG_RECORD, **change}, escape=True)
+    assert not compare(STREAMS["LOGS"], _logs_typed.typed_rows, {**LOG_RECORD, **change}, escape=True)
 
 
 @pytest.mark.parametrize("number", ["1e99999", "1E-99999", "0.1e+99999"])
 def test_numbers_that_jsonb_might_refuse_go_the_general_way(number: str) -> None:
     """msgspec does not look at numbers in what it leaves undecoded."""
     payload = json.dumps(LOG_RECORD).replace('"items": 0', f'"items": {number}').encode()
-    assert _logs_typed.typed_row(Message("logs.x", payload, 1, 0)) is None
+    assert _logs_typed.typed_rows([Message("logs.x", payload, 1, 0)]) == [None]
 
 
 def test_bytes_that_are_not_utf8_go_the_general_way() -> None:
     """They are repaired there."""
     payload = json.dumps(LOG_RECORD).encode().replace(b'"items"', b'"\xff"')
-    assert _logs_typed.typed_row(Message("logs.x", payload, 1, 0)) is None
+    assert _logs_typed.typed_rows([Message("logs.x", payload, 1, 0)]) == [None]
     decoded = STREAMS["LOGS"].decode(Message("logs.x", payload, 1, 0))
     assert len(decoded.rows) == 1
 
@@ -157,3 +157,19 @@ def test_the_first_moment_of_2000_is_a_time() -> None:
     """It is 0 in PostgreSQL's own count, and no missing time."""
     decoded = STREAMS["LOGS"].decode(Message("logs.x", b'{"timestamp":"2000-01-01T00:00:00Z","body":"x"}', 1, 10**18))
     assert decoded.rows[0][0] == 0
+
+
+def test_each_of_many_messages_goes_its_own_way() -> None:
+    """One that does not fit leaves its neighbours alone."""
+    fits = json.dumps(LOG_RECORD).encode()
+    payloads = [
+        fits,
+        fits.replace(b'"items": 0', b'"items": 1e99999'),
+        b'{"version":"1.1","host":"r1","short_message":"link down"}',
+        b"\xff",
+        fits,
+    ]
+    messages = [Message("logs.x", payload, number, 10**18) for number, payload in enumerate(payloads)]
+    rows = _logs_typed.typed_rows(messages)
+    assert [row is not None for row in rows] == [True, False, False, False, True]
+    assert rows[0] == rows[4] == _logs_typed.typed_rows(messages[:1])[0]

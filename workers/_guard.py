@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from eventwriter.stream import Decoded, Message, Reject, Row
+from eventwriter.stream import Decoded, Message, Reject
 from eventwriter.values import shown
 
 
@@ -23,25 +23,3 @@ def total(decode: Callable[[Message], Decoded]) -> Callable[[Message], Decoded]:
             return Decoded((), (Reject("internal", detail.encode("utf-8", "replace").decode().replace("\0", "?")),))
 
     return guarded
-
-
-def quick_first(
-    quick: Callable[[Message], Row | None],
-) -> Callable[[Callable[[Message], Decoded]], Callable[[Message], Decoded]]:
-    """Decorates a decoder with ``quick``, which gives the only row of a message, or None if that takes the decoder."""
-
-    def decorate(decode: Callable[[Message], Decoded]) -> Callable[[Message], Decoded]:
-        general = total(decode)
-        new = tuple.__new__  # a Decoded without the detour through its keyword arguments
-
-        @functools.wraps(decode)
-        def either(message: Message) -> Decoded:
-            try:
-                row = quick(message)
-            except Exception:  # noqa: BLE001 - a mistake of ours, on which the decoder has no part
-                row = None
-            return general(message) if row is None else new(Decoded, ((row,), (), ()))
-
-        return either
-
-    return decorate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
@@ -10,7 +11,7 @@ import orjson
 from eventwriter.stream import Message, Row
 from eventwriter.values import EPOCH, INT8_MAX, dump_json
 from workers._logs_json import source_of
-from workers._typed import fitted, json_object
+from workers._typed import fitted, without_large_exponents
 
 _NANOSECONDS = 100_000_000_000_000_000
 """From here on a bare number is a time in nanoseconds."""
@@ -33,49 +34,49 @@ class FlatLog(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 _DECODER = msgspec.json.Decoder(FlatLog)
 
 
-def typed_row(message: Message) -> Row | None:
-    """The row of a message that is one such record; None for every other message."""
-    subject, payload, _, received, headers = message
-    if payload[:1] != b"{" or headers or b'"severity_text"' not in payload:
-        return None
-    log = fitted(_DECODER, payload)
-    if log is None:
-        return None
-    time, number = log.timestamp, log.severity_number
-    if not 0 < number <= 24 or not _NANOSECONDS <= time <= INT8_MAX:
-        return None
-    attributes = json_object(bytes(log.attributes))
-    if attributes is None:
-        return None
-    resource = _resource(bytes(log.resource))
-    if resource is None:
-        return None
-    service, version, instance, packed = resource
-    return (
-        time // 1000 - EPOCH,
-        received // 1000 - EPOCH,
-        log.trace_id.lower(),
-        log.span_id.lower(),
-        None,
-        None,
-        log.severity_text,
-        number,
-        log.body,
-        None,
-        service,
-        version,
-        instance,
-        log.scope,
-        None,
-        None,
-        attributes,
-        packed,
-        None,
-        None,
-        None,
-        source_of(subject),
-        None,
-    )
+@without_large_exponents
+def typed_rows(messages: Sequence[Message], nested: list[bytes]) -> list[Row | None]:
+    """The row of each message that is one such record; None for every other message."""
+    rows: list[Row | None] = []
+    for message, log in zip(messages, fitted(_DECODER, b'"severity_text"', messages), strict=True):
+        rows.append(None)
+        if log is None:
+            continue
+        time, number = log.timestamp, log.severity_number
+        if not 0 < number <= 24 or not _NANOSECONDS <= time <= INT8_MAX:
+            continue
+        resource = _resource(bytes(log.resource))
+        attributes = bytes(log.attributes)
+        if resource is None or attributes[:1] != b"{":
+            continue
+        nested.append(attributes)
+        service, version, instance, packed = resource
+        rows[-1] = (
+            time // 1000 - EPOCH,
+            message.time // 1000 - EPOCH,
+            log.trace_id.lower(),
+            log.span_id.lower(),
+            None,
+            None,
+            log.severity_text,
+            number,
+            log.body,
+            None,
+            service,
+            version,
+            instance,
+            log.scope,
+            None,
+            None,
+            attributes,
+            packed,
+            None,
+            None,
+            None,
+            source_of(message.subject),
+            None,
+        )
+    return rows
 
 
 @lru_cache(maxsize=1024)

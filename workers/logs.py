@@ -11,9 +11,9 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from eventwriter.stream import Column, Decoded, Message, Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, clean
 from workers import _otlp
-from workers._guard import quick_first
+from workers._guard import total
 from workers._logs_json import flat_row, source_of
-from workers._logs_typed import typed_row
+from workers._logs_typed import typed_rows
 from workers._otlp_message import Context, Signal, decode_message
 from workers._severity import BANDS
 
@@ -137,10 +137,10 @@ def _body(
 _SIGNAL = Signal(ExportLogsServiceRequest, otlp_rows, flat_row, ("resourceLogs", "resource_logs"), "body")
 
 
-@quick_first(typed_row)
+@total
 def decode(message: Message) -> Decoded:
     """The rows of one message: OTLP protobuf or JSON, flat JSON, GELF, SNMP traps, CloudEvents around them."""
     return decode_message(_SIGNAL, message)
 
 
-STREAM = Stream(name="LOGS", subjects=("logs.>",), table="logs", columns=COLUMNS, decode=decode)
+STREAM = Stream(name="LOGS", subjects=("logs.>",), table="logs", columns=COLUMNS, decode=decode, quick=typed_rows)

@@ -10,9 +10,9 @@ from eventwriter.stream import Column, Decoded, Message, Row, Stream
 from eventwriter.values import INT4_MAX, INT4_MIN, Unfit, dump_json
 from workers import _json as flat
 from workers._flat import Places
-from workers._guard import quick_first
+from workers._guard import total
 from workers._json import EXACT, Origin, moment, named
-from workers._telemetry_typed import typed_row
+from workers._telemetry_typed import typed_rows
 
 COLUMNS = (
     Column("timestamp", "timestamptz"),
@@ -131,10 +131,17 @@ def _row(record: Mapping[str, Any], origin: Origin) -> Row:
     )
 
 
-@quick_first(typed_row)
+@total
 def decode(message: Message) -> Decoded:
     """The rows of one message: a measurement, an array of them, or CloudEvents around either."""
     return flat.decode_records(message, _row)
 
 
-STREAM = Stream(name="TELEMETRY", subjects=("telemetry.>",), table="timeseries_metrics", columns=COLUMNS, decode=decode)
+STREAM = Stream(
+    name="TELEMETRY",
+    subjects=("telemetry.>",),
+    table="timeseries_metrics",
+    columns=COLUMNS,
+    decode=decode,
+    quick=typed_rows,
+)
