@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import compress, count
 from time import perf_counter
 from typing import cast
 
@@ -15,6 +15,7 @@ from psycopg._copy_base import format_row_binary  # what Copy.write_row calls, w
 from psycopg.abc import Transformer
 
 from eventwriter.catalog import Plan
+from eventwriter.ledger import Range, runs
 from eventwriter.postgres import RowRefused
 from eventwriter.stream import Batch, Decoded, Message, Outcome, Reject, Row, Stream
 
@@ -42,6 +43,18 @@ class Attempt:
     """Rows written up to and including each message: tells a COPY line's message."""
     rows_of: dict[int, int] = field(default_factory=dict)
     """Rows of each message that has rejects: tells whether anything of it was written."""
+    _ranges: list[Range] | None = None
+
+    def ranges(self, known: Collection[int] = ()) -> list[Range]:
+        """The sequences that this attempt does, but for the ``known`` ones."""
+        if self._ranges is None:
+            batch = self.batch
+            firsts, sequences = batch.firsts, [message.sequence for message in batch.messages]
+            if known:
+                fresh = [sequence not in known for sequence in sequences]
+                firsts, sequences = [*compress(firsts, fresh)], [*compress(sequences, fresh)]
+            self._ranges = runs(firsts, sequences)
+        return self._ranges
 
     def note(self, index: int, decoded: Decoded) -> Sequence[Row]:
         """The rows to write of a message; its rejects and repairs are noted."""
@@ -126,6 +139,7 @@ class Encoder:
             self._ended = True
             self._block += _TRAILER
             attempt.outcome.rows = self._line
+            attempt.ranges(self._known)  # before anybody waits for them
         if self._ended or len(self._block) > _BLOCK:
             self.blocks.append(self._block)
             self._block = bytearray()

@@ -32,17 +32,17 @@ class Sequencer:
         """The batch of at least one delivery, with the first sequence that each accounts for."""
         count = len(deliveries)
         subjects, payloads, receipts, headers = zip(*deliveries, strict=True)
-        width = receipts[0].count(b".") + 1
-        tokens = b".".join(receipts).split(b".")
-        if len(tokens) != width * count:  # unlike each other: take them one by one
-            tokens = [token for receipt in receipts for token in _fields(receipt)]
-            width, place = 4, 0
-        else:
-            place = 4 if width == _PLAIN else 6
-        sequences = [*map(int, tokens[place + 1 :: width])]
-        numbers = [*map(int, tokens[place + 2 :: width])]
-        times = map(int, tokens[place + 3 :: width])
-        first_deliveries = tokens[place::width].count(b"1")
+        head = _head(receipts[0])
+        length = len(head)
+        if [receipt[:length] for receipt in receipts].count(head) == count:
+            tokens = b".".join([receipt[length:] for receipt in receipts]).split(b".")
+        else:  # unlike each other: take them one by one
+            tokens = [token for receipt in receipts for token in receipt[len(_head(receipt)) :].split(b".")[:4]]
+        width = len(tokens) // count
+        sequences = [*map(int, tokens[1::width])]
+        numbers = [*map(int, tokens[2::width])]
+        times = map(int, tokens[3::width])
+        first_deliveries = tokens[::width].count(b"1")
         if (
             first_deliveries == count
             and numbers[0] > self._last
@@ -51,7 +51,7 @@ class Sequencer:
         ):
             firsts = self._in_order(numbers, sequences)
         else:
-            firsts = self._one_by_one(tokens[place::width], numbers, sequences)
+            firsts = self._one_by_one(tokens[::width], numbers, sequences)
         new = tuple.__new__  # a Message without the detour through its keyword arguments
         texts = [subject.decode("utf-8", "replace") for subject in subjects]
         parsed = headers if headers.count(None) == count else [h and parse_headers(h) for h in headers]
@@ -87,8 +87,7 @@ class Sequencer:
         return firsts
 
 
-def _fields(receipt: bytes) -> list[bytes]:
-    """How often delivered, stream sequence, consumer sequence, time."""
-    tokens = receipt.split(b".")
-    place = 4 if len(tokens) == _PLAIN else 6
-    return tokens[place : place + 4]
+def _head(receipt: bytes) -> bytes:
+    """What comes before how often delivered, stream sequence, consumer sequence, time: the same for a consumer."""
+    place = 4 if receipt.count(b".") == _PLAIN - 1 else 6
+    return b".".join(receipt.split(b".", place)[:place]) + b"."

@@ -74,9 +74,11 @@ def run(
     the source releases it.
     """
     following: Batch | None = None
+    written: Batch | None = None
 
     def meanwhile() -> bool:
-        nonlocal following
+        nonlocal following, written
+        written = None  # to free thousands of messages takes milliseconds, too: not between two transactions
         if following is None:
             following = source.more()
             if following is None:
@@ -87,6 +89,7 @@ def run(
     while True:
         batch, following = following, None
         if batch is None:
+            written = None
             begun = clock()
             batch = source.take()
             if batch is None:
@@ -104,5 +107,6 @@ def run(
         delays.succeeded(clock())
         if at:
             at("after_commit")
+        written = batch
         source.acknowledge(batch)
         observer.wrote(batch, outcome)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import select
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg import Connection, abc, conninfo, pq
 from psycopg.adapt import AdaptersMap, Dumper, Transformer
+from psycopg.waiting import Ready, Wait
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from eventwriter.config import PostgresConfig
@@ -37,6 +39,11 @@ _REMEDIES = {
 }
 
 
+_EVENTS = {Wait.R: select.POLLIN, Wait.W: select.POLLOUT, Wait.RW: select.POLLIN | select.POLLOUT}
+_LOOK = 0.005
+"""Seconds between two looks for work when there was none and the server does not answer."""
+
+
 class JsonbDumper(Dumper):
     """jsonb from JSON text; the leading byte is the version of its binary form."""
 
@@ -45,6 +52,51 @@ class JsonbDumper(Dumper):
 
     def dump(self, obj: bytes) -> bytes:
         return b"\x01" + obj
+
+
+class BusyConnection(Connection[Any]):
+    """A connection that lets other work be done while it waits for the server."""
+
+    _meanwhile: Callable[[], bool] | None = None
+
+    @contextmanager
+    def working(self, meanwhile: Callable[[], bool]) -> Iterator[None]:
+        """Whenever it waits in this context it calls ``meanwhile``, again and again while that returns True.
+
+        The server may have to wait for the end of a call, so it should have enough to do before the first.
+        """
+        self._meanwhile = meanwhile
+        try:
+            yield
+        finally:
+            self._meanwhile = None
+
+    def wait(self, gen: abc.PQGen[abc.RV], *args: Any, **kwargs: Any) -> abc.RV:
+        """Brings a generator of the driver to its end: everything that it does with the server passes here."""
+        if self._meanwhile is None:
+            return super().wait(gen, *args, **kwargs)
+        return super().wait(self._worked(gen, self._meanwhile), interval=_LOOK)
+
+    def _worked(self, gen: abc.PQGen[abc.RV], meanwhile: Callable[[], bool]) -> abc.PQGen[abc.RV]:
+        """A generator that works before it lets its caller wait."""
+        poll = select.poll()
+        try:
+            awaited = next(gen)
+            while True:
+                poll.register(self.pgconn.socket, _EVENTS[awaited])
+                while not (ready := poll.poll(0)) and meanwhile():
+                    pass
+                if not ready:
+                    awaited = gen.send((yield awaited))
+                elif ready[0][1] == select.POLLIN:
+                    awaited = gen.send(Ready.R)
+                elif ready[0][1] == select.POLLOUT:
+                    awaited = gen.send(Ready.W)
+                else:  # both, or an error for libpq to find
+                    awaited = gen.send(Ready(awaited))
+        except StopIteration as end:
+            result: abc.RV = end.value
+            return result
 
 
 class RowRefused(Exception):
@@ -90,10 +142,10 @@ def check_server(connection: Connection[Any]) -> None:
         raise SchemaError("the table eventwriter.ledger does not exist: run `eventwriter schema apply`")
 
 
-def open_pool(settings: PostgresConfig, application_name: str, size: int) -> ConnectionPool[Connection[Any]]:
+def open_pool(settings: PostgresConfig, application_name: str, size: int) -> ConnectionPool[BusyConnection]:
     """A pool of one worker, opened after the fork: an inherited one would use the parent's backend."""
 
-    def configure(connection: Connection[Any]) -> None:
+    def configure(connection: BusyConnection) -> None:
         connection.adapters.register_dumper(None, JsonbDumper)
         connection.autocommit = True
         connection.execute(
@@ -105,6 +157,7 @@ def open_pool(settings: PostgresConfig, application_name: str, size: int) -> Con
 
     pool = ConnectionPool(
         connection_string(settings, application_name),
+        connection_class=BusyConnection,
         min_size=1,
         max_size=size,
         configure=configure,

@@ -6,14 +6,12 @@ import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import compress
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import Connection, sql
 from psycopg.abc import Transformer
-from psycopg.copy import LibpqWriter
 from psycopg_pool import ConnectionPool
 
 from eventwriter import deadletters
@@ -21,13 +19,19 @@ from eventwriter.attempt import Attempt, Encoder, record_index, without
 from eventwriter.catalog import Plan, read_plan
 from eventwriter.config import PostgresConfig
 from eventwriter.errors import ExclusiveError, SchemaError, UnavailableError
-from eventwriter.ledger import Done, Identity, Ledger, runs
-from eventwriter.postgres import RowRefused, check_server, classify, connect, open_pool, row_transformer, translated
+from eventwriter.ledger import Done, Identity, Ledger
+from eventwriter.postgres import (
+    BusyConnection,
+    RowRefused,
+    check_server,
+    classify,
+    connect,
+    open_pool,
+    row_transformer,
+    translated,
+)
 from eventwriter.staging import Stage
 from eventwriter.stream import Batch, Outcome, Reject, Row, Stream
-
-_NEVER = 1 << 62
-"""Bytes after which a writer waits for PostgreSQL to take them."""
 
 
 class _AlreadyDone(Exception):
@@ -60,7 +64,7 @@ class Sink:
         self._table = table
         self._excluded = excluded
         self._at = at
-        self._pool: ConnectionPool[Connection[Any]] | None = None
+        self._pool: ConnectionPool[BusyConnection] | None = None
         self._plan: Plan | None = None
         self._transformer: Transformer | None = None
         self._ahead: Encoder | None = None
@@ -128,7 +132,7 @@ class Sink:
         return self._ledger
 
     @contextmanager
-    def _connection(self) -> Iterator[Connection[Any]]:
+    def _connection(self) -> Iterator[BusyConnection]:
         assert self._pool is not None, "open() comes first"
         with translated(), self._pool.connection() as connection:
             if self._lock is not None and connection not in self._locked:
@@ -220,17 +224,13 @@ class Sink:
             if plan.mode == "copy" and not attempt.isolate:
                 self._copy(connection, plan, attempt, known, meanwhile)
             else:
-                self._stage(connection, plan, attempt, known)
+                self._stage(connection, plan, attempt, known, meanwhile)
             begun = perf_counter()
             if self._at:
                 self._at("after_copy")
             attempt.settle()
             # The ledger before the dead letters: it tells a redelivery from a second dead letter of one message.
-            firsts, sequences = attempt.batch.firsts, [message.sequence for message in messages]
-            if known:
-                fresh = [sequence not in known for sequence in sequences]
-                firsts, sequences = [*compress(firsts, fresh)], [*compress(sequences, fresh)]
-            ranges = runs(firsts, sequences)
+            ranges = attempt.ranges(known)
             done = Done(outcome.written, outcome.deadlettered, outcome.excluded, outcome.rows)
             if ranges and not ledger.record(connection, ranges, done, guard=not attempt.check_ledger):
                 raise _AlreadyDone
@@ -258,9 +258,9 @@ class Sink:
         self._doubt = False
 
     def _copy(
-        self, connection: Connection[Any], plan: Plan, attempt: Attempt, known: set[int], meanwhile: Callable[[], bool]
+        self, connection: BusyConnection, plan: Plan, attempt: Attempt, known: set[int], meanwhile: Callable[[], bool]
     ) -> None:
-        """Streams rows into the table: what is encoded as soon as PostgreSQL takes it, and until then, other work."""
+        """Streams rows into the table, each block as soon as it is encoded."""
         if self._ahead is not None and self._ahead.attempt is attempt:
             encoder, self._ahead = self._ahead, None
         else:
@@ -268,26 +268,27 @@ class Sink:
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(plan.table, plan.columns)
         seconds = attempt.outcome.seconds
         begun, decoded, elsewhere = perf_counter(), seconds["decode"], 0.0
-        with connection.cursor() as cursor:
-            writer = LibpqWriter(cursor, flush_threshold=_NEVER)
-            with cursor.copy(statement, writer=writer) as copy:
-                busy = True
-                while True:
-                    if encoder.blocks and (not busy or connection.pgconn.flush() == 0):
-                        copy.write(encoder.blocks.popleft())
-                        if self._at:
-                            self._at("in_copy")
-                    elif encoder.step():
-                        pass
-                    elif encoder.refusal is not None:
-                        raise encoder.refusal
-                    elif busy:
-                        left = perf_counter()
-                        busy = meanwhile()
-                        elsewhere += perf_counter() - left
-                        writer.flush_threshold = _NEVER if busy else 0
-                    elif not encoder.blocks:
-                        break
+        started = False
+
+        def work() -> bool:
+            """What is to be sent comes first, and nothing before PostgreSQL has something to do."""
+            nonlocal elsewhere
+            if not started or encoder.step():
+                return started
+            left = perf_counter()
+            busy = meanwhile()
+            elsewhere += perf_counter() - left
+            return busy
+
+        with connection.working(work), connection.cursor() as cursor, cursor.copy(statement) as copy:
+            started = True
+            while encoder.step() or encoder.blocks:
+                if encoder.blocks:
+                    copy.write(encoder.blocks.popleft())
+                    if self._at:
+                        self._at("in_copy")
+            if encoder.refusal is not None:
+                raise encoder.refusal
         seconds["copy"] = perf_counter() - begun - (seconds["decode"] - decoded) - elsewhere
 
     def _encoder(self, attempt: Attempt, known: Collection[int] = ()) -> Encoder:
@@ -295,7 +296,9 @@ class Sink:
         assert self._transformer is not None
         return Encoder(attempt, self._stream, self._plan, self._transformer, self._excluded, known, self._at)
 
-    def _stage(self, connection: Connection[Any], plan: Plan, attempt: Attempt, known: set[int]) -> None:
+    def _stage(
+        self, connection: BusyConnection, plan: Plan, attempt: Attempt, known: set[int], meanwhile: Callable[[], bool]
+    ) -> None:
         """Copies rows to a temporary table and inserts from there: for tables with a key, and to isolate bad rows."""
         begun = perf_counter()
         entries: list[_Entry] = []
@@ -341,7 +344,8 @@ class Sink:
             ):
                 refused[ordinal] = Reject("refused", text[:500], None, code)
         else:
-            inserted = connection.execute(stage.insert("1", str(len(staged)))).rowcount
+            with connection.working(meanwhile):
+                inserted = connection.execute(stage.insert("1", str(len(staged)))).rowcount
         if plan.mode == "insert" and (attempt.isolate or inserted < len(staged)):
             for (ordinal,) in connection.execute(stage.conflicts):
                 names = ", ".join("(" + ", ".join(key) + ")" for key in plan.keys)

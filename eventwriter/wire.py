@@ -76,23 +76,32 @@ class BulkParser(Parser):
         find, sid, size = data.find, self.sid, len(data)
         found: list[Delivery] = []
         payloads = 0
-        while (line := find(b"\r\n", position)) >= 0:
+        while (line := find(b"\r", position)) >= 0:  # one byte alone is found sooner
             words = data[position:line].split(b" ")
             count = len(words)
-            if count < 5 or words[2] != sid or words[3][:8] != _PREFIX:
-                break
-            start = line + 2
-            end = start + int(words[-1])
-            if end + 2 > size:
-                break
-            if count == 5 and words[0] == b"MSG":
-                found.append((words[1], data[start:end], words[3], None))
-            elif count == 6 and words[0] == b"HMSG":
-                body = start + int(words[4])
-                found.append((words[1], data[body:end], words[3], data[start:body]))
-                start = body
+            if count == 5:
+                verb, subject, its_sid, receipt, length = words
+                if verb != b"MSG":
+                    break
+                headers = b"0"
+            elif count == 6:
+                verb, subject, its_sid, receipt, headers, length = words
+                if verb != b"HMSG":
+                    break
             else:
                 break
+            if its_sid != sid or receipt[:8] != _PREFIX:
+                break
+            start = line + 2
+            end = start + int(length)
+            if end + 2 > size:
+                break
+            if count == 5:
+                found.append((subject, data[start:end], receipt, None))
+            else:
+                body = start + int(headers)
+                found.append((subject, data[body:end], receipt, data[start:body]))
+                start = body
             payloads += end - start
             position = end + 2
         if found:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import sys
 from collections.abc import Callable
 from time import monotonic
 
@@ -68,8 +67,6 @@ def run(
                 gc.freeze()
                 # Rows and messages form no cycles, so looking for some after every 700 of them only costs (6 %).
                 gc.set_threshold(100_000, 50, 1000)
-                # The loop thread has its turns while this one waits for PostgreSQL: to make it yield costs both (4 %).
-                sys.setswitchinterval(0.05)
                 source.start()
                 pipeline.run(source, writing, Backoff(0.1, LONGEST_PAUSE), report, at)
             finally:
