@@ -34,7 +34,10 @@ class Attempt:
 
     batch: Batch
     check_ledger: bool = False
+    staged: bool = False
+    """By way of a temporary table, for rows whose key is there already."""
     isolate: bool = False
+    """Row by row from that table, to find what is refused."""
     refused: dict[int, dict[int, Reject]] = field(default_factory=dict)
     """Message index → record index → why its row is not written."""
     outcome: Outcome = field(default_factory=Outcome)
@@ -44,6 +47,10 @@ class Attempt:
     rows_of: dict[int, int] = field(default_factory=dict)
     """Rows of each message that has rejects: tells whether anything of it was written."""
     _ranges: list[Range] | None = None
+
+    def again(self) -> Attempt:
+        """The next one, with what this one has found out."""
+        return Attempt(self.batch, self.check_ledger, self.staged, self.isolate, self.refused)
 
     def ranges(self, known: Collection[int] = ()) -> list[Range]:
         """The sequences that this attempt does, but for the ``known`` ones."""

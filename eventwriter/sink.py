@@ -6,6 +6,7 @@ import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -32,6 +33,10 @@ from eventwriter.postgres import (
 )
 from eventwriter.staging import Stage
 from eventwriter.stream import Batch, Outcome, Reject, Row, Stream
+
+_UNIQUE = "23505"
+_LONGEST_SPAN = 1024
+"""Batches after which rows with keys are written without staging again, however often that failed."""
 
 
 class _AlreadyDone(Exception):
@@ -74,6 +79,9 @@ class Sink:
         self._lock: str | None = None
         self._locked: weakref.WeakSet[Connection[Any]] = weakref.WeakSet()
         self._doubt = False
+        self._to_stage = 0
+        self._span = 1
+        """Batches to stage when rows are next found whose keys are there already, but for a factor of two."""
 
     # --- start and end ------------------------------------------------------------------------------------
 
@@ -157,7 +165,7 @@ class Sink:
 
     def prepare(self, batch: Batch) -> bool:
         """One step towards writing this batch next, of a millisecond or less; False when there is nothing to do."""
-        if self._plan is None or self._plan.mode != "copy":
+        if self._plan is None or self._to_stage:
             return False
         if self._ahead is None or self._ahead.attempt.batch is not batch:
             if _repeats(batch):
@@ -177,12 +185,12 @@ class Sink:
             attempt = self._ahead.attempt
         else:
             batch = _each_once(batch) if _repeats(batch) else batch
-            attempt = Attempt(batch)
+            attempt = Attempt(batch, staged=self._to_stage > 0)
         while True:
             try:
                 outcome = self._transact(attempt, meanwhile)
             except _AlreadyDone:
-                attempt = Attempt(batch, check_ledger=True, isolate=attempt.isolate, refused=attempt.refused)
+                attempt = replace(attempt.again(), check_ledger=True)
             except RowRefused as refusal:
                 attempt = self._after(refusal, attempt)
             except UnavailableError:
@@ -190,16 +198,28 @@ class Sink:
                 raise
             else:
                 self._last_done = batch.messages[-1].sequence
+                if attempt.staged:
+                    self._to_stage = max(0, self._to_stage - 1)
+                else:
+                    self._span = max(1, self._span // 2)
                 outcome.already_done += taken - len(batch.messages)
                 return outcome
 
     def _after(self, refusal: RowRefused, attempt: Attempt) -> Attempt:
-        """The next attempt: without the refused row when it is the first and known, else letting PostgreSQL find it."""
-        following = Attempt(attempt.batch, attempt.check_ledger, refused=attempt.refused)
-        if refusal.line is None or attempt.refused or attempt.isolate:
+        """The next attempt: without the refused row when it is the first and known, else letting PostgreSQL find it.
+
+        A row whose key is there already is what staging is for; and where one is, more will be.
+        """
+        assert self._plan is not None
+        following = attempt.again()
+        if refusal.reject.sqlstate == _UNIQUE and self._plan.mode != "copy" and not attempt.staged:
+            self._to_stage = self._span = min(2 * self._span, _LONGEST_SPAN)
+            following.staged = True
+            return following
+        if refusal.line is None or attempt.refused or attempt.staged:
             if attempt.isolate:
                 raise SchemaError(f"table {self._table} refuses rows one by one: {refusal}") from refusal
-            following.isolate = True
+            following.staged = following.isolate = True
             return following
         index = bisect_right(attempt.ends, refusal.line - 1)
         start = attempt.ends[index - 1] if index else 0
@@ -221,7 +241,7 @@ class Sink:
             if attempt.check_ledger:
                 known = ledger.known(connection, [message.sequence for message in messages])
                 outcome.already_done = sum(message.sequence in known for message in messages)
-            if plan.mode == "copy" and not attempt.isolate:
+            if not attempt.staged:
                 self._copy(connection, plan, attempt, known, meanwhile)
             else:
                 self._stage(connection, plan, attempt, known, meanwhile)

@@ -63,7 +63,7 @@ def test_more_than_the_buffers_hold(busy: BusyConnection) -> None:
 
 
 def test_errors_come_through(busy: BusyConnection) -> None:
-    """Of the server, of the work, and of a connection that breaks meanwhile; the connection is usable after the first."""
+    """Of the server, of the work, and of a connection that breaks meanwhile; it is usable after the first."""
     with busy.working(lambda: False), pytest.raises(psycopg.errors.DivisionByZero):
         busy.execute("SELECT 1 / 0")
     assert busy.execute("SELECT 1").fetchone() == (1,)

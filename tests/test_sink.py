@@ -11,6 +11,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from psycopg import sql
 
 from eventwriter import registry
@@ -331,3 +333,60 @@ def test_the_quick_way_knows_nothing_of_redeliveries_and_refusals(connection: An
     sink.write(batch(*([record(k)] for k in range(1, 81))))
     assert [k for k, _ in rows(connection)] == [k for k in range(1, 81) if k != 13]
     assert letters(connection) == [(13, 0, "refused", "23514")]
+
+
+def test_rows_with_keys_are_staged_only_where_keys_come_twice(connection: Any, open_sink: Any) -> None:
+    """Without that a key costs nothing; and where it is usual, few rows are written in vain."""
+    connection.execute(KEYED_TABLE)
+    sink = open_sink(KEYED)
+    for number in range(100):
+        fresh = [[record(10 * number + k)] for k in range(1, 10)]
+        sink.write(batch(*fresh, [record(0, str(number))], start=10 * number + 1))
+    assert rows(connection) == sorted([(0, "99"), *((n, "") for n in range(1, 1000) if n % 10)])
+    sink.close()  # its statistics arrive before it ends
+    (inserted,) = connection.execute("SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'numbers'").fetchone()
+    assert 901 <= inserted < 1000, "rows and what was written in vain before the first key that was there"
+    assert letters(connection) == []
+
+
+def test_a_batch_prepared_before_its_keys_came_twice(connection: Any, open_sink: Any) -> None:
+    """What was encoded to be written without staging is staged after all."""
+    connection.execute(KEYED_TABLE)
+    sink = open_sink(KEYED)
+    sink.write(batch([record(1, "a")]))
+    second, third = batch([record(1, "b")], ["bad"], start=2), batch([record(1, "c"), record(2, "d"), "bad"], start=4)
+
+    def meanwhile() -> bool:
+        return bool(sink.prepare(third))
+
+    while sink.prepare(third):
+        pass
+    assert sink.write(second, meanwhile).rows == 1
+    assert sink.write(third).rows == 2
+    assert rows(connection) == [(1, "c"), (2, "d")]
+    assert letters(connection) == [(3, 0, "malformed", None), (4, 2, "malformed", None)]
+    assert done(connection) == "{[1,5)}"
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=6), min_size=1, max_size=12))
+def test_the_latest_row_of_a_key_stays(connection: Any, open_sink: Any, story: list[list[int]]) -> None:
+    """Whatever the way by which a batch went; 12 is refused by the table."""
+    connection.execute("DROP TABLE IF EXISTS numbers; TRUNCATE eventwriter.ledger CASCADE")
+    connection.execute(KEYED_TABLE)
+    connection.execute("ALTER TABLE numbers ADD CHECK (k <> 12)")
+    sink = open_sink(KEYED)
+    sequence, expected, refused = 0, {}, 0
+    for keys in story:
+        payloads = []
+        for key in keys:
+            sequence += 1
+            payloads.append([record(key, str(sequence))])
+            refused += key == 12
+            if key != 12:
+                expected[key] = str(sequence)
+        sink.write(batch(*payloads, start=sequence - len(keys) + 1))
+    sink.close()
+    assert rows(connection) == sorted(expected.items())
+    assert len(letters(connection)) == refused
+    assert done(connection) == f"{{[1,{sequence + 1})}}"
