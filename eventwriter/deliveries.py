@@ -87,6 +87,11 @@ class Sequencer:
         return firsts
 
 
+def pending(receipt: bytes) -> int:
+    """How many messages the consumer still had for us after this one."""
+    return int(receipt[len(_head(receipt)) :].split(b".")[4])
+
+
 def _head(receipt: bytes) -> bytes:
     """What comes before how often delivered, stream sequence, consumer sequence, time: the same for a consumer."""
     place = 4 if receipt.count(b".") == _PLAIN - 1 else 6

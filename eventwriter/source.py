@@ -21,7 +21,7 @@ from eventwriter.ackall import AckAll
 from eventwriter.config import NatsConfig, StreamConfig
 from eventwriter.connection import connect
 from eventwriter.consumer import ConsumerFacts, StreamFacts
-from eventwriter.deliveries import Sequencer
+from eventwriter.deliveries import Sequencer, pending
 from eventwriter.errors import ConfigurationError, EventWriterError, UnavailableError
 from eventwriter.stream import Batch
 from eventwriter.wire import Delivery
@@ -36,6 +36,8 @@ EXPIRES = 30.0
 SILENCES = 3
 """Pulls in a row without any sign of life after which the connection is not believed any more."""
 ACK_TIMEOUT = 5.0
+CATCHING_UP = 0.1
+"""Seconds for which to wait, with a backlog, for half a batch: many small transactions would take longer."""
 SAMPLE = 3.0
 """Seconds between two looks at how far behind the consumer is."""
 IDLE = 1.0
@@ -170,7 +172,8 @@ class Source:
     def take(self) -> Batch | None:
         """The messages that have arrived, at least one; None when it is time to end.
 
-        A full batch is returned at once, a smaller one ``linger`` seconds after the arrival of its first message.
+        A full batch is returned at once, a smaller one ``linger`` seconds after the arrival of its first message. With
+        a backlog nobody waits for that message, so half a batch may take longer to come.
         """
         writer = self._config.writer
         self._holding = False
@@ -178,13 +181,15 @@ class Source:
             if self._failure is not None:
                 raise self._failure
             if self._buffer:
-                rest = self._first_at + writer.linger - monotonic()
-                if rest <= 0 or self._full():
+                backlog = self._backlog()
+                enough = writer.batch_messages // 2 if backlog else writer.batch_messages
+                rest = self._first_at + (max(writer.linger, CATCHING_UP) if backlog else writer.linger) - monotonic()
+                if rest <= 0 or len(self._buffer) >= enough or self._full():
                     batch = self._collect()
                     if batch is not None:
                         return batch
                 else:
-                    self._wait(writer.batch_messages, rest)
+                    self._wait(enough, rest)
             else:
                 self._wait(1, 1.0)
         return None
@@ -221,6 +226,11 @@ class Source:
         if self._failure is not None:
             raise self._failure
         return not self._stopping
+
+    def _backlog(self) -> bool:
+        """Whether more than a batch is known to wait in the stream."""
+        last = self._buffer[-1]
+        return not isinstance(last, _Gap) and pending(last[2]) >= self._config.writer.batch_messages
 
     def _full(self) -> bool:
         writer = self._config.writer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventwriter.deliveries import Sequencer
+from eventwriter.deliveries import Sequencer, pending
 from eventwriter.stream import Message
 from eventwriter.wire import Delivery
 
@@ -101,3 +101,9 @@ def test_after_an_interruption_nothing_is_concluded() -> None:
     sequencer.batch([delivery(1, 5, 8)])
     sequencer.interrupted()
     assert list(sequencer.batch([delivery(1, 9, 9)]).firsts) == [9]
+
+
+def test_what_a_delivery_says_is_pending() -> None:
+    """In both versions of the reply subject."""
+    assert pending(delivery(1, 7, 1)[2]) == 5
+    assert pending(delivery(1, 7, 1, domain=True, token=".x7")[2]) == 5
