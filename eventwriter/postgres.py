@@ -12,7 +12,7 @@ import psycopg
 from psycopg import Connection, abc, conninfo, pq
 from psycopg.adapt import AdaptersMap, Dumper, Transformer
 from psycopg.waiting import Ready, Wait
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool
 
 from eventwriter.config import PostgresConfig
 from eventwriter.errors import AuthenticationError, ConfigurationError, SchemaError, UnavailableError
@@ -133,6 +133,17 @@ def connect(settings: PostgresConfig, application_name: str) -> Connection[Any]:
         return psycopg.connect(connection_string(settings, application_name))
 
 
+def unreachable(settings: PostgresConfig, application_name: str) -> UnavailableError:
+    """Why the pool has no connection to give, which it does not tell itself: what one more try says."""
+    try:
+        psycopg.connect(
+            conninfo.make_conninfo(connection_string(settings, application_name), connect_timeout=int(_PATIENCE))
+        ).close()
+    except psycopg.Error as error:
+        return UnavailableError(f"PostgreSQL cannot be reached: {' '.join(str(error).split())}")
+    return UnavailableError(f"PostgreSQL gave no connection within {_PATIENCE:g} s, but does now")
+
+
 def check_server(connection: Connection[Any]) -> None:
     """Raises ConfigurationError for a PostgreSQL too old, SchemaError if eventwriter's own tables are missing."""
     version = connection.info.server_version
@@ -207,8 +218,6 @@ def classify(error: psycopg.Error) -> Exception:
     text = str(error).strip() or type(error).__name__
     first = text.splitlines()[0]
     if code is None:
-        if isinstance(error, PoolTimeout):
-            return UnavailableError(f"PostgreSQL cannot be reached: {first}")
         if "authentication failed" in text or "no password supplied" in text or "no pg_hba.conf entry" in text:
             return AuthenticationError(f"PostgreSQL refuses the credentials: {first}")
         if isinstance(error, psycopg.OperationalError) and 'database "' in text and "does not exist" in text:

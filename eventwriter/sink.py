@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import Connection, sql
 from psycopg.abc import Transformer
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from eventwriter import deadletters
 from eventwriter.attempt import Attempt, Encoder, record_index, without
@@ -30,6 +30,7 @@ from eventwriter.postgres import (
     open_pool,
     row_transformer,
     translated,
+    unreachable,
 )
 from eventwriter.staging import Stage
 from eventwriter.stream import Batch, Outcome, Reject, Row, Stream
@@ -142,15 +143,20 @@ class Sink:
     @contextmanager
     def _connection(self) -> Iterator[BusyConnection]:
         assert self._pool is not None, "open() comes first"
-        with translated(), self._pool.connection() as connection:
-            if self._lock is not None and connection not in self._locked:
-                self._take_lock(connection, self._lock)
-            try:
-                yield connection
-            except psycopg.errors.ReadOnlySqlTransaction:
-                # A demoted primary, or a default of the session: it does not pass with time, a new connection may.
-                connection.close()
-                raise
+        try:
+            with translated(), self._pool.connection() as connection:
+                if self._lock is not None and connection not in self._locked:
+                    self._take_lock(connection, self._lock)
+                try:
+                    yield connection
+                except psycopg.errors.ReadOnlySqlTransaction:
+                    # A demoted primary, or a default of the session: it does not pass with time, a new connection may.
+                    connection.close()
+                    raise
+        except UnavailableError as error:
+            if isinstance(error.__cause__, PoolTimeout):
+                raise unreachable(self._settings, self._name) from None
+            raise
 
     def _take_lock(self, connection: Connection[Any], name: str) -> None:
         got = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name]).fetchone()
