@@ -190,7 +190,9 @@ def quick_rows(stream: Stream, messages: Sequence[Message]) -> Sequence[Row | No
     """The only row of each message that has no more than that and is common; None for those that take ``decode``."""
     if stream.quick is not None:
         with suppress(Exception):  # a mistake of ours, on which ``decode`` has no part
-            return stream.quick(messages)
+            rows = stream.quick(messages)
+            if len(rows) == len(messages):
+                return rows
     return [None] * len(messages)
 
 

@@ -75,7 +75,9 @@ class BusyConnection(Connection[Any]):
         """Brings a generator of the driver to its end: everything that it does with the server passes here."""
         if self._meanwhile is None:
             return super().wait(gen, *args, **kwargs)
-        return super().wait(self._worked(gen, self._meanwhile), interval=_LOOK)
+        if not args:
+            kwargs.setdefault("interval", _LOOK)
+        return super().wait(self._worked(gen, self._meanwhile), *args, **kwargs)
 
     def _worked(self, gen: abc.PQGen[abc.RV], meanwhile: Callable[[], bool]) -> abc.PQGen[abc.RV]:
         """A generator that works before it lets its caller wait."""
