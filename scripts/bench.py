@@ -485,7 +485,7 @@ def main() -> int:
     )
     parser.add_argument("--streams", default="LOGS,TELEMETRY,NETFLOW,OTEL_TRACES", help="comma separated, or 'all'")
     parser.add_argument("--payload", help="only this encoding, such as json or otlp")
-    parser.add_argument("--messages", type=int, default=200_000, help="rows to write per round (default %(default)s)")
+    parser.add_argument("--messages", type=int, default=400_000, help="rows to write per round (default %(default)s)")
     parser.add_argument("--records", type=int, default=100, help="records of an OTLP message (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ack", choices=("each", "all"), default="each")
