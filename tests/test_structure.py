@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ledger": set(),
     "deadletters": {"stream"},
     "staging": {"catalog"},
-    "attempt": {"stream", "catalog", "postgres"},
+    "attempt": {"stream", "catalog", "ledger", "postgres"},
     "sink": {"stream", "errors", "config", "attempt", "postgres", "catalog", "ledger", "deadletters", "staging"},
     # the loop and the processes
     "pipeline": {"stream", "errors"},
