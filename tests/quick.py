@@ -10,13 +10,26 @@ from hypothesis import strategies as st
 
 from eventwriter.stream import Message, Stream
 
-TEXT = st.text(max_size=12)
+TEXT = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs"]), max_size=12)
+"""Without what JSON writes as \\u…, which the short ways do not take."""
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
     max_leaves=5,
 )
 OBJECT = st.dictionaries(TEXT, JSON, max_size=4)
+
+
+def nearly(
+    fitting: dict[str, st.SearchStrategy[Any]], optional: dict[str, st.SearchStrategy[Any]], *others: str
+) -> st.SearchStrategy[dict[str, Any]]:
+    """Records that fit the short way, but for up to two keys, of these or ``others``, that have any value."""
+    odd = st.dictionaries(st.sampled_from([*fitting, *optional, *others]), JSON, max_size=2)
+    return st.builds(lambda record, change: record | change, st.fixed_dictionaries(fitting, optional=optional), odd)
 
 
 def plain(stream: Stream, row: tuple[Any, ...]) -> list[Any]:

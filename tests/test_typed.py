@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,45 +12,101 @@ from hypothesis import strategies as st
 
 from eventwriter import registry
 from eventwriter.stream import Message
-from quick import JSON, OBJECT, TEXT, compare, plain
-from workers import _logs_typed, _telemetry_typed
+from quick import JSON, OBJECT, TEXT, compare, nearly, plain
+from workers import _events_typed, _logs_typed, _sweep_typed, _telemetry_typed
 
 STREAMS = registry.load()
 RESOURCE = OBJECT | st.dictionaries(
-    st.sampled_from(["service.name", "service.version", "service.instance.id", "x"]),
-    TEXT | st.none() | st.integers(),
-    max_size=4,
+    st.sampled_from(["service.name", "service.version", "service.instance.id", "x"]), TEXT | st.none(), max_size=4
 )
-LOG = st.fixed_dictionaries(
-    {
-        "timestamp": st.integers(10**17, 2**63 - 1) | JSON,
-        "severity_number": st.integers(1, 24) | JSON,
-        "severity_text": TEXT | JSON,
-        "body": TEXT | JSON,
-        "resource": RESOURCE | JSON,
-        "attributes": OBJECT | JSON,
-    },
-    optional={"scope": TEXT | JSON, "trace_id": TEXT | JSON, "span_id": TEXT | JSON, "host": TEXT},
+TIME = st.datetimes(datetime(1999, 12, 1)).map(lambda time: f"{time.isoformat()}Z") | st.sampled_from(
+    [
+        "2025-12-12T10:30:00+02:00",
+        "2025-12-12T10:30",
+        "2025-12-12 10:30:00Z",
+        "2025-12-12",
+        "20251212",
+        "1765535400",
+        "0001-01-01T00:00:00Z",
+        "",
+        "0",
+        "soon",
+    ]
 )
-METRIC = st.fixed_dictionaries(
+NUMBER = st.integers(-(2**54), 2**54) | st.floats(allow_nan=False, allow_infinity=False)
+NAME = TEXT.filter(bool)
+
+LOG = nearly(
     {
-        "timestamp": st.integers(0, 2**63)
-        | st.sampled_from(["2025-12-12T10:30:00.25Z", "", "soon", "0001-01-01T00:00:00Z"]),
-        "gateway_id": TEXT | JSON,
-        "metric_name": TEXT | JSON,
-        "metric_type": TEXT | JSON,
-        "value": st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | JSON,
+        "timestamp": st.integers(10**17, 2**63 - 1),
+        "severity_number": st.integers(1, 24),
+        "severity_text": TEXT,
+        "body": TEXT,
+        "resource": RESOURCE,
+        "attributes": OBJECT,
     },
-    optional={
-        "agent_id": TEXT | JSON,
-        "tags": OBJECT | JSON,
-        "metadata": OBJECT | JSON,
-        "scale": st.integers() | JSON,
-        "is_delta": st.booleans() | JSON,
-        "if_index": st.integers() | JSON,
-        "unit": TEXT | JSON,
-        "other": JSON,
+    {"scope": TEXT, "trace_id": TEXT, "span_id": TEXT},
+    "host",
+)
+METRIC = nearly(
+    {"timestamp": TIME, "gateway_id": TEXT, "metric_name": TEXT, "metric_type": TEXT, "value": NUMBER},
+    {
+        "agent_id": TEXT | st.none(),
+        "tags": OBJECT | st.none(),
+        "metadata": OBJECT | st.none(),
+        "scale": NUMBER | st.none(),
+        "is_delta": st.booleans(),
+        "if_index": st.integers(-(2**31), 2**31) | st.none(),
+        "unit": TEXT,
     },
+    "poller_id",
+    "other",
+)
+GELF = nearly(
+    {
+        "version": TEXT,
+        "short_message": TEXT,
+        "timestamp": st.floats(2.0**30, 2.0**33) | st.sampled_from([1765535400, 1, -1.0, 1765535400123]),
+    },
+    {
+        "host": TEXT | st.none(),
+        "level": st.integers(-(2**31), 2**31) | st.none(),
+        "severity": TEXT | st.none(),
+        "_remote_addr": TEXT | st.none(),
+        "full_message": JSON,
+        "time": TIME,
+    },
+    "remote_addr",
+    "remoteAddr",
+    "varbinds",
+)
+EVENT = nearly(
+    {"specversion": TEXT, "id": NAME, "data": GELF},
+    {"source": TEXT, "type": TEXT, "datacontenttype": TEXT, "subject": TEXT, "time": TIME, "extension": JSON},
+    "data_base64",
+    "short_message",
+    "version",
+)
+HOST = nearly(
+    {"host_ip": NAME, "last_sweep_time": TIME},
+    {
+        "gateway_id": TEXT,
+        "agent_id": TEXT,
+        "partition": TEXT,
+        "network_cidr": TEXT | st.none(),
+        "hostname": TEXT | st.none(),
+        "mac": TEXT | st.none(),
+        "icmp_available": st.booleans() | st.none(),
+        "icmp_response_time_ns": st.integers(-(2**63), 2**63) | st.none(),
+        "icmp_packet_loss": NUMBER | st.none(),
+        "tcp_ports_scanned": st.lists(JSON, max_size=3) | st.none(),
+        "tcp_ports_open": st.lists(JSON, max_size=3) | st.none(),
+        "port_scan_results": st.lists(OBJECT, max_size=3) | st.none(),
+        "first_seen": TIME | st.none(),
+        "metadata": OBJECT | st.none(),
+    },
+    "poller_id",
+    "hosts",
 )
 
 
@@ -63,6 +120,18 @@ def test_logs(record: dict[str, Any], escape: bool) -> None:
 def test_telemetry(record: dict[str, Any], escape: bool) -> None:
     """Measurements."""
     compare(STREAMS["TELEMETRY"], _telemetry_typed.typed_rows, record, escape=escape)
+
+
+@given(EVENT, st.booleans())
+def test_events(record: dict[str, Any], escape: bool) -> None:
+    """GELF in CloudEvents."""
+    compare(STREAMS["EVENTS"], _events_typed.typed_rows, record, escape=escape)
+
+
+@given(HOST, st.booleans())
+def test_sweeps(record: dict[str, Any], escape: bool) -> None:
+    """Hosts."""
+    compare(STREAMS["SWEEP"], _sweep_typed.typed_rows, record, escape=escape)
 
 
 LOG_RECORD = {
@@ -85,28 +154,93 @@ METRIC_RECORD = {
 }
 
 
-def test_the_common_records_take_the_short_way() -> None:
+GELF_RECORD: dict[str, Any] = {
+    "specversion": "1.0",
+    "id": "e-1",
+    "source": "nats://events/events.syslog",
+    "type": "cef_severity",
+    "datacontenttype": "application/json",
+    "subject": "events.syslog.processed",
+    "time": "2025-12-12T10:30:00.250Z",
+    "data": {
+        "version": "1.1",
+        "host": "fw-3",
+        "short_message": "deny",
+        "full_message": None,
+        "timestamp": 1765535400.25,
+        "level": 4,
+        "_remote_addr": "default:10.20.0.3",
+    },
+}
+HOST_RECORD = {
+    "host_ip": "10.0.0.7",
+    "gateway_id": "edge-07",
+    "hostname": "h-7",
+    "mac": None,
+    "icmp_available": True,
+    "icmp_response_time_ns": 1481200,
+    "icmp_packet_loss": 0,
+    "tcp_ports_scanned": [22, 80],
+    "tcp_ports_open": [],
+    "port_scan_results": None,
+    "last_sweep_time": "2025-12-12T10:30:00.250Z",
+    "first_seen": "2025-12-11T10:30:00Z",
+    "metadata": {"scanner": "icmp"},
+}
+COMMON: dict[str, tuple[Any, dict[str, Any]]] = {
+    "LOGS": (_logs_typed.typed_rows, LOG_RECORD),
+    "TELEMETRY": (_telemetry_typed.typed_rows, METRIC_RECORD),
+    "EVENTS": (_events_typed.typed_rows, GELF_RECORD),
+    "SWEEP": (_sweep_typed.typed_rows, HOST_RECORD),
+}
+
+
+@pytest.mark.parametrize("stream", COMMON)
+def test_the_common_records_take_the_short_way(stream: str) -> None:
     """Otherwise it would be of no use."""
-    assert compare(STREAMS["LOGS"], _logs_typed.typed_rows, LOG_RECORD, escape=True)
-    assert compare(STREAMS["TELEMETRY"], _telemetry_typed.typed_rows, METRIC_RECORD, escape=True)
+    typed, record = COMMON[stream]
+    assert STREAMS[stream].quick is typed
+    assert compare(STREAMS[stream], typed, record, escape=True)
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("stream", "change"),
     [
-        {"body": "nul \0"},
-        {"attributes": {"x": "\ud800"}},
-        {"attributes": {"x": 1e300}, "host": "h"},
-        {"severity_number": 0},
-        {"timestamp": 1765535400},
-        {"attributes": []},
-        {"resource": {"service.name": 5}},
-        {"body": None},
+        ("LOGS", {"body": "nul \0"}),
+        ("LOGS", {"attributes": {"x": "\ud800"}}),
+        ("LOGS", {"attributes": {"x": 1e300}, "host": "h"}),
+        ("LOGS", {"severity_number": 0}),
+        ("LOGS", {"timestamp": 1765535400}),
+        ("LOGS", {"attributes": []}),
+        ("LOGS", {"resource": {"service.name": 5}}),
+        ("LOGS", {"body": None}),
+        ("TELEMETRY", {"timestamp": "20251212"}),  # a number of seconds in text
+        ("TELEMETRY", {"if_index": 2**31}),
+        ("EVENTS", {"id": ""}),
+        ("EVENTS", {"data": {**GELF_RECORD["data"], "level": 2**31}}),
+        ("EVENTS", {"data": {**GELF_RECORD["data"], "timestamp": 1765535400250}}),
+        ("EVENTS", {"data": {**GELF_RECORD["data"], "remote_addr": None}}),
+        ("EVENTS", {"data": {**GELF_RECORD["data"], "host": "\ud800"}}),
+        ("SWEEP", {"poller_id": "p"}),
+        ("SWEEP", {"host_ip": ""}),
+        ("SWEEP", {"last_sweep_time": "20251212"}),
+        ("SWEEP", {"first_seen": "0001-01-01T00:00:00Z"}),
+        ("SWEEP", {"icmp_response_time_ns": 2**63}),
+        ("SWEEP", {"icmp_packet_loss": 2**53 + 1}),
+        ("SWEEP", {"tcp_ports_open": "[80]"}),
+        ("SWEEP", {"metadata": ""}),
     ],
 )
-def test_what_needs_a_repair_goes_the_general_way(change: dict[str, Any]) -> None:
-    """Repairs are made, and counted, in one place."""
-    assert not compare(STREAMS["LOGS"], _logs_typed.typed_rows, {**LOG_RECORD, **change}, escape=True)
+def test_what_is_not_common_goes_the_general_way(stream: str, change: dict[str, Any]) -> None:
+    """What to make of it, and whether that is a repair to count, is decided in one place."""
+    typed, record = COMMON[stream]
+    assert not compare(STREAMS[stream], typed, {**record, **change}, escape=True)
+
+
+@pytest.mark.parametrize("subject", ["events.otel.logs", "events.netflow.raw", "events.\0"])
+def test_events_of_other_streams_go_the_general_way(subject: str) -> None:
+    """Where they belong is told by their subject."""
+    assert _events_typed.typed_rows([Message(subject, json.dumps(GELF_RECORD).encode(), 1, 0)]) == [None]
 
 
 @pytest.mark.parametrize("number", ["1e99999", "1E-99999", "0.1e+99999"])
@@ -147,7 +281,7 @@ def test_each_of_many_messages_goes_its_own_way() -> None:
 
 
 @given(
-    st.sampled_from([("LOGS", LOG_RECORD, _logs_typed), ("TELEMETRY", METRIC_RECORD, _telemetry_typed)]),
+    st.sampled_from(sorted(COMMON)),
     st.lists(
         st.tuples(
             st.floats(0, 1), st.integers(0, 3), st.sampled_from(b'{}[]",:\\0123456789eE+-.ntfu \n\t\x00\x7f\xc3\xff')
@@ -156,18 +290,19 @@ def test_each_of_many_messages_goes_its_own_way() -> None:
         max_size=3,
     ),
 )
-def test_damaged_payloads(stream: tuple[str, dict[str, Any], Any], damage: list[tuple[float, int, int]]) -> None:
+def test_damaged_payloads(name: str, damage: list[tuple[float, int, int]]) -> None:
     """What the short way does not look at is no less damaged: the general way takes it, or says the same."""
-    name, record, module = stream
-    payload = json.dumps(record | {"attributes" if name == "LOGS" else "tags": {"a": "b\n", "c": [1, -2.5e3, None]}})
-    data = bytearray(payload.encode())
+    typed, record = COMMON[name]
+    nested = {"LOGS": "attributes", "TELEMETRY": "tags", "EVENTS": "extension", "SWEEP": "metadata"}[name]
+    data = bytearray(json.dumps(record | {nested: {"a": "b\n", "c": [1, -2.5e3, None]}}).encode())
     for place, width, byte in damage:
         at = int(place * len(data))
         data[at : at + width] = bytes([byte])
+    stream = STREAMS[name]
     message = Message(f"{name.lower()}.x", bytes(data), 1, 1_765_535_400_123_456_789)
-    (row,) = module.typed_rows([message])
+    (row,) = typed([message])
     if row is not None:
-        general = STREAMS[name].decode(message)
+        general = stream.decode(message)
         assert not general.rejects
         assert not general.repairs
-        assert plain(STREAMS[name], row) == plain(STREAMS[name], general.rows[0])
+        assert plain(stream, row) == plain(stream, general.rows[0])

@@ -76,6 +76,8 @@ def typed_rows(messages: Sequence[Message], nested: list[bytes]) -> list[Row | N
                 metadata = None
             else:
                 continue
+        if record.timestamp[10:11] != "T":  # a number in text, maybe
+            continue
         try:
             time = time_from_text(record.timestamp)
         except Unfit:

@@ -12,6 +12,7 @@ from eventwriter.stream import Column, Decoded, Message, Reject, Row, Stream
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, dump_json, shown
 from workers._cloudevents import data_of, envelope_in, is_event
 from workers._event_shapes import LEVEL_OF, Facts, facts_of
+from workers._events_typed import typed_rows
 from workers._guard import total
 from workers._json import RECORDS_MAX, moment
 from workers._payload import read_json, unpack
@@ -259,5 +260,6 @@ STREAM = Stream(
     table="events",
     columns=COLUMNS,
     decode=decode,
+    quick=typed_rows,
     key=("event_timestamp", "id"),
 )

@@ -12,6 +12,7 @@ from workers import _json as flat
 from workers._flat import Places, keep_original
 from workers._guard import total
 from workers._json import EXACT, SHARED_MAX, Origin, moment, named
+from workers._sweep_typed import typed_rows
 
 COLUMNS = (
     Column("host_ip", "text"),
@@ -190,5 +191,6 @@ STREAM = Stream(
     table="sweep_host_states",
     columns=COLUMNS,
     decode=decode,
+    quick=typed_rows,
     key=("host_ip", "gateway_id", "partition", "last_sweep_time"),
 )
