@@ -41,8 +41,12 @@ def plain(stream: Stream, row: tuple[Any, ...]) -> list[Any]:
 
 
 def compare(stream: Stream, typed: Any, record: dict[str, Any], *, escape: bool) -> bool:
-    """Whether the short way took it; if it did, the general way says the same."""
-    payload = json.dumps(record, ensure_ascii=escape).encode("utf-8", "surrogatepass")
+    """``agree`` on a record, whose text is written in ASCII if it is to ``escape`` the rest."""
+    return agree(stream, typed, json.dumps(record, ensure_ascii=escape).encode("utf-8", "surrogatepass"))
+
+
+def agree(stream: Stream, typed: Any, payload: bytes) -> bool:
+    """Whether the short way took a payload; if it did, the general way says the same."""
     message = Message(f"{stream.name.lower()}.x", payload, 1, 1_765_535_400_123_456_789)
     (row,) = typed([message])
     if row is None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import msgspec
 
 from eventwriter.stream import Message, Row
-from eventwriter.values import EPOCH, INT8_MAX, INT8_MIN, Unfit, time_from_text
+from eventwriter.values import EPOCH, INT8_MAX, INT8_MIN
 from workers._json import EXACT
-from workers._typed import fitted, without_large_exponents
+from workers._typed import common_time, fitted, without_large_exponents
 
 _NULL = msgspec.Raw(b"null")
 
@@ -61,19 +61,9 @@ def typed_rows(messages: Sequence[Message], nested: list[bytes]) -> list[Row | N
             and (metadata[:1] == b"{" or metadata == b"null")
         ):
             continue
-        swept, seen = host.last_sweep_time, host.first_seen
-        first_seen = None
-        if swept[10:11] != "T" or (seen is not None and seen[10:11] != "T"):
-            continue
-        try:
-            time = time_from_text(swept)
-            if seen is not None:
-                first_seen = time_from_text(seen)
-                if first_seen <= 0:
-                    continue
-        except Unfit:
-            continue
-        if time <= 0:  # Go's zero, for one
+        time = common_time(host.last_sweep_time)
+        first_seen = None if host.first_seen is None else common_time(host.first_seen)
+        if time is None or (first_seen is None and host.first_seen is not None):
             continue
         nested += scanned, open_ports, results, metadata
         rows[-1] = (

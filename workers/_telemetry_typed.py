@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import msgspec
 
 from eventwriter.stream import Message, Row
-from eventwriter.values import INT4_MAX, INT4_MIN, Unfit, time_from_text
+from eventwriter.values import INT4_MAX, INT4_MIN
 from workers._json import EXACT
-from workers._typed import fitted, without_large_exponents
+from workers._typed import common_time, fitted, without_large_exponents
 
 _ABSENT = msgspec.Raw(b"null")
 
@@ -76,13 +76,8 @@ def typed_rows(messages: Sequence[Message], nested: list[bytes]) -> list[Row | N
                 metadata = None
             else:
                 continue
-        if record.timestamp[10:11] != "T":  # a number in text, maybe
-            continue
-        try:
-            time = time_from_text(record.timestamp)
-        except Unfit:
-            continue
-        if time <= 0:  # Go's zero, for one
+        time = common_time(record.timestamp)
+        if time is None:
             continue
         rows[-1] = (
             time,
