@@ -21,6 +21,7 @@ from eventwriter.errors import SchemaError
 from eventwriter.ledger import Identity
 from eventwriter.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Row, Stream
+from fix_service import wait_until
 
 IDENTITY = Identity("NUMBERS", "numbers", datetime(2026, 1, 1, tzinfo=UTC), "writer")
 
@@ -347,7 +348,10 @@ def test_rows_with_keys_are_staged_only_where_keys_come_twice(connection: Any, o
         fresh = [[record(10 * number + k)] for k in range(1, 10)]
         sink.write(batch(*fresh, [record(0, str(number))], start=10 * number + 1))
     assert rows(connection) == sorted([(0, "99"), *((n, "") for n in range(1, 1000) if n % 10)])
-    sink.close()  # its statistics arrive before it ends
+    sink.close()
+    # Its statistics come when the server process of the connection ends, which closing does not wait for.
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    wait_until(lambda: connection.execute(others).fetchone() == (0,), "the end of the sink's connection")
     (inserted,) = connection.execute("SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'numbers'").fetchone()
     assert 901 <= inserted < 1000, "rows and what was written in vain before the first key that was there"
     assert letters(connection) == []
