@@ -6,6 +6,8 @@ import re
 import select
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from operator import concat
 from typing import Any
 
 import psycopg
@@ -49,9 +51,8 @@ class JsonbDumper(Dumper):
 
     format = pq.Format.BINARY
     oid = psycopg.adapters.types["jsonb"].oid
-
-    def dump(self, obj: bytes) -> bytes:
-        return b"\x01" + obj
+    # As a function in Python it would be half of the time that a row with two of them takes.
+    dump = staticmethod(partial(concat, b"\x01"))  # type: ignore[assignment] # of bytes, concat makes bytes
 
 
 class BusyConnection(Connection[Any]):
