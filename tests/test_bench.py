@@ -45,6 +45,23 @@ def test_throughput_on_servers_of_its_own() -> None:
     assert found["naive"]["messages_per_s"] > 0
 
 
+def test_all_streams_at_once() -> None:
+    """Alone, without any stream by itself; the rows are those of all seven."""
+    found = report("--streams", "none", "--together", "--messages", "500", "--rounds", "2")
+    assert found["results"] == []
+    assert found["together"]["rows"] == 7 * 500
+    assert found["together"]["ratio"] > 0
+    assert found["together"]["spread"] >= 0
+    assert found["together"]["client_cpu_us_per_row"] > 0
+
+
+def test_a_stream_that_there_is_not() -> None:
+    """One line that names those there are."""
+    done = bench("--streams", "LOGS,LOG")
+    assert done.returncode == 2
+    assert "no stream LOG; there are TELEMETRY, EVENTS" in done.stderr
+
+
 def test_latency() -> None:
     """Over all streams, in order."""
     found = report("--latency", "--seconds", "2", "--rate", "200")["latency"]
