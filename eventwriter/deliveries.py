@@ -7,12 +7,17 @@ The reply subject of a delivery is ``$JS.ACK.<stream>.<consumer>.<delivered>.<st
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import orjson
 
 from eventwriter.stream import Batch, Message
 from eventwriter.wire import Delivery, parse_headers
 
 _PLAIN = 9
 """Tokens of a reply subject of the first version."""
+_NUMBERS = 5
+"""Those of them that are numbers: the last."""
 
 
 class Sequencer:
@@ -32,17 +37,8 @@ class Sequencer:
         """The batch of at least one delivery, with the first sequence that each accounts for."""
         count = len(deliveries)
         subjects, payloads, receipts, headers = zip(*deliveries, strict=True)
-        head = _head(receipts[0])
-        length = len(head)
-        if [receipt[:length] for receipt in receipts].count(head) == count:
-            tokens = b".".join([receipt[length:] for receipt in receipts]).split(b".")
-        else:  # unlike each other: take them one by one
-            tokens = [token for receipt in receipts for token in receipt[len(_head(receipt)) :].split(b".")[:4]]
-        width = len(tokens) // count
-        sequences = [*map(int, tokens[1::width])]
-        numbers = [*map(int, tokens[2::width])]
-        times = map(int, tokens[3::width])
-        first_deliveries = tokens[::width].count(b"1")
+        delivered, sequences, numbers, times = _numbers(receipts)
+        first_deliveries = delivered.count(1)
         if (
             first_deliveries == count
             and numbers[0] > self._last
@@ -51,7 +47,7 @@ class Sequencer:
         ):
             firsts = self._in_order(numbers, sequences)
         else:
-            firsts = self._one_by_one(tokens[::width], numbers, sequences)
+            firsts = self._one_by_one(delivered, numbers, sequences)
         new = tuple.__new__  # a Message without the detour through its keyword arguments
         texts = [subject.decode("utf-8", "replace") for subject in subjects]
         parsed = headers if headers.count(None) == count else [h and parse_headers(h) for h in headers]
@@ -67,7 +63,7 @@ class Sequencer:
         self._previous = numbers[-1], sequences[-1]
         return [first, *[sequence + 1 for sequence in sequences[:-1]]]
 
-    def _one_by_one(self, delivered: Sequence[bytes], numbers: list[int], sequences: list[int]) -> list[int]:
+    def _one_by_one(self, delivered: list[int], numbers: list[int], sequences: list[int]) -> list[int]:
         firsts = []
         previous = self._previous
         for times, number, sequence in zip(delivered, numbers, sequences, strict=True):
@@ -76,7 +72,7 @@ class Sequencer:
                 previous = None
             self._last = number
             first = sequence
-            if times == b"1":
+            if times == 1:
                 if previous is not None and previous[0] + 1 == number and previous[1] < sequence:
                     first = previous[1] + 1
                 previous = (number, sequence)
@@ -85,6 +81,20 @@ class Sequencer:
             firsts.append(first)
         self._previous = previous
         return firsts
+
+
+def _numbers(receipts: Sequence[bytes]) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Of each delivery, how often it was made, its stream sequence, its consumer sequence and its time."""
+    head = _head(receipts[0])
+    tails = b",".join(receipts).replace(b"," + head, b",")[len(head) :]
+    # What is left of reply subjects of one consumer is five numbers each, and none is read sooner than as JSON.
+    with suppress(orjson.JSONDecodeError):
+        found = orjson.loads(b"[" + tails.replace(b".", b",") + b"]")
+        if len(found) == _NUMBERS * len(receipts):
+            return found[::5], found[1::5], found[2::5], found[3::5]
+    each = [[*map(int, receipt[len(_head(receipt)) :].split(b".")[:4])] for receipt in receipts]
+    delivered, sequences, numbers, times = map(list, zip(*each, strict=True))
+    return delivered, sequences, numbers, times
 
 
 def pending(receipt: bytes) -> int:

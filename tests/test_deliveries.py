@@ -45,7 +45,7 @@ def runs(draw: st.DrawFn) -> list[tuple[int, int, int]]:
     return found
 
 
-@given(runs(), st.lists(st.integers(1, 15), max_size=10), st.booleans(), st.sampled_from(["", ".x7"]))
+@given(runs(), st.lists(st.integers(1, 15), max_size=10), st.booleans(), st.sampled_from(["", ".x7", ".42"]))
 def test_batches_say_the_same_as_one_by_one(
     deliveries: list[tuple[int, int, int]], cuts: list[int], domain: bool, token: str
 ) -> None:
