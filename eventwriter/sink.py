@@ -91,7 +91,7 @@ class Sink:
         with translated(), connect(self._settings, self._name) as connection:
             check_server(connection)
             self._plan = read_plan(connection, self._stream, self._table)
-        self._transformer = row_transformer(self._plan.dumpers)
+            self._transformer = row_transformer(self._plan.dumpers, connection)
         self._pool = open_pool(self._settings, self._name, 1 if self._exclusive else self._settings.pool_size)
 
     @property

@@ -58,7 +58,7 @@ SELECT r.id, l.logical_stream, l.stream, l.stream_created, l.durable,
   JOIN eventwriter.dead_letter_messages m USING (ledger_id, sequence)
   JOIN eventwriter.ledger l ON l.id = r.ledger_id;
 
--- Runs insert_sql, which takes a first ($1) and a last ($2) ordinal, over 1 … last_ordinal, and returns the rows that
+-- Runs insert_sql, which takes a first ($1) and a last ($2) ordinal, over 1 ... last_ordinal, and returns the rows that
 -- PostgreSQL refuses. A range with a refused row is cut in two, so k bad rows of n cost about k * log2(n / k) attempts,
 -- all of them in one round trip. Errors that are not about data
 -- (classes 22, 23, 44, 54, P0, and 21: two rows of one key) are raised.

@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS netflow_metrics (
     -- SNMP indexes of the interfaces.
     input_snmp       integer,
     output_snmp      integer,
-    -- Everything else, under the names of goflow2: sampling_rate, time_flow_start_ns, src_as, next_hop, tcp_flags …
+    -- Everything else, under the names of goflow2: sampling_rate, time_flow_start_ns, src_as, next_hop, tcp_flags ...
     metadata         jsonb,
     created_at       timestamptz NOT NULL DEFAULT now()
 );

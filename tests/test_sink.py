@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import sql
+from psycopg import conninfo, sql
 
 from eventwriter import registry
 from eventwriter.config import PostgresConfig
@@ -398,3 +398,26 @@ def test_the_latest_row_of_a_key_stays(connection: Any, open_sink: Any, story: l
     assert rows(connection) == sorted(expected.items())
     assert len(letters(connection)) == refused
     assert done(connection) == f"{{[1,{sequence + 1})}}"
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
+def test_text_arrives_whatever_the_encoding_of_the_database(connection: Any, database: str, encoding: str) -> None:
+    """And whatever encoding clients are told to use; what the database cannot hold is a dead letter."""
+    name = f"{connection.info.dbname}_{encoding.lower()}"
+    connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding} LOCALE 'C'")
+    dsn = conninfo.make_conninfo(database, dbname=name)
+    with psycopg.connect(dsn, autocommit=True, client_encoding="UTF8") as other:
+        other.execute(registry.table_sql("eventwriter"))
+        other.execute(PLAIN_TABLE)
+    sink = Sink(PostgresConfig(dsn=f"{dsn} client_encoding=LATIN1"), PLAIN, PLAIN.table)
+    sink.open()
+    sink.begin(IDENTITY)
+    outcome = sink.write(batch([record(1, "Zoë")], [record(2, "雪")]))
+    sink.close()
+    with psycopg.connect(dsn, client_encoding="UTF8") as other:
+        written = other.execute("SELECT k, v FROM numbers ORDER BY k").fetchall()
+    if encoding == "UTF8":
+        assert written == [(1, "Zoë"), (2, "雪")]
+    else:
+        assert written == [(1, "Zoë")]
+        assert outcome.deadlettered == 1
