@@ -54,8 +54,10 @@ class Attempt:
 
     def ranges(self, known: Collection[int] = ()) -> list[Range]:
         """The sequences that this attempt does, but for the ``known`` ones."""
-        if self._ranges is None:
-            batch = self.batch
+        batch = self.batch
+        if self._ranges is None and batch.span is not None and not known:
+            self._ranges = [batch.span]
+        elif self._ranges is None:
             firsts, sequences = batch.firsts, [message.sequence for message in batch.messages]
             if known:
                 fresh = [sequence not in known for sequence in sequences]

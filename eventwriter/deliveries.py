@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from operator import lt
 
 import orjson
 
@@ -39,20 +40,22 @@ class Sequencer:
         subjects, payloads, receipts, headers = zip(*deliveries, strict=True)
         delivered, sequences, numbers, times = _numbers(receipts)
         first_deliveries = delivered.count(1)
+        span = None
         if (
             first_deliveries == count
             and numbers[0] > self._last
-            and numbers == [*range(numbers[0], numbers[0] + count)]
-            and sequences == sorted(sequences)
+            and _consecutive(numbers)
+            and (_consecutive(sequences) or all(map(lt, sequences, sequences[1:])))
         ):
             firsts = self._in_order(numbers, sequences)
+            span = firsts[0], sequences[-1]
         else:
             firsts = self._one_by_one(delivered, numbers, sequences)
         new = tuple.__new__  # a Message without the detour through its keyword arguments
         texts = [subject.decode("utf-8", "replace") for subject in subjects]
         parsed = headers if headers.count(None) == count else [h and parse_headers(h) for h in headers]
         messages = [new(Message, fields) for fields in zip(texts, payloads, sequences, times, parsed, strict=True)]
-        return Batch(messages, firsts, receipts, sum(map(len, payloads)), count - first_deliveries)
+        return Batch(messages, firsts, receipts, sum(map(len, payloads)), count - first_deliveries, span)
 
     def _in_order(self, numbers: list[int], sequences: list[int]) -> list[int]:
         """First deliveries in a row: the consumer found nothing of ours between them."""
@@ -81,6 +84,10 @@ class Sequencer:
             firsts.append(first)
         self._previous = previous
         return firsts
+
+
+def _consecutive(numbers: list[int]) -> bool:
+    return numbers == [*range(numbers[0], numbers[0] + len(numbers))]
 
 
 def _numbers(receipts: Sequence[bytes]) -> tuple[list[int], list[int], list[int], list[int]]:

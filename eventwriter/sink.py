@@ -396,7 +396,7 @@ class Sink:
 
 
 def _repeats(batch: Batch) -> bool:
-    return len({message.sequence for message in batch.messages}) < len(batch.messages)
+    return batch.span is None and len({message.sequence for message in batch.messages}) < len(batch.messages)
 
 
 def _each_once(batch: Batch) -> Batch:

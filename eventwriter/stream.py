@@ -105,6 +105,8 @@ class Batch(NamedTuple):
     """Bytes of payload."""
     redelivered: int = 0
     """How many of the messages had been delivered before."""
+    span: tuple[int, int] | None = None
+    """The first and last sequence that it accounts for, with all between, if no message comes twice; None: unknown."""
 
 
 @dataclass(slots=True)

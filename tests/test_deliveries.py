@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventwriter.deliveries import Sequencer, pending
+from eventwriter.ledger import runs as runs_of
 from eventwriter.stream import Message
 from eventwriter.wire import Delivery
 
@@ -64,6 +65,8 @@ def test_batches_say_the_same_as_one_by_one(
             firsts += batch.firsts
             receipts += batch.receipts
             size += batch.size
+            if batch.span:
+                assert runs_of(batch.firsts, [message.sequence for message in batch.messages]) == [batch.span]
             again += batch.redelivered
     assert firsts == one_by_one(deliveries)
     assert [message.sequence for message in messages] == [sequence for _, sequence, _ in deliveries]
@@ -75,6 +78,15 @@ def test_batches_say_the_same_as_one_by_one(
     assert size == sum(len(message.payload) for message in messages)
     assert again == sum(int(times > 1) for times, _, _ in deliveries)
     assert len(receipts) == len(deliveries)
+
+
+def test_a_run_of_first_deliveries_has_a_span() -> None:
+    """Also when messages of others lie between; not when one of it came before, or comes twice."""
+    sequencer = Sequencer(lambda: None)
+    assert sequencer.batch([delivery(1, 5, 1), delivery(1, 6, 2)]).span == (5, 6)
+    assert sequencer.batch([delivery(1, 9, 3), delivery(1, 12, 4)]).span == (7, 12)
+    assert sequencer.batch([delivery(1, 13, 5), delivery(2, 14, 6)]).span is None
+    assert sequencer.batch([delivery(1, 15, 7), delivery(1, 15, 8)]).span is None
 
 
 def test_reply_subjects_of_both_versions_may_be_mixed() -> None:
