@@ -105,7 +105,7 @@ def test_a_resource_is_the_same_whether_it_is_known_or_not(data: st.DataObject) 
     """With its repairs, which are counted each time."""
     for group in data.draw(requests(ExportLogsServiceRequest)).resource_logs:
         once: list[str] = []
-        converted = _otlp._resource_values(group.resource, group.schema_url, once)
+        converted = _otlp.convert_resource(group.resource, group.schema_url, once)
         for _ in range(2):
             repairs: list[str] = []
             assert _otlp.resource_values(group.resource, group.schema_url, repairs) == converted

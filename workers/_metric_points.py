@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
 
+import orjson
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     ExponentialHistogramDataPoint,
     HistogramDataPoint,
@@ -15,6 +18,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from eventwriter.values import INT8_MAX
 from workers import _otlp
 
+NO_RECORDED_VALUE = 1
+"""Flag of a point without value."""
 TEMPORALITY: Mapping[int, str] = MappingProxyType({0: "unspecified", 1: "delta", 2: "cumulative"})
 
 # Unit (UCUM) → milliseconds as a fraction, seconds as a fraction: dividing keeps 187.5 ms = 0.1875 s exact.
@@ -113,6 +118,24 @@ def clamped(count: int, name: str, data: dict[str, Any], repairs: list[str]) -> 
     repairs.append("clamped")
     data[name] = str(count)
     return INT8_MAX
+
+
+def series_hash(
+    kind: str,
+    name: str,
+    unit: str | None,
+    temporality: str | None,
+    resource: bytes,
+    scope_name: str | None,
+    scope_version: str | None,
+    scope_attributes: bytes | None,
+) -> Any:
+    """What a series has in common with the others of its metric, as a hash to be copied and completed."""
+    with suppress(orjson.JSONDecodeError, TypeError):  # nested too deep for orjson
+        resource = orjson.dumps(orjson.loads(resource), option=orjson.OPT_SORT_KEYS)  # exporters promise no order
+    parts = [kind, name, unit or "", temporality or "", scope_name or "", scope_version or ""]
+    identity = orjson.dumps(parts) + resource + (scope_attributes or b"")
+    return blake2b(identity, digest_size=8)
 
 
 _KNOWN = (

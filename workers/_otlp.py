@@ -205,11 +205,11 @@ def resource_values(resource: Resource, schema_url: str, repairs: list[str]) -> 
     """The shared values of a resource; one that the request leaves out is an empty one."""
     # The same few resources come with message after message; to write one as bytes takes a tenth of converting it.
     if resource.ByteSize() > _CACHED_MAX:
-        return _resource_values(resource, schema_url, repairs)
+        return convert_resource(resource, schema_url, repairs)
     try:
         shared, noted = _cached_resource(resource.SerializeToString(), schema_url)
     except (EncodeError, DecodeError):  # built from JSON, it may be as deep as protobuf just does not write
-        return _resource_values(resource, schema_url, repairs)
+        return convert_resource(resource, schema_url, repairs)
     repairs.extend(noted)
     return shared
 
@@ -218,10 +218,11 @@ def resource_values(resource: Resource, schema_url: str, repairs: list[str]) -> 
 def _cached_resource(octets: bytes, schema_url: str) -> tuple[ResourceValues, list[str]]:
     """The shared values of a resource, and their repairs; the caller does not change them."""
     repairs: list[str] = []
-    return _resource_values(Resource.FromString(octets), schema_url, repairs), repairs
+    return convert_resource(Resource.FromString(octets), schema_url, repairs), repairs
 
 
-def _resource_values(resource: Resource, schema_url: str, repairs: list[str]) -> ResourceValues:
+def convert_resource(resource: Resource, schema_url: str, repairs: list[str]) -> ResourceValues:
+    """The same, always made anew."""
     found = attributes(resource.attributes)
     rest: dict[str, Any] = {}
     if resource.dropped_attributes_count:
@@ -242,11 +243,8 @@ def _resource_values(resource: Resource, schema_url: str, repairs: list[str]) ->
     )
 
 
-def scope_values(
-    scope: InstrumentationScope, schema_url: str, resource: ResourceValues, repairs: list[str]
-) -> ScopeValues:
-    """The shared values of an instrumentation scope."""
-    rest = resource.rest
+def scope_values(scope: InstrumentationScope, schema_url: str, rest: dict[str, Any], repairs: list[str]) -> ScopeValues:
+    """The shared values of an instrumentation scope; ``rest`` is that of its resource."""
     if scope.dropped_attributes_count:
         rest = rest | {"scope_dropped_attributes_count": scope.dropped_attributes_count}
     return ScopeValues(

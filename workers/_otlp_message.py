@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
+from google.protobuf.message import DecodeError
+
 from eventwriter import values
 from eventwriter.stream import Decoded, Message, Reject, Row
 from eventwriter.values import EPOCH, Unfit, shown
@@ -46,6 +48,8 @@ class Signal(Generic[M]):
     """The names by which OTLP/JSON requests are known, such as ``resourceLogs`` and ``resource_logs``."""
     text_field: str | None = None
     """The field of a flat record that plain text in a CloudEvent stands for; None: text is no record."""
+    common: Callable[[bytes, Context], list[Row]] | None = None
+    """A shorter way for protobuf requests without envelope: the same rows and repairs, or ValueError or DecodeError."""
 
 
 def decode_message(signal: Signal[M], message: Message) -> Decoded:
@@ -93,7 +97,22 @@ class _Records(Generic[M]):
         elif payload and payload[:1] != b"\n" and (inflated := unpack(payload)) is not payload:
             self.read(inflated, context, depth + 1)
             return
-        self.take_request(parse_request(self.signal.request, payload, context[3]), context, checked=False)
+        if not self.take_common(payload, context):
+            self.take_request(parse_request(self.signal.request, payload, context[3]), context, checked=False)
+
+    def take_common(self, payload: bytes, context: Context) -> bool:
+        """The records of a protobuf request if it is a common one, and has any; else False, and nothing is done."""
+        subject, received, envelope, repairs = context
+        if envelope is not None or self.signal.common is None:
+            return False
+        noted: list[str] = []
+        try:
+            rows = self.signal.common(payload, (subject, received, None, noted))
+        except (ValueError, DecodeError):
+            return False
+        self.rows.extend(rows)
+        repairs.extend(noted)
+        return bool(rows)
 
     def take(self, value: Any, context: Context, depth: int) -> None:
         """The records of a JSON value."""

@@ -47,7 +47,7 @@ def _mended(data: bytes, descriptor: Any, depth: int) -> tuple[bytes, int]:
             elif field is not None and field.type == field.TYPE_MESSAGE:
                 chunk, repaired = _mended(chunk, field.message_type, depth + 1)
                 count += repaired
-            out += prefix + _as_varint(len(chunk)) + chunk
+            out += prefix + as_varint(len(chunk)) + chunk
             continue
         if wire_type == _VARINT:
             _, place = _varint(data, place)
@@ -85,7 +85,8 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
     raise ValueError("cut off, or not a varint")
 
 
-def _as_varint(value: int) -> bytes:
+def as_varint(value: int) -> bytes:
+    """A length or a tag on the wire."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

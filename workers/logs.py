@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from eventwriter.stream import Column, Decoded, Message, Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, clean
 from workers import _otlp
 from workers._guard import total
+from workers._log_body import other_body
 from workers._logs_json import flat_row, source_of
+from workers._logs_lean import common_rows
 from workers._logs_typed import typed_rows
 from workers._otlp_message import Context, Signal, decode_message
 from workers._severity import BANDS
@@ -53,7 +52,7 @@ def otlp_rows(request: ExportLogsServiceRequest, context: Context) -> list[Row]:
         resource = _otlp.resource_values(group.resource, group.schema_url, repairs)
         service, version, instance, resource_attributes, resource_schema_url, _ = resource
         for scoped in group.scope_logs:
-            scope = _otlp.scope_values(scoped.scope, scoped.schema_url, resource, repairs)
+            scope = _otlp.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
             scope_name, scope_version, scope_attributes, schema_url, rest, scope_data = scope
             for record in scoped.log_records:
                 attributes = _otlp.attributes(record.attributes)
@@ -73,7 +72,7 @@ def otlp_rows(request: ExportLogsServiceRequest, context: Context) -> list[Row]:
                 data = scope_data
                 body: str | None = record.body.string_value
                 if not body:
-                    body, data = _body(record.body, rest, data, repairs)
+                    body, data = other_body(record.body, rest, data, repairs)
                 elif "\0" in body:
                     body = clean(body, repairs)
                 number = record.severity_number or None
@@ -120,21 +119,7 @@ def otlp_rows(request: ExportLogsServiceRequest, context: Context) -> list[Row]:
     return rows
 
 
-def _body(
-    body: AnyValue, rest: dict[str, Any], data: bytes | None, repairs: list[str]
-) -> tuple[str | None, bytes | None]:
-    """Text of a body that is not plain text, and ``data`` with the body's own type: text does not tell 5 from "5"."""
-    kind = body.WhichOneof("value")
-    if kind is None:
-        return None, data
-    if kind == "string_value":
-        return "", data
-    value = _otlp.any_value(body)
-    packed = _otlp.dump(value, repairs)
-    return packed.decode(), _otlp.dump({**rest, "body": value}, repairs)
-
-
-_SIGNAL = Signal(ExportLogsServiceRequest, otlp_rows, flat_row, ("resourceLogs", "resource_logs"), "body")
+_SIGNAL = Signal(ExportLogsServiceRequest, otlp_rows, flat_row, ("resourceLogs", "resource_logs"), "body", common_rows)
 
 
 @total

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -16,7 +15,17 @@ from eventwriter.values import EPOCH, INT8_MAX, Unfit, dump_json, shown
 from workers import _flat as flat
 from workers import _otlp
 from workers._guard import total
-from workers._metric_points import DETAILS, TEMPORALITY, clamped, durations, exemplars, known_attributes
+from workers._metric_points import (
+    DETAILS,
+    NO_RECORDED_VALUE,
+    TEMPORALITY,
+    clamped,
+    durations,
+    exemplars,
+    known_attributes,
+    series_hash,
+)
+from workers._metrics_lean import common_rows
 from workers._otlp_message import Context, Signal, decode_message
 
 COLUMNS = (
@@ -66,7 +75,6 @@ COLUMNS = (
     Column("data", "jsonb"),
 )
 
-_NO_RECORDED_VALUE = 1
 _SORTED = orjson.OPT_SORT_KEYS
 
 
@@ -78,7 +86,7 @@ def otlp_rows(request: ExportMetricsServiceRequest, context: Context) -> list[Ro
         resource = _otlp.resource_values(group.resource, group.schema_url, repairs)
         service, version, instance, resource_attributes, resource_schema_url, _ = resource
         for scoped in group.scope_metrics:
-            scope = _otlp.scope_values(scoped.scope, scoped.schema_url, resource, repairs)
+            scope = _otlp.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
             scope_name, scope_version, scope_attributes, schema_url, rest, _ = scope
             if envelope is not None:
                 rest = {**rest, "cloudevent": envelope}
@@ -97,7 +105,9 @@ def otlp_rows(request: ExportMetricsServiceRequest, context: Context) -> list[Ro
                 details = DETAILS.get(kind)
                 shared = {**rest, "metadata": _otlp.attributes(metric.metadata)} if metric.metadata else rest
                 shared_data = _otlp.dump(shared, repairs) if shared else None
-                series = _series(kind, name, unit, temporality, resource_attributes, scope)
+                series = series_hash(
+                    kind, name, unit, temporality, resource_attributes, scope_name, scope_version, scope_attributes
+                )
                 for point in body.data_points:
                     attributes = _otlp.attributes(point.attributes)
                     try:
@@ -122,7 +132,7 @@ def otlp_rows(request: ExportMetricsServiceRequest, context: Context) -> list[Ro
                         count = clamped(count, "count", extra, repairs)
                         value = total
                     flags = point.flags
-                    if flags & _NO_RECORDED_VALUE:
+                    if flags & NO_RECORDED_VALUE:
                         value = integer = None
                     time = point.time_unix_nano
                     start = point.start_time_unix_nano
@@ -189,17 +199,6 @@ def otlp_rows(request: ExportMetricsServiceRequest, context: Context) -> list[Ro
     return rows
 
 
-def _series(
-    kind: str, name: str, unit: str | None, temporality: str | None, resource: bytes, scope: _otlp.ScopeValues
-) -> Any:
-    """What a series has in common with the others of its metric, as a hash to be copied and completed."""
-    with suppress(orjson.JSONDecodeError, TypeError):  # nested too deep for orjson
-        resource = orjson.dumps(orjson.loads(resource), option=_SORTED)  # exporters do not promise an order
-    parts = [kind, name, unit or "", temporality or "", scope.name or "", scope.version or ""]
-    identity = orjson.dumps(parts) + resource + (scope.attributes or b"")
-    return blake2b(identity, digest_size=8)
-
-
 # --- flat JSON ----------------------------------------------------------------------------------------------
 
 _OTHER_NAMES = {"span_name": ("name", "metric_name", "metricName"), "resource_attributes": ("resource",)}
@@ -260,7 +259,13 @@ def _record_key(span_id: str, metric_type: str | None, attributes: bytes) -> str
     return span_id if metric_type in (None, "span") else f"{span_id}#{metric_type}"
 
 
-_SIGNAL = Signal(ExportMetricsServiceRequest, otlp_rows, flat_row, ("resourceMetrics", "resource_metrics"))
+_SIGNAL = Signal(
+    ExportMetricsServiceRequest,
+    otlp_rows,
+    flat_row,
+    ("resourceMetrics", "resource_metrics"),
+    common=partial(common_rows, otlp_rows),
+)
 
 
 decode = total(partial(decode_message, _SIGNAL))

@@ -18,6 +18,8 @@ from workers import _otlp
 from workers._guard import total
 from workers._otlp_json import enum_number
 from workers._otlp_message import Context, Signal, decode_message
+from workers._span_parts import NO_PARENT, events_json, links_json
+from workers._traces_lean import common_rows
 
 COLUMNS = (
     Column("timestamp", "timestamptz"),
@@ -50,8 +52,6 @@ COLUMNS = (
     Column("data", "jsonb"),
 )
 
-_NO_PARENT = bytes(8)
-
 
 def otlp_rows(request: ExportTraceServiceRequest, context: Context) -> list[Row]:
     """The rows of an OTLP request, one per span, in its order."""
@@ -61,7 +61,7 @@ def otlp_rows(request: ExportTraceServiceRequest, context: Context) -> list[Row]
         resource = _otlp.resource_values(group.resource, group.schema_url, repairs)
         service, version, instance, resource_attributes, resource_schema_url, _ = resource
         for scoped in group.scope_spans:
-            scope = _otlp.scope_values(scoped.scope, scoped.schema_url, resource, repairs)
+            scope = _otlp.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
             scope_name, scope_version, scope_attributes, schema_url, _, data = scope
             for span in scoped.spans:
                 attributes = _otlp.attributes(span.attributes)
@@ -103,7 +103,7 @@ def otlp_rows(request: ExportTraceServiceRequest, context: Context) -> list[Row]
                         timestamp,
                         trace_id,
                         span_id,
-                        "" if parent == _NO_PARENT else parent.hex(),
+                        "" if parent == NO_PARENT else parent.hex(),
                         state,
                         span.flags,
                         name,
@@ -120,8 +120,8 @@ def otlp_rows(request: ExportTraceServiceRequest, context: Context) -> list[Row]
                         _otlp.cleaned(status.message, repairs),
                         packed,
                         resource_attributes,
-                        _events(events, repairs) if events else b"[]",
-                        _links(links, repairs) if links else b"[]",
+                        events_json(events, repairs) if events else b"[]",
+                        links_json(links, repairs) if links else b"[]",
                         span.dropped_attributes_count,
                         span.dropped_events_count,
                         span.dropped_links_count,
@@ -131,34 +131,6 @@ def otlp_rows(request: ExportTraceServiceRequest, context: Context) -> list[Row]
                     )
                 )
     return rows
-
-
-def _events(events: Any, repairs: list[str]) -> bytes:
-    found = [
-        {
-            "time_unix_nano": event.time_unix_nano,
-            "name": event.name,
-            "attributes": _otlp.attributes(event.attributes),
-            "dropped_attributes_count": event.dropped_attributes_count,
-        }
-        for event in events
-    ]
-    return _otlp.dump(found, repairs)
-
-
-def _links(links: Any, repairs: list[str]) -> bytes:
-    found = [
-        {
-            "trace_id": link.trace_id.hex(),
-            "span_id": link.span_id.hex(),
-            "trace_state": link.trace_state,
-            "attributes": _otlp.attributes(link.attributes),
-            "dropped_attributes_count": link.dropped_attributes_count,
-            "flags": link.flags,
-        }
-        for link in links
-    ]
-    return _otlp.dump(found, repairs)
 
 
 # --- flat JSON ----------------------------------------------------------------------------------------------
@@ -212,10 +184,12 @@ def flat_row(record: Mapping[str, Any], context: Context) -> Row:
 
 
 def _parent(span_id: str) -> str:
-    return "" if span_id == _NO_PARENT.hex() else span_id
+    return "" if span_id == NO_PARENT.hex() else span_id
 
 
-_SIGNAL = Signal(ExportTraceServiceRequest, otlp_rows, flat_row, ("resourceSpans", "resource_spans"))
+_SIGNAL = Signal(
+    ExportTraceServiceRequest, otlp_rows, flat_row, ("resourceSpans", "resource_spans"), common=common_rows
+)
 
 
 decode = total(partial(decode_message, _SIGNAL))

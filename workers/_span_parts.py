@@ -1,0 +1,40 @@
+"""Events and links of spans: each list is one JSON column."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workers import _otlp
+
+NO_PARENT = bytes(8)
+"""How some exporters write that a span has no parent."""
+
+
+def events_json(events: Any, repairs: list[str]) -> bytes:
+    """The events of a span for its jsonb column."""
+    found = [
+        {
+            "time_unix_nano": event.time_unix_nano,
+            "name": event.name,
+            "attributes": _otlp.attributes(event.attributes),
+            "dropped_attributes_count": event.dropped_attributes_count,
+        }
+        for event in events
+    ]
+    return _otlp.dump(found, repairs)
+
+
+def links_json(links: Any, repairs: list[str]) -> bytes:
+    """The links of a span for its jsonb column."""
+    found = [
+        {
+            "trace_id": link.trace_id.hex(),
+            "span_id": link.span_id.hex(),
+            "trace_state": link.trace_state,
+            "attributes": _otlp.attributes(link.attributes),
+            "dropped_attributes_count": link.dropped_attributes_count,
+            "flags": link.flags,
+        }
+        for link in links
+    ]
+    return _otlp.dump(found, repairs)
