@@ -51,12 +51,17 @@ def common_rows(payload: bytes, context: Context) -> list[Row]:
                 raise Uncommon("to be repaired")
             data = scope_data
             octets = only(bodies)
-            body = plain_text(octets) if octets else None
-            if body is None and octets:
-                whole = _body(octets)
-                body = whole.string_value
-                if not body:
-                    body, data = other_body(whole, rest, data, repairs)
+            size = len(octets) - 2
+            body: str | None
+            if 0 < size < 0x80 and octets[0] == 0x0A and octets[1] == size:
+                body = octets[2:].decode()
+            else:
+                body = plain_text(octets)
+                if body is None and octets:
+                    whole = _body(octets)
+                    body = whole.string_value
+                    if not body:
+                        body, data = other_body(whole, rest, data, repairs)
             if body and "\0" in body:
                 raise Uncommon("to be repaired")
             if len(trace_id) not in (16, 0) or len(span_id) not in (8, 0):

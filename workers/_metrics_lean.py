@@ -25,6 +25,13 @@ from workers._otlp_lean import BACKSLASH, CACHED_MAX, Uncommon, attributes, fiel
 from workers._otlp_message import Context
 from workers.otlp_lean_pb2 import Metrics, ResourceMetrics, ScopeMetrics
 
+_POINT_MAX = 1024
+"""Bytes of attributes that are worth keeping."""
+_POINTS_KEPT = 4096
+_Point = tuple[str, bytes, tuple[str | None, ...]]
+"""Key of the series, JSON of the attributes, those that have columns."""
+_POINTS: dict[tuple[Any, ...], _Point] = {}
+"""Hash of a metric, and the attributes as bytes → what their points share."""
 _FIELDS = attrgetter(
     "start_time_unix_nano", "time_unix_nano", "as_int", "as_double", "flags", "attributes", "exemplars"
 )
@@ -86,12 +93,8 @@ def _add_numbers(
         start, time, integer, real, flags, pairs, examples = _FIELDS(point)
         if time > INT8_MAX or start > INT8_MAX:
             raise Uncommon("to be repaired")
-        found = attributes(pairs)
-        packed = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
-        if BACKSLASH in packed and b"\\u0000" in packed:
-            raise Uncommon("to be repaired")
-        key = series.copy()
-        key.update(packed)
+        octets = (series, *pairs[:])
+        series_key, packed, known = _POINTS.get(octets) or _point(octets)
         value: float | None
         if integer:
             value = float(integer)
@@ -115,13 +118,13 @@ def _add_numbers(
             data = _otlp.dump({**shared, "exemplars": listed}, repairs)
         duration_ms, duration_seconds = durations(value, unit) if unit else (None, None)
         (span_kind, http_method, http_route, http_status_code, grpc_service, grpc_method,
-         grpc_status_code, component, level) = known_attributes(found, repairs)  # fmt: skip
+         grpc_status_code, component, level) = known  # fmt: skip
         rows.append(
             (
                 received if timestamp is None else timestamp,
                 start_timestamp,
                 trace_id,
-                key.hexdigest(),
+                series_key,
                 span_id,
                 service,
                 version,
@@ -164,6 +167,22 @@ def _add_numbers(
 
 
 _cached_hash = lru_cache(maxsize=1024)(series_hash)
+
+
+def _point(octets: tuple[Any, ...]) -> _Point:
+    """What the points with these attributes share, of this series; kept, for series send point after point."""
+    found = attributes(octets[1:])
+    packed = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
+    if BACKSLASH in packed and b"\\u0000" in packed:
+        raise Uncommon("to be repaired")
+    key = octets[0].copy()
+    key.update(packed)
+    point = key.hexdigest(), packed, known_attributes(found, [])
+    if sum(map(len, octets[1:])) <= _POINT_MAX:
+        if len(_POINTS) >= _POINTS_KEPT:
+            _POINTS.clear()
+        _POINTS[octets] = point
+    return point
 
 
 def _metadata(metric: Any) -> dict[str, Any]:

@@ -107,19 +107,57 @@ def plain_text(value: bytes) -> str | None:
     return value[at:].decode() if at + size == len(value) else None
 
 
-class Pairs(dict[bytes, tuple[str, Any]]):
-    """The key and the JSON value of attributes by the bytes of their KeyValue.
+class Attributes:
+    """Lists of attributes, KeyValue by KeyValue, as JSON objects.
 
-    Most come again and again, and are kept. Those that are new are read by hand if they are written the usual way, and
-    by protobuf if not. In the usual way they start with a key, the length of the value and its kind, which come again
-    even where the value never does; of those that start alike only so many are kept.
+    Most KeyValues come again and again, and are kept by their bytes. Those that are new are read by hand if they are
+    written the usual way, and by protobuf if not. In the usual way they start with a key, the length of the value and
+    its kind, which come again even where the value never does; of those that start alike only so many are kept.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        self._kept: dict[bytes, tuple[str, Any]] = {}
         self._starts: dict[bytes, list[Any]] = {}
 
-    def __missing__(self, pair: bytes) -> tuple[str, Any]:
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def read(self, pairs: Any) -> dict[str, Any]:
+        """The object of a list of KeyValues, which is the caller's, but not the objects and lists within."""
+        kept, starts = self._kept, self._starts
+        octets = pairs[:]
+        found = {}
+        for pair in octets:
+            known = kept.get(pair)
+            if known is not None:
+                key, value = known
+                found[key] = value
+                continue
+            # The same as _new() finds, without the call: text is what is new most often.
+            start = starts.get(pair[: pair[1] + 5]) if len(pair) > 5 else None
+            if start is not None:
+                key, size, kind, left = start
+                at = pair[1] + 5
+                if kind == 0x0A and size == len(pair) and pair[at] == size - at - 1:
+                    found[key] = value = pair[at + 1 :].decode()
+                    if left:
+                        start[3] -= 1
+                        kept[pair] = key, value
+                    continue
+            key, value = self._new(pair)
+            found[key] = value
+        if len(found) != len(octets):
+            raise Uncommon("a key that comes twice")
+        if len(kept) > _PAIRS:
+            self.forget()
+        return found
+
+    def forget(self) -> None:
+        """Keeps none any more."""
+        self._kept.clear()
+        self._starts.clear()
+
+    def _new(self, pair: bytes) -> tuple[str, Any]:
         at = pair[1] + 5 if len(pair) > 5 else 0
         start = self._starts.get(pair[:at]) or self._start(pair[:at])
         key, size, kind, left = start
@@ -136,15 +174,10 @@ class Pairs(dict[bytes, tuple[str, Any]]):
                 value = _otlp.number(unpack_from("<d", pair, at)[0])
         if value is None:
             key, value = _unusual(pair)
-        found = key, value
         if left and len(pair) <= _PAIR_MAX:
             start[3] -= 1
-            self[pair] = found
-        return found
-
-    def clear(self) -> None:
-        super().clear()
-        self._starts.clear()
+            self._kept[pair] = key, value
+        return key, value
 
     def _start(self, start: bytes) -> list[Any]:
         """[key, bytes of the whole, tag of its value, how many to keep] of KeyValues that start so."""
@@ -194,18 +227,8 @@ def _int64(varint: bytes) -> int | None:
     return None
 
 
-_KEPT = Pairs()
-
-
-def attributes(pairs: Any) -> dict[str, Any]:
-    """A list of attributes as a JSON object that is the caller's, but for objects and lists within."""
-    octets = pairs[:]
-    found = dict(map(_KEPT.__getitem__, octets))
-    if len(found) != len(octets):
-        raise Uncommon("a key that comes twice")
-    if len(_KEPT) > _PAIRS:
-        _KEPT.clear()
-    return found
+_ATTRIBUTES = Attributes()
+attributes = _ATTRIBUTES.read
 
 
 def joined(tag: int, submessages: Iterable[bytes]) -> bytes:

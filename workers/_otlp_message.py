@@ -110,8 +110,9 @@ class _Records(Generic[M]):
             rows = self.signal.common(payload, (subject, received, None, noted))
         except (ValueError, DecodeError):
             return False
-        self.rows.extend(rows)
-        repairs.extend(noted)
+        if rows:
+            self.rows.extend(rows)
+            repairs.extend(noted)
         return bool(rows)
 
     def take(self, value: Any, context: Context, depth: int) -> None:
