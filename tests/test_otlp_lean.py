@@ -323,16 +323,39 @@ def test_unknown_fields_of_the_first_record_take_the_general_way(name: str) -> N
 
 
 @every_signal
-def test_attributes_that_are_kept_have_a_bound(name: str) -> None:
-    """Values that never come again do not fill the memory."""
+def test_attributes_that_are_all_new_take_the_quick_way(name: str) -> None:
+    """Whether they come again is a matter of speed only."""
     for number in range(30):
         pairs = [
             KeyValue(key=f"k{n % 50}", value=AnyValue(string_value=f"{number}/{n}")).SerializeToString()
             for n in range(50)
         ]
         assert agree(name, with_attributes(name, pairs))
+
+
+def test_attributes_that_are_refused_do_not_fill_the_memory_either() -> None:
+    """Each list has a key that comes twice, and others that are new."""
     kept = _otlp_lean.Attributes()
-    for number in range(20_000):
-        pair = KeyValue(key="k", value=AnyValue(string_value=str(number)))
-        assert kept.read([pair.SerializeToString()]) == {"k": str(number)}
+    for number in range(3000):
+        keys = ["twice", "twice", *(f"{number}/{n}" for n in range(5))]
+        with pytest.raises(_otlp_lean.Uncommon):
+            kept.read([KeyValue(key=key, value=AnyValue(bool_value=True)).SerializeToString() for key in keys])
+    assert len(kept) < 5000
+
+
+def test_after_values_that_never_come_again_others_are_kept() -> None:
+    """Values that are all new are mostly not worth keeping, until they are."""
+    kept = _otlp_lean.Attributes()
+
+    def read(value: str) -> None:
+        assert kept.read([KeyValue(key="k", value=AnyValue(string_value=value)).SerializeToString()]) == {"k": value}
+
+    for number in range(10_000, 30_000):
+        read(str(number))
     assert len(kept) < 2000
+    for _ in range(5000):
+        read("again")
+    known = len(kept)
+    read("again")
+    assert len(kept) == known
+    assert KeyValue(key="k", value=AnyValue(string_value="again")).SerializeToString() in kept._kept

@@ -171,14 +171,15 @@ _cached_hash = lru_cache(maxsize=1024)(series_hash)
 
 def _point(octets: tuple[Any, ...]) -> _Point:
     """What the points with these attributes share, of this series; kept, for series send point after point."""
-    found = attributes(octets[1:])
+    pairs = octets[1:]
+    found = attributes(pairs)
     packed = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
     if BACKSLASH in packed and b"\\u0000" in packed:
         raise Uncommon("to be repaired")
     key = octets[0].copy()
     key.update(packed)
     point = key.hexdigest(), packed, known_attributes(found, [])
-    if sum(map(len, octets[1:])) <= _POINT_MAX:
+    if len(b"".join(pairs)) <= _POINT_MAX:
         if len(_POINTS) >= _POINTS_KEPT:
             _POINTS.clear()
         _POINTS[octets] = point

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from struct import unpack_from
+from struct import unpack
 from types import MappingProxyType
 from typing import Any
 
@@ -30,7 +30,9 @@ _PAIR_MAX = 256
 _PAIRS = 4096
 """Attributes that are kept."""
 _ALIKE = 256
-"""Of these with the same key and a value of the same kind and length."""
+"""Of these with the same key and a value of the same kind and length …"""
+_NOT_KEPT = 4096
+"""… before so many are not, after which others have their turn: values may come again that did not before."""
 _SHORT = 2**14
 """Two bytes tell a length below this."""
 _BOOLS: Mapping[bytes, bool] = MappingProxyType({b"\0": False, b"\1": True})
@@ -125,31 +127,33 @@ class Attributes:
     def read(self, pairs: Any) -> dict[str, Any]:
         """The object of a list of KeyValues, which is the caller's, but not the objects and lists within."""
         kept, starts = self._kept, self._starts
+        if len(kept) > _PAIRS:
+            self.forget()
         octets = pairs[:]
-        found = {}
+        found: dict[str, Any] = {}
         for pair in octets:
             known = kept.get(pair)
             if known is not None:
                 key, value = known
                 found[key] = value
                 continue
-            # The same as _new() finds, without the call: text is what is new most often.
-            start = starts.get(pair[: pair[1] + 5]) if len(pair) > 5 else None
-            if start is not None:
-                key, size, kind, left = start
-                at = pair[1] + 5
-                if kind == 0x0A and size == len(pair) and pair[at] == size - at - 1:
-                    found[key] = value = pair[at + 1 :].decode()
-                    if left:
-                        start[3] -= 1
-                        kept[pair] = key, value
-                    continue
-            key, value = self._new(pair)
+            at = pair[1] + 5 if len(pair) > 5 else 0
+            start = starts.get(pair[:at]) or self._start(pair[:at])
+            key, size, kind, left = start
+            value = None
+            if size == len(pair):
+                if kind != 0x0A:
+                    value = _scalar(kind, pair[at:])
+                elif pair[at] == size - at - 1:
+                    value = pair[at + 1 :].decode()
+            if value is None:
+                key, value = _unusual(pair)
             found[key] = value
+            start[3] = left - 1 if left > -_NOT_KEPT else _ALIKE
+            if left > 0 and len(pair) <= _PAIR_MAX:
+                kept[pair] = key, value
         if len(found) != len(octets):
             raise Uncommon("a key that comes twice")
-        if len(kept) > _PAIRS:
-            self.forget()
         return found
 
     def forget(self) -> None:
@@ -157,30 +161,8 @@ class Attributes:
         self._kept.clear()
         self._starts.clear()
 
-    def _new(self, pair: bytes) -> tuple[str, Any]:
-        at = pair[1] + 5 if len(pair) > 5 else 0
-        start = self._starts.get(pair[:at]) or self._start(pair[:at])
-        key, size, kind, left = start
-        value: Any = None
-        if size == len(pair):
-            if kind == 0x0A:
-                if pair[at] == size - at - 1:
-                    value = pair[at + 1 :].decode()
-            elif kind == 0x18:
-                value = _int64(pair[at:])
-            elif kind == 0x10:
-                value = _BOOLS.get(pair[at:])
-            elif kind == 0x21 and size - at == 8:
-                value = _otlp.number(unpack_from("<d", pair, at)[0])
-        if value is None:
-            key, value = _unusual(pair)
-        if left and len(pair) <= _PAIR_MAX:
-            start[3] -= 1
-            self._kept[pair] = key, value
-        return key, value
-
     def _start(self, start: bytes) -> list[Any]:
-        """[key, bytes of the whole, tag of its value, how many to keep] of KeyValues that start so."""
+        """[key, bytes of the whole, tag of its value, how many to keep] of KeyValues that start so; they count down."""
         found = ["", 0, 0, _ALIKE]
         if len(start) > 5:
             end = start[1] + 2
@@ -213,13 +195,19 @@ def _general(pair: bytes) -> tuple[str, Any]:
     return found.key, _otlp.any_value(found.value)
 
 
-def _int64(varint: bytes) -> int | None:
-    """The int64 that is nothing but this varint; None if it is not the usual form of one."""
+def _scalar(kind: int, octets: bytes) -> Any:
+    """The value that follows its tag in an AnyValue, and nothing else; None if it is not written the usual way."""
+    if kind == 0x10:
+        return _BOOLS.get(octets)
+    if kind == 0x21:
+        return _otlp.number(unpack("<d", octets)[0]) if len(octets) == 8 else None
+    if kind != 0x18:
+        return None
     number = shift = 0
-    for octet in varint:
+    for octet in octets:
         if octet < 0x80:
             number |= octet << shift
-            if shift != 7 * len(varint) - 7 or shift > 63 or number >= 2**64:
+            if shift != 7 * len(octets) - 7 or shift > 63 or number >= 2**64:
                 return None
             return number - 2**64 if number >= 2**63 else number
         number |= (octet & 0x7F) << shift
