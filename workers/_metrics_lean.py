@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
@@ -25,6 +25,7 @@ from workers._otlp_lean import BACKSLASH, CACHED_MAX, Uncommon, attributes, fiel
 from workers._otlp_message import Context
 from workers.otlp_lean_pb2 import Metrics, ResourceMetrics, ScopeMetrics
 
+_General = Callable[[ExportMetricsServiceRequest, Context], list[Row]]
 _POINT_MAX = 1024
 """Bytes of attributes that are worth keeping."""
 _POINTS_KEPT = 4096
@@ -37,27 +38,44 @@ _FIELDS = attrgetter(
 )
 
 
-def common_rows(
-    general: Callable[[ExportMetricsServiceRequest, Context], list[Row]], payload: bytes, context: Context
-) -> list[Row]:
+def common_rows(general: _General, payload: bytes, context: Context) -> list[Row]:
     """The rows of a request, those of its distributions by ``general``; ValueError or DecodeError if all must be."""
     rows: list[Row] = []
     for group, resource, scoped, scope in scopes(Metrics.FromString(payload)):
-        others: list[Any] = []
-        for metric in scoped.records:
-            numbers = metric.HasField("gauge") + metric.HasField("sum")
-            if numbers + bool(metric.histogram) + bool(metric.exponential_histogram) + bool(metric.summary) > 1:
-                raise Uncommon("of several kinds the last one counts")
-            if not numbers:
-                others.append(metric)
-                continue
-            if others:
-                rows += general(_request(group, scoped, others), context)
-                others = []
-            _add_numbers(rows, metric, resource, scope, context)
+        metrics = [(metric, _has_numbers(metric)) for metric in scoped.records]
+        others = [metric for metric, has_numbers in metrics if not has_numbers]
+        rows_of_others: Iterator[list[Row]] = iter(())
         if others:
-            rows += general(_request(group, scoped, others), context)
+            if len(others) == len(metrics) and not rows:
+                raise Uncommon("for distributions alone this way is the longer one")
+            rows_of_others = _rows_of(_request(group, scoped, others), general, context)
+        for metric, has_numbers in metrics:
+            if has_numbers:
+                _add_numbers(rows, metric, resource, scope, context)
+            else:
+                rows += next(rows_of_others)
     return rows
+
+
+def _has_numbers(metric: Any) -> bool:
+    """Whether it is a gauge or a sum."""
+    numbers: int = metric.HasField("gauge") + metric.HasField("sum")
+    if numbers + bool(metric.histogram) + bool(metric.exponential_histogram) + bool(metric.summary) > 1:
+        raise Uncommon("of several kinds the last one counts")
+    return numbers > 0
+
+
+def _rows_of(request: ExportMetricsServiceRequest, general: _General, context: Context) -> Iterator[list[Row]]:
+    """The rows of each metric of a request that has a single scope."""
+    rows = general(request, context)
+    if context[3]:
+        raise Uncommon("repairs, whose order would be another")
+    place = 0
+    for metric in request.resource_metrics[0].scope_metrics[0].metrics:
+        kind = metric.WhichOneof("data")
+        begin = place
+        place += 0 if kind is None else len(getattr(metric, kind).data_points)
+        yield rows[begin:place]
 
 
 def _request(group: Any, scoped: Any, metrics: list[Any]) -> ExportMetricsServiceRequest:

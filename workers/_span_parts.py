@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from workers import _otlp
@@ -10,13 +11,13 @@ NO_PARENT = bytes(8)
 """How some exporters write that a span has no parent."""
 
 
-def events_json(events: Any, repairs: list[str]) -> bytes:
-    """The events of a span for its jsonb column."""
+def events_json(events: Any, attributes: Callable[[Any], dict[str, Any]], repairs: list[str]) -> bytes:
+    """The events of a span for its jsonb column; ``attributes`` makes an object of a list of attributes."""
     found = [
         {
             "time_unix_nano": event.time_unix_nano,
             "name": event.name,
-            "attributes": _otlp.attributes(event.attributes),
+            "attributes": attributes(event.attributes),
             "dropped_attributes_count": event.dropped_attributes_count,
         }
         for event in events
@@ -24,14 +25,14 @@ def events_json(events: Any, repairs: list[str]) -> bytes:
     return _otlp.dump(found, repairs)
 
 
-def links_json(links: Any, repairs: list[str]) -> bytes:
+def links_json(links: Any, attributes: Callable[[Any], dict[str, Any]], repairs: list[str]) -> bytes:
     """The links of a span for its jsonb column."""
     found = [
         {
             "trace_id": link.trace_id.hex(),
             "span_id": link.span_id.hex(),
             "trace_state": link.trace_state,
-            "attributes": _otlp.attributes(link.attributes),
+            "attributes": attributes(link.attributes),
             "dropped_attributes_count": link.dropped_attributes_count,
             "flags": link.flags,
         }

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
 
 import orjson
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX
-from workers._otlp_lean import BACKSLASH, Uncommon, attributes, field, joined, scopes
+from workers._otlp_lean import BACKSLASH, Uncommon, attributes, field, scopes
 from workers._otlp_message import Context
 from workers._span_parts import NO_PARENT, events_json, links_json
 from workers.otlp_lean_pb2 import Traces
@@ -61,11 +60,6 @@ def common_rows(payload: bytes, context: Context) -> list[Row]:
             code, message = _status(status[:])
             if len(trace_id) != 16 or len(span_id) != 8:
                 repairs.append("bad_id")
-            events_packed = links_packed = b"[]"
-            if events or links:
-                whole = _span(joined(0x5A, events) + joined(0x6A, links))
-                events_packed = events_json(whole.events, repairs)
-                links_packed = links_json(whole.links, repairs)
             rows.append(
                 (
                     timestamp,
@@ -88,8 +82,8 @@ def common_rows(payload: bytes, context: Context) -> list[Row]:
                     message,
                     packed,
                     resource_attributes,
-                    events_packed,
-                    links_packed,
+                    events_json(events, attributes, repairs) if events else b"[]",
+                    links_json(links, attributes, repairs) if links else b"[]",
                     dropped_attributes,
                     dropped_events,
                     dropped_links,
@@ -112,13 +106,8 @@ def _status(found: list[bytes]) -> tuple[int, str | None]:
 
 @lru_cache(maxsize=256)
 def _cached_status(octets: bytes) -> tuple[int, str | None]:
-    status = _span(field(0x7A, octets)).status
+    request = ExportTraceServiceRequest.FromString(field(0x0A, field(0x12, field(0x12, field(0x7A, octets)))))
+    status = request.resource_spans[0].scope_spans[0].spans[0].status
     if "\0" in status.message:
         raise Uncommon("to be repaired")
     return status.code, status.message or None
-
-
-def _span(octets: bytes) -> Any:
-    """A span with only these fields, parsed where spans are in a request."""
-    request = ExportTraceServiceRequest.FromString(field(0x0A, field(0x12, field(0x12, octets))))
-    return request.resource_spans[0].scope_spans[0].spans[0]

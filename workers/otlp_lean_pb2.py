@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17workers/otlp_lean.proto\x12\x10\x65ventwriter.otlp\"9\n\x06Traces\x12/\n\x06groups\x18\x01 \x03(\x0b\x32\x1f.eventwriter.otlp.ResourceSpans\"c\n\rResourceSpans\x12\x10\n\x08resource\x18\x01 \x03(\x0c\x12,\n\x06scopes\x18\x02 \x03(\x0b\x32\x1c.eventwriter.otlp.ScopeSpans\x12\x12\n\nschema_url\x18\x03 \x01(\t\"X\n\nScopeSpans\x12\r\n\x05scope\x18\x01 \x03(\x0c\x12\'\n\x07records\x18\x02 \x03(\x0b\x32\x16.eventwriter.otlp.Span\x12\x12\n\nschema_url\x18\x03 \x01(\t\"\xdb\x02\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x13\n\x0btrace_state\x18\x03 \x01(\t\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\x05\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12\x12\n\nattributes\x18\t \x03(\x0c\x12 \n\x18\x64ropped_attributes_count\x18\n \x01(\r\x12\x0e\n\x06\x65vents\x18\x0b \x03(\x0c\x12\x1c\n\x14\x64ropped_events_count\x18\x0c \x01(\r\x12\r\n\x05links\x18\r \x03(\x0c\x12\x1b\n\x13\x64ropped_links_count\x18\x0e \x01(\r\x12\x0e\n\x06status\x18\x0f \x03(\x0c\x12\r\n\x05\x66lags\x18\x10 \x01(\x07\"6\n\x04Logs\x12.\n\x06groups\x18\x01 \x03(\x0b\x32\x1e.eventwriter.otlp.ResourceLogs\"a\n\x0cResourceLogs\x12\x10\n\x08resource\x18\x01 \x03(\x0c\x12+\n\x06scopes\x18\x02 \x03(\x0b\x32\x1b.eventwriter.otlp.ScopeLogs\x12\x12\n\nschema_url\x18\x03 \x01(\t\"\\\n\tScopeLogs\x12\r\n\x05scope\x18\x01 \x03(\x0c\x12,\n\x07records\x18\x02 \x03(\x0b\x32\x1b.eventwriter.otlp.LogRecord\x12\x12\n\nschema_url\x18\x03 \x01(\t\"\xfe\x01\n\tLogRecord\x12\x16\n\x0etime_unix_nano\x18\x01 \x01(\x06\x12\x17\n\x0fseverity_number\x18\x02 \x01(\x05\x12\x15\n\rseverity_text\x18\x03 \x01(\t\x12\x0c\n\x04\x62ody\x18\x05 \x03(\x0c\x12\x12\n\nattributes\x18\x06 \x03(\x0c\x12 \n\x18\x64ropped_attributes_count\x18\x07 \x01(\r\x12\r\n\x05\x66lags\x18\x08 \x01(\x07\x12\x10\n\x08trace_id\x18\t \x01(\x0c\x12\x0f\n\x07span_id\x18\n \x01(\x0c\x12\x1f\n\x17observed_time_unix_nano\x18\x0b \x01(\x06\x12\x12\n\nevent_name\x18\x0c \x01(\t\"<\n\x07Metrics\x12\x31\n\x06groups\x18\x01 \x03(\x0b\x32!.eventwriter.otlp.ResourceMetrics\"g\n\x0fResourceMetrics\x12\x10\n\x08resource\x18\x01 \x03(\x0c\x12.\n\x06scopes\x18\x02 \x03(\x0b\x32\x1e.eventwriter.otlp.ScopeMetrics\x12\x12\n\nschema_url\x18\x03 \x01(\t\"\\\n\x0cScopeMetrics\x12\r\n\x05scope\x18\x01 \x03(\x0c\x12)\n\x07records\x18\x02 \x03(\x0b\x32\x18.eventwriter.otlp.Metric\x12\x12\n\nschema_url\x18\x03 \x01(\t\"\xda\x01\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12&\n\x05gauge\x18\x05 \x01(\x0b\x32\x17.eventwriter.otlp.Gauge\x12\"\n\x03sum\x18\x07 \x01(\x0b\x32\x15.eventwriter.otlp.Sum\x12\x11\n\thistogram\x18\t \x03(\x0c\x12\x1d\n\x15\x65xponential_histogram\x18\n \x03(\x0c\x12\x0f\n\x07summary\x18\x0b \x03(\x0c\x12\x10\n\x08metadata\x18\x0c \x03(\x0c\"?\n\x05Gauge\x12\x36\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32!.eventwriter.otlp.NumberDataPoint\"t\n\x03Sum\x12\x36\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32!.eventwriter.otlp.NumberDataPoint\x12\x1f\n\x17\x61ggregation_temporality\x18\x02 \x01(\x05\x12\x14\n\x0cis_monotonic\x18\x03 \x01(\x08\"\xad\x01\n\x0fNumberDataPoint\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\x13\n\tas_double\x18\x04 \x01(\x01H\x00\x12\x10\n\x06\x61s_int\x18\x06 \x01(\x10H\x00\x12\x11\n\texemplars\x18\x05 \x03(\x0c\x12\x12\n\nattributes\x18\x07 \x03(\x0c\x12\r\n\x05\x66lags\x18\x08 \x01(\rB\x07\n\x05valueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17workers/otlp_lean.proto\x12\x10\x65ventwriter.otlp\"9\n\x06Traces\x12/\n\x06groups\x18\x01 \x03(\x0b\x32\x1f.eventwriter.otlp.ResourceSpans\"c\n\rResourceSpans\x12\x10\n\x08resource\x18\x01 \x03(\x0c\x12,\n\x06scopes\x18\x02 \x03(\x0b\x32\x1c.eventwriter.otlp.ScopeSpans\x12\x12\n\nschema_url\x18\x03 \x01(\t\"X\n\nScopeSpans\x12\r\n\x05scope\x18\x01 \x03(\x0c\x12\'\n\x07records\x18\x02 \x03(\x0b\x32\x16.eventwriter.otlp.Span\x12\x12\n\nschema_url\x18\x03 \x01(\t\"\x8c\x03\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x13\n\x0btrace_state\x18\x03 \x01(\t\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\x05\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12\x12\n\nattributes\x18\t \x03(\x0c\x12 \n\x18\x64ropped_attributes_count\x18\n \x01(\r\x12\'\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x17.eventwriter.otlp.Event\x12\x1c\n\x14\x64ropped_events_count\x18\x0c \x01(\r\x12%\n\x05links\x18\r \x03(\x0b\x32\x16.eventwriter.otlp.Link\x12\x1b\n\x13\x64ropped_links_count\x18\x0e \x01(\r\x12\x0e\n\x06status\x18\x0f \x03(\x0c\x12\r\n\x05\x66lags\x18\x10 \x01(\x07\"c\n\x05\x45vent\x12\x16\n\x0etime_unix_nano\x18\x01 \x01(\x06\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nattributes\x18\x03 \x03(\x0c\x12 \n\x18\x64ropped_attributes_count\x18\x04 \x01(\r\"\x83\x01\n\x04Link\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x13\n\x0btrace_state\x18\x03 \x01(\t\x12\x12\n\nattributes\x18\x04 \x03(\x0c\x12 \n\x18\x64ropped_attributes_count\x18\x05 \x01(\r\x12\r\n\x05\x66lags\x18\x06 \x01(\x07\"6\n\x04Logs\x12.\n\x06groups\x18\x01 \x03(\x0b\x32\x1e.eventwriter.otlp.ResourceLogs\"a\n\x0cResourceLogs\x12\x10\n\x08resource\x18\x01 \x03(\x0c\x12+\n\x06scopes\x18\x02 \x03(\x0b\x32\x1b.eventwriter.otlp.ScopeLogs\x12\x12\n\nschema_url\x18\x03 \x01(\t\"\\\n\tScopeLogs\x12\r\n\x05scope\x18\x01 \x03(\x0c\x12,\n\x07records\x18\x02 \x03(\x0b\x32\x1b.eventwriter.otlp.LogRecord\x12\x12\n\nschema_url\x18\x03 \x01(\t\"\xfe\x01\n\tLogRecord\x12\x16\n\x0etime_unix_nano\x18\x01 \x01(\x06\x12\x17\n\x0fseverity_number\x18\x02 \x01(\x05\x12\x15\n\rseverity_text\x18\x03 \x01(\t\x12\x0c\n\x04\x62ody\x18\x05 \x03(\x0c\x12\x12\n\nattributes\x18\x06 \x03(\x0c\x12 \n\x18\x64ropped_attributes_count\x18\x07 \x01(\r\x12\r\n\x05\x66lags\x18\x08 \x01(\x07\x12\x10\n\x08trace_id\x18\t \x01(\x0c\x12\x0f\n\x07span_id\x18\n \x01(\x0c\x12\x1f\n\x17observed_time_unix_nano\x18\x0b \x01(\x06\x12\x12\n\nevent_name\x18\x0c \x01(\t\"<\n\x07Metrics\x12\x31\n\x06groups\x18\x01 \x03(\x0b\x32!.eventwriter.otlp.ResourceMetrics\"g\n\x0fResourceMetrics\x12\x10\n\x08resource\x18\x01 \x03(\x0c\x12.\n\x06scopes\x18\x02 \x03(\x0b\x32\x1e.eventwriter.otlp.ScopeMetrics\x12\x12\n\nschema_url\x18\x03 \x01(\t\"\\\n\x0cScopeMetrics\x12\r\n\x05scope\x18\x01 \x03(\x0c\x12)\n\x07records\x18\x02 \x03(\x0b\x32\x18.eventwriter.otlp.Metric\x12\x12\n\nschema_url\x18\x03 \x01(\t\"\xda\x01\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12&\n\x05gauge\x18\x05 \x01(\x0b\x32\x17.eventwriter.otlp.Gauge\x12\"\n\x03sum\x18\x07 \x01(\x0b\x32\x15.eventwriter.otlp.Sum\x12\x11\n\thistogram\x18\t \x03(\x0c\x12\x1d\n\x15\x65xponential_histogram\x18\n \x03(\x0c\x12\x0f\n\x07summary\x18\x0b \x03(\x0c\x12\x10\n\x08metadata\x18\x0c \x03(\x0c\"?\n\x05Gauge\x12\x36\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32!.eventwriter.otlp.NumberDataPoint\"t\n\x03Sum\x12\x36\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32!.eventwriter.otlp.NumberDataPoint\x12\x1f\n\x17\x61ggregation_temporality\x18\x02 \x01(\x05\x12\x14\n\x0cis_monotonic\x18\x03 \x01(\x08\"\xad\x01\n\x0fNumberDataPoint\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\x13\n\tas_double\x18\x04 \x01(\x01H\x00\x12\x10\n\x06\x61s_int\x18\x06 \x01(\x10H\x00\x12\x11\n\texemplars\x18\x05 \x03(\x0c\x12\x12\n\nattributes\x18\x07 \x03(\x0c\x12\r\n\x05\x66lags\x18\x08 \x01(\rB\x07\n\x05valueb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,27 +38,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCOPESPANS']._serialized_start=205
   _globals['_SCOPESPANS']._serialized_end=293
   _globals['_SPAN']._serialized_start=296
-  _globals['_SPAN']._serialized_end=643
-  _globals['_LOGS']._serialized_start=645
-  _globals['_LOGS']._serialized_end=699
-  _globals['_RESOURCELOGS']._serialized_start=701
-  _globals['_RESOURCELOGS']._serialized_end=798
-  _globals['_SCOPELOGS']._serialized_start=800
-  _globals['_SCOPELOGS']._serialized_end=892
-  _globals['_LOGRECORD']._serialized_start=895
-  _globals['_LOGRECORD']._serialized_end=1149
-  _globals['_METRICS']._serialized_start=1151
-  _globals['_METRICS']._serialized_end=1211
-  _globals['_RESOURCEMETRICS']._serialized_start=1213
-  _globals['_RESOURCEMETRICS']._serialized_end=1316
-  _globals['_SCOPEMETRICS']._serialized_start=1318
-  _globals['_SCOPEMETRICS']._serialized_end=1410
-  _globals['_METRIC']._serialized_start=1413
-  _globals['_METRIC']._serialized_end=1631
-  _globals['_GAUGE']._serialized_start=1633
-  _globals['_GAUGE']._serialized_end=1696
-  _globals['_SUM']._serialized_start=1698
-  _globals['_SUM']._serialized_end=1814
-  _globals['_NUMBERDATAPOINT']._serialized_start=1817
-  _globals['_NUMBERDATAPOINT']._serialized_end=1990
+  _globals['_SPAN']._serialized_end=692
+  _globals['_EVENT']._serialized_start=694
+  _globals['_EVENT']._serialized_end=793
+  _globals['_LINK']._serialized_start=796
+  _globals['_LINK']._serialized_end=927
+  _globals['_LOGS']._serialized_start=929
+  _globals['_LOGS']._serialized_end=983
+  _globals['_RESOURCELOGS']._serialized_start=985
+  _globals['_RESOURCELOGS']._serialized_end=1082
+  _globals['_SCOPELOGS']._serialized_start=1084
+  _globals['_SCOPELOGS']._serialized_end=1176
+  _globals['_LOGRECORD']._serialized_start=1179
+  _globals['_LOGRECORD']._serialized_end=1433
+  _globals['_METRICS']._serialized_start=1435
+  _globals['_METRICS']._serialized_end=1495
+  _globals['_RESOURCEMETRICS']._serialized_start=1497
+  _globals['_RESOURCEMETRICS']._serialized_end=1600
+  _globals['_SCOPEMETRICS']._serialized_start=1602
+  _globals['_SCOPEMETRICS']._serialized_end=1694
+  _globals['_METRIC']._serialized_start=1697
+  _globals['_METRIC']._serialized_end=1915
+  _globals['_GAUGE']._serialized_start=1917
+  _globals['_GAUGE']._serialized_end=1980
+  _globals['_SUM']._serialized_start=1982
+  _globals['_SUM']._serialized_end=2098
+  _globals['_NUMBERDATAPOINT']._serialized_start=2101
+  _globals['_NUMBERDATAPOINT']._serialized_end=2274
 # @@protoc_insertion_point(module_scope)

@@ -124,9 +124,9 @@ class Span(google.protobuf.message.Message):
     @property
     def attributes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
     @property
-    def events(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Event]: ...
     @property
-    def links(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    def links(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Link]: ...
     @property
     def status(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
     def __init__(
@@ -142,9 +142,9 @@ class Span(google.protobuf.message.Message):
         end_time_unix_nano: builtins.int = ...,
         attributes: collections.abc.Iterable[builtins.bytes] | None = ...,
         dropped_attributes_count: builtins.int = ...,
-        events: collections.abc.Iterable[builtins.bytes] | None = ...,
+        events: collections.abc.Iterable[Global___Event] | None = ...,
         dropped_events_count: builtins.int = ...,
-        links: collections.abc.Iterable[builtins.bytes] | None = ...,
+        links: collections.abc.Iterable[Global___Link] | None = ...,
         dropped_links_count: builtins.int = ...,
         status: collections.abc.Iterable[builtins.bytes] | None = ...,
         flags: builtins.int = ...,
@@ -152,6 +152,62 @@ class Span(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["attributes", b"attributes", "dropped_attributes_count", b"dropped_attributes_count", "dropped_events_count", b"dropped_events_count", "dropped_links_count", b"dropped_links_count", "end_time_unix_nano", b"end_time_unix_nano", "events", b"events", "flags", b"flags", "kind", b"kind", "links", b"links", "name", b"name", "parent_span_id", b"parent_span_id", "span_id", b"span_id", "start_time_unix_nano", b"start_time_unix_nano", "status", b"status", "trace_id", b"trace_id", "trace_state", b"trace_state"]) -> None: ...
 
 Global___Span: typing_extensions.TypeAlias = Span
+
+@typing.final
+class Event(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TIME_UNIX_NANO_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    ATTRIBUTES_FIELD_NUMBER: builtins.int
+    DROPPED_ATTRIBUTES_COUNT_FIELD_NUMBER: builtins.int
+    time_unix_nano: builtins.int
+    name: builtins.str
+    dropped_attributes_count: builtins.int
+    @property
+    def attributes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        time_unix_nano: builtins.int = ...,
+        name: builtins.str = ...,
+        attributes: collections.abc.Iterable[builtins.bytes] | None = ...,
+        dropped_attributes_count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attributes", b"attributes", "dropped_attributes_count", b"dropped_attributes_count", "name", b"name", "time_unix_nano", b"time_unix_nano"]) -> None: ...
+
+Global___Event: typing_extensions.TypeAlias = Event
+
+@typing.final
+class Link(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TRACE_ID_FIELD_NUMBER: builtins.int
+    SPAN_ID_FIELD_NUMBER: builtins.int
+    TRACE_STATE_FIELD_NUMBER: builtins.int
+    ATTRIBUTES_FIELD_NUMBER: builtins.int
+    DROPPED_ATTRIBUTES_COUNT_FIELD_NUMBER: builtins.int
+    FLAGS_FIELD_NUMBER: builtins.int
+    trace_id: builtins.bytes
+    span_id: builtins.bytes
+    trace_state: builtins.str
+    dropped_attributes_count: builtins.int
+    flags: builtins.int
+    @property
+    def attributes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        trace_id: builtins.bytes = ...,
+        span_id: builtins.bytes = ...,
+        trace_state: builtins.str = ...,
+        attributes: collections.abc.Iterable[builtins.bytes] | None = ...,
+        dropped_attributes_count: builtins.int = ...,
+        flags: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attributes", b"attributes", "dropped_attributes_count", b"dropped_attributes_count", "flags", b"flags", "span_id", b"span_id", "trace_id", b"trace_id", "trace_state", b"trace_state"]) -> None: ...
+
+Global___Link: typing_extensions.TypeAlias = Link
 
 @typing.final
 class Logs(google.protobuf.message.Message):
