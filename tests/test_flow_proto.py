@@ -15,7 +15,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 from workers import flow_pb2
-from workers.flow_pb2 import FlowHead, FlowMessage, FlowTail
+from workers.flow_pb2 import FlowFields, FlowHead, FlowMessage, Flows, FlowTail
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,6 +61,24 @@ def test_head_and_tail_together_are_the_whole_message() -> None:
             assert part.type == field.type
 
 
+def test_flow_fields_are_those_of_the_whole_message() -> None:
+    """With the same numbers, and forms that read the same bytes; each is known to be there or not."""
+    fields = {field.number: field for field in FlowFields.DESCRIPTOR.fields}
+    others = {number: fields.pop(number).name for number in (2, 5, 8)}
+    assert others == {2: "time_received", 5: "time_flow_end", 8: "unassigned"}
+    assert fields.keys() == {*NUMBERS.values()}
+    for field in FlowMessage.DESCRIPTOR.fields:
+        other = fields[field.number]
+        assert (other.name, other.is_repeated, other.enum_type) == (field.name, field.is_repeated, field.enum_type)
+        assert other.has_presence or other.is_repeated
+        if field.name == "protocol_name":
+            assert other.type == FieldDescriptor.TYPE_BYTES
+        elif field.name in ("time_received_ns", "time_flow_start_ns", "time_flow_end_ns"):
+            assert (field.type, other.type) == (FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_INT64)
+        else:
+            assert other.type == field.type
+
+
 def test_the_generated_code_is_current(tmp_path: Path) -> None:
     """Compiling the .proto again describes the same messages; versions of the compiler may differ in all else."""
     if importlib.util.find_spec("grpc_tools") is None:
@@ -83,7 +101,7 @@ def test_the_generated_code_is_current(tmp_path: Path) -> None:
 def test_the_stub_names_every_field() -> None:
     """What type checkers read has the fields of the generated classes."""
     stub = (ROOT / "workers" / "flow_pb2.pyi").read_text(encoding="utf-8")
-    for message in (FlowMessage, FlowHead, FlowTail):
+    for message in (FlowMessage, FlowHead, FlowTail, FlowFields, Flows):
         body = stub.partition(f"class {message.DESCRIPTOR.name}(")[2].partition("\nGlobal___")[0]
         names = set(re.findall(r"^    ([A-Z0-9_]+)_FIELD_NUMBER: ", body, re.M))
         assert names == {field.name.upper() for field in message.DESCRIPTOR.fields}

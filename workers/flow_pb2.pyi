@@ -548,3 +548,323 @@ class FlowTail(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["as_path", b"as_path", "bgp_communities", b"bgp_communities", "bgp_next_hop", b"bgp_next_hop", "bi_flow_direction", b"bi_flow_direction", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "egress_vrf_id", b"egress_vrf_id", "flow_direction", b"flow_direction", "fragment_id", b"fragment_id", "fragment_offset", b"fragment_offset", "has_mpls", b"has_mpls", "ingress_vrf_id", b"ingress_vrf_id", "ip_flags", b"ip_flags", "ipv6_flow_label", b"ipv6_flow_label", "ipv6_routing_header_addresses", b"ipv6_routing_header_addresses", "ipv6_routing_header_seg_left", b"ipv6_routing_header_seg_left", "layer_size", b"layer_size", "layer_stack", b"layer_stack", "mpls_1_label", b"mpls_1_label", "mpls_1_ttl", b"mpls_1_ttl", "mpls_2_label", b"mpls_2_label", "mpls_2_ttl", b"mpls_2_ttl", "mpls_3_label", b"mpls_3_label", "mpls_3_ttl", b"mpls_3_ttl", "mpls_count", b"mpls_count", "mpls_ip", b"mpls_ip", "mpls_label", b"mpls_label", "mpls_label_ip", b"mpls_label_ip", "mpls_last_label", b"mpls_last_label", "mpls_last_ttl", b"mpls_last_ttl", "mpls_ttl", b"mpls_ttl", "observation_point_id", b"observation_point_id", "packets_in", b"packets_in", "packets_out", b"packets_out", "time_flow_end", b"time_flow_end", "time_flow_end_ms", b"time_flow_end_ms", "time_flow_start_ms", b"time_flow_start_ms", "time_received", b"time_received"]) -> None: ...
 
 Global___FlowTail: typing_extensions.TypeAlias = FlowTail
+
+@typing.final
+class FlowFields(google.protobuf.message.Message):
+    """FlowMessage once more, for reading many flows at a time. It knows which fields are there even if they are 0, so that to
+    parse many flows as if they were one tells which fields any of them has. Fields 2 and 5 are of version 1, and 8 is
+    nobody's: the parser takes a third of the time less if there is a field for every number from 1.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: builtins.int
+    TIME_RECEIVED_FIELD_NUMBER: builtins.int
+    SAMPLING_RATE_FIELD_NUMBER: builtins.int
+    SEQUENCE_NUM_FIELD_NUMBER: builtins.int
+    TIME_FLOW_END_FIELD_NUMBER: builtins.int
+    SRC_ADDR_FIELD_NUMBER: builtins.int
+    DST_ADDR_FIELD_NUMBER: builtins.int
+    UNASSIGNED_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    PACKETS_FIELD_NUMBER: builtins.int
+    SAMPLER_ADDRESS_FIELD_NUMBER: builtins.int
+    NEXT_HOP_FIELD_NUMBER: builtins.int
+    NEXT_HOP_AS_FIELD_NUMBER: builtins.int
+    SRC_AS_FIELD_NUMBER: builtins.int
+    DST_AS_FIELD_NUMBER: builtins.int
+    SRC_NET_FIELD_NUMBER: builtins.int
+    DST_NET_FIELD_NUMBER: builtins.int
+    IN_IF_FIELD_NUMBER: builtins.int
+    OUT_IF_FIELD_NUMBER: builtins.int
+    PROTO_FIELD_NUMBER: builtins.int
+    SRC_PORT_FIELD_NUMBER: builtins.int
+    DST_PORT_FIELD_NUMBER: builtins.int
+    IP_TOS_FIELD_NUMBER: builtins.int
+    FORWARDING_STATUS_FIELD_NUMBER: builtins.int
+    IP_TTL_FIELD_NUMBER: builtins.int
+    TCP_FLAGS_FIELD_NUMBER: builtins.int
+    SRC_MAC_FIELD_NUMBER: builtins.int
+    DST_MAC_FIELD_NUMBER: builtins.int
+    VLAN_ID_FIELD_NUMBER: builtins.int
+    ETYPE_FIELD_NUMBER: builtins.int
+    ICMP_TYPE_FIELD_NUMBER: builtins.int
+    ICMP_CODE_FIELD_NUMBER: builtins.int
+    SRC_VLAN_FIELD_NUMBER: builtins.int
+    DST_VLAN_FIELD_NUMBER: builtins.int
+    FRAGMENT_ID_FIELD_NUMBER: builtins.int
+    FRAGMENT_OFFSET_FIELD_NUMBER: builtins.int
+    IPV6_FLOW_LABEL_FIELD_NUMBER: builtins.int
+    IP_FLAGS_FIELD_NUMBER: builtins.int
+    OBSERVATION_DOMAIN_ID_FIELD_NUMBER: builtins.int
+    OBSERVATION_POINT_ID_FIELD_NUMBER: builtins.int
+    MPLS_TTL_FIELD_NUMBER: builtins.int
+    MPLS_LABEL_FIELD_NUMBER: builtins.int
+    MPLS_IP_FIELD_NUMBER: builtins.int
+    BGP_NEXT_HOP_FIELD_NUMBER: builtins.int
+    BGP_COMMUNITIES_FIELD_NUMBER: builtins.int
+    AS_PATH_FIELD_NUMBER: builtins.int
+    LAYER_STACK_FIELD_NUMBER: builtins.int
+    LAYER_SIZE_FIELD_NUMBER: builtins.int
+    IPV6_ROUTING_HEADER_ADDRESSES_FIELD_NUMBER: builtins.int
+    IPV6_ROUTING_HEADER_SEG_LEFT_FIELD_NUMBER: builtins.int
+    PROTOCOL_NAME_FIELD_NUMBER: builtins.int
+    TIME_RECEIVED_NS_FIELD_NUMBER: builtins.int
+    TIME_FLOW_START_NS_FIELD_NUMBER: builtins.int
+    TIME_FLOW_END_NS_FIELD_NUMBER: builtins.int
+    BYTES_IN_FIELD_NUMBER: builtins.int
+    BYTES_OUT_FIELD_NUMBER: builtins.int
+    PACKETS_IN_FIELD_NUMBER: builtins.int
+    PACKETS_OUT_FIELD_NUMBER: builtins.int
+    type: Global___FlowType.ValueType
+    time_received: builtins.int
+    sampling_rate: builtins.int
+    sequence_num: builtins.int
+    time_flow_end: builtins.int
+    src_addr: builtins.bytes
+    dst_addr: builtins.bytes
+    unassigned: builtins.int
+    bytes: builtins.int
+    packets: builtins.int
+    sampler_address: builtins.bytes
+    next_hop: builtins.bytes
+    next_hop_as: builtins.int
+    src_as: builtins.int
+    dst_as: builtins.int
+    src_net: builtins.int
+    dst_net: builtins.int
+    in_if: builtins.int
+    out_if: builtins.int
+    proto: builtins.int
+    src_port: builtins.int
+    dst_port: builtins.int
+    ip_tos: builtins.int
+    forwarding_status: builtins.int
+    ip_ttl: builtins.int
+    tcp_flags: builtins.int
+    src_mac: builtins.int
+    dst_mac: builtins.int
+    vlan_id: builtins.int
+    etype: builtins.int
+    icmp_type: builtins.int
+    icmp_code: builtins.int
+    src_vlan: builtins.int
+    dst_vlan: builtins.int
+    fragment_id: builtins.int
+    fragment_offset: builtins.int
+    ipv6_flow_label: builtins.int
+    ip_flags: builtins.int
+    observation_domain_id: builtins.int
+    observation_point_id: builtins.int
+    bgp_next_hop: builtins.bytes
+    ipv6_routing_header_seg_left: builtins.int
+    protocol_name: builtins.bytes
+    """Bytes, so that a name that is not UTF-8 does not cost the other flows."""
+    time_received_ns: builtins.int
+    """Signed, so that a time that is too large is negative."""
+    time_flow_start_ns: builtins.int
+    time_flow_end_ns: builtins.int
+    bytes_in: builtins.int
+    bytes_out: builtins.int
+    packets_in: builtins.int
+    packets_out: builtins.int
+    @property
+    def mpls_ttl(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def mpls_label(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def mpls_ip(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    @property
+    def bgp_communities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def as_path(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def layer_stack(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___FlowMessage.Layer.ValueType]: ...
+    @property
+    def layer_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def ipv6_routing_header_addresses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        type: Global___FlowType.ValueType | None = ...,
+        time_received: builtins.int | None = ...,
+        sampling_rate: builtins.int | None = ...,
+        sequence_num: builtins.int | None = ...,
+        time_flow_end: builtins.int | None = ...,
+        src_addr: builtins.bytes | None = ...,
+        dst_addr: builtins.bytes | None = ...,
+        unassigned: builtins.int | None = ...,
+        bytes: builtins.int | None = ...,
+        packets: builtins.int | None = ...,
+        sampler_address: builtins.bytes | None = ...,
+        next_hop: builtins.bytes | None = ...,
+        next_hop_as: builtins.int | None = ...,
+        src_as: builtins.int | None = ...,
+        dst_as: builtins.int | None = ...,
+        src_net: builtins.int | None = ...,
+        dst_net: builtins.int | None = ...,
+        in_if: builtins.int | None = ...,
+        out_if: builtins.int | None = ...,
+        proto: builtins.int | None = ...,
+        src_port: builtins.int | None = ...,
+        dst_port: builtins.int | None = ...,
+        ip_tos: builtins.int | None = ...,
+        forwarding_status: builtins.int | None = ...,
+        ip_ttl: builtins.int | None = ...,
+        tcp_flags: builtins.int | None = ...,
+        src_mac: builtins.int | None = ...,
+        dst_mac: builtins.int | None = ...,
+        vlan_id: builtins.int | None = ...,
+        etype: builtins.int | None = ...,
+        icmp_type: builtins.int | None = ...,
+        icmp_code: builtins.int | None = ...,
+        src_vlan: builtins.int | None = ...,
+        dst_vlan: builtins.int | None = ...,
+        fragment_id: builtins.int | None = ...,
+        fragment_offset: builtins.int | None = ...,
+        ipv6_flow_label: builtins.int | None = ...,
+        ip_flags: builtins.int | None = ...,
+        observation_domain_id: builtins.int | None = ...,
+        observation_point_id: builtins.int | None = ...,
+        mpls_ttl: collections.abc.Iterable[builtins.int] | None = ...,
+        mpls_label: collections.abc.Iterable[builtins.int] | None = ...,
+        mpls_ip: collections.abc.Iterable[builtins.bytes] | None = ...,
+        bgp_next_hop: builtins.bytes | None = ...,
+        bgp_communities: collections.abc.Iterable[builtins.int] | None = ...,
+        as_path: collections.abc.Iterable[builtins.int] | None = ...,
+        layer_stack: collections.abc.Iterable[Global___FlowMessage.Layer.ValueType] | None = ...,
+        layer_size: collections.abc.Iterable[builtins.int] | None = ...,
+        ipv6_routing_header_addresses: collections.abc.Iterable[builtins.bytes] | None = ...,
+        ipv6_routing_header_seg_left: builtins.int | None = ...,
+        protocol_name: builtins.bytes | None = ...,
+        time_received_ns: builtins.int | None = ...,
+        time_flow_start_ns: builtins.int | None = ...,
+        time_flow_end_ns: builtins.int | None = ...,
+        bytes_in: builtins.int | None = ...,
+        bytes_out: builtins.int | None = ...,
+        packets_in: builtins.int | None = ...,
+        packets_out: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_bgp_next_hop", b"_bgp_next_hop", "_bytes", b"_bytes", "_bytes_in", b"_bytes_in", "_bytes_out", b"_bytes_out", "_dst_addr", b"_dst_addr", "_dst_as", b"_dst_as", "_dst_mac", b"_dst_mac", "_dst_net", b"_dst_net", "_dst_port", b"_dst_port", "_dst_vlan", b"_dst_vlan", "_etype", b"_etype", "_forwarding_status", b"_forwarding_status", "_fragment_id", b"_fragment_id", "_fragment_offset", b"_fragment_offset", "_icmp_code", b"_icmp_code", "_icmp_type", b"_icmp_type", "_in_if", b"_in_if", "_ip_flags", b"_ip_flags", "_ip_tos", b"_ip_tos", "_ip_ttl", b"_ip_ttl", "_ipv6_flow_label", b"_ipv6_flow_label", "_ipv6_routing_header_seg_left", b"_ipv6_routing_header_seg_left", "_next_hop", b"_next_hop", "_next_hop_as", b"_next_hop_as", "_observation_domain_id", b"_observation_domain_id", "_observation_point_id", b"_observation_point_id", "_out_if", b"_out_if", "_packets", b"_packets", "_packets_in", b"_packets_in", "_packets_out", b"_packets_out", "_proto", b"_proto", "_protocol_name", b"_protocol_name", "_sampler_address", b"_sampler_address", "_sampling_rate", b"_sampling_rate", "_sequence_num", b"_sequence_num", "_src_addr", b"_src_addr", "_src_as", b"_src_as", "_src_mac", b"_src_mac", "_src_net", b"_src_net", "_src_port", b"_src_port", "_src_vlan", b"_src_vlan", "_tcp_flags", b"_tcp_flags", "_time_flow_end", b"_time_flow_end", "_time_flow_end_ns", b"_time_flow_end_ns", "_time_flow_start_ns", b"_time_flow_start_ns", "_time_received", b"_time_received", "_time_received_ns", b"_time_received_ns", "_type", b"_type", "_unassigned", b"_unassigned", "_vlan_id", b"_vlan_id", "bgp_next_hop", b"bgp_next_hop", "bytes", b"bytes", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "dst_addr", b"dst_addr", "dst_as", b"dst_as", "dst_mac", b"dst_mac", "dst_net", b"dst_net", "dst_port", b"dst_port", "dst_vlan", b"dst_vlan", "etype", b"etype", "forwarding_status", b"forwarding_status", "fragment_id", b"fragment_id", "fragment_offset", b"fragment_offset", "icmp_code", b"icmp_code", "icmp_type", b"icmp_type", "in_if", b"in_if", "ip_flags", b"ip_flags", "ip_tos", b"ip_tos", "ip_ttl", b"ip_ttl", "ipv6_flow_label", b"ipv6_flow_label", "ipv6_routing_header_seg_left", b"ipv6_routing_header_seg_left", "next_hop", b"next_hop", "next_hop_as", b"next_hop_as", "observation_domain_id", b"observation_domain_id", "observation_point_id", b"observation_point_id", "out_if", b"out_if", "packets", b"packets", "packets_in", b"packets_in", "packets_out", b"packets_out", "proto", b"proto", "protocol_name", b"protocol_name", "sampler_address", b"sampler_address", "sampling_rate", b"sampling_rate", "sequence_num", b"sequence_num", "src_addr", b"src_addr", "src_as", b"src_as", "src_mac", b"src_mac", "src_net", b"src_net", "src_port", b"src_port", "src_vlan", b"src_vlan", "tcp_flags", b"tcp_flags", "time_flow_end", b"time_flow_end", "time_flow_end_ns", b"time_flow_end_ns", "time_flow_start_ns", b"time_flow_start_ns", "time_received", b"time_received", "time_received_ns", b"time_received_ns", "type", b"type", "unassigned", b"unassigned", "vlan_id", b"vlan_id"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_bgp_next_hop", b"_bgp_next_hop", "_bytes", b"_bytes", "_bytes_in", b"_bytes_in", "_bytes_out", b"_bytes_out", "_dst_addr", b"_dst_addr", "_dst_as", b"_dst_as", "_dst_mac", b"_dst_mac", "_dst_net", b"_dst_net", "_dst_port", b"_dst_port", "_dst_vlan", b"_dst_vlan", "_etype", b"_etype", "_forwarding_status", b"_forwarding_status", "_fragment_id", b"_fragment_id", "_fragment_offset", b"_fragment_offset", "_icmp_code", b"_icmp_code", "_icmp_type", b"_icmp_type", "_in_if", b"_in_if", "_ip_flags", b"_ip_flags", "_ip_tos", b"_ip_tos", "_ip_ttl", b"_ip_ttl", "_ipv6_flow_label", b"_ipv6_flow_label", "_ipv6_routing_header_seg_left", b"_ipv6_routing_header_seg_left", "_next_hop", b"_next_hop", "_next_hop_as", b"_next_hop_as", "_observation_domain_id", b"_observation_domain_id", "_observation_point_id", b"_observation_point_id", "_out_if", b"_out_if", "_packets", b"_packets", "_packets_in", b"_packets_in", "_packets_out", b"_packets_out", "_proto", b"_proto", "_protocol_name", b"_protocol_name", "_sampler_address", b"_sampler_address", "_sampling_rate", b"_sampling_rate", "_sequence_num", b"_sequence_num", "_src_addr", b"_src_addr", "_src_as", b"_src_as", "_src_mac", b"_src_mac", "_src_net", b"_src_net", "_src_port", b"_src_port", "_src_vlan", b"_src_vlan", "_tcp_flags", b"_tcp_flags", "_time_flow_end", b"_time_flow_end", "_time_flow_end_ns", b"_time_flow_end_ns", "_time_flow_start_ns", b"_time_flow_start_ns", "_time_received", b"_time_received", "_time_received_ns", b"_time_received_ns", "_type", b"_type", "_unassigned", b"_unassigned", "_vlan_id", b"_vlan_id", "as_path", b"as_path", "bgp_communities", b"bgp_communities", "bgp_next_hop", b"bgp_next_hop", "bytes", b"bytes", "bytes_in", b"bytes_in", "bytes_out", b"bytes_out", "dst_addr", b"dst_addr", "dst_as", b"dst_as", "dst_mac", b"dst_mac", "dst_net", b"dst_net", "dst_port", b"dst_port", "dst_vlan", b"dst_vlan", "etype", b"etype", "forwarding_status", b"forwarding_status", "fragment_id", b"fragment_id", "fragment_offset", b"fragment_offset", "icmp_code", b"icmp_code", "icmp_type", b"icmp_type", "in_if", b"in_if", "ip_flags", b"ip_flags", "ip_tos", b"ip_tos", "ip_ttl", b"ip_ttl", "ipv6_flow_label", b"ipv6_flow_label", "ipv6_routing_header_addresses", b"ipv6_routing_header_addresses", "ipv6_routing_header_seg_left", b"ipv6_routing_header_seg_left", "layer_size", b"layer_size", "layer_stack", b"layer_stack", "mpls_ip", b"mpls_ip", "mpls_label", b"mpls_label", "mpls_ttl", b"mpls_ttl", "next_hop", b"next_hop", "next_hop_as", b"next_hop_as", "observation_domain_id", b"observation_domain_id", "observation_point_id", b"observation_point_id", "out_if", b"out_if", "packets", b"packets", "packets_in", b"packets_in", "packets_out", b"packets_out", "proto", b"proto", "protocol_name", b"protocol_name", "sampler_address", b"sampler_address", "sampling_rate", b"sampling_rate", "sequence_num", b"sequence_num", "src_addr", b"src_addr", "src_as", b"src_as", "src_mac", b"src_mac", "src_net", b"src_net", "src_port", b"src_port", "src_vlan", b"src_vlan", "tcp_flags", b"tcp_flags", "time_flow_end", b"time_flow_end", "time_flow_end_ns", b"time_flow_end_ns", "time_flow_start_ns", b"time_flow_start_ns", "time_received", b"time_received", "time_received_ns", b"time_received_ns", "type", b"type", "unassigned", b"unassigned", "vlan_id", b"vlan_id"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_bgp_next_hop", b"_bgp_next_hop"]) -> typing.Literal["bgp_next_hop"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_bytes", b"_bytes"]) -> typing.Literal["bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_bytes_in", b"_bytes_in"]) -> typing.Literal["bytes_in"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_bytes_out", b"_bytes_out"]) -> typing.Literal["bytes_out"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_dst_addr", b"_dst_addr"]) -> typing.Literal["dst_addr"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_dst_as", b"_dst_as"]) -> typing.Literal["dst_as"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_dst_mac", b"_dst_mac"]) -> typing.Literal["dst_mac"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_dst_net", b"_dst_net"]) -> typing.Literal["dst_net"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_dst_port", b"_dst_port"]) -> typing.Literal["dst_port"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_dst_vlan", b"_dst_vlan"]) -> typing.Literal["dst_vlan"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_etype", b"_etype"]) -> typing.Literal["etype"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_forwarding_status", b"_forwarding_status"]) -> typing.Literal["forwarding_status"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_fragment_id", b"_fragment_id"]) -> typing.Literal["fragment_id"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_fragment_offset", b"_fragment_offset"]) -> typing.Literal["fragment_offset"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_icmp_code", b"_icmp_code"]) -> typing.Literal["icmp_code"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_icmp_type", b"_icmp_type"]) -> typing.Literal["icmp_type"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_in_if", b"_in_if"]) -> typing.Literal["in_if"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ip_flags", b"_ip_flags"]) -> typing.Literal["ip_flags"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ip_tos", b"_ip_tos"]) -> typing.Literal["ip_tos"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ip_ttl", b"_ip_ttl"]) -> typing.Literal["ip_ttl"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ipv6_flow_label", b"_ipv6_flow_label"]) -> typing.Literal["ipv6_flow_label"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ipv6_routing_header_seg_left", b"_ipv6_routing_header_seg_left"]) -> typing.Literal["ipv6_routing_header_seg_left"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_next_hop", b"_next_hop"]) -> typing.Literal["next_hop"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_next_hop_as", b"_next_hop_as"]) -> typing.Literal["next_hop_as"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_observation_domain_id", b"_observation_domain_id"]) -> typing.Literal["observation_domain_id"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_observation_point_id", b"_observation_point_id"]) -> typing.Literal["observation_point_id"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_out_if", b"_out_if"]) -> typing.Literal["out_if"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_packets", b"_packets"]) -> typing.Literal["packets"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_packets_in", b"_packets_in"]) -> typing.Literal["packets_in"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_packets_out", b"_packets_out"]) -> typing.Literal["packets_out"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_proto", b"_proto"]) -> typing.Literal["proto"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_protocol_name", b"_protocol_name"]) -> typing.Literal["protocol_name"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_sampler_address", b"_sampler_address"]) -> typing.Literal["sampler_address"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_sampling_rate", b"_sampling_rate"]) -> typing.Literal["sampling_rate"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_sequence_num", b"_sequence_num"]) -> typing.Literal["sequence_num"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_src_addr", b"_src_addr"]) -> typing.Literal["src_addr"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_src_as", b"_src_as"]) -> typing.Literal["src_as"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_src_mac", b"_src_mac"]) -> typing.Literal["src_mac"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_src_net", b"_src_net"]) -> typing.Literal["src_net"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_src_port", b"_src_port"]) -> typing.Literal["src_port"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_src_vlan", b"_src_vlan"]) -> typing.Literal["src_vlan"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_tcp_flags", b"_tcp_flags"]) -> typing.Literal["tcp_flags"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_time_flow_end", b"_time_flow_end"]) -> typing.Literal["time_flow_end"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_time_flow_end_ns", b"_time_flow_end_ns"]) -> typing.Literal["time_flow_end_ns"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_time_flow_start_ns", b"_time_flow_start_ns"]) -> typing.Literal["time_flow_start_ns"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_time_received", b"_time_received"]) -> typing.Literal["time_received"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_time_received_ns", b"_time_received_ns"]) -> typing.Literal["time_received_ns"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_type", b"_type"]) -> typing.Literal["type"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_unassigned", b"_unassigned"]) -> typing.Literal["unassigned"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_vlan_id", b"_vlan_id"]) -> typing.Literal["vlan_id"] | None: ...
+
+Global___FlowFields: typing_extensions.TypeAlias = FlowFields
+
+@typing.final
+class Flows(google.protobuf.message.Message):
+    """Each flow after its length."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FLOWS_FIELD_NUMBER: builtins.int
+    @property
+    def flows(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FlowFields]: ...
+    def __init__(
+        self,
+        *,
+        flows: collections.abc.Iterable[Global___FlowFields] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["flows", b"flows"]) -> None: ...
+
+Global___Flows: typing_extensions.TypeAlias = Flows

@@ -12,7 +12,7 @@ from typing import Any
 from eventwriter import values
 from eventwriter.stream import Column, Decoded, Message, Reject, Row, Stream
 from eventwriter.values import EPOCH, Unfit, shown
-from workers import _flow, _flow_json, _flow_read
+from workers import _flow, _flow_json, _flow_quick, _flow_read
 from workers._cloudevents import data_of, envelope_in, envelope_of, is_event
 from workers._guard import total
 from workers._payload import unpack
@@ -177,4 +177,11 @@ def _unpacked(payload: bytes) -> bytes:
         raise
 
 
-STREAM = Stream(name="NETFLOW", subjects=("netflow.>",), table="netflow_metrics", columns=COLUMNS, decode=decode)
+STREAM = Stream(
+    name="NETFLOW",
+    subjects=("netflow.>",),
+    table="netflow_metrics",
+    columns=COLUMNS,
+    decode=decode,
+    quick=_flow_quick.typed_rows,
+)
