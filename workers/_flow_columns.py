@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain, compress
 from operator import attrgetter, itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
@@ -25,6 +25,7 @@ Column = Sequence[Any]
 _FEWEST = 8
 """Of fewer messages each is decoded sooner by itself."""
 _SAMPLE = 4
+"""Neighbours are mostly of one kind: if none of the first so many will do, the others are not looked at."""
 _FIRST, _AFTER = b"\x08\x01", b"\x08\x05"
 """Between these are the flows that begin with a known type, field 1. If the 8 were the length of a flow, the type would
 be its first tag, of a field 0, which there is not: so such a payload, if it has an address, is bare, see read(). And
@@ -34,7 +35,7 @@ _LONGEST = 2047
 _FRAMES = [bytes((10, size) if size < 128 else (10, size & 127 | 128, size >> 7)) for size in range(_LONGEST + 1)]
 """What stands before a flow of each size in Flows: the tag of field 1 and the length."""
 _frame = _FRAMES.__getitem__
-_OTHERS: Final = ("time_received", "time_flow_end", "unassigned")
+_OTHERS = frozenset(("time_received", "time_flow_end", "unassigned"))
 """Fields of FlowFields that FlowMessage does not have."""
 _field = itemgetter(0)
 
@@ -62,12 +63,12 @@ def table_of(messages: Sequence[Message]) -> Table | None:
     places: Sequence[int] = range(len(messages))
     if any(headers) or min(bodies) < _FIRST or max(bodies) >= _AFTER:
         if not any(map(_body, bodies[:_SAMPLE], headers)):
-            return None  # neighbours are mostly of one kind
+            return None
         bodies = tuple(map(_body, bodies, headers))
         places = [*compress(places, bodies)]
         bodies = tuple(filter(None, bodies))
     read = _read(bodies)
-    if read is None:
+    if read is None and any(map(_fits, bodies[:_SAMPLE])):
         fits = [*map(_fits, bodies)]
         places = [*compress(places, fits)]
         read = _read([*compress(bodies, fits)]) if len(places) >= _FEWEST else None
@@ -111,7 +112,7 @@ def _reader(
 ) -> tuple[tuple[str, ...], Callable[[FlowFields], tuple[Any, ...]] | None]:
     """The names of these fields and what reads them all; None if it is only one or not FlowMessage's."""
     names = tuple(field.name for field in fields)
-    return names, attrgetter(*names) if len(names) > 1 and not {*_OTHERS}.intersection(names) else None
+    return names, attrgetter(*names) if len(names) > 1 and _OTHERS.isdisjoint(names) else None
 
 
 def _fits(body: bytes) -> bool:
@@ -120,4 +121,6 @@ def _fits(body: bytes) -> bool:
         flow = FlowFields.FromString(body)
     except DecodeError:
         return False
-    return len(body) <= _LONGEST and not len(UnknownFieldSet(flow)) and not any(flow.HasField(name) for name in _OTHERS)
+    if len(body) > _LONGEST or len(UnknownFieldSet(flow)):
+        return False
+    return not (flow.HasField("time_received") or flow.HasField("time_flow_end") or flow.HasField("unassigned"))

@@ -50,8 +50,11 @@ class _Plan(NamedTuple):
     limits: list[tuple[int, int]]
     """Place of a column, and its limit."""
     own: Callable[[Sequence[Column]], tuple[Column, ...]]
+    """Picks those of _OWN."""
     plain: Callable[[Sequence[Column]], tuple[Column, ...]]
+    """Picks those of PLAIN, up to the last one that is there unless there are others behind."""
     rest: list[tuple[str, int]]
+    """Names and places of REST, if any of them is there."""
     metadata: type[msgspec.Struct]
 
 
@@ -74,7 +77,7 @@ def _plan(names: tuple[str, ...]) -> _Plan:
     places = dict.fromkeys((*PLAIN, *REST, *_OWN), -1) | {name: place for place, name in enumerate(names)}
     rest = [(name, places[name]) for name in REST] if {*REST}.intersection(names) else []
     plain = [places[name] for name in PLAIN]
-    while len(plain) > 2 and plain[-1] < 0 and not rest:
+    while len(plain) > 2 and plain[-1] < 0 and not rest:  # of one alone, itemgetter would not make a tuple
         del plain[-1]
     return _Plan(
         [(places[name], _LIMITS[name]) for name in names if name in _LIMITS],
@@ -133,7 +136,10 @@ def _texts(column: Column) -> Iterable[str | None]:
 
 
 def _hops(column: Column) -> Iterable[str | None]:
-    return _NULLS if column is _ZEROS else [address(octets) or octets.hex() or None for octets in column]
+    texts = _texts(column)
+    if column is not _ZEROS and None in texts:
+        texts = [address(octets) or octets.hex() or None for octets in column]
+    return texts
 
 
 def _macs(column: Column) -> Iterable[str | int | None]:
