@@ -261,6 +261,7 @@ def test_other_forms_go_the_general_way() -> None:
     assert not taken(gzip.compress(PAYLOAD))
     assert not taken(delimited(PAYLOAD, PAYLOAD))
     assert not taken(PAYLOAD[2:] + PAYLOAD[:2])
+    assert not taken(made(type=3))
     assert not taken(b"")
 
 
