@@ -18,7 +18,7 @@ from rich.table import Table
 
 from eventwriter import registry
 from eventwriter.attempt import quick_rows
-from eventwriter.stream import Decoded, Message, Stream
+from eventwriter.stream import Message, Stream
 from traffic import ENCODINGS, Traffic
 
 NOW = 1_765_535_400_987_654_321
@@ -53,7 +53,10 @@ def decode(stream: Stream, batch: Sequence[Message]) -> tuple[int, int]:
     for start in range(0, len(batch), CHUNK):
         chunk = batch[start : start + CHUNK]
         for message, row in zip(chunk, quick_rows(stream, chunk), strict=True):
-            decoded = stream.decode(message) if row is None else Decoded((row,))
+            if row is not None:
+                rows += 1
+                continue
+            decoded = stream.decode(message)
             rows += len(decoded.rows)
             rejects += len(decoded.rejects)
     return rows, rejects
