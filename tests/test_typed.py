@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
 from datetime import datetime
 from typing import Any
 
@@ -11,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventwriter import registry
+from eventwriter.attempt import quick_rows
 from eventwriter.stream import Message
 from quick import JSON, OBJECT, TEXT, agree, compare, nearly
+from traffic import ENCODINGS, Traffic
 from workers import _events_typed, _logs_typed, _sweep_typed, _telemetry_typed
 
 STREAMS = registry.load()
@@ -301,3 +305,22 @@ def test_damaged_payloads(name: str, damage: list[tuple[float, int, int]]) -> No
         at = int(place * len(data))
         data[at : at + width] = bytes([byte])
     agree(STREAMS[name], typed, bytes(data))
+
+
+@pytest.mark.parametrize(("stream", "encoding"), [(name, each) for name in ENCODINGS for each in ENCODINGS[name]])
+def test_decoding_leaves_nothing_behind(stream: str, encoding: str) -> None:
+    """A worker decodes billions of messages: what a library forgets to free would fill the memory."""
+    declared = STREAMS[stream]
+    traffic = Traffic(stream, only=encoding, records=3, clock=lambda: 1_765_535_400.0)
+    chunk = [Message(p.subject, p.payload, 1, 10**18, p.headers) for p in (traffic.next() for _ in range(32))]
+
+    def decode(times: int) -> int:
+        for _ in range(times):
+            for message, row in zip(chunk, quick_rows(declared, chunk), strict=True):
+                if row is None:
+                    declared.decode(message)
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    before = decode(20)
+    assert decode(60) - before < 32  # not one block for every other chunk

@@ -116,7 +116,7 @@ def _rows(table: Table) -> list[Row | None]:
         _macs(src_mac), _macs(dst_mac), _protocols(protocol_name, odd), *plan.plain(columns),
         *(_converted(name, columns[place]) for name, place in plan.rest),
     )  # fmt: skip
-    packed = _encode_lines(metadata).split(b"\n")
+    packed = _encode_lines([*metadata]).split(b"\n")  # an iterator, and what it holds, msgspec would never let go
     micros = [time // 1000 - EPOCH for time in times]
     rows: list[Row | None] = [*zip(
         micros, _NULLS, _NULLS, _NULLS, _NULLS, src_addr, dst_addr, src_port, dst_port, proto, packets, volume,
