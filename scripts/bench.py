@@ -29,6 +29,7 @@ import psycopg
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 from psycopg import sql
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -39,6 +40,8 @@ from traffic import ENCODINGS, NUMBER, Traffic
 
 ROOT = Path(__file__).resolve().parent.parent
 console = Console(stderr=True)
+_WIDTH = 100
+"""Columns of the table."""
 
 
 @dataclass
@@ -617,11 +620,21 @@ async def _all_streams(bench: Bench) -> None:
 
 def _print(report: dict[str, Any]) -> None:
     out = Console()
+    if out.width < _WIDTH:
+        out = Console(width=_WIDTH)  # figures that are cut off are worse than lines that a narrow terminal breaks
     if report["results"]:
-        table = Table(title="against psql \\copy of the same rows, in the same run", title_justify="left")
-        for heading in ("stream", "encoding", "ack", "rows/s", "\\copy rows/s", "ratio", "spread", "client µs/msg",
-                        "client µs/row", "server µs/row", "RSS MiB", "commits"):  # fmt: skip
-            table.add_column(heading, justify="left" if heading in ("stream", "encoding", "ack") else "right")
+        table = Table(
+            title="against psql \\copy of the same rows, in the same run",
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            padding=0,
+        )
+        for heading in ("stream", "encoding", "ack"):
+            table.add_column(heading)
+        for heading in ("rows/s", "\\copy\nrows/s", "ratio", "spread", "worker\nµs/row", "PostgreSQL\nµs/row",
+                        "NATS\nµs/msg", "PSS\nMiB", "commits"):  # fmt: skip
+            table.add_column(heading, justify="right")
         for each in report["results"]:
             table.add_row(
                 each["stream"],
@@ -633,9 +646,9 @@ def _print(report: dict[str, Any]) -> None:
                 f"{each['spread']:.2f}",
                 *(
                     "–" if each[name] is None else f"{each[name]:.1f}"
-                    for name in ("client_cpu_us_per_message", "client_cpu_us_per_row", "server_cpu_us_per_row")
+                    for name in ("client_cpu_us_per_row", "server_cpu_us_per_row", "nats_cpu_us_per_message")
                 ),
-                f"{each['rss_mib']:.0f}",
+                f"{each['pss_mib']:.0f}",
                 str(each["commits"]),
             )
         out.print(table)
