@@ -292,10 +292,11 @@ class PostgresServer(Server):
         """Fast shutdown: ends backends and checkpoints; ``immediate`` leaves recovery to the next start."""
         self._end(signal.SIGQUIT if immediate else signal.SIGINT)
 
-    def create_database(self, name: str) -> str:
-        """Creates a database and returns its connection string."""
+    def create_database(self, name: str, template: str = "template1") -> str:
+        """Creates a database, a copy of another that nobody is connected to, and returns its connection string."""
+        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
         done = subprocess.run(
-            [str(self.binaries / "createdb"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", name],
+            [str(self.binaries / "createdb"), *where, "-T", template, name],
             capture_output=True,
             text=True,
             env=_environment(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -20,11 +21,13 @@ import pytest
 from nats.js.api import StreamConfig
 
 from eventwriter import registry
-from eventwriter.embedded import NatsServer
+from eventwriter.embedded import NatsServer, PostgresServer
 from traffic import NUMBER, Publication, Traffic
 
 ROOT = Path(__file__).resolve().parent.parent
 STREAMS = tuple(registry.load())
+
+_numbers = itertools.count(1)
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
@@ -203,9 +206,19 @@ def clean_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("EVENTWRITER_", "PG", "NATS_"))}
 
 
+@pytest.fixture(scope="session")
+def template(postgres_server: PostgresServer) -> str:
+    """The name of a database with our tables, to copy."""
+    name = "with_tables"
+    environment = clean_environment() | {"EVENTWRITER_POSTGRES__DSN": postgres_server.create_database(name)}
+    subprocess.run([sys.executable, "-m", "eventwriter", "schema", "apply"], cwd=ROOT, env=environment, check=True)
+    return name
+
+
 @pytest.fixture
-def world(tmp_path: Path, database: str) -> Iterator[World]:
+def world(tmp_path: Path, postgres_server: PostgresServer, template: str) -> Iterator[World]:
     """Servers with the seven streams and tables, and nothing else running yet."""
+    database = postgres_server.create_database(f"world_{next(_numbers)}", template)
     with NatsServer(tmp_path / "nats") as server:
         environment = clean_environment() | {
             "EVENTWRITER_NATS__URL": server.url,
@@ -215,7 +228,6 @@ def world(tmp_path: Path, database: str) -> Iterator[World]:
         }
         world = World(server, database, tmp_path, environment)
         world.create_streams()
-        world.run("schema", "apply")
         try:
             yield world
         finally:

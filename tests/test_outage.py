@@ -110,6 +110,8 @@ def test_the_connection_to_nats_breaks(proxied: Proxied, fault: str) -> None:
     """Resets, ends and delays under load: the worker reconnects and goes on."""
     world, proxy = proxied.world, proxied.nats
     world.start(*WORKER, EVENTWRITER_WRITER__BATCH_MESSAGES="100")
+    world.traffic(["LOGS"], count=50, broken=0)
+    world.wait_settled()  # a worker that finds no server when it starts ends
     stop = threading.Event()
 
     def disturb() -> None:

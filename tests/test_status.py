@@ -412,7 +412,7 @@ def test_watching_in_a_terminal() -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "eventwriter", "status", "--watch", "--url", f"http://{endpoint.address}"],
             cwd=ROOT,
-            env=clean_environment() | {"TERM": "xterm-256color"},
+            env={k: v for k, v in clean_environment().items() if k != "COLUMNS"} | {"TERM": "xterm-256color"},
             stdin=terminal_side,
             stdout=terminal_side,
             stderr=terminal_side,
