@@ -58,7 +58,7 @@ class Attempt:
         if self._ranges is None and batch.span is not None and not known:
             self._ranges = [batch.span]
         elif self._ranges is None:
-            firsts, sequences = batch.firsts, [message.sequence for message in batch.messages]
+            firsts, sequences = batch.each_first(), [message.sequence for message in batch.messages]
             if known:
                 fresh = [sequence not in known for sequence in sequences]
                 firsts, sequences = [*compress(firsts, fresh)], [*compress(sequences, fresh)]

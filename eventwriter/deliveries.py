@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from operator import lt
 
 import orjson
@@ -19,6 +20,66 @@ _PLAIN = 9
 """Tokens of a reply subject of the first version."""
 _NUMBERS = 5
 """Those of them that are numbers: the last."""
+
+
+@dataclass(slots=True)
+class Portion:
+    """Deliveries that arrived together, at least one, with all that their reply subjects tell."""
+
+    messages: list[Message]
+    receipts: bytes
+    """Their reply subjects, a line each."""
+    delivered: Sequence[int]
+    """How often each was delivered."""
+    numbers: Sequence[int]
+    """Their consumer sequences."""
+    size: int
+    """Bytes of payload."""
+    pending: int
+    """How many messages the consumer still had for us after the last."""
+    in_order: bool
+    """All delivered for the first time, consumer sequences one after the other, stream sequences rising."""
+
+    def split(self, count: int) -> tuple[Portion, Portion]:
+        """The first ``count``, fewer than all, and the rest."""
+        lines = self.receipts.split(b"\n")
+        halves = []
+        for part in (slice(count), slice(count, None)):
+            messages = self.messages[part]
+            size = sum(len(message.payload) for message in messages)
+            receipts = b"\n".join(lines[part])
+            numbers = self.delivered[part], self.numbers[part]
+            halves.append(Portion(messages, receipts, *numbers, size, self.pending, self.in_order))
+        return halves[0], halves[1]
+
+
+def read(deliveries: Sequence[Delivery], size: int) -> Portion:
+    """What at least one delivery tells; ``size`` is the bytes of their payloads.
+
+    Raises ValueError if a reply subject lacks the numbers. Done as soon as they arrive and a few hundred at a time:
+    later, and on another core, each would have to be fetched from memory again.
+    """
+    subjects, payloads, receipts, headers = zip(*deliveries, strict=True)
+    delivered, sequences, numbers, times = _numbers(receipts)
+    count = len(deliveries)
+    consecutive = _consecutive(numbers)
+    in_order = (
+        consecutive
+        and delivered.count(1) == count
+        and (_consecutive(sequences) or all(map(lt, sequences, sequences[1:])))
+    )
+    new = tuple.__new__  # a Message without the detour through its keyword arguments
+    texts = [subject.decode("utf-8", "replace") for subject in subjects]
+    parsed = headers if headers.count(None) == count else [h and parse_headers(h) for h in headers]
+    return Portion(
+        [new(Message, fields) for fields in zip(texts, payloads, sequences, times, parsed, strict=True)],
+        b"\n".join(receipts),
+        delivered,
+        range(numbers[0], numbers[0] + count) if consecutive else numbers,
+        size,
+        _pending(receipts[-1]),
+        in_order,
+    )
 
 
 class Sequencer:
@@ -34,47 +95,52 @@ class Sequencer:
         """What follows may not continue what came before."""
         self._previous = None
 
-    def batch(self, deliveries: Sequence[Delivery]) -> Batch:
-        """The batch of at least one delivery, with the first sequence that each accounts for."""
-        count = len(deliveries)
-        subjects, payloads, receipts, headers = zip(*deliveries, strict=True)
-        delivered, sequences, numbers, times = _numbers(receipts)
-        first_deliveries = delivered.count(1)
-        span = None
-        if (
-            first_deliveries == count
-            and numbers[0] > self._last
-            and _consecutive(numbers)
-            and (_consecutive(sequences) or all(map(lt, sequences, sequences[1:])))
-        ):
-            firsts = self._in_order(numbers, sequences)
-            span = firsts[0], sequences[-1]
+    def batch(self, portions: Sequence[Portion]) -> Batch:
+        """The batch of at least one portion, with the first sequence that each message accounts for."""
+        firsts = span = None
+        if self._continues(portions):
+            span = self._in_order(portions)
         else:
-            firsts = self._one_by_one(delivered, numbers, sequences)
-        new = tuple.__new__  # a Message without the detour through its keyword arguments
-        texts = [subject.decode("utf-8", "replace") for subject in subjects]
-        parsed = headers if headers.count(None) == count else [h and parse_headers(h) for h in headers]
-        messages = [new(Message, fields) for fields in zip(texts, payloads, sequences, times, parsed, strict=True)]
-        return Batch(messages, firsts, receipts, sum(map(len, payloads)), count - first_deliveries, span)
+            firsts = [first for portion in portions for first in self._one_by_one(portion)]
+        messages = [message for portion in portions for message in portion.messages]
+        return Batch(
+            messages,
+            firsts,
+            [portion.receipts for portion in portions],
+            sum(portion.size for portion in portions),
+            sum(len(portion.messages) - portion.delivered.count(1) for portion in portions),
+            span,
+        )
 
-    def _in_order(self, numbers: list[int], sequences: list[int]) -> list[int]:
+    def _continues(self, portions: Sequence[Portion]) -> bool:
+        number, sequence = portions[0].numbers[0] - 1, 0
+        if number < self._last:
+            return False
+        for portion in portions:
+            messages = portion.messages
+            if not portion.in_order or portion.numbers[0] != number + 1 or messages[0].sequence <= sequence:
+                return False
+            number, sequence = portion.numbers[-1], messages[-1].sequence
+        return True
+
+    def _in_order(self, portions: Sequence[Portion]) -> tuple[int, int]:
         """First deliveries in a row: the consumer found nothing of ours between them."""
-        first = sequences[0]
-        if self._previous is not None and self._previous[0] + 1 == numbers[0] and self._previous[1] < first:
+        number, first = portions[0].numbers[0], portions[0].messages[0].sequence
+        if self._previous is not None and self._previous[0] + 1 == number and self._previous[1] < first:
             first = self._previous[1] + 1
-        self._last = numbers[-1]
-        self._previous = numbers[-1], sequences[-1]
-        return [first, *[sequence + 1 for sequence in sequences[:-1]]]
+        self._last, last = portions[-1].numbers[-1], portions[-1].messages[-1].sequence
+        self._previous = self._last, last
+        return first, last
 
-    def _one_by_one(self, delivered: list[int], numbers: list[int], sequences: list[int]) -> list[int]:
+    def _one_by_one(self, portion: Portion) -> list[int]:
         firsts = []
         previous = self._previous
-        for times, number, sequence in zip(delivered, numbers, sequences, strict=True):
+        for times, number, message in zip(portion.delivered, portion.numbers, portion.messages, strict=True):
             if number <= self._last:
                 self._restarted()
                 previous = None
             self._last = number
-            first = sequence
+            first = sequence = message.sequence
             if times == 1:
                 if previous is not None and previous[0] + 1 == number and previous[1] < sequence:
                     first = previous[1] + 1
@@ -104,8 +170,7 @@ def _numbers(receipts: Sequence[bytes]) -> tuple[list[int], list[int], list[int]
     return delivered, sequences, numbers, times
 
 
-def pending(receipt: bytes) -> int:
-    """How many messages the consumer still had for us after this one."""
+def _pending(receipt: bytes) -> int:
     return int(receipt[len(_head(receipt)) :].split(b".")[4])
 
 

@@ -404,8 +404,8 @@ def _each_once(batch: Batch) -> Batch:
     places: dict[int, int] = {}
     for place, message in enumerate(batch.messages):
         places.setdefault(message.sequence, place)
-    kept = places.values()
-    return Batch([batch.messages[place] for place in kept], [batch.firsts[place] for place in kept])
+    kept, firsts = places.values(), batch.each_first()
+    return Batch([batch.messages[place] for place in kept], [firsts[place] for place in kept])
 
 
 def _latest(entries: Sequence[_Entry], plan: Plan) -> list[_Entry]:

@@ -18,10 +18,11 @@ from nats.aio.msg import Msg
 
 from eventwriter import consumer, wire
 from eventwriter.ackall import AckAll
+from eventwriter.buffer import Buffer, Gap
 from eventwriter.config import NatsConfig, StreamConfig
 from eventwriter.connection import connect
 from eventwriter.consumer import ConsumerFacts, StreamFacts
-from eventwriter.deliveries import Sequencer, pending
+from eventwriter.deliveries import Sequencer, read
 from eventwriter.errors import ConfigurationError, EventWriterError, UnavailableError
 from eventwriter.stream import Batch
 from eventwriter.wire import Delivery
@@ -43,15 +44,6 @@ SAMPLE = 3.0
 IDLE = 1.0
 """Seconds without a pull, such as during an outage, after which the next one begins with a look at the stream."""
 _FOREVER = 1 << 30
-
-
-class _Gap:
-    """Stands in the buffer where the connection was lost: what follows may not continue what came before."""
-
-
-GAP = _Gap()
-PAUSE = _Gap()
-"""As GAP, where nothing can have been lost: for a while there was no pull."""
 
 
 class Source:
@@ -85,13 +77,7 @@ class Source:
         self._acks: set[asyncio.Task[None]] = set()
         self._facts: StreamFacts | None = None
         # Shared between the threads. Each is written by one of them only, or atomically under the interpreter lock.
-        self._buffer: deque[Delivery | _Gap] = deque()
-        self._gaps = 0
-        self._received = 0
-        self._received_bytes = 0
-        self._taken = 0
-        self._taken_bytes = 0
-        self._first_at = 0.0
+        self._buffer = Buffer(config.writer.batch_messages, config.writer.batch_bytes)
         self._wanted = _FOREVER
         self._arrived = threading.Event()
         self._stopping = False
@@ -110,7 +96,6 @@ class Source:
         self._pull_ended = monotonic()
         # Main thread only (the loop thread reads the newest).
         self._sequencer = Sequencer(self._verify_stream)
-        self._gaps_seen = 0
         self._ack_all: AckAll | None = None
         self._newest = (0, 0)
 
@@ -180,11 +165,12 @@ class Source:
         while not self._stopping:
             if self._failure is not None:
                 raise self._failure
-            if self._buffer:
-                backlog = self._backlog()
+            if not self._buffer.empty:
+                backlog = self._buffer.pending >= writer.batch_messages
                 enough = writer.batch_messages // 2 if backlog else writer.batch_messages
-                rest = self._first_at + (max(writer.linger, CATCHING_UP) if backlog else writer.linger) - monotonic()
-                if rest <= 0 or len(self._buffer) >= enough or self._full():
+                patience = max(writer.linger, CATCHING_UP) if backlog else writer.linger
+                rest = self._buffer.first_at + patience - monotonic()
+                if rest <= 0 or len(self._buffer) >= enough or self._buffer.full:
                     batch = self._collect()
                     if batch is not None:
                         return batch
@@ -196,7 +182,7 @@ class Source:
 
     def more(self) -> Batch | None:
         """The next batch if it is full already: a smaller one shall grow. Never raises: ``take`` does it then."""
-        if self._stopping or self._failure is not None or self._gaps_seen != self._gaps or not self._full():
+        if self._stopping or self._failure is not None or self._buffer.gap or not self._buffer.full:
             return None
         try:
             return self._collect()
@@ -211,7 +197,7 @@ class Source:
         if self._ack_all is not None:
             if not self._ack_all.committed(message.sequence for message in batch.messages):
                 return  # they come again, are known, and are acknowledged then
-            receipts = receipts[-1:]
+            receipts = [receipts[-1].rpartition(b"\n")[2]]
         self._loop.call_soon_threadsafe(self._spawn_ack, receipts)
 
     def hold(self, seconds: float) -> bool:
@@ -227,17 +213,6 @@ class Source:
             raise self._failure
         return not self._stopping
 
-    def _backlog(self) -> bool:
-        """Whether more than a batch is known to wait in the stream."""
-        last = self._buffer[-1]
-        return not isinstance(last, _Gap) and pending(last[2]) >= self._config.writer.batch_messages
-
-    def _full(self) -> bool:
-        writer = self._config.writer
-        return (
-            len(self._buffer) >= writer.batch_messages or self._received_bytes - self._taken_bytes >= writer.batch_bytes
-        )
-
     def _wait(self, wanted: int, timeout: float) -> None:
         self._beat()
         self._arrived.clear()
@@ -248,45 +223,22 @@ class Source:
         self._wanted = _FOREVER
 
     def _collect(self) -> Batch | None:
-        writer, buffer = self._config.writer, self._buffer
-        count = min(len(buffer), writer.batch_messages)
-        # Both are counted before they are appended: what is in the buffer has been counted.
-        if self._gaps_seen != self._gaps or self._received_bytes - self._taken_bytes > writer.batch_bytes:
-            deliveries = self._until_gap(count, writer.batch_bytes)
-        else:
-            deliveries = [buffer.popleft() for _ in range(count)]  # type: ignore[misc] # no gap is among them
-        if not deliveries:
+        found = self._buffer.take()
+        if isinstance(found, Gap):
+            if self._ack_all is not None and found is Gap.LOST:
+                raise self._ack_all.lost()
+            self._sequencer.interrupted()
             return None
-        batch = self._sequencer.batch(deliveries)
+        if not found:
+            return None
+        batch = self._sequencer.batch(found)
         newest = batch.messages[-1]
         if newest.sequence > self._newest[0]:
             self._newest = (newest.sequence, newest.time)
-        self._taken += len(deliveries)
-        self._taken_bytes += batch.size
         self._hand.append(batch.receipts)
         if self._wake is not None and self._credit <= 0:
             self._loop.call_soon_threadsafe(self._wake.set)
         return batch
-
-    def _until_gap(self, count: int, size: int) -> list[Delivery]:
-        """What was delivered in a row, up to ``size`` bytes and one more message."""
-        deliveries: list[Delivery] = []
-        for _ in range(count):
-            delivered = self._buffer.popleft()
-            if isinstance(delivered, _Gap):
-                if deliveries:
-                    self._buffer.appendleft(delivered)
-                    break
-                self._gaps_seen += 1
-                if self._ack_all is not None and delivered is GAP:
-                    raise self._ack_all.lost()
-                self._sequencer.interrupted()
-                continue
-            deliveries.append(delivered)
-            size -= len(delivered[1])
-            if size <= 0:
-                break
-        return deliveries
 
     def _verify_stream(self) -> None:
         # The consumer counts from the beginning again: it, or the whole stream, was created anew, or the server lost
@@ -357,23 +309,21 @@ class Source:
             self._failure = error
         self._arrived.set()
 
-    def _mark(self, gap: _Gap) -> None:
-        self._gaps += 1
-        self._buffer.append(gap)
-
     def _deliver(self, deliveries: list[Delivery], size: int) -> None:
-        if not self._buffer:
-            self._first_at = monotonic()
-        self._received += len(deliveries)
-        self._received_bytes += size
-        self._buffer.extend(deliveries)
+        try:
+            portion = read(deliveries, size)
+        except Exception as error:  # raised here it would only be the client's error: to be lost with what it is about
+            log.exception("deliveries that cannot be read", extra=self._extra)
+            self._fail(UnavailableError(f"JetStream delivers what cannot be read: {type(error).__name__}: {error}"))
+            return
+        self._buffer.put(portion)
         self._heard = True
         self._credit -= len(deliveries)
         if self._credit <= 0 and self._wake is not None:
             self._pull_ended = monotonic()
             self._wake.set()
         if len(self._buffer) >= self._wanted or (
-            self._wanted < _FOREVER and self._received_bytes - self._taken_bytes >= self._config.writer.batch_bytes
+            self._wanted < _FOREVER and self._buffer.size >= self._config.writer.batch_bytes
         ):
             self._wanted = _FOREVER
             self._arrived.set()
@@ -395,7 +345,7 @@ class Source:
             self._fail(UnavailableError(f"JetStream refuses our pull request: {text}"))
         elif status == "409" and "MaxBytes" in text:
             # Nothing fits: the next message alone is larger than a batch.
-            self._unlimited = self._received == self._taken
+            self._unlimited = len(self._buffer) == 0
         elif status == "409" and "Consumer Deleted" in text:
             self._fail(self._gone())
         elif status == "409" and "push" in text:
@@ -426,8 +376,8 @@ class Source:
             if self._refused:
                 self._refused = 0.0
                 await asyncio.sleep(0.25)
-            room = 2 * writer.batch_messages - (self._received - self._taken)
-            room_bytes = 2 * writer.batch_bytes - (self._received_bytes - self._taken_bytes)
+            room = 2 * writer.batch_messages - len(self._buffer)
+            room_bytes = 2 * writer.batch_bytes - self._buffer.size
             if (
                 self._credit <= 0
                 and self._nc.is_connected
@@ -466,7 +416,7 @@ class Source:
             return False
         if error is not None:
             raise error
-        self._mark(GAP if self._interrupted else PAUSE)
+        self._buffer.mark(Gap.LOST if self._interrupted else Gap.PAUSE)
         self._interrupted = False
         self._pull_ended = monotonic()
         return True
@@ -505,18 +455,18 @@ class Source:
         period = self._config.writer.ack_wait / 3
         earlier = 0
         while True:
-            received = self._received
+            received = self._buffer.received
             await asyncio.sleep(period)
             # What had been received one period ago and is still here.
-            old = earlier - self._taken
-            hand, waiting = [*chain(*tuple(self._hand))], list(self._buffer)
+            old = earlier - self._buffer.taken
+            hand, waiting = b"\n".join(chain(*tuple(self._hand))), self._buffer.receipts()
             earlier = received
             if not self._nc.is_connected:
                 continue
-            if old + len(hand) > 0:
+            if hand and old + hand.count(b"\n") + 1 > 0:
                 await wire.acknowledge(self._nc, hand, b"+WPI")
-            late = [each[2] for each in waiting[: max(0, old)] if not isinstance(each, _Gap)]
-            await wire.acknowledge(self._nc, late, b"+WPI")
+            late = b"\n".join(waiting).split(b"\n")[: max(0, old)]
+            await wire.acknowledge(self._nc, b"\n".join(late), b"+WPI")
 
     def _spawn_ack(self, receipts: Sequence[bytes]) -> None:
         task = self._loop.create_task(self._guarded(self._acknowledge(receipts)))
@@ -529,6 +479,7 @@ class Source:
         A server with much to do may be late with that: only the last is sent again, unless the connection was lost.
         """
         begun = monotonic()
+        earlier, _, last = b"\n".join(receipts).rpartition(b"\n")
         sent_on: int | None = None
         for _ in range(3):
             while not self._nc.is_connected:
@@ -536,14 +487,17 @@ class Source:
             connection = self._nc.stats["reconnects"]
             try:
                 if connection != sent_on:
-                    half = len(receipts) // 2 if self._at else 0
+                    rest = earlier
                     if self._at:
-                        await wire.acknowledge(self._nc, receipts[:half])
+                        lines = earlier.split(b"\n")
+                        half = len(lines) // 2
+                        await wire.acknowledge(self._nc, b"\n".join(lines[:half]))
                         await self._nc.flush()
                         self._at("in_acks")
-                    await wire.acknowledge(self._nc, receipts[half:-1])
+                        rest = b"\n".join(lines[half:])
+                    await wire.acknowledge(self._nc, rest)
                     sent_on = connection
-                await self._nc.request(receipts[-1].decode(), b"", timeout=ACK_TIMEOUT)
+                await self._nc.request(last.decode(), b"", timeout=ACK_TIMEOUT)
             except (nats.errors.TimeoutError, nats.errors.NoRespondersError, nats.errors.OutboundBufferLimitError):
                 await asyncio.sleep(0.2)
             else:
@@ -553,7 +507,7 @@ class Source:
                 return
         log.warning(
             "%d acks were not confirmed: these messages will be delivered again, and known",
-            len(receipts),
+            earlier.count(b"\n") + 2 if earlier else 1,
             extra=self._extra,
         )
 
@@ -571,12 +525,12 @@ class Source:
         unfinished = bool(self._acks)
         for ack in list(self._acks):
             ack.cancel()
-        receipts = [*chain(*self._hand), *(each[2] for each in self._buffer if not isinstance(each, _Gap))]
-        if receipts and self._nc.is_connected:
+        earlier, _, last = b"\n".join([*chain(*self._hand), *self._buffer.receipts()]).rpartition(b"\n")
+        if last and self._nc.is_connected:
             if self._at:
                 self._at("in_drain")
-            await wire.acknowledge(self._nc, receipts[:-1], b"-NAK")
-            await self._nc.request(receipts[-1].decode(), b"-NAK", timeout=ACK_TIMEOUT)
+            await wire.acknowledge(self._nc, earlier, b"-NAK")
+            await self._nc.request(last.decode(), b"-NAK", timeout=ACK_TIMEOUT)
         if not self._nc.is_closed:
             await asyncio.wait_for(self._nc.close(), 2.0)
         if unfinished:
@@ -587,7 +541,7 @@ class Source:
     async def on_disconnected(self) -> None:
         """The connection is lost: the pull with it, and the certainty that what follows continues."""
         self._credit = 0
-        self._mark(GAP)
+        self._buffer.mark(Gap.LOST)
         if self._puller is not None and not self._stopping:
             log.warning("disconnected from NATS: reconnecting", extra=self._extra)
 
@@ -595,7 +549,7 @@ class Source:
         """There is a connection again: pull."""
         self._credit = 0
         self._interrupted = True
-        self._mark(GAP)
+        self._buffer.mark(Gap.LOST)
         log.info("reconnected to NATS", extra=self._extra)
         if self._wake is not None:
             self._wake.set()

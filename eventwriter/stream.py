@@ -96,17 +96,25 @@ class Batch(NamedTuple):
     """Messages taken together, to be written in one transaction and acknowledged after it."""
 
     messages: Sequence[Message]
-    firsts: Sequence[int]
+    firsts: Sequence[int] | None
     """For each message the first sequence it accounts for: its own, or that after the previous message of ours
-    when the consumer has shown that nothing of ours lies between."""
+    when the consumer has shown that nothing of ours lies between. None: each that after the message before it, as
+    ``span`` tells; see ``each_first``."""
     receipts: Sequence[bytes] = ()
-    """What the source needs to acknowledge each message."""
+    """What the source needs to acknowledge them: reply subjects, many a piece, a line each."""
     size: int = 0
     """Bytes of payload."""
     redelivered: int = 0
     """How many of the messages had been delivered before."""
     span: tuple[int, int] | None = None
     """The first and last sequence that it accounts for, with all between, if no message comes twice; None: unknown."""
+
+    def each_first(self) -> Sequence[int]:
+        """``firsts``, also where the span tells them."""
+        if self.firsts is not None:
+            return self.firsts
+        assert self.span is not None, "one of the two is known"
+        return [self.span[0], *(message.sequence + 1 for message in self.messages[:-1])]
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ Protocol: https://docs.nats.io/reference/reference-protocols/nats-protocol.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import nats.aio.client
 from nats.aio.client import Client
@@ -138,12 +138,15 @@ def install(client: Client, deliver: Deliver) -> BulkParser:
     return parser
 
 
-async def acknowledge(client: Client, receipts: Sequence[bytes], kind: bytes = b"") -> None:
-    """Sends acks (or ``-NAK``, ``+WPI``) for many deliveries as one buffered write; confirms nothing."""
+async def acknowledge(client: Client, receipts: bytes, kind: bytes = b"") -> None:
+    """Sends acks (or ``-NAK``, ``+WPI``) for many deliveries, a reply subject a line, as one buffered write.
+
+    It confirms nothing.
+    """
     if not receipts:
         return
     tail = b" %d\r\n%b\r\n" % (len(kind), kind)
-    await client._send_command(b"PUB " + (tail + b"PUB ").join(receipts) + tail)
+    await client._send_command(b"PUB " + receipts.replace(b"\n", tail + b"PUB ") + tail)
     await client._flush_pending()
 
 

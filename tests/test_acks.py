@@ -11,7 +11,7 @@ from eventwriter.config import NatsConfig
 from eventwriter.source import Source
 from test_take import STREAM
 
-RECEIPTS = [b"$JS.ACK.a", b"$JS.ACK.b", b"$JS.ACK.c"]
+RECEIPTS = [b"$JS.ACK.a\n$JS.ACK.b", b"$JS.ACK.c"]
 FIRST_TWO = b"PUB $JS.ACK.a 0\r\n\r\nPUB $JS.ACK.b 0\r\n\r\n"
 
 

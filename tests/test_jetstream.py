@@ -88,6 +88,8 @@ def test_a_consumer_deleted_under_load_loses_nothing(world: World) -> None:
         delete_consumer(world)
     world.wait_settled()
     world.assert_exact()
+    # A worker that is told to stop before it has noticed cannot say that all is acknowledged.
+    wait_until(lambda: world.call(lambda client: client.jetstream().consumers_info("LOGS")), "the next consumer")
     assert world.stop(service) == 0
 
 

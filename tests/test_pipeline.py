@@ -27,12 +27,12 @@ class Source:
         return self.waiting.pop(0) if self.waiting else None
 
     def more(self) -> Batch | None:
-        if self.waiting and self.waiting[0].firsts[0] in self.early:
+        if self.waiting and self.waiting[0].each_first()[0] in self.early:
             return self.waiting.pop(0)
         return None
 
     def acknowledge(self, batch: Batch) -> None:
-        self.story.append(f"ack {batch.firsts[0]}")
+        self.story.append(f"ack {batch.each_first()[0]}")
 
     def hold(self, seconds: float) -> bool:
         self.story.append("hold")
@@ -48,20 +48,20 @@ class Sink:
         self.steps: dict[int, int] = {}
 
     def prepare(self, batch: Batch) -> bool:
-        number = batch.firsts[0]
+        number = batch.each_first()[0]
         self.steps[number] = self.steps.get(number, 0) + 1
         if self.steps[number] == 1:
             self.story.append(f"prepare {number}")
         return self.steps[number] < 3
 
     def write(self, batch: Batch, meanwhile: Callable[[], bool]) -> Outcome:
-        self.story.append(f"send {batch.firsts[0]}")
+        self.story.append(f"send {batch.each_first()[0]}")
         while meanwhile():
             pass
         if self.failures:
             self.failures -= 1
             raise UnavailableError("away")
-        self.story.append(f"commit {batch.firsts[0]}")
+        self.story.append(f"commit {batch.each_first()[0]}")
         return Outcome(written=1)
 
 
@@ -76,7 +76,7 @@ class Rest:
 
     def succeeded(self, now: float) -> None: ...
     def took(self, batch: Batch, waited: float) -> None:
-        self.story.append(f"took {batch.firsts[0]}")
+        self.story.append(f"took {batch.each_first()[0]}")
 
     def wrote(self, batch: Batch, outcome: Outcome) -> None: ...
     def waits(self, error: UnavailableError, delay: float) -> None: ...

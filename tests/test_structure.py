@@ -19,7 +19,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # JetStream
     "connection": {"config", "errors"},
     "consumer": {"config", "errors"},
-    "source": {"stream", "errors", "config", "connection", "consumer", "deliveries", "wire", "ackall"},
+    "source": {"stream", "errors", "config", "connection", "consumer", "buffer", "deliveries", "wire", "ackall"},
+    "buffer": {"deliveries"},
     "deliveries": {"stream", "wire"},
     "wire": set(),
     "ackall": {"errors"},
