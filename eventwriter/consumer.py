@@ -225,11 +225,11 @@ async def has(api: Api, config: StreamConfig, facts: StreamFacts, sequence: int,
     return abs(datetime.fromisoformat(answer["message"]["time"]).timestamp() - time / _NANO) < 1e-3
 
 
-def restored(config: StreamConfig, facts: StreamFacts, known: int) -> ConfigurationError:
+def restored(config: StreamConfig, last: int, known: int) -> ConfigurationError:
     """What to tell of a stream that no longer continues what the ledger knows up to the sequence ``known``."""
     return ConfigurationError(
-        f"stream {facts.name} was restored to an earlier state, or lost its latest messages: it does not continue "
-        f"what the ledger knows up to sequence {known} (it ends at {facts.last_sequence}), and new messages would be "
+        f"stream {config.stream} was restored to an earlier state, or lost its latest messages: it does not continue "
+        f"what the ledger knows up to sequence {known} (it ends at {last}), and new messages would be "
         "taken for written ones. Set "
         f"streams.{config.name}.durable to a new name to begin a new ledger"
     )

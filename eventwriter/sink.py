@@ -110,6 +110,11 @@ class Sink:
             self._ledger = Ledger.open(connection, identity)
             return self._ledger.highest(connection), self._ledger.row
 
+    def highest(self) -> int:
+        """The highest sequence that is done now, by whatever worker of this consumer."""
+        with self._connection() as connection:
+            return self._opened_ledger.highest(connection)
+
     def resume(self, first: int) -> int:
         """The lowest sequence from ``first`` on that is not done."""
         with self._connection() as connection:

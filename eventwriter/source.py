@@ -115,6 +115,10 @@ class Source:
             self._ack_all = AckAll(self._config.durable, facts.ack_pending, facts.delivered, patience)
         return facts
 
+    def last_sequence(self) -> int:
+        """That of the stream now."""
+        return self._call(consumer.read_stream(self._api, self._config), CONNECT_TIMEOUT).last_sequence
+
     def next_sequence(self, after: int) -> int | None:
         """The first message of ours that the stream still holds beyond this sequence."""
         return self._call(consumer.next_sequence(self._api, self._config, after), CONNECT_TIMEOUT * 2)
@@ -150,6 +154,8 @@ class Source:
             clean = False
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(2.0)
+        if not self._thread.is_alive():
+            self._loop.close()
         return clean
 
     # --- the loop of the main thread ---------------------------------------------------------------------------
@@ -276,12 +282,13 @@ class Source:
 
     async def _changed(self) -> EventWriterError | None:
         """The error that says why what this consumer delivers from now on would not fit our ledger, if that is so."""
+        # Before the stream is asked: while it answers more may come, of an earlier pull, which it does not know yet.
+        sequence, time = self._newest
         facts = await consumer.read_stream(self._api, self._config)
         if self._facts is None or facts.created != self._facts.created:
             return UnavailableError(f"stream {self._config.stream} was created anew: starting again with a new ledger")
-        sequence, time = self._newest
         if sequence and not await consumer.has(self._api, self._config, facts, sequence, time):
-            return consumer.restored(self._config, facts, sequence)
+            return consumer.restored(self._config, facts.last_sequence, sequence)
         if await consumer.read_consumer(self._api, self._config) is None:
             return self._gone()
         return None

@@ -11,7 +11,7 @@ from time import monotonic
 from eventwriter import pipeline
 from eventwriter.backoff import Backoff
 from eventwriter.config import Config, StreamConfig
-from eventwriter.consumer import StreamFacts, restored
+from eventwriter.consumer import restored
 from eventwriter.errors import DRAIN_DEADLINE, OK, EventWriterError, UnavailableError
 from eventwriter.ledger import Identity
 from eventwriter.metrics import Slot
@@ -118,8 +118,9 @@ def _prepare(source: Source, sink: Sink, settings: StreamConfig, at: Callable[[s
         at("at_start")
     identity = Identity(settings.name, facts.name, facts.created, settings.durable)
     highest, _ = sink.begin(identity)
-    if highest > facts.last_sequence:
-        raise restored(settings, facts, highest)
+    # Other workers of this consumer may be at work: what is behind is asked first, what is ahead of it second.
+    if highest > facts.last_sequence and highest > (last := source.last_sequence()):
+        raise restored(settings, last, highest)
     if at:
         at("at_consumer")
     consumer = source.bind(sink.resume(facts.first_sequence))
@@ -128,8 +129,8 @@ def _prepare(source: Source, sink: Sink, settings: StreamConfig, at: Callable[[s
     if consumer.start > 1:
         # What lies below was skipped, not acknowledged: its absence from the ledger must stay visible.
         sink.distrust(consumer.start - 1)
-    if consumer.ack_floor > highest:
-        _compare(source, sink, facts, settings, highest, consumer.ack_floor)
+    if consumer.ack_floor > highest and consumer.ack_floor > (highest := sink.highest()):
+        _compare(source, sink, settings, highest, consumer.ack_floor)
     log.info(
         "%s → %s: consumer %s %s, %d messages waiting",
         facts.name,
@@ -141,9 +142,7 @@ def _prepare(source: Source, sink: Sink, settings: StreamConfig, at: Callable[[s
     )
 
 
-def _compare(
-    source: Source, sink: Sink, facts: StreamFacts, settings: StreamConfig, highest: int, ack_floor: int
-) -> None:
+def _compare(source: Source, sink: Sink, settings: StreamConfig, highest: int, ack_floor: int) -> None:
     """Acks follow our commits: is something acknowledged that the ledger lacks and the stream still holds?"""
     following = source.next_sequence(highest)
     if following is None or following > ack_floor:
@@ -152,7 +151,7 @@ def _compare(
     log.warning(
         "stream %s: messages %d to %d were acknowledged but are not in the ledger: another program used consumer %s, "
         "or the database was restored from a backup; what they held is not written again",
-        facts.name,
+        settings.stream,
         following,
         ack_floor,
         settings.durable,

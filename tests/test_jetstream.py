@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ import pytest
 from nats.js.api import ConsumerConfig, DeliverPolicy, StreamConfig
 from nats.js.errors import APIError
 
-from eventwriter import registry
+from eventwriter import config, registry, worker
 from eventwriter.embedded import _nats_binary, free_port
+from eventwriter.sink import Sink
+from eventwriter.source import Source
 from fix_service import STREAMS, World, wait_until
 from traffic import Traffic
 
@@ -178,6 +180,58 @@ def test_a_stream_restored_to_an_earlier_state_is_refused(world: World, running:
     assert ended(process) == 78
     assert "was restored to an earlier state" in world.log
     assert world.counts("LOGS") == before
+
+
+@pytest.mark.parametrize("point", ["at_start", "at_consumer"])
+def test_a_worker_that_begins_while_another_is_at_work_suspects_nothing(
+    world: World, point: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the other one writes and acknowledges between two looks is neither ahead of the stream nor lost."""
+    world.start("worker", "--stream", "LOGS", **QUICK)
+    world.traffic(["LOGS"], count=50, broken=0)
+    world.wait_settled()
+    declared = registry.load()
+    found = config.load(declared, file=None, environ=world.environment, flags={})
+    settings = found.streams["LOGS"]
+    source, sink = Source(found.nats, settings), Sink(found.postgres, declared["LOGS"], settings.table)
+    passed = []
+
+    def meanwhile(here: str) -> None:
+        passed.append(here)
+        if here == point:
+            world.traffic(["LOGS"], count=50, broken=0, seed=1)
+            wait_until(lambda: world.consumer("LOGS").ack_floor.stream_seq == 100, "the acks")
+
+    try:
+        worker._prepare(source, sink, settings, meanwhile)
+    finally:
+        source.close(5.0)
+        sink.close()
+    assert point in passed
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert world.query("SELECT fold_after FROM eventwriter.ledger") == [(0,)]
+
+
+def test_what_arrives_while_the_stream_is_asked_is_not_ahead_of_it(world: World) -> None:
+    """After an interruption an earlier pull may go on: its messages are newer than the stream's answer."""
+    world.traffic(["LOGS"], count=50, broken=0)
+    found = config.load(registry.load(), file=None, environ=world.environment, flags={})
+    source = Source(found.nats, found.streams["LOGS"])
+    ask = source._api
+
+    async def slow(subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        answer = await ask(subject, body)
+        source._newest = (51, 0)  # as the main thread does when it takes a batch
+        return answer
+
+    try:
+        source.open()
+        source.bind(1)
+        source._api = slow  # type: ignore[method-assign]
+        assert source._call(source._changed(), 10) is None
+        assert "ends at 50" in str(source._call(source._changed(), 10)), "what was known before it is asked"
+    finally:
+        source.close(5.0)
 
 
 def publish_unseen(world: World, count: int) -> None:
