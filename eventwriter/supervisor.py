@@ -184,14 +184,15 @@ class Supervisor:
 
     def _exited(self, slot: _Slot, status: int) -> None:
         """Decides what follows the end of a child."""
-        level = logging.INFO if status == OK and slot.draining else logging.WARNING
+        as_told = status in (OK, -signal.SIGTERM)
+        level = logging.INFO if as_told and slot.draining else logging.WARNING
         logger.log(
             level, "exited after %.1f s: %s", self._clock() - slot.since, _how(status), extra={"stream": slot.name}
         )
         slot.pid, slot.due = 0, None
         self._observer.exited(slot.name, status)
         if self._stopping:
-            self._undrained |= status not in (OK, -signal.SIGTERM)
+            self._undrained |= not as_told
             del self._slots[slot.name]
         elif slot.child is None:
             del self._slots[slot.name]

@@ -99,6 +99,9 @@ def test_sigterm_under_load_drains_and_loses_nothing(world: World) -> None:
         processes = [service.pid, *(child.pid for child in psutil.Process(service.pid).children(recursive=True))]
         assert world.stop(service) == 0
         assert not [pid for pid in processes if psutil.pid_exists(pid)]
+        ends = [json.loads(line) for line in world.log.splitlines() if "exited after" in line]
+        assert len(ends) == len(STREAMS) + 1, "the monitor too"
+        assert {end["level"] for end in ends} == {"info"}, "nobody is warned of what was asked for"
 
     under_load(world, "LOGS", stop)
     # What was released is delivered again at once; nothing waits for a deadline.
