@@ -112,9 +112,12 @@ class Servers:
 class Bench:
     """The servers and what is measured on them."""
 
-    def __init__(self, servers: Servers, ack: str, processes: int, settings: list[str]) -> None:
+    def __init__(
+        self, servers: Servers, ack: str, processes: int, settings: list[str], apart: tuple[set[int], set[int]] | None
+    ) -> None:
+        """``apart``: the cores of PostgreSQL, and those of NATS and the workers."""
         self.servers, self.nats_url, self.dsn = servers, servers.nats_url, servers.dsn
-        self.ack, self.processes = ack, processes
+        self.ack, self.processes, self.apart = ack, processes, apart
         self.declared = registry.load()
         self.environment = {
             k: v for k, v in os.environ.items() if not k.startswith(("EVENTWRITER_", "PG", "NATS_"))
@@ -135,9 +138,13 @@ class Bench:
     def start(self, environment: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
         """Starts eventwriter, which ends when this process does, however that happens."""
         parent = os.getpid()
-        return subprocess.Popen(
-            self.command(*arguments), cwd=ROOT, env=environment, preexec_fn=lambda: die_with_parent(parent=parent)
-        )
+
+        def first() -> None:
+            die_with_parent(parent=parent)
+            if self.apart is not None:
+                os.sched_setaffinity(0, self.apart[1])
+
+        return subprocess.Popen(self.command(*arguments), cwd=ROOT, env=environment, preexec_fn=first)
 
     def query(self, text: str) -> Any:
         """The rows of a query."""
@@ -519,6 +526,9 @@ def main() -> int:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, such as writer.batch_messages=500"
     )
+    parser.add_argument(
+        "--apart", action="store_true", help="PostgreSQL on half of the cores, NATS and the workers on the other half"
+    )
     parser.add_argument("--together", action="store_true", help="also all seven streams at once")
     parser.add_argument("--naive", action="store_true", help="also the naive loop, on LOGS")
     parser.add_argument("--latency", action="store_true", help="publish → visible, instead of throughput")
@@ -540,7 +550,8 @@ def main() -> int:
         )
         folder.chmod(0o755)
         servers = _given(arguments, parser) or _own(stack, folder)
-        bench = Bench(servers, arguments.ack, arguments.processes, arguments.set)
+        apart = _apart(servers, parser) if arguments.apart else None
+        bench = Bench(servers, arguments.ack, arguments.processes, arguments.set, apart)
         subprocess.run(
             bench.command("schema", "apply"), cwd=ROOT, env=bench.environment, check=True, stdout=subprocess.DEVNULL
         )
@@ -583,6 +594,21 @@ def _own(stack: contextlib.ExitStack, folder: Path) -> Servers:
     nats_server = stack.enter_context(NatsServer(folder / "nats"))
     psql = str(postgres.binaries / "psql")
     return Servers(nats_server.url, postgres.create_database("bench"), psql, (nats_server.pid,), (postgres.pid,))
+
+
+def _apart(servers: Servers, parser: argparse.ArgumentParser) -> tuple[set[int], set[int]]:
+    """Gives PostgreSQL half of the cores and NATS the others, as if they were different machines."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2 or not servers.postgres_pids:
+        parser.error("--apart needs two cores, and servers that are ours")
+    halves = set(cores[: len(cores) // 2]), set(cores[len(cores) // 2 :])
+    for pids, half in zip((servers.postgres_pids, servers.nats_pids), halves, strict=True):
+        for pid in pids:
+            process = psutil.Process(pid)
+            for each in (process, *process.children(recursive=True)):
+                for thread in each.threads():
+                    os.sched_setaffinity(thread.id, half)
+    return halves
 
 
 def _given(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Servers | None:

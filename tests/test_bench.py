@@ -45,6 +45,21 @@ def test_throughput_on_servers_of_its_own() -> None:
     assert found["naive"]["messages_per_s"] > 0
 
 
+def test_postgresql_on_cores_of_its_own() -> None:
+    """If there are two at least."""
+    few = ("--streams", "LOGS", "--payload", "json", "--messages", "1000", "--rounds", "1", "--apart")
+    cores = os.sched_getaffinity(0)
+    if len(cores) > 1:
+        assert report(*few)["results"][0]["rows"] == 1000
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        done = bench(*few)
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert done.returncode == 2
+    assert "--apart needs two cores" in done.stderr
+
+
 def test_all_streams_at_once() -> None:
     """Alone, without any stream by itself; the rows are those of all seven."""
     found = report("--streams", "none", "--together", "--messages", "500", "--rounds", "2")
