@@ -606,8 +606,10 @@ def _apart(servers: Servers, parser: argparse.ArgumentParser) -> tuple[set[int],
         for pid in pids:
             process = psutil.Process(pid)
             for each in (process, *process.children(recursive=True)):
-                for thread in each.threads():
-                    os.sched_setaffinity(thread.id, half)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    for thread in each.threads():
+                        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                            os.sched_setaffinity(thread.id, half)
     return halves
 
 
