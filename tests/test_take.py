@@ -11,6 +11,7 @@ from itertools import count
 import pytest
 
 from eventwriter.config import NatsConfig, StreamConfig, WriterConfig
+from eventwriter.errors import UnavailableError
 from eventwriter.source import Source
 from eventwriter.wire import Delivery
 
@@ -88,3 +89,10 @@ def test_even_a_backlog_is_not_waited_for_long(source: Source) -> None:
     number, seconds = taken(source, deliveries(20, 500))
     assert number == 20
     assert 0.05 < seconds < 30
+
+
+def test_deliveries_without_numbers_end_the_worker(source: Source) -> None:
+    """Nothing of them is passed over in silence."""
+    source._deliver([(b"logs.x", b"x", b"$JS.ACK.LOGS.eventwriter-logs.1.2", None)], 1)
+    with pytest.raises(UnavailableError, match="cannot be read"):
+        source.take()
