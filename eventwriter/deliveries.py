@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from operator import lt
 
 import orjson
@@ -60,7 +61,8 @@ def read(deliveries: Sequence[Delivery], size: int) -> Portion:
     later, and on another core, each would have to be fetched from memory again.
     """
     subjects, payloads, receipts, headers = zip(*deliveries, strict=True)
-    delivered, sequences, numbers, times = _numbers(receipts)
+    lines = b"\n".join(receipts)
+    delivered, sequences, numbers, times = _numbers(receipts, lines)
     count = len(deliveries)
     consecutive = _consecutive(numbers)
     in_order = (
@@ -73,7 +75,7 @@ def read(deliveries: Sequence[Delivery], size: int) -> Portion:
     parsed = headers if headers.count(None) == count else [h and parse_headers(h) for h in headers]
     return Portion(
         [new(Message, fields) for fields in zip(texts, payloads, sequences, times, parsed, strict=True)],
-        b"\n".join(receipts),
+        lines,
         delivered,
         range(numbers[0], numbers[0] + count) if consecutive else numbers,
         size,
@@ -102,7 +104,7 @@ class Sequencer:
             span = self._in_order(portions)
         else:
             firsts = [first for portion in portions for first in self._one_by_one(portion)]
-        messages = [message for portion in portions for message in portion.messages]
+        messages = [*chain.from_iterable(portion.messages for portion in portions)]
         return Batch(
             messages,
             firsts,
@@ -156,10 +158,13 @@ def _consecutive(numbers: list[int]) -> bool:
     return numbers == [*range(numbers[0], numbers[0] + len(numbers))]
 
 
-def _numbers(receipts: Sequence[bytes]) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Of each delivery, how often it was made, its stream sequence, its consumer sequence and its time."""
+def _numbers(receipts: Sequence[bytes], lines: bytes) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Of each delivery, how often it was made, its stream sequence, its consumer sequence and its time.
+
+    ``lines`` are the receipts, a line each.
+    """
     head = _head(receipts[0])
-    tails = b",".join(receipts).replace(b"," + head, b",")[len(head) :]
+    tails = lines.replace(b"\n" + head, b",")[len(head) :]
     # What is left of reply subjects of one consumer is five numbers each, and none is read sooner than as JSON.
     with suppress(orjson.JSONDecodeError):
         found = orjson.loads(b"[" + tails.replace(b".", b",") + b"]")

@@ -49,10 +49,15 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     yield from running(NatsServer(tmp_path_factory.mktemp("nats")), "CI" in os.environ)
 
 
+def new_database(server: PostgresServer, template: str = "template1") -> str:
+    """The connection string of a database that nobody used before, a copy of ``template``."""
+    return server.create_database(f"test_{next(_numbers)}", template)
+
+
 @pytest.fixture
 def database(postgres_server: PostgresServer) -> str:
     """The connection string of a fresh database."""
-    return postgres_server.create_database(f"test_{next(_numbers)}")
+    return new_database(postgres_server)
 
 
 def open_to_all(folder: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import signal
 import subprocess
@@ -22,12 +21,11 @@ from nats.js.api import StreamConfig
 
 from eventwriter import registry
 from eventwriter.embedded import NatsServer, PostgresServer
+from fix_servers import new_database
 from traffic import NUMBER, Publication, Traffic
 
 ROOT = Path(__file__).resolve().parent.parent
 STREAMS = tuple(registry.load())
-
-_numbers = itertools.count(1)
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
@@ -218,7 +216,7 @@ def template(postgres_server: PostgresServer) -> str:
 @pytest.fixture
 def world(tmp_path: Path, postgres_server: PostgresServer, template: str) -> Iterator[World]:
     """Servers with the seven streams and tables, and nothing else running yet."""
-    database = postgres_server.create_database(f"world_{next(_numbers)}", template)
+    database = new_database(postgres_server, template)
     with NatsServer(tmp_path / "nats") as server:
         environment = clean_environment() | {
             "EVENTWRITER_NATS__URL": server.url,
