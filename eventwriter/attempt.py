@@ -15,7 +15,7 @@ from psycopg._copy_base import format_row_binary  # what Copy.write_row calls, w
 from psycopg.abc import Transformer
 
 from eventwriter.catalog import Plan
-from eventwriter.ledger import Range, runs
+from eventwriter.coverage import Range, runs
 from eventwriter.postgres import RowRefused
 from eventwriter.stream import Batch, Decoded, Message, Outcome, Reject, Row, Stream
 

@@ -47,6 +47,11 @@ def _stream(stream: StreamConfig, statement_timeout: float) -> Iterator[tuple[st
     if writer.ack == "all" and stream.processes > 1:
         text = f'"all" with {stream.processes} processes would acknowledge what another process still writes'
         yield f"{prefix}.ack", f'{text}: expected "each", or processes = 1'
+    if stream.continues == stream.durable:
+        yield (
+            f"{prefix}.continues",
+            f"{stream.durable} cannot go on with its own ledger: expected another durable's name",
+        )
     if writer.linger >= writer.ack_wait:
         linger, wait = format_duration(writer.linger), format_duration(writer.ack_wait)
         yield f"{prefix}.linger", f'"{linger}" is not below ack_wait "{wait}": expected a fraction of it'

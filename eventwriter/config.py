@@ -109,7 +109,7 @@ def _defaults(declared: Mapping[str, Stream]) -> _Values:
         found |= {f"{section_name}.{key}": defaults[key] for key in kinds_of(section)}
     for name, stream in declared.items():
         own = {"enabled": True, "stream": name, "durable": f"eventwriter-{name.lower()}", "exclude": (), "processes": 1}
-        own |= {"subjects": stream.subjects, "table": stream.table}
+        own |= {"continues": None, "subjects": stream.subjects, "table": stream.table}
         found |= {f"streams.{name}.{key}": value for key, value in own.items()}
     return {key: _Value(value, "default") for key, value in found.items()}
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from eventwriter.config import StreamConfig
+from eventwriter.coverage import Segment
 from eventwriter.errors import ConfigurationError, UnavailableError
 
 Api = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
@@ -18,6 +19,7 @@ _STREAM_NOT_FOUND = 10059
 _CONSUMER_NOT_FOUND = 10014
 _NO_MESSAGE = 10037
 _NANO = 1_000_000_000
+_NEVER = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class StreamFacts:
     """Truncated to the microsecond, as PostgreSQL keeps it."""
     first_sequence: int
     last_sequence: int
+    first_time: datetime | None = None
+    """When its first message was published; None if it holds none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ async def read_stream(api: Api, config: StreamConfig) -> StreamFacts:
         created=datetime.fromisoformat(answer["created"]),
         first_sequence=int(state["first_seq"]),
         last_sequence=int(state["last_seq"]),
+        first_time=datetime.fromisoformat(state["first_ts"]) if int(state["messages"]) else None,
     )
 
 
@@ -198,17 +203,55 @@ def warnings(current: Mapping[str, Any], config: StreamConfig) -> tuple[str, ...
     return tuple(found)
 
 
-async def next_sequence(api: Api, config: StreamConfig, after: int) -> int | None:
-    """The first message of ours that the stream still holds beyond this sequence, None if there is none."""
-    found: list[int] = []
-    for subject in config.subjects:
-        answer = await api(f"STREAM.MSG.GET.{config.stream}", {"seq": after + 1, "next_by_subj": subject})
-        if _error_code(answer) == _NO_MESSAGE:
-            continue
-        if "error" in answer:
-            raise _failed(answer, f"stream {config.stream}")
-        found.append(int(answer["message"]["seq"]))
-    return min(found, default=None)
+async def held(api: Api, config: StreamConfig, segments: Sequence[Segment]) -> list[Segment]:
+    """Of segments in rising order what the stream still holds: each from its first message that a filter matches.
+
+    One request a segment and filter at most: a message that is found beyond a segment answers for those before it.
+    """
+    following: dict[str, int] = {}
+    found = []
+    for segment in segments:
+        for pattern in segment.filters:
+            if following.get(pattern, 0) < segment.first:
+                following[pattern] = await _next_sequence(api, config, pattern, segment.first)
+        first = min(following[pattern] for pattern in segment.filters)
+        if first <= segment.last:
+            found.append(Segment(first, segment.last, segment.filters))
+    return found
+
+
+async def _next_sequence(api: Api, config: StreamConfig, pattern: str, first: int) -> int:
+    """The first message from the sequence ``first`` on that a filter matches; if there is none, more than any has."""
+    answer = await api(f"STREAM.MSG.GET.{config.stream}", {"seq": first, "next_by_subj": pattern})
+    if _error_code(answer) == _NO_MESSAGE:
+        return _NEVER
+    if "error" in answer:
+        raise _failed(answer, f"stream {config.stream}")
+    return int(answer["message"]["seq"])
+
+
+async def create_reader(api: Api, config: StreamConfig, segment: Segment) -> str:
+    """A consumer, forgotten by the server soon after its last use, that reads a segment without acknowledging."""
+    wanted = {
+        "description": f"eventwriter: {config.name} reads again what {config.durable} missed",
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": segment.first,
+        "ack_policy": "none",
+        "max_deliver": -1,
+        "replay_policy": "instant",
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": 60 * _NANO,
+    } | _filters(segment.filters)
+    answer = await api(f"CONSUMER.CREATE.{config.stream}", {"stream_name": config.stream, "config": wanted})
+    if "error" in answer:
+        raise _failed(answer, f"a second consumer of stream {config.stream}, to read again what is missing")
+    return str(answer["name"])
+
+
+async def delete_reader(api: Api, config: StreamConfig, name: str) -> None:
+    """Does not wait for the server to forget it."""
+    await api(f"CONSUMER.DELETE.{config.stream}.{name}", {})
 
 
 async def has(api: Api, config: StreamConfig, facts: StreamFacts, sequence: int, time: int) -> bool:

@@ -34,6 +34,12 @@ class ExclusiveError(EventWriterError):
     exit_code = UNAVAILABLE
 
 
+class LedgerChangedError(EventWriterError):
+    """The ledger's row is gone, or means something else than before: it must be opened again before all else."""
+
+    exit_code = UNAVAILABLE
+
+
 class AuthenticationError(EventWriterError):
     """NATS or PostgreSQL refuses our credentials; trying again with the same ones will not succeed."""
 

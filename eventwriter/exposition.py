@@ -24,6 +24,7 @@ assert set(FATES) < set(_MESSAGES)
 _COUNTERS = {
     "rows_written": ("rows_written", "Rows committed."),
     "bytes_taken": ("bytes_taken", "Bytes of payload taken."),
+    "messages_reread": ("reread", "Messages that were missing from the ledger, read again and written."),
     "worker_restarts": ("restarts", "Restarts of workers that ended by themselves."),
 }
 _COUNTERS_BY = {
@@ -36,6 +37,10 @@ _GAUGES: dict[str, tuple[Callable[[Any], float | None], str]] = {
     "batch_messages": (lambda s: s["batch_messages"], "Messages of the latest batch."),
     "consumer_pending": (lambda s: s["consumer_pending"], "Messages not delivered yet."),
     "consumer_ack_pending": (lambda s: s["consumer_ack_pending"], "Messages delivered and not acknowledged."),
+    "messages_missing": (
+        lambda s: s["missing"],
+        "Sequences missing from the ledger and gone from the stream, not accepted yet.",
+    ),
     "lag_seconds": (lambda s: s["lag_seconds"], "Age of the newest message written while others wait, else 0."),
     "last_commit_timestamp_seconds": (lambda s: s["last_commit"], "When a batch was last committed."),
     "worker_up": (lambda s: int(s["state"] not in _DOWN), "1 while every worker of the stream is alive."),

@@ -1,4 +1,8 @@
-"""The ledger: which stream sequences are done, changed in the transaction that writes their rows."""
+"""The ledger: which stream sequences are done, changed in the transaction that writes their rows.
+
+Every statement names the row's incarnation: a row that is gone, or has come to mean something else, is an error
+(LedgerChangedError), never mistaken for the one that was opened.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from psycopg import Connection
 
-Range = tuple[int, int]
-"""First and last sequence, both included."""
-
-_FEW_RANGES = 512
-"""Bytes of ``done`` (about 50 ranges) beyond which its gaps are closed: an update costs more the longer it is."""
+from eventwriter import subjects
+from eventwriter.coverage import Past, Range, Segment, segments, to_multirange
+from eventwriter.errors import LedgerChangedError
+from eventwriter.stream import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,128 +40,195 @@ class Done:
     rows_written: int = 0
 
 
-def merge(ranges: Iterable[Range]) -> list[Range]:
-    """The same sequences as few sorted ranges."""
-    merged: list[Range] = []
-    for first, last in sorted(ranges):
-        if merged and first <= merged[-1][1] + 1:
-            if last > merged[-1][1]:
-                merged[-1] = (merged[-1][0], last)
-        else:
-            merged.append((first, last))
-    return merged
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What one look at the ledger tells."""
 
-
-def runs(firsts: Sequence[int], lasts: Sequence[int]) -> list[Range]:
-    """The ranges firsts[k] … lasts[k] as few sorted ones; quick when each continues the one before, as is usual."""
-    if firsts and [*firsts[1:]] == [last + 1 for last in lasts[:-1]] and firsts[0] <= lasts[0]:
-        return [(firsts[0], lasts[-1])]
-    return merge(zip(firsts, lasts, strict=True))
-
-
-def to_multirange(ranges: Sequence[Range]) -> str:
-    """PostgreSQL's text of an int8multirange."""
-    return "{" + ",".join(f"[{first},{last + 1})" for first, last in ranges) + "}"
+    rewound: bool
+    """The database went back in time since the last look."""
+    highest: int
+    """The highest sequence that is done, 0 if none."""
+    begins: int
+    ranges: int
+    """How many ranges ``done`` has."""
+    lost: int
+    """Sequences that are missing and gone from the stream, and that nobody accepted yet."""
 
 
 class Ledger:
     """The ledger row of one consumer. Every method takes the connection whose transaction it belongs to."""
 
-    def __init__(self, row: int) -> None:
+    def __init__(
+        self,
+        row: int,
+        incarnation: UUID,
+        version: int,
+        begins: int,
+        since: datetime,
+        filters: Sequence[str],
+        past: Sequence[Past] = (),
+        *,
+        new: bool = False,
+    ) -> None:
         self.row = row
-        self.size = 0
+        self.new = new
+        """Whether it was missing, and was made by this worker."""
+        self.filters = tuple(filters)
+        self.past = tuple(past)
+        self.begins = begins
+        """Sequences up to here are not our business."""
+        self._since = since
+        self._key = {"id": row, "incarnation": incarnation}
+        self._version = version
+        self._recorded: int | None = None
+        self._past_last = max((last for entry in self.past for _, last in entry.done), default=0)
+        self._of_past = [(subjects.matcher(entry.filters), entry.done) for entry in self.past]
 
-    @classmethod
-    def open(cls, connection: Connection[Any], identity: Identity) -> Ledger:
-        """The row of this identity, created if it is missing; for every worker of the durable the same one."""
-        values = [identity.logical_stream, identity.stream, identity.stream_created, identity.durable]
-        connection.execute(
-            "INSERT INTO eventwriter.ledger (logical_stream, stream, stream_created, durable) "
-            "VALUES (%s, %s, %s, %s) ON CONFLICT (stream, stream_created, durable) DO NOTHING",
-            values,
-        )
-        row = connection.execute(
-            "SELECT id FROM eventwriter.ledger WHERE stream = %s AND stream_created = %s AND durable = %s", values[1:]
-        ).fetchone()
-        assert row is not None
-        return cls(row[0])
+    # --- what is done ---------------------------------------------------------------------------------------------
 
-    def highest(self, connection: Connection[Any]) -> int:
-        """The highest sequence that is done, 0 if none."""
-        row = connection.execute(
-            "SELECT coalesce(upper(done) - 1, 0) FROM eventwriter.ledger WHERE id = %s", [self.row]
-        ).fetchone()
-        return int(row[0]) if row else 0
-
-    def record(self, connection: Connection[Any], ranges: Sequence[Range], done: Done, *, guard: bool = True) -> bool:
-        """Adds ``ranges`` and counts; with ``guard``, False and no change if any of them was done before.
+    def record(self, connection: Connection[Any], ranges: Iterable[Range], done: Done) -> bool:
+        """Adds ``ranges`` and counts; False and no change if any of them was done before.
 
         The last statement before COMMIT: it locks the row that all workers of the durable share.
         """
-        changed = to_multirange(ranges)
         row = connection.execute(
             "UPDATE eventwriter.ledger SET done = done + %(r)s::int8multirange, updated_at = now(), "
-            "messages_written = messages_written + %(w)s, messages_deadlettered = messages_deadlettered + %(d)s, "
+            "version = version + 1, messages_written = messages_written + %(w)s, "
+            "messages_deadlettered = messages_deadlettered + %(d)s, "
             "messages_excluded = messages_excluded + %(e)s, rows_written = rows_written + %(n)s "
-            "WHERE id = %(id)s AND NOT (%(guard)s AND done && %(r)s::int8multirange) RETURNING pg_column_size(done)",
+            "WHERE id = %(id)s AND incarnation = %(incarnation)s AND continued_by IS NULL "
+            "AND NOT done && %(r)s::int8multirange RETURNING version",
             {
-                "r": changed,
+                "r": to_multirange(ranges),
                 "w": done.messages_written,
                 "d": done.messages_deadlettered,
                 "e": done.messages_excluded,
                 "n": done.rows_written,
-                "id": self.row,
-                "guard": guard,
+                **self._key,
             },
         ).fetchone()
         if row is None:
+            self._verify(connection)
             return False
-        self.size = row[0]
+        self._recorded = row[0]
         return True
 
-    def known(self, connection: Connection[Any], sequences: Sequence[int]) -> set[int]:
-        """Those of ``sequences`` that are done. Locks the row until the transaction ends."""
-        connection.execute("SELECT 1 FROM eventwriter.ledger WHERE id = %s FOR UPDATE", [self.row])
-        rows = connection.execute(
-            "SELECT s FROM eventwriter.ledger l, unnest(%s::bigint[]) s WHERE l.id = %s AND l.done @> s",
-            [list(sequences), self.row],
-        )
-        return {row[0] for row in rows}
+    def committed(self) -> bool:
+        """What was recorded is committed; False if the database went back in time since the commit before."""
+        recorded, self._recorded = self._recorded, None
+        if recorded is None:  # all of it was done before
+            return True
+        later = recorded > self._version
+        self._version = recorded
+        return later
 
-    @property
-    def fragmented(self) -> bool:
-        """Whether ``done`` has so many ranges that closing its gaps pays."""
-        return self.size > _FEW_RANGES
+    def known(self, connection: Connection[Any], messages: Sequence[Message]) -> tuple[set[int], set[int]]:
+        """The sequences of those that are done: in ``done``, and under earlier filters.
+
+        Locks nothing: whether that is still so tells ``record``.
+        """
+        sequences = [message.sequence for message in messages]
+        rows = connection.execute(
+            "SELECT s FROM eventwriter.ledger l, unnest(%(s)s::bigint[]) s "
+            "WHERE l.id = %(id)s AND l.incarnation = %(incarnation)s AND l.done @> s",
+            {"s": sequences, **self._key},
+        )
+        done = {row[0] for row in rows}
+        past = {m.sequence for m in messages if m.sequence not in done and self._in_past(m)}
+        return done, past
+
+    def reaches_back(self, messages: Sequence[Message]) -> bool:
+        """Whether any of them may have been done under earlier filters, which ``record`` does not look at."""
+        return bool(self._past_last) and min(message.sequence for message in messages) <= self._past_last
+
+    def _in_past(self, message: Message) -> bool:
+        return message.sequence <= self._past_last and any(
+            matches(message.subject) and any(first <= message.sequence <= last for first, last in done)
+            for matches, done in self._of_past
+        )
+
+    # --- what is missing ------------------------------------------------------------------------------------------
+
+    def glance(self, connection: Connection[Any]) -> Glance:
+        """A look at the row, as often as once in two seconds."""
+        row = connection.execute(
+            "SELECT version, coalesce(upper(done) - 1, 0), begins, (SELECT count(*) FROM unnest(done)), "
+            "(SELECT coalesce(sum(last - first + 1), 0)::bigint FROM eventwriter.ledger_losses "
+            "WHERE ledger_id = id AND accepted_at IS NULL) "
+            "FROM eventwriter.ledger WHERE id = %(id)s AND incarnation = %(incarnation)s AND continued_by IS NULL",
+            self._key,
+        ).fetchone()
+        if row is None:
+            self._verify(connection)
+            raise self._changed()
+        version, highest, self.begins, ranges, lost = row
+        rewound = version < self._version
+        self._version = version
+        past = [last for entry in self.past for _, last in entry.done]
+        return Glance(rewound, max([highest, *past]), self.begins, ranges, lost)
 
     def resume(self, connection: Connection[Any], first: int) -> int:
-        """The lowest sequence from ``first`` on that is not done: where a consumer that was deleted starts again."""
-        row = connection.execute(
-            "SELECT upper(r) FROM eventwriter.ledger, unnest(done) r WHERE id = %s AND r @> %s::bigint",
-            [self.row, first],
-        ).fetchone()
-        return int(row[0]) if row else first
+        """The lowest sequence from ``first`` on of which something is missing: where a new consumer starts."""
+        first = max(first, self.begins + 1)
+        found = self.missing(connection, first, 1 << 62)
+        return found[0].first if found else first
 
-    def contains(self, connection: Connection[Any], sequence: int) -> bool:
-        """Whether this sequence is done."""
-        row = connection.execute(
-            "SELECT done @> %s::bigint FROM eventwriter.ledger WHERE id = %s", [sequence, self.row]
-        ).fetchone()
-        return bool(row and row[0])
+    def missing(self, connection: Connection[Any], first: int, last: int) -> list[Segment]:
+        """What is not known to be done between two sequences."""
+        rows = connection.execute(
+            "SELECT lower(r), upper(r) - 1 FROM eventwriter.ledger, unnest(done * int8multirange("
+            "int8range(%(first)s::bigint, %(last)s::bigint, '[]'))) r "
+            "WHERE id = %(id)s AND incarnation = %(incarnation)s",
+            {"first": first, "last": max(first, last), **self._key},
+        ).fetchall()
+        if not rows:
+            self._verify(connection)
+        return segments(self.filters, max(first, self.begins + 1), last, rows, self.past)
 
-    def distrust(self, connection: Connection[Any], ack_floor: int) -> None:
-        """Keeps ``fold`` from closing gaps up to this ack floor: something there was acknowledged and is not done."""
+    def close(self, connection: Connection[Any], ranges: Iterable[Range]) -> None:
+        """Adds ranges that were looked into: nothing of ours is in them that is not done."""
+        row = connection.execute(
+            "UPDATE eventwriter.ledger SET done = done + %(r)s::int8multirange, version = version + 1 "
+            "WHERE id = %(id)s AND incarnation = %(incarnation)s AND continued_by IS NULL RETURNING 1",
+            {"r": to_multirange(ranges), **self._key},
+        ).fetchone()
+        if row is None:
+            raise self._changed()
+
+    def lose(self, connection: Connection[Any], lost: Range, before: datetime | None) -> None:
+        """Notes and closes a range that the stream does not hold any more: published ``before`` what it still holds."""
         connection.execute(
-            "UPDATE eventwriter.ledger SET fold_after = greatest(fold_after, %s) WHERE id = %s", [ack_floor, self.row]
+            "INSERT INTO eventwriter.ledger_losses (ledger_id, first, last, after, before) "
+            "SELECT id, %(first)s, %(last)s, %(after)s, %(before)s FROM eventwriter.ledger "
+            "WHERE id = %(id)s AND incarnation = %(incarnation)s ON CONFLICT (ledger_id, first) DO UPDATE "
+            "SET last = greatest(ledger_losses.last, EXCLUDED.last), accepted_at = NULL",
+            {"first": lost[0], "last": lost[1], "after": self._since, "before": before, **self._key},
         )
+        self.close(connection, [lost])
 
-    def fold(self, connection: Connection[Any], ack_floor: int) -> None:
-        """Closes the gaps below the consumer's ack floor, as read before this transaction began.
-
-        Acks follow commits, so what the ledger lacks there is not ours: messages of other subjects, or deleted ones.
-        """
+    def claim(self, connection: Connection[Any], who: UUID, seconds: float) -> bool:
+        """Whether it is our turn to compare the ledger with the stream; if so, it stays ours for so long."""
         row = connection.execute(
-            "UPDATE eventwriter.ledger SET done = done + int8multirange(int8range(fold_after + 1, %(f)s + 1)) "
-            "WHERE id = %(id)s AND fold_after < %(f)s RETURNING pg_column_size(done)",
-            {"f": ack_floor, "id": self.row},
+            "UPDATE eventwriter.ledger SET comparing = %(who)s, comparing_until = now() + %(s)s * interval '1 second' "
+            "WHERE id = %(id)s AND incarnation = %(incarnation)s "
+            "AND (comparing = %(who)s OR comparing_until IS NULL OR comparing_until < now()) RETURNING 1",
+            {"who": who, "s": seconds, **self._key},
         ).fetchone()
-        self.size = row[0] if row else 0
+        return row is not None
+
+    # --- is it still ours -----------------------------------------------------------------------------------------
+
+    def _verify(self, connection: Connection[Any]) -> None:
+        found = connection.execute(
+            "SELECT 1 FROM eventwriter.ledger WHERE id = %(id)s AND incarnation = %(incarnation)s "
+            "AND continued_by IS NULL",
+            self._key,
+        ).fetchone()
+        if found is None:
+            raise self._changed()
+
+    def _changed(self) -> LedgerChangedError:
+        return LedgerChangedError(
+            f"row {self.row} of eventwriter.ledger is gone or was changed by others (a restored database, other "
+            "subjects, another durable that goes on with it)"
+        )

@@ -158,10 +158,16 @@ def check_server(connection: Connection[Any]) -> None:
         raise SchemaError("the table eventwriter.ledger does not exist: run `eventwriter schema apply`")
 
 
-def open_pool(settings: PostgresConfig, application_name: str, size: int) -> ConnectionPool[BusyConnection]:
-    """A pool of one worker, opened after the fork: an inherited one would use the parent's backend."""
+def open_pool(
+    settings: PostgresConfig, application_name: str, size: int, connected: Callable[[], None] = lambda: None
+) -> ConnectionPool[BusyConnection]:
+    """A pool of one worker, opened after the fork: an inherited one would use the parent's backend.
+
+    ``connected`` is called, in whatever thread, for each connection that is made.
+    """
 
     def configure(connection: BusyConnection) -> None:
+        connected()
         connection.adapters.register_dumper(None, JsonbDumper)
         connection.autocommit = True
         connection.execute(

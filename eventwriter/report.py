@@ -17,6 +17,7 @@ log = logging.getLogger("eventwriter.worker")
 _EVERY = 0.25
 """Seconds between two writes of the slot: the board is for people and for scrapes."""
 _LATEST = 5
+_COUNTERS = ("taken", *FATES, "rows", "bytes", "redelivered", "reread")
 
 
 class Report:
@@ -30,7 +31,7 @@ class Report:
         self._written = 0.0
         before = slot.read() if slot else {}
         counters: dict[str, Any] = before.get("counters", {})
-        self._counters = {key: int(counters.get(key, 0)) for key in ("taken", *FATES, "rows", "bytes", "redelivered")}
+        self._counters = {key: int(counters.get(key, 0)) for key in _COUNTERS}
         # What the last process had in hand when it died is delivered again, and taken again.
         self._release()
         self._state: dict[str, Any] = {
@@ -57,6 +58,7 @@ class Report:
             "consumer": None,
             "newest": None,
             "waiting_since": None,
+            "missing": 0,
         }
         self.beat(force=True)
 
@@ -81,6 +83,15 @@ class Report:
             self._state["waiting_since"] = None
         elif self._state["waiting_since"] is None:
             self._state["waiting_since"] = time.time()
+
+    def missing(self, sequences: int) -> None:
+        """So many sequences are not in the ledger and gone from the stream, and nobody took note of it."""
+        self._state["missing"] = sequences
+
+    def reread(self, messages: int) -> None:
+        """So many messages that were missing were read again, and are written."""
+        self._counters["reread"] += messages
+        self.beat(force=True)
 
     def acknowledged(self, seconds: float) -> None:
         """The acks of a batch were confirmed, so long after its commit."""

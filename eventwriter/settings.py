@@ -99,6 +99,8 @@ class StreamConfig:
     """Name in JetStream; default: ``name``."""
     durable: str = _key(kinds.NAME)
     """Name of the durable consumer; default: ``eventwriter-<name in lower case>``."""
+    continues: str | None = _key(kinds.NAME)
+    """The durable of which this one takes over the ledger when it is new, so that nothing is written twice."""
     subjects: tuple[str, ...] = _key(kinds.filters(none_allowed=False))
     """Filters of the consumer; default: what the stream declares."""
     exclude: tuple[str, ...] = _key(kinds.filters(none_allowed=True), ())

@@ -20,7 +20,8 @@ from eventwriter.attempt import Attempt, Encoder, record_index, without
 from eventwriter.catalog import Plan, read_plan
 from eventwriter.config import PostgresConfig
 from eventwriter.errors import ExclusiveError, SchemaError, UnavailableError
-from eventwriter.ledger import Done, Identity, Ledger
+from eventwriter.ledger import Done, Glance, Identity, Ledger
+from eventwriter.ledgers import open_ledger
 from eventwriter.postgres import (
     BusyConnection,
     RowRefused,
@@ -75,11 +76,13 @@ class Sink:
         self._transformer: Transformer | None = None
         self._ahead: Encoder | None = None
         self._ledger: Ledger | None = None
-        self._last_done: int | None = None
         self._exclusive = exclusive
         self._lock: str | None = None
         self._locked: weakref.WeakSet[Connection[Any]] = weakref.WeakSet()
-        self._doubt = False
+        self.rewound = False
+        """Whether the database was seen to have gone back in time; whoever acts on it resets this."""
+        self.connections = 0
+        """How many connections were made so far: a new one may lead to a database of an earlier time."""
         self._to_stage = 0
         self._span = 1
         """Batches to stage when rows are next found whose keys are there already, but for a factor of two."""
@@ -92,48 +95,50 @@ class Sink:
             check_server(connection)
             self._plan = read_plan(connection, self._stream, self._table)
             self._transformer = row_transformer(self._plan.dumpers, connection)
-        self._pool = open_pool(self._settings, self._name, 1 if self._exclusive else self._settings.pool_size)
+        size = 1 if self._exclusive else self._settings.pool_size
+        self._pool = open_pool(self._settings, self._name, size, self._connected)
+
+    def _connected(self) -> None:
+        self.connections += 1
 
     @property
     def _name(self) -> str:
         return f"eventwriter {self._stream.name}"
 
-    def begin(self, identity: Identity) -> tuple[int, int]:
-        """Opens the ledger of this consumer: its highest done sequence and its row's number.
+    def begin(
+        self,
+        identity: Identity,
+        filters: Sequence[str],
+        *,
+        begins: int = 0,
+        continues: str | None = None,
+        used: bool = False,
+        rebase: bool = True,
+    ) -> Ledger:
+        """Opens the ledger of this consumer, as ``open_ledger`` tells.
 
         When ``exclusive``, every transaction runs on the one connection that holds the consumer's advisory lock;
         raises ExclusiveError while somebody else holds it.
         """
         if self._exclusive:
             self._lock = f"eventwriter {identity.stream} {identity.durable}"
-        with self._connection() as connection:
-            self._ledger = Ledger.open(connection, identity)
-            return self._ledger.highest(connection), self._ledger.row
-
-    def highest(self) -> int:
-        """The highest sequence that is done now, by whatever worker of this consumer."""
-        with self._connection() as connection:
-            return self._opened_ledger.highest(connection)
+        with self.connection() as connection:
+            self._ledger = open_ledger(
+                connection, identity, filters, begins=begins, continues=continues, used=used, rebase=rebase
+            )
+        return self._ledger
 
     def resume(self, first: int) -> int:
-        """The lowest sequence from ``first`` on that is not done."""
-        with self._connection() as connection:
-            return self._opened_ledger.resume(connection, first)
+        """The lowest sequence from ``first`` on of which something is not done."""
+        with self.connection() as connection:
+            return self.ledger.resume(connection, first)
 
-    def distrust(self, ack_floor: int) -> None:
-        """Remembers that something up to this ack floor was acknowledged but is not done."""
-        with self._connection() as connection:
-            self._opened_ledger.distrust(connection, ack_floor)
-
-    @property
-    def fragmented(self) -> bool:
-        """Whether the ledger would be cheaper to change after ``fold``."""
-        return self._opened_ledger.fragmented
-
-    def fold(self, ack_floor: int) -> None:
-        """Closes the ledger's gaps below an ack floor read before this call."""
-        with self._connection() as connection:
-            self._opened_ledger.fold(connection, ack_floor)
+    def glance(self) -> Glance:
+        """A look at the ledger, and so whether PostgreSQL is there; raises the error that writing would meet."""
+        with self.connection() as connection:
+            found = self.ledger.glance(connection)
+        self.rewound = self.rewound or found.rewound
+        return found
 
     def close(self) -> None:
         """Closes the pool."""
@@ -141,12 +146,13 @@ class Sink:
             self._pool.close(timeout=5.0)
 
     @property
-    def _opened_ledger(self) -> Ledger:
+    def ledger(self) -> Ledger:
+        """The ledger, once it is open."""
         assert self._ledger is not None, "begin() comes first"
         return self._ledger
 
     @contextmanager
-    def _connection(self) -> Iterator[BusyConnection]:
+    def connection(self) -> Iterator[BusyConnection]:
         assert self._pool is not None, "open() comes first"
         try:
             with translated(), self._pool.connection() as connection:
@@ -179,7 +185,7 @@ class Sink:
         if self._plan is None or self._to_stage:
             return False
         if self._ahead is None or self._ahead.attempt.batch is not batch:
-            if _repeats(batch):
+            if _repeats(batch) or self.ledger.reaches_back(batch.messages):
                 return False
             self._ahead = self._encoder(Attempt(batch))
         return self._ahead.step()
@@ -196,7 +202,9 @@ class Sink:
             attempt = self._ahead.attempt
         else:
             batch = _each_once(batch) if _repeats(batch) else batch
-            attempt = Attempt(batch, staged=self._to_stage > 0)
+            # What was done under earlier filters, only a question tells.
+            back = self.ledger.reaches_back(batch.messages)
+            attempt = Attempt(batch, check_ledger=back, staged=self._to_stage > 0)
         while True:
             try:
                 outcome = self._transact(attempt, meanwhile)
@@ -204,11 +212,9 @@ class Sink:
                 attempt = replace(attempt.again(), check_ledger=True)
             except RowRefused as refusal:
                 attempt = self._after(refusal, attempt)
-            except UnavailableError:
-                self._doubt = True
-                raise
             else:
-                self._last_done = batch.messages[-1].sequence
+                if not self.ledger.committed():
+                    self.rewound = True
                 if attempt.staged:
                     self._to_stage = max(0, self._to_stage - 1)
                 else:
@@ -242,16 +248,16 @@ class Sink:
     def _transact(self, attempt: Attempt, meanwhile: Callable[[], bool]) -> Outcome:
         plan = self._plan
         assert plan is not None, "open() comes first"
-        ledger = self._opened_ledger
+        ledger = self.ledger
         messages = attempt.batch.messages
         outcome = attempt.outcome
-        with self._connection() as connection:
-            if self._doubt:
-                self._check_database(connection)
-            known: set[int] = set()
+        with self.connection() as connection:
+            done: set[int] = set()
+            known = done
             if attempt.check_ledger:
-                known = ledger.known(connection, [message.sequence for message in messages])
-                outcome.already_done = sum(message.sequence in known for message in messages)
+                done, past = ledger.known(connection, messages)
+                known = done | past
+                outcome.already_done = len(known)
             if not attempt.staged:
                 self._copy(connection, plan, attempt, known, meanwhile)
             else:
@@ -261,9 +267,9 @@ class Sink:
                 self._at("after_copy")
             attempt.settle()
             # The ledger before the dead letters: it tells a redelivery from a second dead letter of one message.
-            ranges = attempt.ranges(known)
-            done = Done(outcome.written, outcome.deadlettered, outcome.excluded, outcome.rows)
-            if ranges and not ledger.record(connection, ranges, done, guard=not attempt.check_ledger):
+            ranges = attempt.ranges(done)
+            counts = Done(outcome.written, outcome.deadlettered, outcome.excluded, outcome.rows)
+            if ranges and not ledger.record(connection, ranges, counts):
                 raise _AlreadyDone
             if self._at:
                 self._at("after_ledger")
@@ -278,15 +284,6 @@ class Sink:
                 self._at("after_dead_letters")
         outcome.seconds["commit"] = perf_counter() - begun
         return outcome
-
-    def _check_database(self, connection: Connection[Any]) -> None:
-        """After an outage: is this still the database that we wrote to?"""
-        if self._last_done is not None and not self._opened_ledger.contains(connection, self._last_done):
-            raise UnavailableError(
-                f"the ledger no longer knows sequence {self._last_done} of stream {self._stream.name}: the database "
-                "was restored to an earlier state; starting again from there"
-            )
-        self._doubt = False
 
     def _copy(
         self, connection: BusyConnection, plan: Plan, attempt: Attempt, known: set[int], meanwhile: Callable[[], bool]

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
 from itertools import chain
 from time import monotonic
 from typing import Any, TypeVar
@@ -22,8 +23,10 @@ from eventwriter.buffer import Buffer, Gap
 from eventwriter.config import NatsConfig, StreamConfig
 from eventwriter.connection import connect
 from eventwriter.consumer import ConsumerFacts, StreamFacts
+from eventwriter.coverage import Segment
 from eventwriter.deliveries import Sequencer, read
 from eventwriter.errors import ConfigurationError, EventWriterError, UnavailableError
+from eventwriter.rereading import Reader
 from eventwriter.stream import Batch
 from eventwriter.wire import Delivery
 
@@ -76,6 +79,10 @@ class Source:
         self._subscription: Any = None
         self._acks: set[asyncio.Task[None]] = set()
         self._facts: StreamFacts | None = None
+        self.reader = Reader(self._nc, self._api, config, self._notify)
+        self.reconnects = 0
+        """How often the connection was lost and made again."""
+        self._turn = False
         # Shared between the threads. Each is written by one of them only, or atomically under the interpreter lock.
         self._buffer = Buffer(config.writer.batch_messages, config.writer.batch_bytes)
         self._wanted = _FOREVER
@@ -115,13 +122,17 @@ class Source:
             self._ack_all = AckAll(self._config.durable, facts.ack_pending, facts.delivered, patience)
         return facts
 
-    def last_sequence(self) -> int:
-        """That of the stream now."""
-        return self._call(consumer.read_stream(self._api, self._config), CONNECT_TIMEOUT).last_sequence
+    def stream(self) -> StreamFacts:
+        """What JetStream says of the stream now."""
+        return self._call(consumer.read_stream(self._api, self._config), CONNECT_TIMEOUT)
 
-    def next_sequence(self, after: int) -> int | None:
-        """The first message of ours that the stream still holds beyond this sequence."""
-        return self._call(consumer.next_sequence(self._api, self._config, after), CONNECT_TIMEOUT * 2)
+    def held(self, segments: Sequence[Segment]) -> Future[list[Segment]]:
+        """What the stream still holds of them, as ``consumer.held`` tells; it may take seconds."""
+        return self._begin(consumer.held(self._api, self._config, segments))
+
+    def reread(self, segments: Sequence[Segment]) -> Future[None]:
+        """Lets ``take`` return what the stream holds of them, beside what arrives; done when all of it is read."""
+        return self._begin(self.reader.read(segments))
 
     def facts(self) -> ConsumerFacts | None:
         """What the consumer says now; None if it is gone."""
@@ -171,6 +182,8 @@ class Source:
         while not self._stopping:
             if self._failure is not None:
                 raise self._failure
+            if (batch := self._reread()) is not None:
+                return batch
             if not self._buffer.empty:
                 backlog = self._buffer.pending >= writer.batch_messages
                 enough = writer.batch_messages // 2 if backlog else writer.batch_messages
@@ -188,7 +201,11 @@ class Source:
 
     def more(self) -> Batch | None:
         """The next batch if it is full already: a smaller one shall grow. Never raises: ``take`` does it then."""
-        if self._stopping or self._failure is not None or self._buffer.gap or not self._buffer.full:
+        if self._stopping or self._failure is not None:
+            return None
+        if (batch := self._reread()) is not None:
+            return batch
+        if self._buffer.gap or not self._buffer.full:
             return None
         try:
             return self._collect()
@@ -200,6 +217,9 @@ class Source:
         """Acknowledges the first batch that is taken and not acknowledged, without waiting for the confirmation."""
         self._hand.popleft()
         receipts = batch.receipts
+        if not receipts:
+            self.reader.committed()
+            return
         if self._ack_all is not None:
             if not self._ack_all.committed(message.sequence for message in batch.messages):
                 return  # they come again, are known, and are acknowledged then
@@ -224,9 +244,19 @@ class Source:
         self._arrived.clear()
         self._wanted = wanted
         # Checked after announcing what is wanted: what arrived in between would otherwise not wake us.
-        if not self._stopping and self._failure is None and len(self._buffer) < wanted:
+        there = len(self._buffer) >= wanted or (wanted < _FOREVER and self.reader.waiting)
+        if not self._stopping and self._failure is None and not there:
             self._arrived.wait(timeout)
         self._wanted = _FOREVER
+
+    def _reread(self) -> Batch | None:
+        """What is read again and what arrives take turns."""
+        self._turn = not self._turn or self._buffer.empty
+        if not self._turn or not self.reader.waiting:
+            return None
+        batch = self.reader.take()
+        self._hand.append(batch.receipts)
+        return batch
 
     def _collect(self) -> Batch | None:
         found = self._buffer.take()
@@ -254,14 +284,21 @@ class Source:
             raise error
 
     def _call(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = self._begin(coroutine)
         try:
             return future.result(timeout)
         except TimeoutError:
             future.cancel()
             raise UnavailableError("NATS does not answer") from None
-        except nats.errors.Error as error:
-            raise UnavailableError(f"NATS: {error or type(error).__name__}") from error
+
+    def _begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        async def translated() -> T:
+            try:
+                return await coroutine
+            except nats.errors.Error as error:
+                raise UnavailableError(f"NATS: {error or type(error).__name__}") from error
+
+        return asyncio.run_coroutine_threadsafe(translated(), self._loop)
 
     # --- the loop thread ---------------------------------------------------------------------------------------
 
@@ -314,6 +351,9 @@ class Source:
     def _fail(self, error: EventWriterError) -> None:
         if self._failure is None:
             self._failure = error
+        self._notify()
+
+    def _notify(self) -> None:
         self._arrived.set()
 
     def _deliver(self, deliveries: list[Delivery], size: int) -> None:
@@ -556,6 +596,7 @@ class Source:
         """There is a connection again: pull."""
         self._credit = 0
         self._interrupted = True
+        self.reconnects += 1
         self._buffer.mark(Gap.LOST)
         log.info("reconnected to NATS", extra=self._extra)
         if self._wake is not None:

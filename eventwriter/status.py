@@ -77,6 +77,8 @@ def _stream(
         "messages": {key: counters.get(key, 0) for key in ("taken", *FATES, "redelivered")},
         "rows_written": counters.get("rows", 0),
         "bytes_taken": counters.get("bytes", 0),
+        "reread": counters.get("reread", 0),
+        "missing": max((slot["missing"] for slot in current), default=0),
         "restarts": sum(
             child.get("restarts", 0) for name, child in children.items() if name.partition("/")[0] == stream.name
         ),

@@ -1,4 +1,4 @@
-"""NATS subjects: which patterns are well formed, what they match, and whether two of them overlap.
+"""NATS subjects: which patterns are well formed, what they match, and how two of them relate.
 
 Tokens are separated by dots; ``*`` stands for one token, ``>`` at the end for one or more
 (https://docs.nats.io/nats-concepts/subjects).
@@ -68,3 +68,16 @@ def overlap(one: str, other: str) -> bool:
         if a != b and "*" not in (a, b):
             return False
     return len(left) == len(right)
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether every subject that ``narrow`` matches is matched by ``wide``, too."""
+    given = narrow.split(".")
+    for place, token in enumerate(wide.split(".")):
+        if place == len(given):
+            return False
+        if token == ">":
+            return True
+        if given[place] == ">" or token not in ("*", given[place]):
+            return False
+    return len(wide.split(".")) == len(given)

@@ -6,15 +6,16 @@ import gc
 import logging
 import os
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, sleep
 
 from eventwriter import pipeline
 from eventwriter.backoff import Backoff
 from eventwriter.config import Config, StreamConfig
 from eventwriter.consumer import restored
-from eventwriter.errors import DRAIN_DEADLINE, OK, EventWriterError, UnavailableError
+from eventwriter.errors import DRAIN_DEADLINE, OK, EventWriterError, LedgerChangedError, UnavailableError
 from eventwriter.ledger import Identity
 from eventwriter.metrics import Slot
+from eventwriter.reconcile import Reconciler
 from eventwriter.report import Report
 from eventwriter.signals import on_stop
 from eventwriter.sink import Sink
@@ -27,7 +28,7 @@ log = logging.getLogger("eventwriter.worker")
 LONGEST_PAUSE = 3.0
 """Seconds between two tries to write a batch during an outage."""
 LOOK = 2.0
-"""Seconds without a batch after which PostgreSQL is asked whether it is there."""
+"""Seconds between two looks at the ledger, which also tell whether PostgreSQL is there."""
 
 CRASH_VARIABLE = "EVENTWRITER_CRASH_AT"
 """For tests of exactly once: ``LOGS:after_commit`` kills that worker, without any clean-up, at that point."""
@@ -40,62 +41,86 @@ def run(
 
     SIGTERM or SIGINT: no more pulls, the batch in hand is finished and acknowledged, the rest released. A second one
     ends at once, unless a supervisor sets the deadline: a service manager that signals a whole group makes two of one.
+    A ledger that turns out to be another one than was opened is opened again, and all else with it.
     """
-    settings = config.streams[stream.name]
-    at = _crash_point(stream.name)
     report = Report(name or stream.name, stream.name, slot)
-    source = Source(config.nats, settings, at, lambda: _tell(report, source, writing))
-    excluded = matcher(settings.exclude) if settings.exclude else None
-    exclusive = settings.writer.ack == "all"
-    sink = Sink(config.postgres, stream, settings.table, excluded, at, exclusive=exclusive)
-    writing = _Writing(sink, source)
-    started = False
+    reopening = Backoff(0.25, 10.0, reset_after=60.0)
+    again = False
+    while True:
+        session = _Session(config, stream, report)
+        try:
+            with on_stop(session.stop, second_ends=not supervised):
+                clean = session.run(again=again)
+        except LedgerChangedError as error:
+            log.warning("%s: opening the ledger again", error, extra={"stream": stream.name})
+            report.ended(error)
+            sleep(reopening.failed(monotonic()))
+            again = True
+        except EventWriterError as error:
+            log.error("%s", error, extra={"stream": stream.name})
+            report.ended(error)
+            return error.exit_code
+        else:
+            report.ended(None)
+            return OK if clean else DRAIN_DEADLINE
 
-    def stop() -> None:
-        if not started:
+
+class _Session:
+    """Both ends and what goes on between them, for as long as one ledger is the right one."""
+
+    def __init__(self, config: Config, stream: Stream, report: Report) -> None:
+        self._settings = settings = config.streams[stream.name]
+        self._report = report
+        self._at = at = _crash_point(stream.name)
+        self._source = Source(config.nats, settings, at, self._tell)
+        excluded = matcher(settings.exclude) if settings.exclude else None
+        exclusive = settings.writer.ack == "all"
+        self._sink = Sink(config.postgres, stream, settings.table, excluded, at, exclusive=exclusive)
+        self._writing: _Writing | None = None
+
+    def stop(self) -> None:
+        """Ends it in order; in a signal handler."""
+        if self._writing is None:
             os._exit(OK)  # nothing is in hand yet, and an exception could come up anywhere in a library
-        source.stop()
+        self._source.stop()
 
-    try:
-        with on_stop(stop, second_ends=not supervised):
-            try:
-                _prepare(source, sink, settings, at)
-                report.ready()
-                started = True
+    def run(self, *, again: bool) -> bool:
+        """Runs until it is told to stop; whether everything was acknowledged or released."""
+        try:
+            _prepare(self._source, self._sink, self._settings, self._at, again=again)
+            reconciler = Reconciler(self._sink, self._source, self._settings, self._report)
+            self._report.ready()
+            self._writing = _Writing(self._sink, reconciler, self._report)
+            if not again:
                 # What exists now lives as long as the process: collections need not look at it again.
                 gc.collect()
                 gc.freeze()
                 # Rows and messages form no cycles, so looking for some after every 700 of them only costs (6 %).
                 gc.set_threshold(100_000, 50, 1000)
-                source.start()
-                pipeline.run(source, writing, Backoff(0.1, LONGEST_PAUSE), report, at)
-            finally:
-                report.draining()
-                clean = source.close(settings.writer.drain_timeout)
-                sink.close()
-    except EventWriterError as error:
-        log.error("%s", error, extra={"stream": stream.name})
-        report.ended(error)
-        return error.exit_code
-    report.ended(None)
-    return OK if clean else DRAIN_DEADLINE
+            self._source.start()
+            pipeline.run(self._source, self._writing, Backoff(0.1, LONGEST_PAUSE), self._report, self._at)
+        finally:
+            self._report.draining()
+            clean = self._source.close(self._settings.writer.drain_timeout)
+            self._sink.close()
+        return clean
 
-
-def _tell(report: Report, source: Source, writing: _Writing) -> None:
-    """The main loop is alive: once a second at least, and whenever it waits."""
-    if writing.idle():
-        try:
-            writing.look()
-        except UnavailableError as error:
-            report.waits(error, LOOK)
-        else:
-            report.answered()
-    facts = source.latest
-    pending, ack_pending = (facts.pending, facts.ack_pending) if facts else (None, None)
-    report.consumer(source.connected, pending, ack_pending)
-    while source.acknowledged:
-        report.acknowledged(source.acknowledged.popleft())
-    report.beat()
+    def _tell(self) -> None:
+        """The main loop is alive: once a second at least, and whenever it waits."""
+        source, report = self._source, self._report
+        if self._writing is not None and self._writing.idle():
+            try:
+                self._writing.look()
+            except UnavailableError as error:
+                report.waits(error, LOOK)
+            else:
+                report.answered()
+        facts = source.latest
+        pending, ack_pending = (facts.pending, facts.ack_pending) if facts else (None, None)
+        report.consumer(source.connected, pending, ack_pending)
+        while source.acknowledged:
+            report.acknowledged(source.acknowledged.popleft())
+        report.beat()
 
 
 def _crash_point(stream: str) -> Callable[[str], None] | None:
@@ -110,27 +135,43 @@ def _crash_point(stream: str) -> Callable[[str], None] | None:
     return at
 
 
-def _prepare(source: Source, sink: Sink, settings: StreamConfig, at: Callable[[str], None] | None) -> None:
+def _prepare(
+    source: Source, sink: Sink, settings: StreamConfig, at: Callable[[str], None] | None, *, again: bool
+) -> None:
     """Connects both ends and lets ledger and consumer agree on where to begin."""
     sink.open()
     facts = source.open()
     if at:
         at("at_start")
+    # Before the ledger: what a consumer delivered while there was none is not the business of a new one.
+    before = source.facts()
     identity = Identity(settings.name, facts.name, facts.created, settings.durable)
-    highest, _ = sink.begin(identity)
+    begins = max(facts.first_sequence - 1, before.delivered if before else 0, 0)
+    ledger = sink.begin(
+        identity,
+        settings.subjects,
+        begins=begins,
+        continues=settings.continues,
+        used=before is not None,
+        rebase=not again,
+    )
+    highest = sink.glance().highest
     # Other workers of this consumer may be at work: what is behind is asked first, what is ahead of it second.
-    if highest > facts.last_sequence and highest > (last := source.last_sequence()):
+    if highest > facts.last_sequence and highest > (last := source.stream().last_sequence):
         raise restored(settings, last, highest)
     if at:
         at("at_consumer")
     consumer = source.bind(sink.resume(facts.first_sequence))
     for warning in consumer.warnings:
         log.warning("%s", warning, extra={"stream": settings.name})
-    if consumer.start > 1:
-        # What lies below was skipped, not acknowledged: its absence from the ledger must stay visible.
-        sink.distrust(consumer.start - 1)
-    if consumer.ack_floor > highest and consumer.ack_floor > (highest := sink.highest()):
-        _compare(source, sink, settings, highest, consumer.ack_floor)
+    if ledger.new and before is not None and before.delivered and not highest:
+        log.warning(
+            "the ledger of consumer %s is new (a restored database?), but the consumer delivered messages up to "
+            "sequence %d before: what was acknowledged of them is not read again on a guess; if they are missing from "
+            "%s, `eventwriter replay --stream %s` writes what the stream still holds of them",
+            *(settings.durable, before.delivered, settings.table, settings.name),
+            extra={"stream": settings.name},
+        )
     log.info(
         "%s → %s: consumer %s %s, %d messages waiting",
         facts.name,
@@ -142,30 +183,13 @@ def _prepare(source: Source, sink: Sink, settings: StreamConfig, at: Callable[[s
     )
 
 
-def _compare(source: Source, sink: Sink, settings: StreamConfig, highest: int, ack_floor: int) -> None:
-    """Acks follow our commits: is something acknowledged that the ledger lacks and the stream still holds?"""
-    following = source.next_sequence(highest)
-    if following is None or following > ack_floor:
-        return
-    sink.distrust(ack_floor)
-    log.warning(
-        "stream %s: messages %d to %d were acknowledged but are not in the ledger: another program used consumer %s, "
-        "or the database was restored from a backup; what they held is not written again",
-        settings.stream,
-        following,
-        ack_floor,
-        settings.durable,
-        extra={"stream": settings.name},
-    )
-
-
 class _Writing:
-    """The sink, whose ledger is kept short between batches, and whose database is looked at while there are none."""
+    """The sink, with a look at the ledger every two seconds, and its comparison with the stream between batches."""
 
-    def __init__(self, sink: Sink, source: Source) -> None:
+    def __init__(self, sink: Sink, reconciler: Reconciler, report: Report) -> None:
         self._sink = sink
-        self._source = source
-        self._next_fold = 0.0
+        self._reconciler = reconciler
+        self._report = report
         self._next_look = 0.0
         self._failed = False
 
@@ -174,28 +198,30 @@ class _Writing:
         return self._sink.prepare(batch)
 
     def write(self, batch: Batch, meanwhile: Callable[[], bool]) -> Outcome:
-        """Writes, after closing the ledger's gaps if they have become many."""
-        if self._sink.fragmented and monotonic() >= self._next_fold:
-            self._next_fold = monotonic() + 10.0
-            try:
-                facts = self._source.facts()
-                if facts is not None and facts.complete and facts.ack_floor:
-                    self._sink.fold(facts.ack_floor)
-            except UnavailableError as error:
-                log.info("the ledger stays as it is: %s", error)
+        """Writes, after a look if it is time for one."""
         self._failed = True
+        if monotonic() >= self._next_look:
+            self._look()
         outcome = self._sink.write(batch, meanwhile)
         self._failed = False
-        self._next_look = monotonic() + LOOK
+        if not batch.receipts:
+            self._reconciler.rewrote(outcome.written + outcome.deadlettered + outcome.excluded)
         return outcome
 
     def idle(self) -> bool:
-        """Whether nothing was written for a while, nor waits for another try, which tells all there is to know."""
-        return not self._failed and monotonic() >= self._next_look
+        """Whether it is time to look, and no batch waits for another try, which tells all there is to know."""
+        return not self._failed
 
     def look(self) -> None:
         """Asks the database for something small; raises the error that writing would meet."""
-        try:
-            self._sink.resume(0)
-        finally:
-            self._next_look = monotonic() + LOOK
+        if monotonic() >= self._next_look:
+            self._look()
+        else:
+            self._reconciler.step()
+
+    def _look(self) -> None:
+        self._next_look = monotonic() + LOOK
+        glance = self._sink.glance()
+        self._report.missing(glance.lost)
+        self._reconciler.noticed(glance)
+        self._reconciler.step()

@@ -11,9 +11,6 @@ CREATE TABLE IF NOT EXISTS eventwriter.ledger (
     stream_created   timestamptz NOT NULL,
     durable          text NOT NULL,
     done             int8multirange NOT NULL DEFAULT '{}',
-    -- Gaps between done sequences are closed only above this one; what lies below was acknowledged
-    -- to somebody else, or is missing from a database that was restored from a backup.
-    fold_after       bigint NOT NULL DEFAULT 0,
     messages_written      bigint NOT NULL DEFAULT 0,
     messages_deadlettered bigint NOT NULL DEFAULT 0,
     messages_excluded     bigint NOT NULL DEFAULT 0,
@@ -21,6 +18,54 @@ CREATE TABLE IF NOT EXISTS eventwriter.ledger (
     updated_at       timestamptz NOT NULL DEFAULT now(),
     UNIQUE (stream, stream_created, durable)
 ) WITH (fillfactor = 10); -- room for heap-only updates: the row changes with every batch
+
+-- Sequences up to this one are not the ledger's business: they were there before it was.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'eventwriter.ledger'::regclass AND attname = 'fold_after') THEN
+        ALTER TABLE eventwriter.ledger RENAME COLUMN fold_after TO begins;
+        UPDATE eventwriter.ledger SET begins = greatest(begins, coalesce(lower(done) - 1, 0));
+    END IF;
+END
+$$;
+ALTER TABLE eventwriter.ledger
+    ADD COLUMN IF NOT EXISTS begins bigint NOT NULL DEFAULT 0,
+    -- Changes whenever the row means something else than before. Every statement says which one it knows, so nobody
+    -- mistakes another row with the same number, or the same row with other filters, for the one that it opened.
+    ADD COLUMN IF NOT EXISTS incarnation uuid NOT NULL DEFAULT gen_random_uuid(),
+    -- Counts the changes: who remembers a later one knows that the database went back in time.
+    ADD COLUMN IF NOT EXISTS version bigint NOT NULL DEFAULT 0,
+    -- The consumer's filters, for which the ranges of "done" are believed; NULL: unknown, from before there was this.
+    ADD COLUMN IF NOT EXISTS filters text[],
+    -- The durable that took over what this row knows; nothing is written under the old one any more.
+    ADD COLUMN IF NOT EXISTS continued_by text,
+    -- Whose turn it is to compare the ledger with the stream, and until when.
+    ADD COLUMN IF NOT EXISTS comparing uuid,
+    ADD COLUMN IF NOT EXISTS comparing_until timestamptz;
+
+-- What was believed done under earlier filters. It only changes together with the incarnation.
+CREATE TABLE IF NOT EXISTS eventwriter.ledger_past (
+    id               integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    ledger_id        integer NOT NULL REFERENCES eventwriter.ledger ON DELETE CASCADE,
+    filters          text[] NOT NULL,
+    done             int8multirange NOT NULL
+);
+
+CREATE INDEX IF NOT EXISTS ledger_past_ledger ON eventwriter.ledger_past (ledger_id);
+
+-- Sequences that the ledger lacks and that are gone from the stream: what they held for us, if anything, is lost.
+CREATE TABLE IF NOT EXISTS eventwriter.ledger_losses (
+    ledger_id        integer NOT NULL REFERENCES eventwriter.ledger ON DELETE CASCADE,
+    first            bigint NOT NULL,
+    last             bigint NOT NULL,
+    -- Published after and before these times, as far as that can be told.
+    after            timestamptz,
+    before           timestamptz,
+    noticed_at       timestamptz NOT NULL DEFAULT now(),
+    -- When a person took note: eventwriter ledger accept.
+    accepted_at      timestamptz,
+    PRIMARY KEY (ledger_id, first)
+);
 
 -- A message of which at least one record could not become a row. Its payload is kept once.
 CREATE TABLE IF NOT EXISTS eventwriter.dead_letter_messages (

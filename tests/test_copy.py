@@ -120,7 +120,7 @@ def sinks(postgres_server: PostgresServer) -> Iterator[dict[str, Sink]]:
     for name, stream in DECLARED.items():
         sink = Sink(PostgresConfig(dsn=dsn), stream, stream.table)
         sink.open()
-        sink.begin(Identity(name, name, datetime(2026, 1, 1, tzinfo=UTC), "copy"))
+        sink.begin(Identity(name, name, datetime(2026, 1, 1, tzinfo=UTC), "copy"), (">",))
         opened[name] = sink
     yield opened
     for sink in opened.values():

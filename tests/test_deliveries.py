@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventwriter.buffer import Buffer, Gap
+from eventwriter.coverage import runs as runs_of
 from eventwriter.deliveries import Portion, Sequencer, read
-from eventwriter.ledger import runs as runs_of
 from eventwriter.stream import Message
 from eventwriter.wire import Delivery
 

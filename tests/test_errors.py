@@ -69,7 +69,7 @@ def open_sink(dsn: str) -> Sink:
     """A worker's sink, begun."""
     sink = Sink(PostgresConfig(dsn=dsn), STREAM, "numbers")
     sink.open()
-    sink.begin(IDENTITY)
+    sink.begin(IDENTITY, (">",))
     return sink
 
 

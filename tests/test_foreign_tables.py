@@ -37,7 +37,7 @@ def write(dsn: str, stream: str, messages: list[Message]) -> Any:
     sink = Sink(PostgresConfig(dsn=dsn), DECLARED[stream], DECLARED[stream].table)
     try:
         sink.open()
-        sink.begin(Identity(stream, stream, datetime(2026, 1, 1, tzinfo=UTC), "w"))
+        sink.begin(Identity(stream, stream, datetime(2026, 1, 1, tzinfo=UTC), "w"), registry.load()[stream].subjects)
         return sink.write(Batch(messages, [message.sequence for message in messages]))
     finally:
         sink.close()

@@ -202,13 +202,13 @@ def test_a_worker_that_begins_while_another_is_at_work_suspects_nothing(
         wait_until(lambda: world.consumer("LOGS").ack_floor.stream_seq == done, "the acks")
 
     try:
-        worker._prepare(source, sink, settings, meanwhile)
+        worker._prepare(source, sink, settings, meanwhile, again=False)
     finally:
         source.close(5.0)
         sink.close()
     assert passed == ["at_start", "at_consumer"]
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
-    assert world.query("SELECT fold_after FROM eventwriter.ledger") == [(0,)]
+    assert world.query("SELECT begins FROM eventwriter.ledger") == [(0,)]
 
 
 def test_what_arrives_while_the_stream_is_asked_is_not_ahead_of_it(world: World) -> None:

@@ -73,7 +73,7 @@ def open_sink(database: str) -> Iterator[Any]:
         sink = Sink(PostgresConfig(dsn=database), stream, stream.table)
         opened.append(sink)
         sink.open()
-        sink.begin(IDENTITY)
+        sink.begin(IDENTITY, (">",))
         return sink
 
     yield open_one
@@ -411,7 +411,7 @@ def test_text_arrives_whatever_the_encoding_of_the_database(connection: Any, dat
         other.execute(PLAIN_TABLE)
     sink = Sink(PostgresConfig(dsn=f"{dsn} client_encoding=LATIN1"), PLAIN, PLAIN.table)
     sink.open()
-    sink.begin(IDENTITY)
+    sink.begin(IDENTITY, (">",))
     outcome = sink.write(batch([record(1, "Zoë")], [record(2, "雪")]))
     sink.close()
     with psycopg.connect(dsn, client_encoding="UTF8") as other:

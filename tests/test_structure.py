@@ -18,8 +18,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": {"stream", "errors"},
     # JetStream
     "connection": {"config", "errors"},
-    "consumer": {"config", "errors"},
-    "source": {"stream", "errors", "config", "connection", "consumer", "buffer", "deliveries", "wire", "ackall"},
+    "consumer": {"config", "coverage", "errors"},
+    "source": {
+        *("stream", "errors", "config", "connection", "consumer", "coverage", "buffer", "deliveries", "wire", "ackall"),
+        "rereading",
+    },
+    "rereading": {"stream", "errors", "config", "consumer", "coverage", "deliveries", "wire"},
     "buffer": {"deliveries"},
     "deliveries": {"stream", "wire"},
     "wire": set(),
@@ -27,11 +31,26 @@ MAY_IMPORT: dict[str, set[str]] = {
     # PostgreSQL
     "postgres": {"stream", "errors", "config"},
     "catalog": {"stream", "errors"},
-    "ledger": set(),
+    "coverage": {"subjects"},
+    "ledger": {"coverage", "errors", "stream", "subjects"},
+    "ledgers": {"coverage", "errors", "ledger"},
     "deadletters": {"stream"},
     "staging": {"catalog"},
-    "attempt": {"stream", "catalog", "ledger", "postgres"},
-    "sink": {"stream", "errors", "config", "attempt", "postgres", "catalog", "ledger", "deadletters", "staging"},
+    "attempt": {"stream", "catalog", "coverage", "postgres"},
+    "sink": {
+        *(
+            "stream",
+            "errors",
+            "config",
+            "attempt",
+            "postgres",
+            "catalog",
+            "ledger",
+            "ledgers",
+            "deadletters",
+            "staging",
+        ),
+    },
     # the loop and the processes
     "pipeline": {"stream", "errors"},
     "backoff": set(),
@@ -52,8 +71,19 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Module of ``eventwriter`` → modules of ours that it may import. Those not listed put the others together."""
 
 ONLY_THESE_IMPORT = {
-    "nats": {"source", "connection", "wire"},
-    "psycopg": {"sink", "attempt", "postgres", "catalog", "ledger", "deadletters", "staging", "admin", "dlq"},
+    "nats": {"source", "connection", "rereading", "wire"},
+    "psycopg": {
+        "sink",
+        "attempt",
+        "postgres",
+        "catalog",
+        "ledger",
+        "ledgers",
+        "deadletters",
+        "staging",
+        "admin",
+        "dlq",
+    },
     "psycopg_pool": {"sink", "postgres"},
     "click": {"cli"},
 }

@@ -1,0 +1,94 @@
+"""Which sequences are done: ranges, what is missing between them, and for which subjects they are believed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from eventwriter import subjects
+
+Range = tuple[int, int]
+"""First and last sequence, both included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was done under earlier filters: a range says nothing of subjects that did not match them."""
+
+    filters: tuple[str, ...]
+    done: tuple[Range, ...]
+
+    def covers(self, pattern: str) -> bool:
+        """Whether its ranges are believed for every subject that ``pattern`` matches."""
+        return any(subjects.covers(each, pattern) for each in self.filters)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Sequences of which nothing is known for these filters, and everything for the others."""
+
+    first: int
+    last: int
+    filters: tuple[str, ...]
+
+
+def merge(ranges: Iterable[Range]) -> list[Range]:
+    """The same sequences as few sorted ranges."""
+    merged: list[Range] = []
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1][1] + 1:
+            if last > merged[-1][1]:
+                merged[-1] = (merged[-1][0], last)
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def runs(firsts: Sequence[int], lasts: Sequence[int]) -> list[Range]:
+    """The ranges firsts[k] … lasts[k] as few sorted ones; quick when each continues the one before, as is usual."""
+    if firsts and [*firsts[1:]] == [last + 1 for last in lasts[:-1]] and firsts[0] <= lasts[0]:
+        return [(firsts[0], lasts[-1])]
+    return merge(zip(firsts, lasts, strict=True))
+
+
+def holes(ranges: Iterable[Range], first: int, last: int) -> list[Range]:
+    """What ``ranges`` leave out between ``first`` and ``last``."""
+    found = []
+    for lower, upper in merge(ranges):
+        if lower > last:
+            break
+        if lower > first:
+            found.append((first, lower - 1))
+        first = max(first, upper + 1)
+    if first <= last:
+        found.append((first, last))
+    return found
+
+
+def segments(
+    filters: Sequence[str], first: int, last: int, done: Sequence[Range], past: Sequence[Past] = ()
+) -> list[Segment]:
+    """What is not known to be done between ``first`` and ``last``, in order; each with the filters it is missing for.
+
+    ``done`` is believed for all of ``filters``, a Past for those that its own filters cover.
+    """
+    turns: defaultdict[int, set[str]] = defaultdict(set)
+    for pattern in filters:
+        known = [*done, *(each for entry in past if entry.covers(pattern) for each in entry.done)]
+        for lower, upper in holes(known, first, last):
+            turns[lower] ^= {pattern}
+            turns[upper + 1] ^= {pattern}
+    found = []
+    missing: set[str] = set()
+    for edge, following in pairwise(sorted(turns)):
+        missing ^= turns[edge]
+        if missing:
+            found.append(Segment(edge, following - 1, tuple(f for f in filters if f in missing)))
+    return found
+
+
+def to_multirange(ranges: Iterable[Range]) -> str:
+    """PostgreSQL's text of an int8multirange."""
+    return "{" + ",".join(f"[{first},{last + 1})" for first, last in ranges) + "}"

@@ -1,0 +1,219 @@
+"""Compares the ledger with the stream, and has written what is missing.
+
+What the stream still holds, matches the filters, and is not in the ledger, is missing. Up to the consumer's ack floor
+nobody else will bring it: it was acknowledged, so it was written once, into a database that went back in time since; or
+its subject was not among the filters then; or somebody else acknowledged it. It is read again, beside the live
+messages, and written by the ordinary transaction. What the stream does not hold any more is told, once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future
+from time import monotonic
+from typing import Protocol
+from uuid import uuid4
+
+from eventwriter.config import StreamConfig
+from eventwriter.consumer import StreamFacts
+from eventwriter.coverage import Range, Segment
+from eventwriter.errors import UnavailableError
+from eventwriter.ledger import Glance
+from eventwriter.sink import Sink
+from eventwriter.source import Source
+
+log = logging.getLogger("eventwriter.reconcile")
+
+PERIOD = 60.0
+"""Seconds between two comparisons when nothing is suspected; one of a clean ledger takes a few milliseconds."""
+SOON = 1.0
+"""Seconds until the next one when something is not acknowledged yet, or could not be asked."""
+FRAGMENTED = 50
+"""Ranges of the ledger from which on it is compared more often, to close the gaps: an update costs more with each."""
+OFTEN = 10.0
+_TURN = 15.0
+"""Seconds for which a worker keeps the others from comparing the same ledger."""
+
+
+class Told(Protocol):
+    """Who is told what was found."""
+
+    def reread(self, messages: int) -> None:
+        """So many messages that were missing are written."""
+
+
+class Reconciler:
+    """One worker's comparisons; ``step`` is called between batches, and never waits for more than a few answers."""
+
+    def __init__(self, sink: Sink, source: Source, config: StreamConfig, told: Told) -> None:
+        self._sink = sink
+        self._source = source
+        self._config = config
+        self._told = told
+        self._extra = {"stream": config.name}
+        self._who = uuid4()
+        self._next = 0.0
+        self._claimed = 0.0
+        self._doubt = "the worker starts"
+        self._target = 0
+        self._connections = (sink.connections, source.reconnects)
+        self._asked: tuple[list[Segment], Future[list[Segment]]] | None = None
+        self._read: tuple[list[Segment], Future[None]] | None = None
+        self._passed = 0
+        self._count = 0
+        self._ranges = 0
+        self._begins = sink.ledger.begins
+
+    def noticed(self, glance: Glance) -> None:
+        """What a look at the ledger told."""
+        self._ranges = glance.ranges
+        if glance.begins < self._begins:
+            self._doubted("somebody asked to")
+        self._begins = glance.begins
+
+    def rewrote(self, messages: int) -> None:
+        """A batch that was read again is committed."""
+        self._count += messages
+        self._told.reread(messages)
+
+    def step(self) -> None:
+        """Goes on with a comparison, or begins one that is due. What cannot be asked now is asked again soon."""
+        now = monotonic()
+        self._suspect()
+        pending = self._asked or self._read
+        if now < self._next and pending is None:
+            return
+        try:
+            if pending is not None and now - self._claimed > _TURN / 3:
+                self._claim()
+            if self._read is not None:
+                self._written(*self._read)
+            elif self._asked is not None:
+                self._answered(*self._asked)
+            elif self._source.connected:
+                self._compare()
+        except UnavailableError as error:
+            self._asked = self._read = None
+            self._next = now + SOON
+            log.info("the ledger cannot be compared with the stream now: %s", error, extra=self._extra)
+
+    def _suspect(self) -> None:
+        connections = (self._sink.connections, self._source.reconnects)
+        if self._sink.rewound:
+            self._sink.rewound = False
+            self._doubted("the database went back in time")
+            log.warning(
+                "stream %s: the database went back in time: comparing the ledger with the stream",
+                self._config.stream,
+                extra=self._extra,
+            )
+        elif connections != self._connections:
+            self._doubted("a connection was lost")
+        elif self._ranges > FRAGMENTED:
+            self._next = min(self._next, self._claimed + OFTEN)
+        self._connections = connections
+
+    def _doubted(self, why: str) -> None:
+        self._doubt = why
+        self._target = 0
+        self._next = 0.0
+
+    def _claim(self) -> bool:
+        with self._sink.connection() as connection:
+            ours = self._sink.ledger.claim(connection, self._who, _TURN)
+        if ours:
+            self._claimed = monotonic()
+        return ours
+
+    def _compare(self) -> None:
+        """Finds what the ledger lacks below the consumer's position; most often nothing."""
+        if not self._claim():
+            self._next = monotonic() + (SOON if self._doubt else PERIOD)
+            return
+        # The stream before the consumer, both before the ledger: what is behind is asked first.
+        stream = self._source.stream()
+        facts = self._source.facts()
+        if facts is None:
+            self._next = monotonic() + SOON
+            return
+        passed = max(facts.ack_floor, facts.start - 1)
+        if not facts.pending and not facts.ack_pending:
+            passed = max(passed, stream.last_sequence)
+        self._target = max(self._target, facts.delivered)
+        with self._sink.connection() as connection:
+            missing = self._sink.ledger.missing(connection, 1, passed)
+        kept = self._lost(missing, stream)
+        if kept:
+            self._asked = kept, self._source.held(kept)
+        else:
+            self._finished(passed)
+        self._passed = passed
+
+    def _lost(self, missing: Sequence[Segment], stream: StreamFacts) -> list[Segment]:
+        """Tells what is gone from the stream; returns the rest."""
+        first = stream.first_sequence
+        for segment in missing:
+            if segment.first >= first:
+                break
+            gone = segment.first, min(segment.last, first - 1)
+            with self._sink.connection() as connection:
+                self._sink.ledger.lose(connection, gone, stream.first_time)
+            log.error(
+                "stream %s: sequences %d to %d are not in the ledger and gone from the stream, whose first message is "
+                "of %s: what they held of %s is lost. `eventwriter ledger accept --stream %s` takes note of it",
+                *(self._config.stream, *gone, stream.first_time or "later", ", ".join(segment.filters)),
+                self._config.name,
+                extra=self._extra,
+            )
+        return [
+            Segment(max(segment.first, first), segment.last, segment.filters)
+            for segment in missing
+            if segment.last >= first
+        ]
+
+    def _answered(self, asked: list[Segment], future: Future[list[Segment]]) -> None:
+        """Closes the gaps in which there is nothing of ours, and has the others read."""
+        if not future.done():
+            return
+        self._asked = None
+        held = future.result()
+        begins = {segment.last: segment.first for segment in held}
+        empty = [(s.first, begins.get(s.last, s.last + 1) - 1) for s in asked]
+        self._close([(first, last) for first, last in empty if first <= last])
+        if not held:
+            self._finished(self._passed)
+            return
+        log.warning(
+            "stream %s: messages between sequences %d and %d are not in the ledger, and nobody will deliver them: "
+            "reading them again (%s)",
+            *(self._config.stream, held[0].first, held[-1].last, self._doubt or "found in passing"),
+            extra=self._extra,
+        )
+        self._read = held, self._source.reread(held)
+
+    def _written(self, segments: list[Segment], future: Future[None]) -> None:
+        """Closes what was read, once all of it is committed."""
+        if not future.done():
+            return
+        future.result()
+        if self._source.reader.idle:
+            self._read = None
+            self._close([(segment.first, segment.last) for segment in segments])
+            log.warning("%d messages were read again and written", self._count, extra=self._extra)
+            self._count = 0
+            self._finished(self._passed)
+
+    def _close(self, ranges: Sequence[Range]) -> None:
+        if ranges:
+            with self._sink.connection() as connection:
+                self._sink.ledger.close(connection, ranges)
+
+    def _finished(self, passed: int) -> None:
+        """What was delivered and is not acknowledged yet is looked at again soon, if there is doubt."""
+        if self._doubt and passed < self._target:
+            self._next = monotonic() + SOON
+            return
+        self._doubt = ""
+        self._target = 0
+        self._next = monotonic() + PERIOD

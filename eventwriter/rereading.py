@@ -1,0 +1,132 @@
+"""Reads again, beside the durable consumer, what the stream still holds of some segments."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from eventwriter import consumer, wire
+from eventwriter.config import StreamConfig
+from eventwriter.consumer import Api
+from eventwriter.coverage import Segment
+from eventwriter.deliveries import read
+from eventwriter.errors import UnavailableError
+from eventwriter.stream import Batch
+from eventwriter.wire import Delivery
+
+_WAITING = 2
+"""Batches to read ahead."""
+_SILENCE = 10.0
+"""Seconds without an answer to a pull, which the server answers at once, after which it counts as lost."""
+
+
+class Reader:
+    """Reads on the loop thread; the main thread takes batches, and tells which are committed.
+
+    A batch accounts for everything from the one before it in its segment, so that the ledger's ranges stay few.
+    """
+
+    def __init__(self, client: Client, api: Api, config: StreamConfig, arrived: Callable[[], None]) -> None:
+        self._nc = client
+        self._api = api
+        self._config = config
+        self._arrived = arrived
+        self._batches: deque[Batch] = deque()
+        self._taken = 0
+        self._answers: asyncio.Queue[Msg] = asyncio.Queue()
+
+    # --- the main thread ----------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is a batch to take."""
+        return bool(self._batches)
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was read is taken and committed."""
+        return not self._batches and not self._taken
+
+    def take(self) -> Batch:
+        """The next batch."""
+        self._taken += 1
+        return self._batches.popleft()
+
+    def committed(self) -> None:
+        """A batch that was taken is in the tables."""
+        self._taken -= 1
+
+    # --- the loop thread ----------------------------------------------------------------------------------------
+
+    async def read(self, segments: Sequence[Segment]) -> None:
+        """Reads all of them; raises UnavailableError or ConfigurationError if that cannot be done now."""
+        self._batches.clear()
+        for segment in segments:
+            name = await consumer.create_reader(self._api, self._config, segment)
+            inbox = self._nc.new_inbox()
+            self._answers = asyncio.Queue()
+            subscription = await self._nc.subscribe(inbox, cb=self._answers.put, pending_msgs_limit=-1)
+            try:
+                await self._read(segment, name, inbox)
+            finally:
+                if self._nc.is_connected:
+                    await subscription.unsubscribe()
+                    await consumer.delete_reader(self._api, self._config, name)
+
+    async def _read(self, segment: Segment, name: str, inbox: str) -> None:
+        first, size = segment.first, self._config.writer.batch_bytes
+        while first <= segment.last:
+            while len(self._batches) >= _WAITING:
+                await asyncio.sleep(0.01)
+            deliveries, end = await self._pull(name, inbox, size)
+            if not deliveries and not end:
+                size = 0 if size else self._config.writer.batch_bytes  # the next message alone is larger than a batch
+                continue
+            size = self._config.writer.batch_bytes
+            if not deliveries:
+                return
+            portion = read(deliveries, sum(len(delivery[1]) for delivery in deliveries))
+            messages = [message for message in portion.messages if message.sequence <= segment.last]
+            if messages:
+                last = messages[-1].sequence
+                self._batches.append(Batch(messages, None, (), portion.size, 0, (first, last)))
+                self._arrived()
+                first = last + 1
+            if len(messages) < len(portion.messages) or not portion.pending:
+                return
+
+    async def _pull(self, name: str, inbox: str, size: int) -> tuple[list[Delivery], bool]:
+        """What one pull delivers; whether there is no more if that is nothing."""
+        batch = self._config.writer.batch_messages if size else 1
+        body = {"batch": batch, "no_wait": True} | ({"max_bytes": size} if size else {})
+        await self._nc.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._config.stream}.{name}", json.dumps(body).encode(), reply=inbox
+        )
+        found: list[Delivery] = []
+        while len(found) < batch:
+            msg = await self._answer()
+            if not msg.reply:
+                headers = msg.headers or {}
+                text = headers.get("Description", "")
+                if headers.get("Status") in ("404", "408") or "Batch Completed" in text:
+                    return found, True
+                if "Exceeds MaxBytes" in text:
+                    return found, False
+                raise UnavailableError(f"JetStream does not deliver what stream {self._config.stream} holds: {text}")
+            found.append(wire.from_message(msg.subject, msg.data, msg.reply, msg.headers))
+        return found, False
+
+    async def _answer(self) -> Msg:
+        try:
+            return self._answers.get_nowait()  # to wait costs more than all the rest
+        except asyncio.QueueEmpty:
+            pass
+        try:
+            return await asyncio.wait_for(self._answers.get(), _SILENCE)
+        except TimeoutError:
+            raise UnavailableError(f"JetStream stopped delivering what stream {self._config.stream} holds") from None
