@@ -10,6 +10,7 @@ from typing import Any, cast
 from psycopg import Connection, sql
 
 from eventwriter import registry
+from eventwriter.bookkeeping import losses
 from eventwriter.catalog import read_plan
 from eventwriter.config import Config, StreamConfig
 from eventwriter.errors import OK, ConfigurationError, EventWriterError, UnavailableError
@@ -110,6 +111,20 @@ def _check_table(connection: Connection[Any], stream: StreamConfig, declaration:
     return Finding(stream.name, text)
 
 
+def _check_ledger(connection: Connection[Any], stream: StreamConfig) -> list[Finding]:
+    try:
+        with translated():
+            found = losses(connection, stream)
+    except EventWriterError:  # said already: the schema of another release, or none
+        connection.rollback()
+        return []
+    remedy = f"`eventwriter ledger accept --stream {stream.name}` takes note"
+    return [
+        Finding(stream.name, f"missing from the ledger and gone from the stream: {loss}; {remedy}", warning=True)
+        for loss in found
+    ]
+
+
 def check(settings: Config, declared: Mapping[str, Stream]) -> list[Finding]:
     """Everything the workers will meet; changes nothing."""
     findings: list[Finding] = []
@@ -128,7 +143,9 @@ def check(settings: Config, declared: Mapping[str, Stream]) -> list[Finding]:
                     check_server(connection)
             except EventWriterError as error:
                 findings.append(Finding("postgres", str(error), error.exit_code))
-            findings += [_check_table(connection, *each) for each in _tables(settings, declared)]
+            for each in _tables(settings, declared):
+                findings.append(_check_table(connection, *each))
+                findings += _check_ledger(connection, each[0])
     except EventWriterError as error:
         findings.append(Finding("postgres", str(error), error.exit_code))
     for stream, _ in _tables(settings, declared):

@@ -18,6 +18,7 @@ import click
 from eventwriter import (
     __version__,
     admin,
+    bookkeeping,
     config,
     dlq,
     dryrun,
@@ -371,6 +372,76 @@ def dlq_purge(settings: _Settings, stream: str | None, reason: str | None, older
         click.confirm(f"Remove dead letters of {name or 'all streams'} for good?", abort=True)
     removed = dlq.purge(current.postgres, stream=name, reason=reason, older_than=age)
     click.echo(f"removed {removed} dead letters")
+
+
+@cli.group("ledger")
+def ledger_group() -> None:
+    """The ledger: which messages are done."""
+
+
+@ledger_group.command("accept")
+@click.option("--stream", "name", required=True, help="The stream, such as LOGS.")
+@_output
+@click.pass_obj
+def ledger_accept(settings: _Settings, name: str, output: str) -> None:
+    """Take note of messages that are missing and gone from the stream, so that nobody is told of them any more.
+
+    \b
+        eventwriter ledger accept --stream LOGS
+    """
+    current, _, declared = settings.load()
+    found = bookkeeping.accept(current.postgres, current.streams[_declared(declared, name).name])
+    if output == "json":
+        click.echo(json.dumps([[loss.first, loss.last] for loss in found]))
+        return
+    for loss in found:
+        click.echo(f"accepted: {loss}")
+    if not found:
+        click.echo("nothing is missing", err=True)
+
+
+@ledger_group.command("copy")
+@click.option("--stream", "name", required=True, help="The stream, such as LOGS.")
+@click.option("--from", "old", required=True, help="The durable whose ledger to go on with.")
+@click.option("--to", "new", required=True, help="The durable that shall go on with it.")
+@click.option(
+    "--through",
+    type=click.IntRange(0),
+    help="Only up to this sequence: the last that a restored stream has in common with the ledger.",
+)
+@click.pass_obj
+def ledger_copy(settings: _Settings, name: str, old: str, new: str, through: int | None) -> None:
+    """Let another durable go on with a ledger, so that nothing is written twice; the old one writes nothing any more.
+
+    streams.NAME.continues does the same when the new durable begins. With --through for a JetStream stream that was
+    restored to an earlier state, where sequences beyond that one hold other messages than the ledger knows.
+
+    \b
+        eventwriter ledger copy --stream LOGS --from eventwriter-logs --to logs-2
+    """
+    current, _, declared = settings.load()
+    bookkeeping.copy(current.postgres, current.streams[_declared(declared, name).name], old, new, through)
+    click.echo(f"durable {new} knows what {old} knows" + ("" if through is None else f" up to sequence {through}"))
+
+
+@cli.command()
+@click.option("--stream", "name", required=True, help="The stream, such as LOGS.")
+@click.option(
+    "--from-seq", "first", type=click.IntRange(1), default=1, show_default=True, help="From this sequence on."
+)
+@click.pass_obj
+def replay(settings: _Settings, name: str, first: int) -> None:
+    """Have the past written: what the stream still holds and the ledger lacks, also from before there was a ledger.
+
+    The running service does it within seconds, beside what arrives; messages_reread_total counts. What the ledger
+    knows is not written again.
+
+    \b
+        eventwriter replay --stream LOGS --from-seq 120000
+    """
+    current, _, declared = settings.load()
+    bookkeeping.replay(current.postgres, current.streams[_declared(declared, name).name], first)
+    click.echo(f"the service writes what {name.upper()} holds from sequence {first} on and the ledger lacks")
 
 
 @cli.group("config")

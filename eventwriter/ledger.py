@@ -210,8 +210,10 @@ class Ledger:
         """Whether it is our turn to compare the ledger with the stream; if so, it stays ours for so long."""
         row = connection.execute(
             "UPDATE eventwriter.ledger SET comparing = %(who)s, comparing_until = now() + %(s)s * interval '1 second' "
-            "WHERE id = %(id)s AND incarnation = %(incarnation)s "
-            "AND (comparing = %(who)s OR comparing_until IS NULL OR comparing_until < now()) RETURNING 1",
+            # A row that is locked at this moment is asked for later: nobody waits.
+            "WHERE id = (SELECT id FROM eventwriter.ledger WHERE id = %(id)s AND incarnation = %(incarnation)s "
+            "AND (comparing = %(who)s OR comparing_until IS NULL OR comparing_until < now()) "
+            "FOR UPDATE SKIP LOCKED) RETURNING 1",
             {"who": who, "s": seconds, **self._key},
         ).fetchone()
         return row is not None

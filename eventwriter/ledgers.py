@@ -31,49 +31,67 @@ def open_ledger(
     an error: somebody brought it to theirs since we did. Raises ConfigurationError, with the remedy.
     """
     with connection.transaction():
-        new = _insert(connection, identity, filters, begins)
-        if new and continues is not None:
-            _take_over(connection, identity, continues, used)
-        row = _locked(connection, identity)
-        assert row is not None, "inserted, and locked"
-        number, incarnation, version, begun, since, believed, continued_by = row
-        if continued_by is not None:
+        row = _row(connection, identity)
+        if row is None or row[-1] is not None or sorted(row[-2] or ()) != sorted(filters):  # else nobody need wait
+            return _settled(connection, identity, sorted(filters), begins, continues, used, rebase)
+        number, incarnation, version, begun, since, *_ = row
+        return Ledger(number, incarnation, version, begun, since, sorted(filters), _past(connection, number))
+
+
+def _settled(
+    connection: Connection[Any],
+    identity: Identity,
+    filters: list[str],
+    begins: int,
+    continues: str | None,
+    used: bool,
+    rebase: bool,
+) -> Ledger:
+    new = _insert(connection, identity, filters, begins)
+    if new and continues is not None:
+        _take_over(connection, identity, continues, used)
+    row = _row(connection, identity, lock=True)
+    assert row is not None, "inserted, and locked"
+    number, incarnation, version, begun, since, believed, continued_by = row
+    if continued_by is not None:
+        raise ConfigurationError(
+            f"durable {continued_by} goes on with the ledger of {identity.durable}: "
+            f'set streams.{identity.logical_stream}.durable = "{continued_by}"'
+        )
+    changed = new
+    if sorted(believed or ()) != filters:
+        if believed is not None and not new and not rebase:
             raise ConfigurationError(
-                f"durable {continued_by} goes on with the ledger of {identity.durable}: "
-                f'set streams.{identity.logical_stream}.durable = "{continued_by}"'
+                f"another worker of durable {identity.durable} was started with the subjects "
+                f"{', '.join(believed)}: set streams.{identity.logical_stream}.subjects to the same everywhere"
             )
-        changed = new
-        if believed is None or sorted(believed) != sorted(filters):
-            if believed is not None and not new and not rebase:
-                raise ConfigurationError(
-                    f"another worker of durable {identity.durable} was started with the subjects "
-                    f"{', '.join(believed)}: set streams.{identity.logical_stream}.subjects to the same everywhere"
-                )
-            incarnation = _rebase(connection, number, believed, sorted(filters))
-            changed = True
-        past = _past(connection, number)
-        if changed:
-            believed_for_all = (entry for entry in past if all(map(entry.covers, filters)))
-            ranges = to_multirange(merge(each for entry in believed_for_all for each in entry.done))
-            connection.execute("UPDATE eventwriter.ledger SET done = done + %s::int8multirange WHERE id = %s",
-                               [ranges, number])  # fmt: skip
-        return Ledger(number, incarnation, version, begun, since, sorted(filters), past, new=new)
+        incarnation = _rebase(connection, number, believed, filters)
+        changed = True
+    past = _past(connection, number)
+    if changed:
+        believed_for_all = (entry for entry in past if all(map(entry.covers, filters)))
+        ranges = to_multirange(merge(each for entry in believed_for_all for each in entry.done))
+        connection.execute(
+            "UPDATE eventwriter.ledger SET done = done + %s::int8multirange WHERE id = %s", [ranges, number]
+        )
+    return Ledger(number, incarnation, version, begun, since, filters, past, new=new)
 
 
-def _insert(connection: Connection[Any], identity: Identity, filters: Sequence[str], begins: int) -> bool:
+def _insert(connection: Connection[Any], identity: Identity, filters: list[str], begins: int) -> bool:
     row = connection.execute(
         "INSERT INTO eventwriter.ledger (logical_stream, stream, stream_created, durable, filters, begins) "
         "VALUES (%(logical)s, %(stream)s, %(created)s, %(durable)s, %(filters)s, %(begins)s) "
         "ON CONFLICT (stream, stream_created, durable) DO NOTHING RETURNING id",
-        {**identity_keys(identity), "filters": sorted(filters), "begins": begins},
+        {**identity_keys(identity), "filters": filters, "begins": begins},
     ).fetchone()
     return row is not None
 
 
-def _locked(connection: Connection[Any], identity: Identity) -> tuple[Any, ...] | None:
+def _row(connection: Connection[Any], identity: Identity, *, lock: bool = False) -> tuple[Any, ...] | None:
     return connection.execute(
         "SELECT id, incarnation, version, begins, updated_at, filters, continued_by FROM eventwriter.ledger "
-        "WHERE stream = %(stream)s AND stream_created = %(created)s AND durable = %(durable)s FOR UPDATE",
+        "WHERE stream = %(stream)s AND stream_created = %(created)s AND durable = %(durable)s"
+        + (" FOR UPDATE" if lock else ""),
         identity_keys(identity),
     ).fetchone()
 
@@ -124,7 +142,7 @@ def _rebase(connection: Connection[Any], number: int, believed: list[str] | None
 
 def _take_over(connection: Connection[Any], identity: Identity, old: str, used: bool) -> None:
     """Copies what the ledger of the durable ``old`` knows, and closes that one: it must not go on beside ours."""
-    row = _locked(connection, replace(identity, durable=old))
+    row = _row(connection, replace(identity, durable=old), lock=True)
     if row is None:
         known = connection.execute("SELECT 1 FROM eventwriter.ledger WHERE stream = %s AND durable = %s LIMIT 1",
                                    [identity.stream, old]).fetchone()  # fmt: skip

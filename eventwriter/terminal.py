@@ -134,6 +134,15 @@ def render(document: Mapping[str, Any], width: int) -> Group:
         Text.assemble("  ", (_safe(problem["stream"]), "red"), f": {_safe(problem['text'])}")
         for problem in document["problems"]
     ]
+    lines += [
+        Text.assemble(
+            "  ",
+            (_safe(name), "red"),
+            f": up to {_number(stream['missing'])} messages are missing and gone: `eventwriter check` tells",
+        )
+        for name, stream in streams.items()
+        if stream["missing"]
+    ]
     letters = sorted(
         ((letter["time"], name, letter) for name, stream in streams.items() for letter in stream["dead_letters"]),
         key=lambda each: -each[0],

@@ -24,6 +24,8 @@ FAMILIES = {
     "messages_excluded": "counter",
     "messages_released": "counter",
     "messages_redelivered": "counter",
+    "messages_reread": "counter",
+    "messages_missing": "gauge",
     "rows_written": "counter",
     "bytes_taken": "counter",
     "values_repaired": "counter",

@@ -97,16 +97,13 @@ def test_a_consumer_deleted_under_load_loses_nothing(world: World) -> None:
 
 @pytest.mark.parametrize("start", [1, 250], ids=["from the beginning", "from further on"])
 def test_a_consumer_that_somebody_creates_at_another_position(world: World, start: int) -> None:
-    """What is delivered again is known; what is skipped is not claimed, however many gaps are closed later."""
+    """What is delivered again is known; what is skipped is missing, and read again."""
     world.traffic(["LOGS"], count=100, broken=0)
     process = world.start("worker", "--stream", "LOGS", **QUICK)
     world.wait_settled()
     assert world.stop(process) == 0
     delete_consumer(world)
     world.traffic(["LOGS"], count=200, broken=0, seed=1)
-    skipped = world.published["LOGS"][100 : start - 1]
-    if skipped:
-        del world.published["LOGS"][100 : start - 1]
     config = ConsumerConfig(
         durable_name="eventwriter-logs",
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE,

@@ -73,16 +73,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 ONLY_THESE_IMPORT = {
     "nats": {"source", "connection", "rereading", "wire"},
     "psycopg": {
-        "sink",
-        "attempt",
-        "postgres",
-        "catalog",
-        "ledger",
-        "ledgers",
-        "deadletters",
-        "staging",
-        "admin",
-        "dlq",
+        *("sink", "attempt", "postgres", "catalog", "ledger", "ledgers", "deadletters", "staging"),
+        *("admin", "bookkeeping", "dlq"),
     },
     "psycopg_pool": {"sink", "postgres"},
     "click": {"cli"},
