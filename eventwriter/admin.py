@@ -96,6 +96,8 @@ def _check_table(connection: Connection[Any], stream: StreamConfig, declaration:
         with translated():
             plan = read_plan(connection, declaration, stream.table)
     except EventWriterError as error:
+        if connection.broken:
+            raise  # nothing to ask about the other tables
         connection.rollback()
         return Finding(stream.name, str(error), error.exit_code)
     how = {

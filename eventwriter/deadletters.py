@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from psycopg import Connection
 
-from eventwriter.stream import Message, Reject
+from eventwriter import values
+from eventwriter.stream import Headers, Message, Reject
 
 _POSTGRES_EPOCH_NS = 946_684_800_000_000_000
 
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+Fit = Callable[[str], str]
+"""Makes a text one that the database can hold."""
 
 
 def write(connection: Connection[Any], ledger: int, letters: Sequence[tuple[Message, Sequence[Reject]]]) -> None:
-    """Copies ``letters`` into eventwriter.dead_letter_messages and …_records; the payload is stored once a message."""
+    """Copies ``letters`` into eventwriter.dead_letter_messages and …_records; the payload is stored once a message.
+
+    Whatever a message holds can be written: one that could not would stop its stream, and again after each restart.
+    """
     if not letters:
         return
+    fit = _utf8 if connection.info.parameter_status("server_encoding") == "UTF8" else _ascii
     with (
         connection.cursor() as cursor,
         cursor.copy(
@@ -30,11 +33,9 @@ def write(connection: Connection[Any], ledger: int, letters: Sequence[tuple[Mess
     ):
         copy.set_types(["int4", "int8", "text", "jsonb", "bytea", "int8"])
         for message, _ in letters:
-            headers = None
-            if message.headers:
-                headers = _clean(json.dumps(dict(message.headers), ensure_ascii=False)).replace("\\u0000", "�").encode()
+            headers = _headers(message.headers, fit) if message.headers else None
             time = (message.time - _POSTGRES_EPOCH_NS) // 1000
-            copy.write_row((ledger, message.sequence, _clean(message.subject), headers, message.payload, time))
+            copy.write_row((ledger, message.sequence, fit(message.subject), headers, message.payload, time))
     with (
         connection.cursor() as cursor,
         cursor.copy(
@@ -45,13 +46,25 @@ def write(connection: Connection[Any], ledger: int, letters: Sequence[tuple[Mess
         copy.set_types(["int4", "int8", "int4", "text", "text", "text"])
         for message, rejects in letters:
             for reject in rejects:
-                copy.write_row(
-                    (
-                        ledger,
-                        message.sequence,
-                        reject.record_index,
-                        _clean(reject.reason),
-                        _clean(reject.detail),
-                        reject.sqlstate,
-                    )
-                )
+                where = ledger, message.sequence, reject.record_index
+                copy.write_row((*where, fit(reject.reason), fit(reject.detail), reject.sqlstate))
+
+
+def _utf8(text: str) -> str:
+    return values.clean(text, [])
+
+
+def _ascii(text: str) -> str:
+    """For a database with another encoding, which may have no such character, nor U+FFFD to replace it."""
+    return _utf8(text).encode("ascii", "backslashreplace").decode()
+
+
+def _headers(headers: Mapping[str, str], fit: Fit) -> bytes:
+    """Their JSON. They are made fit before: in JSON, an escape cannot be told from a text that looks like one.
+
+    A name that occurs more than once, perhaps only since it was made fit, has an array of its values.
+    """
+    found: dict[str, list[str]] = {}
+    for name, value in headers.pairs if isinstance(headers, Headers) else headers.items():
+        found.setdefault(fit(name), []).append(fit(value))
+    return values.dump_json({name: each if len(each) > 1 else each[0] for name, each in found.items()})

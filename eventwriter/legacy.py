@@ -7,6 +7,7 @@ import json
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
+from itertools import combinations, product
 from typing import Any
 
 from eventwriter import kinds, subjects
@@ -35,8 +36,11 @@ _IGNORED = {
 }
 _SSL = {"ca_file": "sslrootcert", "cert_file": "sslcert", "key_file": "sslkey"}
 _NOT_CARRIED = ("min_connections", "max_conn_lifetime", "health_check_period")
-# What later Go writers added to a subject by themselves.
-_WIDENED = {"otel.traces": "otel.traces.raw", "otel.metrics": "otel.metrics.>"}
+# What later Go writers make of these subjects by themselves.
+_WIDENED = {
+    **dict.fromkeys(("otel.traces", "otel.traces.raw"), ("otel.traces", "otel.traces.raw")),
+    **dict.fromkeys(("otel.metrics", "otel.metrics.raw"), ("otel.metrics", "otel.metrics.>")),
+}
 
 
 def convert(text: str) -> tuple[str, list[str]]:
@@ -248,6 +252,7 @@ def _streams(source: Mapping[str, Any], notes: list[str]) -> list[str]:
 def _subjects_by_stream(source: Mapping[str, Any], notes: list[str]) -> dict[str, tuple[str, list[str]]]:
     """Table and subjects of each stream that the file mentions."""
     taken: dict[str, tuple[str, list[str]]] = {}
+    given: set[str] = set()
     for subject, table in _pairs(source, notes):
         name = TABLES.get(table.rpartition(".")[2])
         reason = subjects.invalid(subject)
@@ -260,19 +265,33 @@ def _subjects_by_stream(source: Mapping[str, Any], notes: list[str]) -> dict[str
         target, patterns = taken.setdefault(name, (table, []))
         if target != table:
             notes.append(f"subject {toml(subject)} goes to {toml(target)}, not {toml(table)}: one stream has one table")
-        clash = next((pattern for pattern in patterns if subjects.overlap(pattern, subject)), None)
-        if clash is None:
-            patterns.append(subject)
-        elif clash != subject:
-            notes.append(f"subject {toml(subject)} is left out: it overlaps {toml(clash)} of the same stream")
+        for pattern in _WIDENED.get(subject, (subject,)):
+            clash = _add(patterns, pattern)
+            if clash is not None:
+                notes.append(f"subject {toml(pattern)} is left out: it overlaps {toml(clash)} of the same stream")
+        given.add(subject)
     for name, (_, patterns) in taken.items():
-        for subject, wider in _WIDENED.items():
-            if subject in patterns and not any(subjects.overlap(wider, pattern) for pattern in patterns):
-                notes.append(
-                    f"later Go writers took {wider} along with {subject}: if it is published, add it to "
-                    f"streams.{name}.subjects"
-                )
+        more = [pattern for pattern in patterns if pattern not in given]
+        if more:
+            notes.append(f"streams.{name}.subjects has {toml(more)} as well, which later Go writers take by themselves")
+    for (one, (_, left)), (other, (_, right)) in combinations(taken.items(), 2):
+        notes += [
+            f"{toml(a)} of {one} and {toml(b)} of {other} have subjects in common: both streams write those messages"
+            for a, b in product(left, right)
+            if subjects.overlap(a, b)
+        ]
     return taken
+
+
+def _add(patterns: list[str], pattern: str) -> str | None:
+    """Adds a filter, which takes the place of what it covers; the one with which it cannot be in one consumer."""
+    if any(subjects.covers(each, pattern) for each in patterns):
+        return None
+    others = [each for each in patterns if not subjects.covers(pattern, each)]
+    clash = next((each for each in others if subjects.overlap(each, pattern)), None)
+    if clash is None:
+        patterns[:] = [*others, pattern]
+    return clash
 
 
 def _pairs(source: Mapping[str, Any], notes: list[str]) -> Iterator[tuple[str, str]]:

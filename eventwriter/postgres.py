@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 from psycopg import Connection, abc, conninfo, pq
+from psycopg._encodings import pg2pyenc
 from psycopg.adapt import Dumper, Transformer
 from psycopg.waiting import Ready, Wait
 from psycopg_pool import ConnectionPool
@@ -205,19 +206,33 @@ def row_transformer(types: Sequence[str], connection: Connection[Any]) -> abc.Tr
     return transformer
 
 
+def server_codec(connection: Connection[Any]) -> str:
+    """Python's codec for the encoding of the database: text that it cannot encode is refused there."""
+    name = connection.info.parameter_status("server_encoding") or ""
+    try:
+        # A database in SQL_ASCII takes any bytes.
+        return "utf-8" if name == "SQL_ASCII" else pg2pyenc(name.encode())
+    except psycopg.NotSupportedError:
+        return "utf-8"
+
+
 @contextmanager
-def translated() -> Iterator[None]:
+def translated(connection: Connection[Any] | None = None) -> Iterator[None]:
+    """Raises the typed error for what the driver raises, also while ``connection``, if given, is used."""
     try:
         yield
     except psycopg.Error as error:
-        raise classify(error) from error
+        raise classify(error, connection) from error
 
 
-def classify(error: psycopg.Error) -> Exception:
+def classify(error: psycopg.Error, connection: Connection[Any] | None = None) -> Exception:
     """The typed error for what PostgreSQL or the driver says, by SQLSTATE class.
 
-    Rows (22, 23, 44, 54, P0) → a refusal; passing trouble (connection, 40, 53, 57 …) → UnavailableError; credentials →
-    AuthenticationError; all else (42: schema, permission) → SchemaError.
+    Rows (22, 23, 44, 54, P0) → a refusal; passing trouble (40, 53, 57 …) → UnavailableError; credentials →
+    AuthenticationError; all else (42: schema, permission) → SchemaError. But what ends the session says nothing about
+    rows or tables, whatever its code (an upgraded extension: FATAL 42710): UnavailableError. Only credentials and a
+    missing database end one, too, and do not pass: whoever connects is told; ``connection``, which served already, is
+    replaced by a new one, which will be told.
     """
     code = error.sqlstate
     text = str(error).strip() or type(error).__name__
@@ -228,13 +243,18 @@ def classify(error: psycopg.Error) -> Exception:
         if isinstance(error, psycopg.OperationalError) and 'database "' in text and "does not exist" in text:
             return ConfigurationError(f"{first}: create it, or correct postgres.dsn")
         return UnavailableError(f"PostgreSQL cannot be reached: {' '.join(text.split())}")
-    if code[:2] in _DATA:
-        match = _COPY_LINE.search(error.diag.context or "")
-        return RowRefused(int(match.group(1)) if match else None, code, error.diag.message_primary or first)
+    if connection is not None and connection.broken:
+        return UnavailableError(f"PostgreSQL ended the session: {first} ({code})")
     if code.startswith("28"):
         return AuthenticationError(f"PostgreSQL refuses the credentials: {first}")
     if code == "3D000":
         return ConfigurationError(f"{first}: create the database, or correct postgres.dsn")
+    # Not the severity that is shown: that is in the language of lc_messages.
+    if error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
+        return UnavailableError(f"PostgreSQL ended the session: {first} ({code})")
+    if code[:2] in _DATA:
+        match = _COPY_LINE.search(error.diag.context or "")
+        return RowRefused(int(match.group(1)) if match else None, code, error.diag.message_primary or first)
     if code != "53400" and code[:2] in _TRANSIENT:
         return UnavailableError(f"PostgreSQL: {first} ({code})")
     remedy = _REMEDIES.get(code)

@@ -9,8 +9,9 @@ messages, and written by the ordinary transaction. What the stream does not hold
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from time import monotonic
 from typing import Protocol
 from uuid import uuid4
@@ -34,6 +35,18 @@ FRAGMENTED = 50
 OFTEN = 10.0
 _TURN = 15.0
 """Seconds for which a worker keeps the others from comparing the same ledger."""
+
+
+class _StreamAway(Exception):
+    """JetStream does not answer."""
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    try:
+        yield
+    except UnavailableError as error:
+        raise _StreamAway(str(error)) from error
 
 
 class Told(Protocol):
@@ -78,7 +91,10 @@ class Reconciler:
         self._told.reread(messages)
 
     def step(self) -> None:
-        """Goes on with a comparison, or begins one that is due. What cannot be asked now is asked again soon."""
+        """Goes on with a comparison, or begins one that is due. What JetStream cannot tell now is asked again soon.
+
+        Raises UnavailableError while PostgreSQL is away, LedgerChangedError.
+        """
         now = monotonic()
         self._suspect()
         pending = self._asked or self._read
@@ -93,10 +109,16 @@ class Reconciler:
                 self._answered(*self._asked)
             elif self._source.connected:
                 self._compare()
-        except UnavailableError as error:
-            self._asked = self._read = None
-            self._next = now + SOON
+        except _StreamAway as error:
+            self._postpone()
             log.info("the ledger cannot be compared with the stream now: %s", error, extra=self._extra)
+        except UnavailableError:  # PostgreSQL: as for any batch
+            self._postpone()
+            raise
+
+    def _postpone(self) -> None:
+        self._asked = self._read = None
+        self._next = monotonic() + SOON
 
     def _suspect(self) -> None:
         connections = (self._sink.connections, self._source.reconnects)
@@ -132,8 +154,9 @@ class Reconciler:
             self._next = monotonic() + (SOON if self._doubt else PERIOD)
             return
         # The stream before the consumer, both before the ledger: what is behind is asked first.
-        stream = self._source.stream()
-        facts = self._source.facts()
+        with _asking():
+            stream = self._source.stream()
+            facts = self._source.facts()
         if facts is None:
             self._next = monotonic() + SOON
             return
@@ -177,7 +200,8 @@ class Reconciler:
         if not future.done():
             return
         self._asked = None
-        held = future.result()
+        with _asking():
+            held = future.result()
         begins = {segment.last: segment.first for segment in held}
         empty = [(s.first, begins.get(s.last, s.last + 1) - 1) for s in asked]
         self._close([(first, last) for first, last in empty if first <= last])
@@ -196,7 +220,8 @@ class Reconciler:
         """Closes what was read, once all of it is committed."""
         if not future.done():
             return
-        future.result()
+        with _asking():
+            future.result()
         if self._source.reader.idle:
             self._read = None
             self._close([(segment.first, segment.last) for segment in segments])

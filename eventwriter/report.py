@@ -8,6 +8,7 @@ import time
 from bisect import bisect_left
 from typing import Any
 
+from eventwriter import values
 from eventwriter.errors import EventWriterError, UnavailableError
 from eventwriter.metrics import AGE_BUCKETS, BATCH_BUCKETS, FATES, STAGES, Slot
 from eventwriter.stream import Batch, Outcome
@@ -132,7 +133,7 @@ class Report:
                 {
                     "time": now,
                     "reason": reject.reason,
-                    "detail": reject.detail[:300],
+                    "detail": values.clean(reject.detail[:300], []),
                     "subject": message.subject[:200],
                     "sequence": message.sequence,
                 }

@@ -30,6 +30,7 @@ from eventwriter.postgres import (
     connect,
     open_pool,
     row_transformer,
+    server_codec,
     translated,
     unreachable,
 )
@@ -155,11 +156,12 @@ class Sink:
     def connection(self) -> Iterator[BusyConnection]:
         assert self._pool is not None, "open() comes first"
         try:
-            with translated(), self._pool.connection() as connection:
+            with translated(), self._pool.connection() as connection, translated(connection):
                 if self._lock is not None and connection not in self._locked:
                     self._take_lock(connection, self._lock)
                 try:
                     yield connection
+                    connection.commit()  # not left to the pool: what it raises is to be classified here
                 except psycopg.errors.ReadOnlySqlTransaction:
                     # A demoted primary, or a default of the session: it does not pass with time, a new connection may.
                     connection.close()
@@ -277,7 +279,8 @@ class Sink:
             try:
                 deadletters.write(connection, ledger.row, letters)
             except psycopg.DatabaseError as error:
-                if isinstance(classify(error), RowRefused):  # not a row of the table, though it names a line too
+                # Not a row of the table, though it names a line too.
+                if isinstance(classify(error, connection), RowRefused):
                     raise SchemaError(f"dead letters cannot be written: {error}") from error
                 raise
             if self._at:
@@ -350,13 +353,14 @@ class Sink:
         stage = Stage(plan, text_json=attempt.isolate)
         connection.execute(stage.create)
         refused: dict[int, Reject] = {}
+        codec = server_codec(connection)
         with connection.cursor() as cursor, cursor.copy(stage.copy) as copy:
             copy.set_types(stage.dumpers)
             for ordinal, entry in enumerate(staged, 1):
                 try:
                     values = entry.row if plan.project is None else plan.project(entry.row)
                     if attempt.isolate:
-                        _check_text(values)
+                        _check_text(values, codec)
                     copy.write_row((ordinal, *values))
                 except (TypeError, ValueError, OverflowError, psycopg.DataError) as error:
                     if not attempt.isolate:
@@ -417,13 +421,14 @@ def _latest(entries: Sequence[_Entry], plan: Plan) -> list[_Entry]:
     return list({key_of(entry.row): entry for entry in entries}.values())
 
 
-def _check_text(values: Sequence[Any]) -> None:
+def _check_text(values: Sequence[Any], codec: str) -> None:
+    """Raises ValueError for text that PostgreSQL refuses on its way to the temporary table: all the rows with it."""
     for value in values:
         if isinstance(value, str):
             if "\0" in value:
                 raise ValueError("text with U+0000")
-            value.encode()
+            value.encode(codec)
         elif isinstance(value, bytes):
             if b"\0" in value:
                 raise ValueError("JSON with a NUL byte")
-            value.decode()
+            value.decode().encode(codec)

@@ -22,6 +22,14 @@ PgType = Literal["text", "integer", "bigint", "double precision", "boolean", "ti
 Row = tuple[Any, ...]
 
 
+class Headers(dict[str, str]):
+    """Headers with a name that occurs more than once: of each name the last value, and in ``pairs`` all of them."""
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
+
+
 class Message(NamedTuple):
     """One JetStream message, as a decoder sees it."""
 
@@ -32,6 +40,7 @@ class Message(NamedTuple):
     time: int
     """JetStream message timestamp, nanoseconds since 1970: the fallback for a record without a time."""
     headers: Mapping[str, str] | None = None
+    """Of a name that occurs more than once the last value."""
 
 
 class Reject(NamedTuple):

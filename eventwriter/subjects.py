@@ -71,13 +71,11 @@ def overlap(one: str, other: str) -> bool:
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Whether every subject that ``narrow`` matches is matched by ``wide``, too."""
-    given = narrow.split(".")
-    for place, token in enumerate(wide.split(".")):
-        if place == len(given):
-            return False
-        if token == ">":
+    """Whether ``wide`` matches every subject that ``narrow`` matches."""
+    left, right = wide.split("."), narrow.split(".")
+    for a, b in zip(left, right, strict=False):
+        if a == ">":
             return True
-        if given[place] == ">" or token not in ("*", given[place]):
+        if b == ">" or a not in ("*", b):
             return False
-    return len(wide.split(".")) == len(given)
+    return len(left) == len(right)

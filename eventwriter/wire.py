@@ -16,6 +16,8 @@ import nats.aio.client
 from nats.aio.client import Client
 from nats.protocol.parser import Parser
 
+from eventwriter.stream import Headers
+
 _MESSAGE = re.compile(rb"H?MSG [^\r\n]* ([0-9]+)\r\n")
 _PREFIX = b"$JS.ACK."
 _LONGEST_LINE = 8192
@@ -158,10 +160,18 @@ def from_message(subject: str, payload: bytes, reply: str, headers: Mapping[str,
 
 
 def parse_headers(block: bytes) -> Mapping[str, str]:
-    """The headers of a message: ``NATS/1.0`` and lines of ``name: value``; of a repeated name the last."""
+    """The headers of a message: ``NATS/1.0`` and lines of ``name: value``; those with a repeated name as Headers.
+
+    What is not UTF-8 becomes U+FFFD; a line without a colon is no header.
+    """
     headers = {}
-    for line in block.decode("utf-8", "replace").split("\r\n")[1:]:
+    lines = block.decode("utf-8", "replace").split("\r\n")[1:]
+    for line in lines:
         name, separator, value = line.partition(":")
         if separator:
             headers[name] = value.strip()
-    return headers
+    if len(headers) + 2 == len(lines):  # nearly always: one each, and the two line ends after them
+        return headers
+    parts = [line.partition(":") for line in lines]
+    pairs = [(name, value.strip()) for name, separator, value in parts if separator]
+    return Headers(pairs) if len(pairs) > len(headers) else headers

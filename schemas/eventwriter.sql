@@ -72,7 +72,7 @@ CREATE TABLE IF NOT EXISTS eventwriter.dead_letter_messages (
     ledger_id        integer NOT NULL,
     sequence         bigint NOT NULL,
     subject          text NOT NULL,
-    headers          jsonb,
+    headers          jsonb, -- name: value; of a name that occurs more than once an array of its values
     payload          bytea NOT NULL,
     message_time     timestamptz NOT NULL,
     created_at       timestamptz NOT NULL DEFAULT now(),

@@ -20,7 +20,8 @@ class _Link:
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client = client
         self.server = server
-        self.answer_lost = False
+        self.answer_lost: bytes | None = None
+        """What the client gets instead of the next answer."""
 
     def cut(self) -> None:
         """Resets both ends."""
@@ -47,7 +48,7 @@ class Proxy:
         """Pieces that clients sent, nearly one a round trip for protocols that ask and wait."""
         self._flowing = threading.Event()
         self._flowing.set()
-        self._trap: tuple[bytes, Literal["before", "after"]] | None = None
+        self._trap: tuple[bytes, Literal["before", "after"], bytes] | None = None
         self._sprung = threading.Event()
         self._links: set[_Link] = set()
         self._listener: socket.socket | None = None
@@ -97,10 +98,13 @@ class Proxy:
             with contextlib.suppress(OSError):
                 link.client.shutdown(socket.SHUT_WR)
 
-    def lose(self, needle: bytes, when: Literal["before", "after"]) -> None:
-        """The next piece with ``needle`` ends its connection: unsent, or once the server has answered it."""
+    def lose(self, needle: bytes, when: Literal["before", "after"], words: bytes = b"") -> None:
+        """The next piece with ``needle`` ends its connection: unsent, or once the server has answered it.
+
+        Instead of the answer the client gets the last ``words``, and then an orderly end.
+        """
         self._sprung.clear()
-        self._trap = needle, when
+        self._trap = needle, when, words
 
     def lost(self, seconds: float) -> bool:
         """Whether what ``lose`` asks for happens within this time."""
@@ -141,8 +145,8 @@ class Proxy:
                     self.sent += 1
                     if self._springs(link, piece):
                         break
-                elif link.answer_lost:
-                    self._sprung.set()
+                elif link.answer_lost is not None:
+                    self._end(link, link.answer_lost)
                     break
                 sink.sendall(piece)
         except OSError:
@@ -158,7 +162,16 @@ class Proxy:
             return False
         self._trap = None
         if trap[1] == "before":
-            self._sprung.set()
+            self._end(link, trap[2])
             return True
-        link.answer_lost = True
+        link.answer_lost = trap[2]
         return False
+
+    def _end(self, link: _Link, words: bytes) -> None:
+        self._sprung.set()
+        if words:
+            link.client.sendall(words)
+            link.client.shutdown(socket.SHUT_WR)
+            link.client.settimeout(5.0)
+            while link.client.recv(65536):  # a reset could overtake the words
+                pass

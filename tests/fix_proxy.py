@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -32,3 +33,13 @@ def proxied(world: World) -> Iterator[Proxied]:
         )
         world.environment["EVENTWRITER_WRITER__ACK_WAIT"] = "1s"
         yield Proxied(world, to_nats, to_postgres)
+
+
+def last_words(severity: str, code: str, text: str = "last words") -> bytes:
+    """PostgreSQL's ErrorResponse, its severity also in another language, as ``lc_messages`` may ask for.
+
+    https://www.postgresql.org/docs/current/protocol-error-fields.html
+    """
+    fields = {"S": "ВАЖНО", "V": severity, "C": code, "M": text}
+    body = b"".join(f"{kind}{value}\0".encode() for kind, value in fields.items()) + b"\0"
+    return b"E" + struct.pack(">I", len(body) + 4) + body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ from psycopg import sql
 
 from eventwriter import registry
 from eventwriter.config import PostgresConfig
-from eventwriter.errors import SchemaError, UnavailableError
+from eventwriter.errors import AuthenticationError, ConfigurationError, SchemaError, UnavailableError
 from eventwriter.ledger import Identity
 from eventwriter.sink import Sink
-from eventwriter.stream import Batch, Column, Decoded, Message, Stream
+from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Stream
+from fix_proxy import last_words
 from fix_service import World, wait_until
 from proxy import Proxy
 
@@ -37,6 +39,8 @@ NEVER_BY_ITSELF = ["53400", "42501", "42703", "42P01", "42804", "42883", "0A000"
 
 def decode(message: Message) -> Decoded:
     """A row with the message's number."""
+    if message.payload == b"no number":
+        return Decoded(rejects=[Reject("malformed", "no number")])
     return Decoded([(int(message.payload),)])
 
 
@@ -136,6 +140,69 @@ def test_what_does_not_pass_by_itself_stops_the_stream(connection: Any, sink: Si
     connection.execute("TRUNCATE trouble")
     assert sink.write(batch(20)).written == 20
     assert letters(connection) == []
+
+
+LAST_WORDS = [
+    *itertools.product(["FATAL"], [*ABOUT_THE_ROW, *PASSING, *NEVER_BY_ITSELF, "42710", "28P01", "3D000", "99999"]),
+    *itertools.product(["PANIC", "ERROR"], ["22003", "23505", "P0001", "42710", "42501", "28000", "53400"]),
+]
+"""Severity and SQLSTATE of what a session says before it ends; after an ERROR it should not, but may."""
+
+
+LEDGER = b"{["
+"""In its update, which the driver prepares after some times and then names only: the sequences."""
+
+
+@pytest.mark.parametrize("statement", [b'"numbers"', b"PGCOPY", LEDGER, b"dead_letter_records", b"COMMIT"])
+def test_what_ends_the_session_is_an_outage(connection: Any, database: str, statement: bytes) -> None:
+    """Whatever it says and whenever: nothing is written, nothing is a dead letter, and with the next session all is."""
+    with Proxy(int(str(psycopg.conninfo.conninfo_to_dict(database)["port"]))) as proxy:
+        sink = open_sink(psycopg.conninfo.make_conninfo(database, port=proxy.port))
+        for number, (severity, code) in enumerate(LAST_WORDS):
+            start = 1 + number * 20
+            messages = [m._replace(sequence=start + i) for i, m in enumerate(batch(20).messages)]
+            messages[7] = messages[7]._replace(payload=b"no number")
+            work = Batch(messages, [m.sequence for m in messages])
+            proxy.lose(statement, "before", last_words(severity, code))
+            with pytest.raises(UnavailableError, match=f"ended the session: last words .{code}."):
+                sink.write(work)
+            assert len(numbers(connection)) == number * 19, (severity, code)
+            assert sink.write(work).written == 19
+        sink.close()
+    assert len(numbers(connection)) == len(LAST_WORDS) * 19
+    assert [code for _, code in letters(connection)] == [None] * len(LAST_WORDS)
+
+
+def test_row_by_row_too(connection: Any, database: str) -> None:
+    """The way that finds refused rows takes the end of a session for an outage as well."""
+    with Proxy(int(str(psycopg.conninfo.conninfo_to_dict(database)["port"]))) as proxy:
+        sink = open_sink(psycopg.conninfo.make_conninfo(database, port=proxy.port))
+        connection.execute("ALTER TABLE numbers ADD CHECK (n % 10 <> 3)")
+        for number, statement in enumerate([b"eventwriter_stage", b"insert_isolating", LEDGER, b"COMMIT"]):
+            work = batch(20, 1 + number * 20)
+            proxy.lose(statement, "before", last_words("FATAL", "22003"))
+            with pytest.raises(UnavailableError, match="ended the session"):
+                sink.write(work)
+            outcome = sink.write(work)
+            assert (outcome.written, outcome.deadlettered) == (18, 2)
+        sink.close()
+    assert [code for _, code in letters(connection)] == ["23514"] * 8
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        *((code, UnavailableError) for code in ("42710", "42501", "22023", "53300", "57P03", "0A000", "XX000")),
+        ("28P01", AuthenticationError), ("28000", AuthenticationError), ("3D000", ConfigurationError),
+    ],
+)  # fmt: skip
+def test_what_ends_the_first_session(connection: Any, database: str, code: str, expected: type[Exception]) -> None:
+    """A worker that begins is told of credentials and databases, as a pooler does it; all else may pass."""
+    with Proxy(int(str(psycopg.conninfo.conninfo_to_dict(database)["port"]))) as proxy:
+        sink = Sink(PostgresConfig(dsn=psycopg.conninfo.make_conninfo(database, port=proxy.port)), STREAM, "numbers")
+        proxy.lose(b"to_regclass", "before", last_words("FATAL", code))
+        with pytest.raises(expected, match="last words"):
+            sink.open()
 
 
 @pytest.mark.parametrize("code", ["42501", "53400"])

@@ -115,8 +115,7 @@ def test_a_consumer_that_somebody_creates_at_another_position(world: World, star
     process = world.start("worker", "--stream", "LOGS", **QUICK)
     world.wait_settled()
     world.assert_exact()
-    assert world.query("SELECT fold_after FROM eventwriter.ledger")[0][0] == start - 1
-    assert ranges(world) == ([(1, 100), (start, 300)] if skipped else [(1, 300)])
+    wait_until(lambda: ranges(world) == [(1, 300)], "the ledger has no gap")
     assert world.stop(process) == 0
 
 

@@ -646,7 +646,7 @@ def test_every_interleaving_writes_each_message_once(machine: type[Delivery]) ->
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 
@@ -654,7 +654,7 @@ def test_every_interleaving_writes_each_message_once(machine: type[Delivery]) ->
 def test_long_interleavings_write_each_message_once(machine: type[Delivery]) -> None:
     """The same for long runs, in which faults are rare enough that much is on its way when they come."""
     new: Callable[[], Delivery] = machine
-    for seed in range(30):
+    for seed in range(20):
         rng = random.Random(seed)
         run = new()
         run.published_before()
@@ -691,6 +691,6 @@ def crashing_sink(dsn: str) -> tuple[Sink, list[str]]:
         if point in crash_at:
             raise Crashed(point)
 
-    sink = Sink(PostgresConfig(dsn=dsn, pool_size=1), STREAM, "numbers", None, at)
+    sink = Sink(PostgresConfig(dsn=dsn, pool_size=1, statement_timeout=10.0), STREAM, "numbers", None, at)
     sink.open()
     return sink, crash_at

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventwriter import config, legacy
+from eventwriter import config, legacy, subjects
 from eventwriter.errors import ConfigurationError
 from eventwriter.stream import Decoded, Message, Stream
+from fix_service import World, wait_until
+from traffic import Traffic
 
 
 def _decode(message: Message) -> Decoded:
@@ -171,32 +173,192 @@ def test_unknown_tables_and_bad_subjects_are_told() -> None:
     pairs = [
         ("x", "ocsf_events"),
         ("a..b", "logs"),
-        ("logs.>", "logs"),
+        ("logs.*", "logs"),
         ("logs.a", "logs"),
+        ("*.a", "logs"),
         ("t", "other.logs"),
         (1, "a"),
     ]
-    source = {key: value for key, value in FULL.items() if key != "streams"}
-    found, _, notes = converted(source | {"streams": [{"subject": s, "table": t} for s, t in pairs]})
-    assert found.streams["LOGS"].subjects == ("logs.>", "t")
+    found, _, notes = converted(with_streams(*pairs))
+    assert found.streams["LOGS"].subjects == ("logs.*", "t")
     assert found.streams["LOGS"].table == "logs"
     for expected in (
         'subject "x" is left out: no stream of eventwriter writes a table "ocsf_events"',
         'subject "a..b" of table "logs" is left out: it has an empty token',
-        'subject "logs.a" is left out: it overlaps "logs.>" of the same stream',
+        'subject "*.a" is left out: it overlaps "logs.*" of the same stream',
         'subject "t" goes to "logs", not "other.logs"',
-        "entry 6 of streams is left out",
+        "entry 7 of streams is left out",
     ):
         assert expected in notes
+    assert "logs.a" not in notes  # nothing of it is lost
 
 
-def test_subjects_that_later_writers_widened_are_told() -> None:
-    """The bare OTLP subjects meant more to some versions than what the file says."""
-    streams = [{"subject": "otel.traces", "table": "otel_traces"}, {"subject": "otel.metrics", "table": "otel_metrics"}]
-    found, _, notes = converted(SHORT | {"streams": streams})
-    assert found.streams["OTEL_TRACES"].subjects == ("otel.traces",)
-    assert "otel.traces.raw" in notes
-    assert "otel.metrics.>" in notes
+def with_streams(*pairs: tuple[Any, str]) -> dict[str, Any]:
+    """The full file with other subjects and tables."""
+    return FULL | {"streams": [{"subject": subject, "table": table} for subject, table in pairs]}
+
+
+@pytest.mark.parametrize(
+    "pairs", [["logs.a", "logs.>"], ["logs.>", "logs.a"], ["logs.a", "logs.*", "logs.b", "logs.>"]]
+)
+def test_a_wider_subject_takes_the_place_of_narrower_ones(pairs: list[str]) -> None:
+    """In whatever order they come, none is lost."""
+    found, _, notes = converted(with_streams(*((subject, "logs") for subject in pairs)))
+    assert found.streams["LOGS"].subjects == ("logs.>",)
+    assert "logs." not in notes
+
+
+def test_subjects_of_two_streams_are_told() -> None:
+    """The Go writer had one consumer, and a message went to one table; with one consumer each it goes to both."""
+    found, _, notes = converted(with_streams(("otel.metrics.special", "logs"), ("otel.metrics.raw", "otel_metrics")))
+    assert found.streams["LOGS"].subjects == ("otel.metrics.special",)
+    assert '"otel.metrics.special" of LOGS and "otel.metrics.>" of OTEL_METRICS have subjects in common' in notes
+
+
+@pytest.mark.parametrize(
+    ("given", "table", "expected"),
+    [
+        (["otel.traces"], "otel_traces", {"otel.traces", "otel.traces.raw"}),
+        (["otel.traces.raw"], "otel_traces", {"otel.traces", "otel.traces.raw"}),
+        (["otel.traces", "otel.traces.raw"], "otel_traces", {"otel.traces", "otel.traces.raw"}),
+        (["otel.traces.raw", "otel.traces.>"], "otel_traces", {"otel.traces", "otel.traces.>"}),
+        (["otel.traces.>", "otel.traces.raw"], "otel_traces", {"otel.traces", "otel.traces.>"}),
+        (["otel.metrics"], "otel_metrics", {"otel.metrics", "otel.metrics.>"}),
+        (["otel.metrics.raw"], "otel_metrics", {"otel.metrics", "otel.metrics.>"}),
+        (["otel.metrics.raw", "otel.metrics"], "otel_metrics", {"otel.metrics", "otel.metrics.>"}),
+        (["otel.metrics.>", "otel.metrics.raw"], "otel_metrics", {"otel.metrics", "otel.metrics.>"}),
+        (["otel.metrics.derived"], "otel_metrics", {"otel.metrics.derived"}),
+        (["otel.>", "otel.metrics.raw"], "otel_metrics", {"otel.>"}),
+        (["events.otel.metrics"], "otel_metrics", {"events.otel.metrics"}),
+    ],
+)
+def test_subjects_are_widened_as_the_go_writer_does(given: list[str], table: str, expected: set[str]) -> None:
+    """The bare OTLP subjects mean more than what the file says; what was added is told."""
+    found, _, notes = converted(with_streams(*((subject, table) for subject in given)))
+    patterns = found.streams[legacy.TABLES[table]].subjects
+    assert set(patterns) == expected
+    assert len(patterns) == len(expected)
+    for pattern in expected:
+        assert (f'"{pattern}"' in notes) is (pattern not in given)
+
+
+# What was shipped, first with the versions that had events.… subjects, then with later ones.
+_PROCESSED = [(f"logs.{name}.processed", "logs") for name in ("syslog", "snmp", "otel", "internal")]
+_METRICS = [("otel.metrics", "otel_metrics"), ("otel.metrics.raw", "otel_metrics")]
+_FALCO = ("falco.logs.processed", "logs")
+_EARLY: list[tuple[str, str]] = [
+    ("events.poller.health", "events"), ("events.syslog.processed", "events"), ("events.snmp.processed", "events"),
+    ("events.otel.logs", "logs"), ("events.otel.traces", "otel_traces"),
+    ("events.otel.metrics", "otel_metrics"), ("events.otel.metrics.raw", "otel_metrics"),
+]  # fmt: skip
+_LATER = [("events.ocsf.processed", "ocsf_events"), *_PROCESSED, *_METRICS]
+SHIPPED = {
+    "early": _EARLY,
+    "early, Kubernetes": [*_EARLY, ("events.devices.lifecycle", "events")],
+    "both traces": [*_LATER, ("otel.traces", "otel_traces"), ("otel.traces.raw", "otel_traces")],
+    "compose": [*_LATER, ("otel.traces", "otel_traces")],
+    "package": [*_LATER, ("otel.traces.raw", "otel_traces")],
+    "helm": [*_LATER, _FALCO, ("otel.traces.raw", "otel_traces")],
+}
+_PUBLISHED = sorted(
+    {subject for pairs in SHIPPED.values() for subject, _ in pairs}
+    | {"otel.metrics.derived", "otel.metrics.raw.processed", "otel.metrics.a.b", "otel.traces.derived", "otel"}
+)
+
+
+_ASKED = {
+    "otel.traces": ["otel.traces", "otel.traces.raw"],
+    "otel.traces.raw": ["otel.traces", "otel.traces.raw"],
+    "otel.metrics": ["otel.metrics", "otel.metrics.>"],
+    "otel.metrics.raw": ["otel.metrics", "otel.metrics.>"],
+}
+"""What the consumer of the Go writer asks for instead of these subjects."""
+
+
+def taken_by_go(pairs: list[tuple[str, str]], subject: str) -> str | None:
+    """The table in which the Go writer puts a message of this subject; None if its consumer does not ask for it.
+
+    The first entry that is the message's subject, or with which it begins or ends, names the table; a message that
+    none is, but that is asked for, shall go where that entry says for whose sake it is.
+    """
+    asked = [t for given, t in pairs if any(subjects.subject_matches(p, subject) for p in _ASKED.get(given, [given]))]
+    if not asked:
+        return None
+    fits = [t for given, t in pairs if f"{subject}.".startswith(f"{given}.") or subject.endswith(f".{given}")]
+    return [*fits, *asked][0]
+
+
+@pytest.mark.parametrize("which", SHIPPED)
+def test_no_shipped_subject_is_lost(which: str) -> None:
+    """Each message that the Go writer took into a table of ours is taken, and by that table's stream."""
+    pairs = SHIPPED[which]
+    found, _, notes = converted(with_streams(*pairs))
+    taken = [subject for subject in _PUBLISHED if taken_by_go(pairs, subject)]
+    assert len(taken) >= len(pairs)
+    if pairs[0] == _LATER[0]:
+        assert {"otel.metrics.derived", "otel.traces.raw", "otel.traces"} <= set(taken)
+    assert_taken(pairs, found, notes)
+
+
+_ANY_PAIRS = st.sampled_from(
+    [
+        *(pair for pairs in SHIPPED.values() for pair in pairs),
+        ("otel.traces.>", "otel_traces"), ("otel.metrics.>", "otel_metrics"), ("otel.metrics.*", "otel_metrics"),
+        ("otel.>", "otel_traces"), ("otel.>", "otel_metrics"), ("logs.>", "logs"), ("logs.*.processed", "logs"),
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(_ANY_PAIRS, max_size=8))
+def test_no_subject_is_lost(pairs: list[tuple[str, str]]) -> None:
+    """Nor of any other file; and its filters do not overlap, or it would not load."""
+    found, _, notes = converted(with_streams(*pairs))
+    assert_taken(pairs, found, notes)
+
+
+def assert_taken(pairs: list[tuple[str, str]], found: config.Config, notes: str) -> None:
+    """Whatever the Go writer takes into a table of ours, the table's stream takes."""
+    for subject in _PUBLISHED:
+        table = taken_by_go(pairs, subject)
+        name = legacy.TABLES.get(table or "")
+        if name is not None:
+            stream = found.streams[name]
+            assert stream.enabled
+            assert any(subjects.subject_matches(p, subject) for p in stream.subjects), (subject, stream.subjects, notes)
+
+
+def test_a_shipped_file_against_real_streams(world: World) -> None:
+    """JetStream takes the filters, and what is published to the subjects is written."""
+    published = {
+        "LOGS": [subject for subject, table in SHIPPED["helm"] if table == "logs"],
+        "OTEL_TRACES": ["otel.traces", "otel.traces.raw"],
+        "OTEL_METRICS": ["otel.metrics", "otel.metrics.raw", "otel.metrics.derived"],
+    }
+    every = [subject for each in published.values() for subject in each]
+    world.call(lambda client: drop_all_and_add(client, every))
+    file = world.folder / "writer.json"
+    file.write_text(json.dumps(with_streams(*SHIPPED["helm"]) | {"nats_creds_file": "", "nats_security": {}}))
+    (world.folder / "writer.toml").write_text(world.run("config", "import", str(file)).stdout)
+
+    world.start("--config", str(world.folder / "writer.toml"), "supervise")
+
+    async def publish(client: Any) -> None:
+        for name, listed in published.items():
+            source = Traffic(name, seed=1, broken=0.0, records=1, number=0)
+            for subject in listed:
+                await client.jetstream().publish(subject, source.next().payload)
+
+    world.call(publish)
+    expected = {name: (len(listed), 0) for name, listed in published.items()}
+    wait_until(lambda: {name: world.counts(name) for name in published} == expected, f"all of it\n{world.log}")
+
+
+async def drop_all_and_add(client: Any, listed: list[str]) -> None:
+    """One stream with these subjects in the place of all others."""
+    for stream in await client.jetstream().streams_info():
+        await client.jetstream().delete_stream(stream.config.name)
+    await client.jetstream().add_stream(name="events", subjects=listed)
 
 
 @pytest.mark.parametrize(

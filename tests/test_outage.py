@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from nats.js.api import ConsumerConfig
 
-from fix_proxy import Proxied
+from fix_proxy import Proxied, last_words
 from fix_service import World, wait_until
 
 WORKER = ("worker", "--stream", "LOGS")
@@ -45,6 +45,36 @@ def test_an_ambiguous_commit(proxied: Proxied, when: Literal["before", "after"],
         world.wait_settled()
     settle(world)
     assert ("delivered again and known" in world.log) == (when == "after")
+
+
+@pytest.mark.parametrize("code", ["42710", "22003", "23505", "28P01"])
+def test_sessions_that_end(proxied: Proxied, code: str) -> None:
+    """Whatever they say at their end, in the middle of a batch or while there is none: the same worker goes on."""
+    world = proxied.world
+    world.start(*WORKER)
+    world.traffic(["LOGS"], count=20, broken=0)
+    world.wait_settled()
+    for number, statement in enumerate([b"PGCOPY", b"{[", b"COMMIT"]):
+        for severity in ("FATAL", "ERROR"):
+            proxied.postgres.lose(statement, "before", last_words(severity, code))
+            world.traffic(["LOGS"], count=50, broken=0, seed=number)
+            assert proxied.postgres.lost(10)
+            world.wait_settled()
+    proxied.postgres.lose(b"unnest(done)", "before", last_words("FATAL", code))  # what an idle worker asks
+    assert proxied.postgres.lost(10)
+    wait_until(lambda: world.log.count("PostgreSQL is back") >= 7, "the worker sees PostgreSQL again")
+    settle(world)
+    assert f"PostgreSQL ended the session: last words ({code}): trying again" in world.log
+
+
+@pytest.mark.parametrize("statement", [b"to_regclass", b"pg_attribute"])
+def test_check_whose_session_ends(proxied: Proxied, statement: bytes) -> None:
+    """It says so, and that PostgreSQL is unavailable."""
+    proxied.postgres.lose(statement, "before", last_words("FATAL", "42710"))
+    done = proxied.world.run("check", check=False)
+    assert proxied.postgres.lost(0)
+    assert done.returncode == 69, done.stderr
+    assert "PostgreSQL ended the session: last words (42710)" in done.stdout
 
 
 def test_postgresql_that_swallows_everything(proxied: Proxied) -> None:

@@ -400,24 +400,28 @@ def test_the_latest_row_of_a_key_stays(connection: Any, open_sink: Any, story: l
     assert done(connection) == f"{{[1,{sequence + 1})}}"
 
 
-@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
+@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1", "EUC_JP", "SQL_ASCII"])
 def test_text_arrives_whatever_the_encoding_of_the_database(connection: Any, database: str, encoding: str) -> None:
-    """And whatever encoding clients are told to use; what the database cannot hold is a dead letter."""
+    """And whatever encoding clients are told to use; what the database cannot hold is a dead letter, one or many."""
     name = f"{connection.info.dbname}_{encoding.lower()}"
     connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding} LOCALE 'C'")
     dsn = conninfo.make_conninfo(database, dbname=name)
     with psycopg.connect(dsn, autocommit=True, client_encoding="UTF8") as other:
         other.execute(registry.table_sql("eventwriter"))
         other.execute(PLAIN_TABLE)
+    texts = {"LATIN1": ["Zoë", "plain"], "EUC_JP": ["Zoë", "雪", "plain"]}.get(
+        encoding, ["Zoë", "雪", "plain", "\U0001f600"]
+    )
     sink = Sink(PostgresConfig(dsn=f"{dsn} client_encoding=LATIN1"), PLAIN, PLAIN.table)
     sink.open()
     sink.begin(IDENTITY, (">",))
-    outcome = sink.write(batch([record(1, "Zoë")], [record(2, "雪")]))
+    start = 1
+    for sent in (["Zoë", "雪"], ["Zoë", "雪", "plain", "\U0001f600", "雪"]):
+        outcome = sink.write(batch(*([record(start + n, text)] for n, text in enumerate(sent)), start=start))
+        fitting = [(start + n, text) for n, text in enumerate(sent) if text in texts]
+        with psycopg.connect(dsn, client_encoding="UTF8") as other:
+            written = other.execute("SELECT k, v FROM numbers WHERE k >= %s ORDER BY k", [start]).fetchall()
+        assert written == fitting
+        assert outcome.deadlettered == len(sent) - len(fitting)
+        start += len(sent)
     sink.close()
-    with psycopg.connect(dsn, client_encoding="UTF8") as other:
-        written = other.execute("SELECT k, v FROM numbers ORDER BY k").fetchall()
-    if encoding == "UTF8":
-        assert written == [(1, "Zoë"), (2, "雪")]
-    else:
-        assert written == [(1, "Zoë")]
-        assert outcome.deadlettered == 1

@@ -126,15 +126,16 @@ def test_a_stream_is_as_well_as_its_worst_process() -> None:
 
 
 def test_only_the_latest_dead_letters_are_kept() -> None:
-    """Five, the newest first, and long texts are cut."""
+    """Five, the newest first; long texts are cut, and what no text may hold is replaced."""
     board = Board()
     _, reports = running(board, settings())
     for number in range(20):
-        letter = (Message("logs.x" * 100, b"", number, 0), Reject("malformed", f"{number} " + "x" * 1000))
+        letter = (Message("logs.x" * 100, b"", number, 0), Reject("malformed", f"{number} \ud800" + "x" * 1000))
         write(reports["LOGS"], 1, written=0, deadlettered=1, rejects={"malformed": 1}, latest=[letter])
     letters = status.read(board, settings())["streams"]["LOGS"]["dead_letters"]
     assert [letter["sequence"] for letter in letters] == [19, 18, 17, 16, 15]
     assert all(len(letter["detail"]) <= 300 and len(letter["subject"]) <= 200 for letter in letters)
+    assert letters[0]["detail"].startswith("19 \ufffdxxx")
 
 
 @given(st.lists(st.integers(0, 50), min_size=len(AGE_BUCKETS) + 1, max_size=len(AGE_BUCKETS) + 1), st.floats(0.01, 1))

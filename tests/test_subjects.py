@@ -66,6 +66,31 @@ def test_an_overlap_has_a_subject(one: str, other: str) -> None:
         assert subjects.subject_matches(other, common)
 
 
+@given(PATTERNS, PATTERNS, SUBJECTS)
+def test_what_covers_matches_all_of_it(wide: str, narrow: str, subject: str) -> None:
+    """A pattern that covers another matches each of its subjects; one that does not lacks at least one."""
+    if subjects.covers(wide, narrow):
+        assert subjects.overlap(wide, narrow)
+        assert not subjects.subject_matches(narrow, subject) or subjects.subject_matches(wide, subject)
+    else:
+        rest = ["x", "x.x.x.x.x"] if narrow.endswith(">") else [""]
+        examples = [narrow.replace("*", "x").replace(">", tail) for tail in rest]
+        assert not all(subjects.subject_matches(wide, example) for example in examples)
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "expected"),
+    [
+        ("otel.metrics.>", "otel.metrics.raw", True), ("otel.metrics.>", "otel.metrics", False), (">", "*.>", True),
+        ("*.>", ">", False), ("a.*", "a.b", True), ("a.b", "a.*", False), ("a.*", "a.>", False), ("a.>", "a.*", True),
+        ("a.>", "a.*.>", True), ("a.*.>", "a.>", False), ("a.b", "a.b", True), ("a.*", "*.b", False),
+    ],
+)  # fmt: skip
+def test_covers(wide: str, narrow: str, expected: bool) -> None:
+    """What a filter makes superfluous."""
+    assert subjects.covers(wide, narrow) is expected
+
+
 @given(PATTERNS)
 def test_well_formed_patterns_are_accepted(pattern: str) -> None:
     """What NATS takes as a filter is no mistake."""
