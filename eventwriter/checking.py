@@ -40,6 +40,8 @@ def _nats(nats: NatsConfig) -> Iterator[tuple[str, str]]:
         yield "nats.tls.cert", "a certificate without its key: expected nats.tls.key as well"
     if nats.tls.key is not None and nats.tls.cert is None:
         yield "nats.tls.key", "a key without its certificate: expected nats.tls.cert as well"
+    if nats.tls_asked_by and any(url.startswith("ws://") for url in nats.url):
+        yield "nats.url", f"ws:// is never encrypted, and {nats.tls_asked_by} asks for TLS: expected wss://"
 
 
 def _stream(stream: StreamConfig, statement_timeout: float) -> Iterator[tuple[str, str]]:

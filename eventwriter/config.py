@@ -204,10 +204,15 @@ def _secret(variable: str, path: str) -> str:
         text = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a UTF-8 text file"
-        raise ConfigurationError(f"{variable}: cannot read the file {one_line(path)}: {reason}") from None
+        raise ConfigurationError(f"{variable}: cannot read the file {_named(path)}: {reason}") from None
     if not text:
-        raise ConfigurationError(f"{variable}: the file {one_line(path)} is empty")
+        raise ConfigurationError(f"{variable}: the file {_named(path)} is empty")
     return text
+
+
+def _named(path: str) -> str:
+    """A path for people, unless it might be the secret itself, put in its place."""
+    return one_line(path) if path.startswith(("/", "./", "../")) and "@" not in path else HIDDEN
 
 
 def _from_flags(flags: Mapping[str, object], kinds: Mapping[str, Kind], declared: Mapping[str, Stream]) -> _Values:
@@ -237,9 +242,7 @@ def _checked(key: str, value: object, origin: str, kind: Kind) -> _Value:
 
 
 def _shown(value: object, kind: Kind) -> str:
-    if kind.mask is not None:
-        parts = value if isinstance(value, list | tuple) else [value]
-        texts = [part for part in parts if isinstance(part, str)]
-        value = kind.mask(",".join(texts)) if len(texts) == len(parts) else HIDDEN
+    if kind.mask is not None:  # a value that cannot be read: where its secret begins and ends, nobody knows
+        return HIDDEN
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -1,5 +1,7 @@
 """The errors of eventwriter, each with the exit code (sysexits.h) it ends a process with."""
 
+from eventwriter import masking
+
 OK = 0
 USAGE = 64
 BAD_DATA = 65
@@ -11,9 +13,12 @@ CONFIGURATION = 78
 
 
 class EventWriterError(Exception):
-    """Base of every error that is told in one line: the message names the cause and the remedy."""
+    """Base of every error that is told in one line: the message names the cause and the remedy, and no secret."""
 
     exit_code = INTERNAL
+
+    def __init__(self, message: str) -> None:
+        super().__init__(masking.text(message))
 
 
 class UsageError(EventWriterError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from eventwriter import masking, subjects, units
+from eventwriter import dsn, masking, subjects, units
 
 
 class Expected(ValueError):
@@ -106,6 +106,15 @@ def choice(*words: str) -> Kind:
     return Kind(" or ".join(f'"{word}"' for word in words), _text(lambda text: text in words))
 
 
+def _dsn(value: object) -> str:
+    text = _text(lambda text: True)(value)
+    try:
+        dsn.parse(text)
+    except dsn.Unreadable as error:
+        raise Expected(f"a libpq connection string: {error}") from None
+    return text
+
+
 def _list(value: object) -> list[str]:
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
@@ -115,24 +124,28 @@ def _list(value: object) -> list[str]:
 
 def _urls(value: object) -> tuple[str, ...]:
     urls = _list(value)
-    if not urls or not all(map(_is_nats_url, urls)):
+    if not urls:
         raise ValueError
-    return tuple(urls)
+    # Not a login with a comma in it, cut in two.
+    if any("@" in url and "://" not in url for url in urls[1:]):
+        raise Expected("a list of NATS URLs, in which each login stands behind a scheme")
+    return tuple(map(_nats_url, urls))
 
 
-def _is_nats_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url if "://" in url else f"nats://{url}")
-        port = parts.port
-    except ValueError:
-        return False
-    return (
-        parts.scheme in ("nats", "tls", "ws", "wss")
-        and bool(parts.hostname)
-        and port != 0
-        and url.isprintable()
-        and " " not in url
-    )
+def _nats_url(url: str) -> str:
+    """The URL, its scheme in small letters, as nats-py wants it; raises Expected."""
+    scheme, separator, rest = url.partition("://") if "://" in url else ("nats", "", url)
+    parts = urlsplit(f"{scheme}://{rest}")
+    if parts.scheme not in ("nats", "tls", "ws", "wss") or not url.isprintable() or " " in url:
+        raise ValueError
+    if parts.query or parts.fragment or (parts.path not in ("", "/") and parts.scheme in ("nats", "tls")):
+        # What was meant as a password would be taken for host and port.
+        raise Expected(
+            "a NATS URL that ends with host and port: a login with / ? or # goes to nats.user, nats.password"
+        )
+    if not re.fullmatch(r"[\w.-]+|[0-9a-f:.]+(%\w+)?", parts.hostname or "") or parts.port == 0:
+        raise ValueError
+    return f"{parts.scheme}://{rest}" if separator else url
 
 
 def filters(*, none_allowed: bool) -> Kind:
@@ -167,7 +180,7 @@ _IDENTIFIER = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'
 TEXT = Kind("a text that is not empty", _text())
 BOOL = Kind("true or false", _bool, _bool_from_text)
 SECRET = Kind("a text that is not empty", _text(), mask=masking.whole, from_file=True)
-DSN = Kind("a libpq connection string", _text(lambda text: True), mask=masking.dsn, from_file=True)
+DSN = Kind("a libpq connection string", _dsn, mask=dsn.show, from_file=True)
 URLS = Kind(
     'a NATS URL such as "nats://127.0.0.1:4222", or a list of them', _urls, show=list, mask=masking.url
 )  # fmt: skip

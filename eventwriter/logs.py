@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 from typing import IO
 
+from eventwriter import masking
+
 
 def configure(level: str = "INFO", stream: IO[str] | None = None) -> None:
     """Sends the log to standard error, one line an event."""
@@ -15,6 +17,8 @@ def configure(level: str = "INFO", stream: IO[str] | None = None) -> None:
     handler = logging.StreamHandler(target)
     handler.setFormatter(Readable() if target.isatty() else Json())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # It warns of every connection that fails, in libpq's words; we tell each cause once, and without what it may quote.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
 class Readable(logging.Formatter):
@@ -25,7 +29,7 @@ class Readable(logging.Formatter):
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         line = f"{time} {getattr(record, 'stream', '-'):<13}{level}{record.getMessage()}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return masking.text(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
 
 
 class Json(logging.Formatter):
@@ -40,7 +44,7 @@ class Json(logging.Formatter):
         }
         if hasattr(record, "stream"):
             fields["stream"] = record.stream
-        fields |= {"pid": record.process, "message": record.getMessage()}
+        fields |= {"pid": record.process, "message": masking.text(record.getMessage())}
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+            fields["exception"] = masking.text(self.formatException(record.exc_info))
         return json.dumps(fields, ensure_ascii=False)

@@ -17,6 +17,7 @@ from psycopg.adapt import Dumper, Transformer
 from psycopg.waiting import Ready, Wait
 from psycopg_pool import ConnectionPool
 
+from eventwriter import dsn
 from eventwriter.config import PostgresConfig
 from eventwriter.errors import AuthenticationError, ConfigurationError, SchemaError, UnavailableError
 from eventwriter.stream import Reject
@@ -123,14 +124,14 @@ def connection_string(settings: PostgresConfig, application_name: str) -> str:
         "tcp_user_timeout": 30_000,
     }
     try:
-        given = conninfo.conninfo_to_dict(settings.dsn)
-    except psycopg.ProgrammingError as error:
-        raise ConfigurationError(f"postgres.dsn: {str(error).strip()}") from None
+        given = dsn.parse(settings.dsn)
+    except dsn.Unreadable as error:
+        raise ConfigurationError(f"postgres.dsn: {error}") from None
     if settings.password is not None:
         limits["password"] = settings.password
     # Rows are encoded as UTF-8; the server converts them if its database has another encoding.
     given["client_encoding"] = "UTF8"
-    return conninfo.make_conninfo("", **{**limits, **{k: v for k, v in given.items() if v is not None}})
+    return conninfo.make_conninfo("", **{**limits, **given})
 
 
 def connect(settings: PostgresConfig, application_name: str) -> Connection[Any]:
@@ -146,7 +147,7 @@ def unreachable(settings: PostgresConfig, application_name: str) -> UnavailableE
             conninfo.make_conninfo(connection_string(settings, application_name), connect_timeout=int(_PATIENCE))
         ).close()
     except psycopg.Error as error:
-        return UnavailableError(f"PostgreSQL cannot be reached: {' '.join(str(error).split())}")
+        return UnavailableError(f"PostgreSQL cannot be reached: {' '.join(dsn.told(error).split())}")
     return UnavailableError(f"PostgreSQL gave no connection within {_PATIENCE:g} s, but does now")
 
 
@@ -235,7 +236,7 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
     replaced by a new one, which will be told.
     """
     code = error.sqlstate
-    text = str(error).strip() or type(error).__name__
+    text = dsn.told(error)
     first = text.splitlines()[0]
     if code is None:
         if "authentication failed" in text or "no password supplied" in text or "no pg_hba.conf entry" in text:

@@ -54,6 +54,7 @@ class Report:
             "ready": False,
             "draining": False,
             "nats": False,
+            "nats_error": "",
             "postgres": False,
             "error": "",
             "consumer": None,
@@ -76,9 +77,9 @@ class Report:
         self._state |= {"ready": True, "nats": True, "postgres": True}
         self.beat(force=True)
 
-    def consumer(self, connected: bool, pending: int | None, ack_pending: int | None) -> None:
-        """What the source knows at this moment; None: unknown."""
-        self._state["nats"] = connected
+    def consumer(self, connected: bool, pending: int | None, ack_pending: int | None, trouble: str = "") -> None:
+        """What the source knows at this moment (None: unknown), and why it is not connected."""
+        self._state |= {"nats": connected, "nats_error": trouble[:500]}
         self._state["consumer"] = None if pending is None else [pending, ack_pending]
         if not pending:
             self._state["waiting_since"] = None

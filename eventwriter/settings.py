@@ -41,6 +41,13 @@ class NatsConfig:
     token: str | None = _key(kinds.SECRET)
     tls: TlsConfig = TlsConfig()
 
+    @property
+    def tls_asked_by(self) -> str:
+        """What asks for TLS, for people; then it holds for every server. Empty: TLS is used where a server asks."""
+        schemes = [scheme for scheme in ("tls://", "wss://") if any(url.startswith(scheme) for url in self.url)]
+        keys = [f"nats.tls.{key}" for key in kinds_of(TlsConfig) if getattr(self.tls, key)]
+        return next(iter([f"{scheme} in nats.url" for scheme in schemes] + keys), "")
+
 
 @dataclass(frozen=True, slots=True)
 class PostgresConfig:

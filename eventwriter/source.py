@@ -14,14 +14,13 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from eventwriter import consumer, wire
+from eventwriter import consumer, masking, wire
 from eventwriter.ackall import AckAll
 from eventwriter.buffer import Buffer, Gap
 from eventwriter.config import NatsConfig, StreamConfig
-from eventwriter.connection import connect
+from eventwriter.connection import Client, connect
 from eventwriter.consumer import ConsumerFacts, StreamFacts
 from eventwriter.coverage import Segment
 from eventwriter.deliveries import Sequencer, read
@@ -65,6 +64,8 @@ class Source:
         self._beat = beat or (lambda: None)
         self.latest: ConsumerFacts | None = None
         """What the consumer said a few seconds ago, for people; None while that is not known."""
+        self.trouble = ""
+        """Why there is no connection, while there is none: what the latest try said."""
         self.acknowledged: deque[float] = deque(maxlen=1000)
         """How many seconds the acks of the latest batches took, until they were confirmed."""
         self._extra = {"stream": config.name}
@@ -594,6 +595,7 @@ class Source:
 
     async def on_reconnected(self) -> None:
         """There is a connection again: pull."""
+        self.trouble = ""
         self._credit = 0
         self._interrupted = True
         self.reconnects += 1
@@ -608,6 +610,8 @@ class Source:
             self._fail(UnavailableError("the connection to NATS was closed for good: starting again"))
 
     async def on_error(self, error: Exception) -> None:
-        """Something went wrong that the client goes on from."""
-        if not self._stopping:
-            log.warning("NATS: %s", error or type(error).__name__, extra=self._extra)
+        """Something went wrong that the client goes on from; the log has why there is no connection once a cause."""
+        text = masking.text(str(error)) or type(error).__name__
+        if not self._stopping and (self._nc.is_connected or text != self.trouble):
+            log.warning("NATS: %s", text, extra=self._extra)
+        self.trouble = text

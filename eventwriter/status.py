@@ -141,7 +141,8 @@ def _state(slot: State, child: State, letter: str, now: float) -> tuple[str, str
         reason = said or "PostgreSQL cannot be reached"
         return "waiting", reason if slot["nats"] else f"{reason}; NATS cannot be reached either"
     if not slot["nats"]:
-        return "disconnected", "NATS cannot be reached: the worker is reconnecting"
+        why = f" ({slot['nats_error']})" if slot["nats_error"] else ""
+        return "disconnected", f"NATS cannot be reached{why}: the worker is reconnecting"
     if slot["waiting_since"] and now - slot["waiting_since"] > STUCK:
         waited = now - slot["waiting_since"]
         return (

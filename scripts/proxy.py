@@ -46,6 +46,8 @@ class Proxy:
         """Accepted so far."""
         self.sent = 0
         """Pieces that clients sent, nearly one a round trip for protocols that ask and wait."""
+        self.heard: bytearray | None = None
+        """Everything that clients send, from when this is a bytearray."""
         self._flowing = threading.Event()
         self._flowing.set()
         self._trap: tuple[bytes, Literal["before", "after"], bytes] | None = None
@@ -143,6 +145,8 @@ class Proxy:
                     time.sleep(self.delay)
                 if source is link.client:
                     self.sent += 1
+                    if self.heard is not None:
+                        self.heard += piece
                     if self._springs(link, piece):
                         break
                 elif link.answer_lost is not None:

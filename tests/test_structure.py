@@ -14,14 +14,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     # the contract
     "stream": set(),
     "values": set(),
-    "errors": set(),
+    "errors": {"masking"},
     "registry": {"stream", "errors"},
     # JetStream
-    "connection": {"config", "errors"},
+    "connection": {"config", "errors", "masking"},
     "consumer": {"config", "coverage", "errors"},
     "source": {
         *("stream", "errors", "config", "connection", "consumer", "coverage", "buffer", "deliveries", "wire", "ackall"),
-        "rereading",
+        *("rereading", "masking"),
     },
     "rereading": {"stream", "errors", "config", "consumer", "coverage", "deliveries", "wire"},
     "buffer": {"deliveries"},
@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": {"stream"},
     "ackall": {"errors"},
     # PostgreSQL
-    "postgres": {"stream", "errors", "config"},
+    "dsn": {"masking"},
+    "postgres": {"stream", "errors", "config", "dsn"},
     "catalog": {"stream", "errors"},
     "coverage": {"subjects"},
     "ledger": {"coverage", "errors", "stream", "subjects"},
@@ -55,7 +56,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "terminal": {"errors"},
     "exposition": {"metrics"},
     "monitor": {"config", "errors", "exposition", "metrics", "process", "status"},
-    "logs": set(),
+    "logs": {"masking"},
+    "masking": set(),
     "embedded": {"errors", "process"},
 }
 """Module of ``eventwriter`` → modules of ours that it may import. Those not listed put the others together."""
@@ -63,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 ONLY_THESE_IMPORT = {
     "nats": {"source", "connection", "rereading", "wire"},
     "psycopg": {
-        *("sink", "attempt", "postgres", "catalog", "ledger", "ledgers", "deadletters", "staging"),
+        *("sink", "attempt", "postgres", "dsn", "catalog", "ledger", "ledgers", "deadletters", "staging"),
         *("admin", "bookkeeping", "dlq"),
     },
     "psycopg_pool": {"sink", "postgres"},
