@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from psycopg import Connection, sql
 
-from eventwriter import registry
+from eventwriter import definition, registry
 from eventwriter.bookkeeping import losses
 from eventwriter.catalog import read_plan
 from eventwriter.config import Config, StreamConfig
@@ -61,10 +61,12 @@ def schema_sql(settings: Config, declared: Mapping[str, Stream]) -> list[tuple[s
 
 
 def schema_apply(settings: Config, declared: Mapping[str, Stream], *, wait: float = 0.0) -> Iterator[str]:
-    """Runs the SQL of ``schema_sql``, each file in a transaction of its own, and yields its name.
+    """Runs the SQL of ``schema_sql``, each file in a transaction of its own, and yields what was done, line by line.
 
-    A stream whose table has another name than ours writes into a table that somebody else created: left alone.
+    A table of ours that is there already gets the columns that it lacks. A stream whose table has another name than
+    ours writes into a table that somebody else created: left alone.
     """
+    streams = {declaration.table: declaration for _, declaration in _tables(settings, declared)}
     deadline = time.monotonic() + wait
     while True:
         try:
@@ -79,9 +81,11 @@ def schema_apply(settings: Config, declared: Mapping[str, Stream], *, wait: floa
             with translated():
                 # One at a time: two of them at once would meet in the catalog (23505, "tuple concurrently updated").
                 connection.execute("SELECT pg_advisory_xact_lock(hashtext('eventwriter schema'))")
+                # Before the file, whose indexes need all columns.
+                lines = list(definition.extend(connection, streams[name], text)) if name in streams else []
                 connection.execute(sql.SQL(cast(Any, text)))
                 connection.commit()
-            yield name
+            yield from (*lines, f"applied {name}")
 
 
 def schema_check(settings: Config, declared: Mapping[str, Stream]) -> list[Finding]:
@@ -105,12 +109,14 @@ def _check_table(connection: Connection[Any], stream: StreamConfig, declaration:
         "upsert": f"the latest row of ({', '.join(plan.keys[0]) if plan.keys else ''}) replaces",
         "insert": "a unique key: other rows with the same key become dead letters",
     }[plan.mode]
-    filled = {declaration.columns[target.position].name for target in plan.targets}
-    missing = [column.name for column in declaration.columns if column.name not in filled]
     text = f"{stream.table}: {len(plan.targets)} columns, {how}"
-    if missing:
-        return Finding(stream.name, f"{text}; the table lacks {', '.join(missing)}: not written", warning=True)
-    return Finding(stream.name, text)
+    keyless = bool(declaration.key and not plan.keys)
+    if keyless:
+        text += f", and none replaces another, for there is no key ({', '.join(declaration.key)})"
+    if plan.omitted:
+        remedy = "`eventwriter schema apply` adds what a table of ours lacks"
+        text += f"; written without {', '.join(plan.omitted)}: {remedy}"
+    return Finding(stream.name, text, warning=keyless or bool(plan.omitted))
 
 
 def _check_ledger(connection: Connection[Any], stream: StreamConfig) -> list[Finding]:

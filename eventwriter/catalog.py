@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from psycopg import Connection, sql
 
-from eventwriter.errors import SchemaError
-from eventwriter.stream import Row, Stream
+from eventwriter.errors import TableError, listed
+from eventwriter.stream import Column, Row, Stream
 
 Mode = Literal["copy", "upsert", "insert"]
 
@@ -71,6 +71,10 @@ class Plan:
     """For ``upsert``: a timestamptz column that only ever grows for a key (``received_at``), if there is one."""
     project: Callable[[Row], Sequence[Any]] | None
     """From a row of the stream to the values of ``targets``; None when they are the same."""
+    omitted: tuple[str, ...]
+    """Columns of the stream that are not written, for the table lacks them."""
+    shape: int | None
+    """What ``SHAPE`` said before all this was read: as long as it says the same, the plan holds."""
 
     @property
     def columns(self) -> sql.Composable:
@@ -96,17 +100,33 @@ SELECT array(SELECT a.attname::text FROM unnest(i.indkey[:i.indnkeyatts - 1]) WI
  ORDER BY i.indisprimary DESC, i.indexrelid
 """
 
+SHAPE = """(
+SELECT hashtextextended(concat(c.oid, c.relkind,
+  (SELECT string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.attnotnull, a.atthasdef, a.attidentity,
+     a.attgenerated), ',' ORDER BY a.attnum) FROM pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+  (SELECT string_agg(i.indexrelid::text, ',' ORDER BY i.indexrelid) FROM pg_index i
+    WHERE i.indrelid = c.oid AND i.indisunique)), 0) FROM pg_class c WHERE c.oid = to_regclass(%(table)s))"""
+"""An expression: a number that changes with all that a plan is made of; NULL if there is no table. Takes 0.05 ms."""
+
+
+def read_shape(connection: Connection[Any], table: str) -> int | None:
+    """The present value of ``SHAPE``."""
+    row = connection.execute(f"SELECT {SHAPE}", {"table": table}).fetchone()
+    return row[0] if row else None
+
 
 def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
     """The plan for writing ``stream`` into the live ``table`` (``schema.name`` or found by the search_path).
 
-    Raises SchemaError, naming table, column and remedy, when a row could not be written.
+    Raises TableError, naming table, column and remedy, when a row could not be written as it should.
     """
+    shape = read_shape(connection, table)  # first: what changes from here on makes a difference later
     found = connection.execute("SELECT c.oid, n.nspname, c.relname FROM pg_class c "
                                "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s) "
                                "AND c.relkind IN ('r', 'p', 'v', 'f')", [table]).fetchone()  # fmt: skip
     if found is None:
-        raise SchemaError(
+        raise TableError(
             f"table {table} of stream {stream.name} does not exist: run `eventwriter schema apply`, "
             f"or set streams.{stream.name}.table to the table's name"
         )
@@ -116,37 +136,70 @@ def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
     for position, column in enumerate(stream.columns):
         # A live column goes to the first that claims it: on older tables an alias may be another column's name.
         taken = {target.name for target in targets}
-        names = (column.name, *column.aliases)
-        live_name = next((name for name in names if name in live and name not in taken), None)
+        live_name = next((name for name in _names(column) if name in live and name not in taken), None)
         if live_name is None:
             continue
         live_type, _, _, generated = live[live_name]
         if generated:
             continue
         if live_type not in _ACCEPTED[column.type]:
-            raise SchemaError(
+            raise TableError(
                 f"column {live_name} of table {table} is {live_type}, stream {stream.name} writes {column.type}: "
                 f"ALTER TABLE {table} ALTER COLUMN {live_name} TYPE {column.type}, or rename it"
             )
         targets.append(_target(live_name, position, column.type, live_type))
     if not targets:
-        raise SchemaError(f"table {table} has none of the columns of stream {stream.name}: is it the right table?")
+        raise TableError(f"table {table} has none of the columns of stream {stream.name}: is it the right table?")
+    lacking = [column for column in stream.columns if column.core and live.keys().isdisjoint(_names(column))]
+    if lacking:
+        raise _lacks(stream, table, lacking)
     filled = {target.name for target in targets}
     for live_name, (live_type, not_null, has_default, _) in live.items():
         if not_null and not has_default and live_name not in filled:
-            raise SchemaError(
+            raise TableError(
                 f"column {live_name} {live_type} of table {table} is NOT NULL without a default and stream "
                 f"{stream.name} does not fill it: give it a default, or drop NOT NULL"
             )
-    return _plan(stream, sql.Identifier(schema, name), table, targets, _unique_keys(connection, oid))
+    return _plan(stream, sql.Identifier(schema, name), table, targets, unique_keys(connection, oid), shape)
 
 
-def _unique_keys(connection: Connection[Any], oid: int) -> tuple[tuple[str, ...], ...]:
+def _names(column: Column) -> tuple[str, ...]:
+    return (column.name, *column.aliases)
+
+
+def _lacks(stream: Stream, table: str, lacking: Sequence[Column]) -> TableError:
+    what = listed([" or ".join(_names(column)) for column in lacking])
+    definitions = listed([f"ADD COLUMN {column.name} {column.type}" for column in lacking], 3)
+    ours = "run `eventwriter schema apply`, or " if table == stream.table else ""
+    return TableError(
+        f"table {table} lacks the column{'s' if len(lacking) > 1 else ''} {what} of stream {stream.name}: "
+        f"{ours}ALTER TABLE {table} {definitions}"
+    )
+
+
+def _omitted(stream: Stream, targets: Sequence[Target]) -> tuple[str, ...]:
+    """What is not written; on older tables because another column has taken the place."""
+    filled = {target.position for target in targets}
+    holds = {target.name: stream.columns[target.position].name for target in targets}
+    return tuple(
+        f"{column.name} (there is {holds[column.name]})" if column.name in holds else column.name
+        for position, column in enumerate(stream.columns)
+        if position not in filled
+    )
+
+
+def unique_keys(connection: Connection[Any], oid: int) -> tuple[tuple[str, ...], ...]:
+    """The unique keys of a table, each as sorted column names."""
     return tuple(dict.fromkeys(tuple(sorted(row[0])) for row in connection.execute(_KEYS, [oid])))
 
 
 def _plan(
-    stream: Stream, table: sql.Composable, name: str, targets: list[Target], keys: tuple[tuple[str, ...], ...]
+    stream: Stream,
+    table: sql.Composable,
+    name: str,
+    targets: list[Target],
+    keys: tuple[tuple[str, ...], ...],
+    shape: int | None,
 ) -> Plan:
     by_position = {target.position: target.name for target in targets}
     positions = {column.name: position for position, column in enumerate(stream.columns)}
@@ -168,6 +221,8 @@ def _plan(
         key_of=key_of,
         guard=guard,
         project=_projection(stream, targets),
+        omitted=_omitted(stream, targets),
+        shape=shape,
     )
 
 

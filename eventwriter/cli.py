@@ -27,6 +27,7 @@ from eventwriter import (
     logs,
     monitor,
     registry,
+    report,
     terminal,
     units,
     values,
@@ -169,8 +170,10 @@ def _children(current: config.Config, declared: Mapping[str, Stream], board: Boa
         for number in range(1, stream.processes + 1 if stream.enabled else 1):
             title = name if stream.processes == 1 else f"{name}/{number}"
             stall_timeouts[title] = stream.writer.stall_timeout
-            run = partial(worker.run, current, declared[name], supervised=True, name=title, slot=board.slot(title))
-            children.append(Child(title, run, (current.nats, current.postgres, stream)))
+            slot = board.slot(title)
+            run = partial(worker.run, current, declared[name], supervised=True, name=title, slot=slot)
+            passing = partial(report.passing, slot)
+            children.append(Child(title, run, (current.nats, current.postgres, stream), passing=passing))
     if not children:
         raise errors.ConfigurationError("no stream is enabled: set streams.<NAME>.enabled = true for at least one")
     serve = partial(monitor.run, board, current, board.slot(monitor.NAME))
@@ -254,8 +257,8 @@ def schema_sql(settings: _Settings) -> None:
 def schema_apply(settings: _Settings, seconds: float) -> None:
     """Create or extend the tables of all enabled streams. Running it again changes nothing."""
     current, _, declared = settings.load()
-    for name in admin.schema_apply(current, declared, wait=seconds):
-        click.echo(f"applied {name}")
+    for line in admin.schema_apply(current, declared, wait=seconds):
+        click.echo(line)
 
 
 @schema.command("check")

@@ -1,5 +1,9 @@
 """The errors of eventwriter, each with the exit code (sysexits.h) it ends a process with."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 from eventwriter import masking
 
 OK = 0
@@ -63,7 +67,17 @@ class SchemaError(EventWriterError):
     exit_code = CONFIGURATION
 
 
+class TableError(SchemaError):
+    """The catalog tells that a table does not fit: found before any message is taken, so looking again does no harm."""
+
+
 class DrainDeadlineError(EventWriterError):
     """Draining did not finish before its deadline; what was in hand will be delivered again."""
 
     exit_code = DRAIN_DEADLINE
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """The names for one line: the first of them, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:most])} and {more} more"

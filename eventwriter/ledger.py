@@ -6,7 +6,7 @@ Every statement names the row's incarnation: a row that is gone, or has come to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -83,13 +83,24 @@ class Ledger:
         self._recorded: int | None = None
         self._past_last = max((last for entry in self.past for _, last in entry.done), default=0)
         self._of_past = [(subjects.matcher(entry.filters), entry.done) for entry in self.past]
+        self.answer: Any = None
+        """To what the latest ``record`` was asked beside."""
 
     # --- what is done ---------------------------------------------------------------------------------------------
 
-    def record(self, connection: Connection[Any], ranges: Iterable[Range], done: Done) -> bool:
+    def record(
+        self,
+        connection: Connection[Any],
+        ranges: Iterable[Range],
+        done: Done,
+        *,
+        beside: str = "NULL",
+        values: Mapping[str, object] | None = None,
+    ) -> bool:
         """Adds ``ranges`` and counts; False and no change if any of them was done before.
 
-        The last statement before COMMIT: it locks the row that all workers of the durable share.
+        The last statement before COMMIT: it locks the row that all workers of the durable share. ``beside`` is an
+        expression with ``values`` whose ``answer`` costs no round trip of its own here.
         """
         row = connection.execute(
             "UPDATE eventwriter.ledger SET done = done + %(r)s::int8multirange, updated_at = now(), "
@@ -97,7 +108,7 @@ class Ledger:
             "messages_deadlettered = messages_deadlettered + %(d)s, "
             "messages_excluded = messages_excluded + %(e)s, rows_written = rows_written + %(n)s "
             "WHERE id = %(id)s AND incarnation = %(incarnation)s AND continued_by IS NULL "
-            "AND NOT done && %(r)s::int8multirange RETURNING version",
+            "AND NOT done && %(r)s::int8multirange RETURNING version, " + beside,
             {
                 "r": to_multirange(ranges),
                 "w": done.messages_written,
@@ -105,12 +116,13 @@ class Ledger:
                 "e": done.messages_excluded,
                 "n": done.rows_written,
                 **self._key,
+                **(values or {}),
             },
         ).fetchone()
         if row is None:
             self._verify(connection)
             return False
-        self._recorded = row[0]
+        self._recorded, self.answer = row
         return True
 
     def committed(self) -> bool:

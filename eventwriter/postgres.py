@@ -19,7 +19,7 @@ from psycopg_pool import ConnectionPool
 
 from eventwriter import dsn
 from eventwriter.config import PostgresConfig
-from eventwriter.errors import AuthenticationError, ConfigurationError, SchemaError, UnavailableError
+from eventwriter.errors import AuthenticationError, ConfigurationError, SchemaError, TableError, UnavailableError
 from eventwriter.stream import Reject
 
 OLDEST_POSTGRES = 140000
@@ -152,12 +152,12 @@ def unreachable(settings: PostgresConfig, application_name: str) -> UnavailableE
 
 
 def check_server(connection: Connection[Any]) -> None:
-    """Raises ConfigurationError for a PostgreSQL too old, SchemaError if eventwriter's own tables are missing."""
+    """Raises ConfigurationError for a PostgreSQL too old, TableError if eventwriter's own tables are missing."""
     version = connection.info.server_version
     if version < OLDEST_POSTGRES:
         raise ConfigurationError(f"PostgreSQL {version // 10000} is too old: eventwriter needs 14 or later")
     if connection.execute("SELECT to_regclass('eventwriter.ledger')").fetchone() == (None,):
-        raise SchemaError("the table eventwriter.ledger does not exist: run `eventwriter schema apply`")
+        raise TableError("the table eventwriter.ledger does not exist: run `eventwriter schema apply`")
 
 
 def open_pool(

@@ -6,10 +6,11 @@ import logging
 import os
 import time
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any
 
 from eventwriter import values
-from eventwriter.errors import EventWriterError, UnavailableError
+from eventwriter.errors import EventWriterError, SchemaError, TableError, UnavailableError, listed
 from eventwriter.metrics import AGE_BUCKETS, BATCH_BUCKETS, FATES, STAGES, Slot
 from eventwriter.stream import Batch, Outcome
 
@@ -19,6 +20,11 @@ _EVERY = 0.25
 """Seconds between two writes of the slot: the board is for people and for scrapes."""
 _LATEST = 5
 _COUNTERS = ("taken", *FATES, "rows", "bytes", "redelivered", "reread")
+
+
+def passing(slot: Slot) -> bool:
+    """Whether the worker of this slot was ended by what may be over without a reload: a table that does not fit."""
+    return bool(slot.read().get("passing"))
 
 
 class Report:
@@ -56,7 +62,9 @@ class Report:
             "nats": False,
             "nats_error": "",
             "postgres": False,
-            "error": "",
+            "error": before.get("error", ""),  # what ended the last one, until it is known to be over
+            "passing": before.get("passing", False),
+            "omitted": [],
             "consumer": None,
             "newest": None,
             "waiting_since": None,
@@ -74,7 +82,21 @@ class Report:
 
     def ready(self) -> None:
         """Both ends are connected, and ledger and consumer agree."""
-        self._state |= {"ready": True, "nats": True, "postgres": True}
+        self._state |= {"ready": True, "nats": True, "postgres": True, "error": "", "passing": False}
+        self.beat(force=True)
+
+    def omits(self, table: str, columns: Sequence[str]) -> None:
+        """How the table is written from now on: without these columns."""
+        if columns and list(columns) != self._state["omitted"]:
+            log.warning(
+                "table %s is written without %s: `eventwriter schema apply` adds what a table of ours lacks",
+                table,
+                listed(columns),
+                extra=self._extra,
+            )
+        elif self._state["omitted"] and not columns:
+            log.info("table %s is written with all columns again", table, extra=self._extra)
+        self._state["omitted"] = list(columns)
         self.beat(force=True)
 
     def consumer(self, connected: bool, pending: int | None, ack_pending: int | None, trouble: str = "") -> None:
@@ -173,7 +195,7 @@ class Report:
         """The worker ends: what it still had in hand was released."""
         if error is not None:
             self._count(error)
-            self._state["error"] = str(error)[:500]
+            self._state |= {"error": str(error)[:500], "passing": isinstance(error, TableError)}
         self._release()
         self._state |= {"ready": False, "nats": False, "postgres": False, "consumer": None}
         self.beat(force=True)
@@ -187,5 +209,6 @@ class Report:
         self._state["durations"][stage][bisect_left(BATCH_BUCKETS, seconds)] += 1
 
     def _count(self, error: EventWriterError) -> None:
-        kind = type(error).__name__.removesuffix("Error").lower()
+        cause = SchemaError if isinstance(error, SchemaError) else type(error)
+        kind = cause.__name__.removesuffix("Error").lower()
         self._state["errors"][kind] = self._state["errors"].get(kind, 0) + 1

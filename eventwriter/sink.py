@@ -17,7 +17,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from eventwriter import deadletters
 from eventwriter.attempt import Attempt, Encoder, record_index, without
-from eventwriter.catalog import Plan, read_plan
+from eventwriter.catalog import SHAPE, Plan, read_plan, read_shape
 from eventwriter.config import PostgresConfig
 from eventwriter.errors import ExclusiveError, SchemaError, UnavailableError
 from eventwriter.ledger import Done, Glance, Identity, Ledger
@@ -46,6 +46,10 @@ class _AlreadyDone(Exception):
     """The ledger knows some of the batch: read which, and write the others."""
 
 
+class _TableChanged(Exception):
+    """The table is not as the plan says any more: what is not committed is planned and written again."""
+
+
 class _Entry(NamedTuple):
     """A row with where it came from."""
 
@@ -66,12 +70,15 @@ class Sink:
         at: Callable[[str], None] | None = None,
         *,
         exclusive: bool = False,
+        planned: Callable[[Plan], None] = lambda plan: None,
     ) -> None:
+        """``planned`` is told how rows are written: at the beginning, and when the table was changed."""
         self._settings = settings
         self._stream = stream
         self._table = table
         self._excluded = excluded
         self._at = at
+        self._planned = planned
         self._pool: ConnectionPool[BusyConnection] | None = None
         self._plan: Plan | None = None
         self._transformer: Transformer | None = None
@@ -80,6 +87,8 @@ class Sink:
         self._exclusive = exclusive
         self._lock: str | None = None
         self._locked: weakref.WeakSet[Connection[Any]] = weakref.WeakSet()
+        self._doubt = False
+        """Whether PostgreSQL was away: it may be another one that answers now, with another table."""
         self.rewound = False
         """Whether the database was seen to have gone back in time; whoever acts on it resets this."""
         self.connections = 0
@@ -94,8 +103,7 @@ class Sink:
         """Connects and reads the catalog; raises the error that tells why writing cannot begin."""
         with translated(), connect(self._settings, self._name) as connection:
             check_server(connection)
-            self._plan = read_plan(connection, self._stream, self._table)
-            self._transformer = row_transformer(self._plan.dumpers, connection)
+            self._plan_anew(connection)
         size = 1 if self._exclusive else self._settings.pool_size
         self._pool = open_pool(self._settings, self._name, size, self._connected)
 
@@ -129,17 +137,37 @@ class Sink:
             )
         return self._ledger
 
+    def _plan_anew(self, connection: Connection[Any]) -> None:
+        """Reads the catalog; what was prepared or learnt with another plan does not hold any more."""
+        self._plan = plan = read_plan(connection, self._stream, self._table)
+        self._transformer = row_transformer(plan.dumpers, connection)
+        self._ahead = None
+        self._to_stage, self._span = 0, 1
+        self._planned(plan)
+
+    def look(self) -> Glance:
+        """Looks at the ledger, and whether PostgreSQL is there and the table as it was; makes a new plan if it is not.
+
+        Raises the error that writing would meet.
+        """
+        with self.connection() as connection:
+            found = self.ledger.glance(connection)
+            self._follow_table(connection)
+        self.rewound = self.rewound or found.rewound
+        return found
+
+    def _follow_table(self, connection: Connection[Any]) -> bool:
+        """Whether the table is another one than the plan was made for: then there is a new plan."""
+        assert self._plan is not None, "open() comes first"
+        if read_shape(connection, self._table) == self._plan.shape:
+            return False
+        self._plan_anew(connection)
+        return True
+
     def resume(self, first: int) -> int:
         """The lowest sequence from ``first`` on of which something is not done."""
         with self.connection() as connection:
             return self.ledger.resume(connection, first)
-
-    def glance(self) -> Glance:
-        """A look at the ledger, and so whether PostgreSQL is there; raises the error that writing would meet."""
-        with self.connection() as connection:
-            found = self.ledger.glance(connection)
-        self.rewound = self.rewound or found.rewound
-        return found
 
     def close(self) -> None:
         """Closes the pool."""
@@ -207,22 +235,33 @@ class Sink:
             # What was done under earlier filters, only a question tells.
             back = self.ledger.reaches_back(batch.messages)
             attempt = Attempt(batch, check_ledger=back, staged=self._to_stage > 0)
-        while True:
-            try:
-                outcome = self._transact(attempt, meanwhile)
-            except _AlreadyDone:
-                attempt = replace(attempt.again(), check_ledger=True)
-            except RowRefused as refusal:
-                attempt = self._after(refusal, attempt)
-            else:
-                if not self.ledger.committed():
-                    self.rewound = True
-                if attempt.staged:
-                    self._to_stage = max(0, self._to_stage - 1)
-                else:
-                    self._span = max(1, self._span // 2)
-                outcome.already_done += taken - len(batch.messages)
-                return outcome
+        try:
+            while True:
+                try:
+                    outcome = self._transact(attempt, meanwhile)
+                    break
+                except _AlreadyDone:
+                    attempt = replace(attempt.again(), check_ledger=True)
+                except RowRefused as refusal:
+                    attempt = self._after(refusal, attempt)
+                except (_TableChanged, SchemaError) as error:
+                    with self.connection() as connection:
+                        changed = self._follow_table(connection)
+                    if not changed and isinstance(error, SchemaError):
+                        raise
+                    # What was refused under the old plan may fit now.
+                    attempt = Attempt(batch, attempt.check_ledger)
+        except UnavailableError:
+            self._doubt = True
+            raise
+        if not self.ledger.committed():
+            self.rewound = True
+        if attempt.staged:
+            self._to_stage = max(0, self._to_stage - 1)
+        else:
+            self._span = max(1, self._span // 2)
+        outcome.already_done += taken - len(batch.messages)
+        return outcome
 
     def _after(self, refusal: RowRefused, attempt: Attempt) -> Attempt:
         """The next attempt: without the refused row when it is the first and known, else letting PostgreSQL find it.
@@ -254,6 +293,10 @@ class Sink:
         messages = attempt.batch.messages
         outcome = attempt.outcome
         with self.connection() as connection:
+            if self._doubt:
+                self._doubt = False
+                if read_shape(connection, self._table) != plan.shape:
+                    raise _TableChanged
             done: set[int] = set()
             known = done
             if attempt.check_ledger:
@@ -271,8 +314,11 @@ class Sink:
             # The ledger before the dead letters: it tells a redelivery from a second dead letter of one message.
             ranges = attempt.ranges(done)
             counts = Done(outcome.written, outcome.deadlettered, outcome.excluded, outcome.rows)
-            if ranges and not ledger.record(connection, ranges, counts):
+            if ranges and not ledger.record(connection, ranges, counts, beside=SHAPE, values={"table": self._table}):
                 raise _AlreadyDone
+            # Asked after the rows: the lock that came with them keeps the table as it is until the commit.
+            if ranges and ledger.answer != plan.shape:
+                raise _TableChanged
             if self._at:
                 self._at("after_ledger")
             letters = [(messages[index], rejects) for index, rejects in attempt.letters.items()]

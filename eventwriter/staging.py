@@ -11,7 +11,9 @@ class Stage:
     """The statements for a temporary table with the columns of a plan and an ordinal."""
 
     def __init__(self, plan: Plan, *, text_json: bool) -> None:
-        name = sql.Identifier("eventwriter_stage_text" if text_json else "eventwriter_stage")
+        # It lives as long as the session. After the target was altered it must have other columns: another name.
+        shape = f"{(plan.shape or 0) % 2**64:016x}"
+        name = sql.Identifier(f"eventwriter_stage{'_text' if text_json else ''}_{shape}")
         loose = {target.name for target in plan.targets if text_json and target.type in ("jsonb", "json")}
         self.dumpers = ["int8", *("bytea" if t.name in loose else t.dumper for t in plan.targets)]
         definitions = [

@@ -71,6 +71,7 @@ def _stream(
         "subjects": list(stream.subjects),
         "durable": stream.durable,
         "table": stream.table,
+        "columns_omitted": list(dict.fromkeys(column for slot in alive for column in slot.get("omitted", ()))),
         "processes": processes,
         "nats_connected": all(slot["nats"] for slot in alive) if alive else None,
         "postgres_connected": all(slot["postgres"] for slot in alive) if alive else None,
@@ -131,7 +132,8 @@ def _state(slot: State, child: State, letter: str, now: float) -> tuple[str, str
     if letter in ("T", "t"):
         return "stalled", f"the worker is stopped (SIGSTOP): SIGCONT to pid {child['pid']} lets it go on"
     if not slot or slot["pid"] != child.get("pid") or not slot["ready"]:
-        return "starting", said or "the worker is connecting"
+        # One that looks whether its table fits now is parked as long as that is not known.
+        return "parked" if slot.get("passing") else "starting", said or "the worker is connecting"
     if slot["draining"]:
         return "draining", "the worker was told to end, and finishes what it has in hand"
     silence = time.monotonic() - slot["beat"]

@@ -78,6 +78,9 @@ class Column:
     type: PgType
     aliases: tuple[str, ...] = ()
     """Names the same column has in tables that somebody else created (``gateway_id``: ``poller_id``)."""
+    core: bool = True
+    """Whether the stream stops where the table has it under none of its names: what is not stored is lost. False is for
+    what tables of others never had: rows are written without it, and that is shown wherever the stream is."""
 
 
 @dataclass(frozen=True, slots=True)

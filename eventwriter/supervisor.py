@@ -36,6 +36,8 @@ class Child:
     """What the process depends on: after a reload it is restarted only if this is no longer equal."""
     essential: bool = True
     """Whether the service has a purpose without it: when all that are essential are parked, it ends."""
+    passing: Callable[[], bool] | None = None
+    """Asked when it parks: whether what stopped it may pass without a reload, so that it looks again now and then."""
 
 
 class Observer(Protocol):
@@ -70,6 +72,8 @@ class _Slot:
     child: Child | None
     """What to start next; None: nothing, the name goes when its process has ended."""
     backoff: Backoff
+    looks: Backoff
+    """How long it stays parked when it is to look again."""
     due: float | None
     """When to start, or for a running process when to kill it."""
     pid: int = 0
@@ -83,7 +87,7 @@ class Supervisor:
 
     A child that ends by itself, in whatever way, is started again after a backoff of its own, which a healthy
     ``stable_after`` resets. One that exits 78 or 77 is parked until a reload: it would fail again, and the others go
-    on without it.
+    on without it. If it is ``passing`` it is tried again by itself, ``look_initial`` to ``look_maximum`` seconds later.
 
     SIGTERM or SIGINT: all children get SIGTERM together and ``drain_timeout`` seconds, then SIGKILL; a second one
     kills at once. SIGHUP: calls ``on_reload``, which returns the children wanted from now on, or None for no change;
@@ -102,6 +106,8 @@ class Supervisor:
         stable_after: float = 60.0,
         restart_initial: float = 0.25,
         restart_maximum: float = 30.0,
+        look_initial: float = 5.0,
+        look_maximum: float = 60.0,
         on_reload: Callable[[], Sequence[Child] | None] | None = None,
         on_tick: Callable[[], bool] | None = None,
         tick: float | None = None,
@@ -115,6 +121,7 @@ class Supervisor:
         self._drain_timeout = drain_timeout
         self._stable_after = stable_after
         self._restart = restart_initial, restart_maximum
+        self._look = look_initial, look_maximum
         self._on_reload = on_reload
         self._on_tick = on_tick
         self._tick = tick if on_tick else None
@@ -199,15 +206,21 @@ class Supervisor:
         elif slot.draining:
             self._slots[slot.name] = self._slot(slot.child)
         elif status in PARKING:
-            slot.parked = status
-            logger.error(
-                "parked: exit status %d, not started again before a reload (SIGHUP, or a changed configuration file)",
-                status,
-                extra={"stream": slot.name},
-            )
-            self._observer.parked(slot.name, status)
+            self._park(slot, slot.child, status)
         else:
             self._retry(slot)
+
+    def _park(self, slot: _Slot, child: Child, status: int) -> None:
+        """Leaves a child alone until a reload, or until it is time to look whether what stopped it has passed."""
+        slot.parked = status
+        again = "not started again before a reload (SIGHUP, or a changed configuration file)"
+        if child.passing is not None and child.passing():
+            now = self._clock()
+            delay = slot.looks.failed(now)
+            slot.due = now + delay
+            again = f"looking again in {delay:.3g} s"
+        logger.error("parked: exit status %d, %s", status, again, extra={"stream": slot.name})
+        self._observer.parked(slot.name, status)
 
     def _retry(self, slot: _Slot) -> None:
         """Schedules the next start of a child that failed."""
@@ -225,7 +238,7 @@ class Supervisor:
                 return None
             return DRAIN_DEADLINE if self._undrained else OK
         needed = [slot for slot in self._slots.values() if slot.child is None or slot.child.essential]
-        statuses = [slot.parked for slot in needed if slot.parked is not None]
+        statuses = [slot.parked for slot in needed if slot.parked is not None and slot.due is None]
         if len(statuses) < len(needed):
             return None
         for slot in self._slots.values():
@@ -238,8 +251,10 @@ class Supervisor:
     def _slot(self, child: Child) -> _Slot:
         """A place for a child that is to start now."""
         self.restarts.setdefault(child.name, 0)
-        backoff = Backoff(*self._restart, reset_after=self._stable_after, rng=self._rng)
-        return _Slot(child.name, child, backoff, due=self._clock())
+        backoff, looks = (
+            Backoff(*limits, reset_after=self._stable_after, rng=self._rng) for limits in (self._restart, self._look)
+        )
+        return _Slot(child.name, child, backoff, looks, due=self._clock())
 
     def _act(self) -> None:
         """Starts and kills what is due."""
@@ -267,8 +282,9 @@ class Supervisor:
             return
         if not pid:
             _live(child, parent)
-        slot.pid, slot.since, slot.due = pid, now, None
+        slot.pid, slot.since, slot.due, slot.parked = pid, now, None, None
         slot.backoff.succeeded(now)
+        slot.looks.succeeded(now)
         logger.info("started, pid %d", pid, extra={"stream": child.name})
         self._observer.started(child.name, pid)
 

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from eventwriter.errors import UnavailableError
+from eventwriter.errors import UnavailableError, listed
 
 PATIENCE = 5.0
 """Seconds to wait for an answer."""
@@ -143,6 +143,13 @@ def render(document: Mapping[str, Any], width: int) -> Group:
         for name, stream in streams.items()
         if stream["missing"]
     ]
+    lines += [
+        Text.assemble(
+            "  ", (_safe(name), "yellow"), f": {_safe(stream['table'])} is written without {_without(stream)}"
+        )
+        for name, stream in streams.items()
+        if stream.get("columns_omitted")
+    ]
     letters = sorted(
         ((letter["time"], name, letter) for name, stream in streams.items() for letter in stream["dead_letters"]),
         key=lambda each: -each[0],
@@ -160,6 +167,10 @@ def render(document: Mapping[str, Any], width: int) -> Group:
         for when, name, letter in letters
     ]
     return Group(head, Text(), _table(streams, now, width), Text(), *lines)
+
+
+def _without(stream: Mapping[str, Any]) -> str:
+    return _safe(listed(stream["columns_omitted"]))
 
 
 def _table(streams: Mapping[str, Any], now: float, width: int) -> Table:

@@ -10,6 +10,7 @@ from time import monotonic, sleep
 
 from eventwriter import pipeline
 from eventwriter.backoff import Backoff
+from eventwriter.catalog import Plan
 from eventwriter.config import Config, StreamConfig
 from eventwriter.consumer import restored
 from eventwriter.errors import DRAIN_DEADLINE, OK, EventWriterError, LedgerChangedError, UnavailableError
@@ -75,7 +76,11 @@ class _Session:
         self._source = Source(config.nats, settings, at, self._tell)
         excluded = matcher(settings.exclude) if settings.exclude else None
         exclusive = settings.writer.ack == "all"
-        self._sink = Sink(config.postgres, stream, settings.table, excluded, at, exclusive=exclusive)
+
+        def planned(plan: Plan) -> None:
+            report.omits(settings.table, plan.omitted)
+
+        self._sink = Sink(config.postgres, stream, settings.table, excluded, at, exclusive=exclusive, planned=planned)
         self._writing: _Writing | None = None
 
     def stop(self) -> None:
@@ -155,7 +160,7 @@ def _prepare(
         used=before is not None,
         rebase=not again,
     )
-    highest = sink.glance().highest
+    highest = sink.look().highest
     # Other workers of this consumer may be at work: what is behind is asked first, what is ahead of it second.
     if highest > facts.last_sequence and highest > (last := source.stream().last_sequence):
         raise restored(settings, last, highest)
@@ -213,7 +218,7 @@ class _Writing:
         return not self._failed
 
     def look(self) -> None:
-        """Asks the database for something small; raises the error that writing would meet."""
+        """Looks whether database, table and ledger are as they were; raises the error that writing would meet."""
         if monotonic() >= self._next_look:
             self._look()
         else:
@@ -221,7 +226,7 @@ class _Writing:
 
     def _look(self) -> None:
         self._next_look = monotonic() + LOOK
-        glance = self._sink.glance()
+        glance = self._sink.look()
         self._report.missing(glance.lost)
         self._reconciler.noticed(glance)
         self._reconciler.step()

@@ -25,8 +25,6 @@ CREATE TABLE IF NOT EXISTS events (
     PRIMARY KEY (event_timestamp, id)
 );
 
-ALTER TABLE events ADD COLUMN IF NOT EXISTS received_at timestamptz;
-
 -- The primary key begins with the time: it needs no index of its own.
 DO $$
 BEGIN

@@ -25,8 +25,6 @@ CREATE TABLE IF NOT EXISTS sweep_host_states (
     PRIMARY KEY (host_ip, gateway_id, partition, last_sweep_time)
 );
 
-ALTER TABLE sweep_host_states ADD COLUMN IF NOT EXISTS received_at timestamptz;
-
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN

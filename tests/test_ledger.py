@@ -368,7 +368,7 @@ class Delivery(RuleBasedStateMachine):
         ledger = sink.begin(self.identity, self.js.filters, begins=begins, continues=self.continues, used=used)
         if ledger.new:
             self.begins = max(self.begins, ledger.begins)
-        sink.glance()
+        sink.look()
         if self.js.consumer is None:
             start = sink.resume(self.js.first)
             self.js.consumer = Consumer(start, start)

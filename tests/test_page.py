@@ -50,6 +50,7 @@ def stream(name: str, index: int, **changes: Any) -> dict[str, Any]:
         "subjects": [f"{name.lower().replace('_', '.')}.>"],
         "durable": f"eventwriter-{name.lower()}",
         "table": TABLES.get(name, name.lower()),
+        "columns_omitted": [],
         "processes": [
             {"name": name, "pid": 4100 + index, "state": "running", "restarts": 0, "rss_bytes": 47e6, "uptime": 5400.0}
         ],
@@ -263,6 +264,26 @@ def test_the_stuck_part_stands_out(
     assert window.text("#problems") == f"SWEEP {changes['reason']}"
 
 
+def test_columns_that_are_left_out_are_shown(window: Window, service: Service) -> None:
+    """Briefly beside the state, all of them below it; the service is ready all the same."""
+    window.page.goto(service.url)
+    expect(window.page.locator(".row")).to_have_count(7)
+    assert "without" not in window.text(".streams")
+    names = ["start_timestamp", "series_key", "value_int", "unit", "description"]
+    service.answer = status(LOGS={"columns_omitted": ["source", "data"]}, OTEL_METRICS={"columns_omitted": names})
+    expect(window.page.locator('.row[data-stream="LOGS"]')).to_contain_text("without source, data")
+    assert "without start_timestamp, series_key, value_int and 2 more" in row(window, "OTEL_METRICS")
+    expect(window.page.locator("#verdict")).to_have_text("Ready: all 7 streams are being written")
+    window.page.get_by_role("button", name="OTEL_METRICS").click()
+    expect(window.page.locator(".lacks:visible")).to_contain_text(
+        f"otel_metrics is written without {', '.join(names)}:"
+    )
+    window.picture("omitted")
+    service.answer = status()
+    expect(window.page.locator('.row[data-stream="LOGS"]')).not_to_contain_text("without")
+    expect(window.page.locator(".lacks:visible")).to_have_count(0)
+
+
 def test_trouble_of_every_kind_at_once(window: Window, service: Service) -> None:
     """Several streams in trouble, each at another place, told apart."""
     letter = {"reason": "malformed", "detail": "not JSON: expected value at line 1 column 9", "subject": "events.x"}
@@ -311,7 +332,8 @@ def test_it_fits_every_screen(window: Window, service: Service, width: int, sche
     """Nothing is cut off, from phone to wall, also with a row open; texts stand out from what is behind them."""
     window.page.emulate_media(color_scheme=scheme)
     window.page.set_viewport_size({"width": width, "height": 800})
-    service.answer = status(LOGS={"reason": "x" * 300, "state": "parked"})
+    wide = {"columns_omitted": [f"dropped_attributes_count_{number}" for number in range(9)]}
+    service.answer = status(LOGS={"reason": "x" * 300, "state": "parked"} | wide, OTEL_METRICS=wide)
     window.page.goto(service.url)
     window.page.get_by_role("button", name="LOGS").click()
     expect(window.page.locator(".details .facts").last).to_be_visible()

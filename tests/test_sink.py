@@ -37,7 +37,7 @@ def decode(message: Message) -> Decoded:
     return Decoded(rows, rejects)
 
 
-COLUMNS = (Column("k", "bigint"), Column("v", "text"), Column("received_at", "timestamptz"))
+COLUMNS = (Column("k", "bigint"), Column("v", "text"), Column("received_at", "timestamptz", core=False))
 PLAIN = Stream("NUMBERS", ("numbers.>",), "numbers", COLUMNS, decode)
 KEYED = Stream("NUMBERS", ("numbers.>",), "numbers", COLUMNS, decode, key=("k",))
 
@@ -208,7 +208,7 @@ def test_another_row_with_the_same_key_is_a_conflict(connection: Any, open_sink:
     [
         (None, ["table numbers", "does not exist", "schema apply"]),
         ("CREATE TABLE numbers (k bigint, v bytea)", ["column v", "bytea", "text"]),
-        ("CREATE TABLE numbers (k bigint, other int NOT NULL)", ["column other", "NOT NULL"]),
+        ("CREATE TABLE numbers (k bigint, v text, other int NOT NULL)", ["column other", "NOT NULL"]),
         ("CREATE TABLE numbers (nothing int)", ["none of the columns"]),
     ],
 )

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -26,9 +27,10 @@ from rich.console import Console
 
 from boards import batch, running, settings, trouble, write
 from eventwriter import status, terminal
-from eventwriter.errors import SchemaError, UnavailableError
+from eventwriter.errors import ConfigurationError, SchemaError, TableError, UnavailableError
 from eventwriter.metrics import AGE_BUCKETS, SUPERVISOR, Board
 from eventwriter.monitor import STEP, Monitor, Server
+from eventwriter.report import Report, passing
 from eventwriter.stream import Message, Reject
 from fix_monitor import Endpoint
 from fix_service import ROOT, STREAMS, clean_environment, wait_until
@@ -123,6 +125,52 @@ def test_a_stream_is_as_well_as_its_worst_process() -> None:
     assert [process["state"] for process in stream["processes"]] == ["running", "waiting", "running"]
     assert stream["postgres_connected"] is False
     assert stream["messages"]["written"] == 30
+
+
+def test_columns_that_are_left_out_are_shown_and_no_reason_not_to_be_ready() -> None:
+    """Those of every process, as long as it lives; in a terminal on one line, however many there are."""
+    board = Board()
+    more = {"STREAMS__LOGS__PROCESSES": "2"}
+    _, reports = running(board, settings(**more))
+    document = status.read(board, settings(**more))
+    assert all(stream["columns_omitted"] == [] for stream in document["streams"].values())
+    reports["LOGS/1"].omits("logs", ("source", "data"))
+    reports["LOGS/2"].omits("logs", ("data", "flags"))
+    reports["EVENTS"].omits("events", [f"column_{number}" for number in range(30)])
+    document = Monitor(board, settings(**more)).status()
+    assert document["ready"]
+    assert document["streams"]["LOGS"]["columns_omitted"] == ["source", "data", "flags"]
+    assert len(document["streams"]["EVENTS"]["columns_omitted"]) == 30
+    text = rendered(document, 200)
+    assert "  LOGS: logs is written without source, data, flags\n" in text
+    assert re.search(r"  EVENTS: events is written without column_0, .*, column_7 and 22 more\n", text)
+    for name in ("LOGS/1", "LOGS/2"):
+        reports[name].omits("logs", ())
+    assert status.read(board, settings(**more))["streams"]["LOGS"]["columns_omitted"] == []
+
+
+def test_a_stream_whose_table_does_not_fit_is_parked_while_it_looks_again() -> None:
+    """The reason stays until it is known to be over; whether it may pass is for the supervisor to ask."""
+    board = Board()
+    children, reports = running(board, settings())
+    slot = board.slot("LOGS")
+    for error, passes in ((ConfigurationError("no"), False), (TableError("table logs lacks the column body"), True)):
+        reports["LOGS"].ended(error)
+        assert passing(slot) == passes
+    children.exited("LOGS", 78)
+    children.parked("LOGS", 78)
+    children.started("LOGS", os.getpid())
+    for look in (lambda: None, lambda: Report("LOGS", "LOGS", slot)):
+        look()
+        stream = status.read(board, settings())["streams"]["LOGS"]
+        assert (stream["state"], stream["reason"]) == ("parked", "table logs lacks the column body")
+    assert stream["errors"]["schema"] == 1
+    report = Report("LOGS", "LOGS", slot)
+    report.ready()
+    assert status.read(board, settings())["streams"]["LOGS"]["state"] == "running"
+    assert not passing(slot)
+    report.ended(None)
+    assert not passing(slot)
 
 
 def test_only_the_latest_dead_letters_are_kept() -> None:
@@ -382,7 +430,7 @@ def test_what_comes_from_messages_cannot_touch_the_terminal() -> None:
     document = large()
     document["problems"] = [{"stream": f"LOGS{HOSTILE}", "text": HOSTILE}]
     letter = {"time": document["now"], "reason": HOSTILE, "detail": HOSTILE, "subject": HOSTILE, "sequence": 1}
-    document["streams"]["LOGS"]["dead_letters"] = [letter]
+    document["streams"]["LOGS"] |= {"dead_letters": [letter], "table": HOSTILE, "columns_omitted": [HOSTILE]}
     text = rendered(document, 140)
     assert not set(text) & set("\x1b\x07\x9b\r\u202e")
     assert "[bold red]" in text

@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "dsn": {"masking"},
     "postgres": {"stream", "errors", "config", "dsn"},
     "catalog": {"stream", "errors"},
+    "definition": {"stream", "errors", "catalog"},
     "coverage": {"subjects"},
     "ledger": {"coverage", "errors", "stream", "subjects"},
     "ledgers": {"coverage", "errors", "ledger"},
@@ -66,7 +67,7 @@ ONLY_THESE_IMPORT = {
     "nats": {"source", "connection", "rereading", "wire"},
     "psycopg": {
         *("sink", "attempt", "postgres", "dsn", "catalog", "ledger", "ledgers", "deadletters", "staging"),
-        *("admin", "bookkeeping", "dlq"),
+        *("admin", "bookkeeping", "definition", "dlq"),
     },
     "psycopg_pool": {"sink", "postgres"},
     "click": {"cli"},

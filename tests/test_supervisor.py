@@ -112,6 +112,7 @@ BEHAVIOURS: dict[str, Callable[[str], int]] = {
     "return 0": lambda name: 0,
     "return 1": lambda name: 1,
     "return 77": lambda name: 77,
+    "pass": lambda name: work(name) if Path(sys.argv[1]).with_name("passed").exists() else 78,
     "return 78": lambda name: 78,
     "sys.exit": lambda name: sys.exit(3),
     "raise": lambda name: fail(RuntimeError("broken " + name)),
@@ -153,7 +154,10 @@ def serve(config: Path) -> int:
         wanted = json.loads(config.read_text())["children"]
         if wanted is None:
             return None
-        return [Child(name, partial(BEHAVIOURS[what], name), settings) for name, (what, settings) in wanted]
+        return [
+            Child(name, partial(BEHAVIOURS[what], name), settings, passing=partial("pass".__eq__, what))
+            for name, (what, settings) in wanted
+        ]
 
     options = json.loads(config.read_text())["options"]
     handler = logging.StreamHandler(sys.stdout)
@@ -210,6 +214,10 @@ class Service:
                 stderr=subprocess.STDOUT,
             )
         self._running.append(process)
+
+    def passes(self) -> None:
+        """What stopped the children that ``pass`` is over."""
+        self._config.with_name("passed").touch()
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -351,6 +359,33 @@ def test_a_child_that_cannot_work_is_parked_and_the_others_go_on(service: Servic
     assert len(service.find(r"LOGS: started.*")) == 1
     assert len(service.find(r"LOGS: parked: .*")) == 1
     assert len(service.find(r"observed parked LOGS 7[78]")) == 1
+
+
+def test_a_parked_child_that_may_pass_looks_again_by_itself(service: Service) -> None:
+    """After growing pauses, until it works; the service stays for it, and no restart is counted."""
+    service.start({"LOGS": "pass", "EVENTS": "return 78"}, look_initial=0.1, look_maximum=0.4)
+    service.expect("observed parked LOGS 78", times=4)
+    pauses = [*map(float, service.find(r"LOGS: parked: exit status 78, looking again in (\S+) s"))]
+    assert len(pauses) >= 4
+    assert pauses[0] <= 0.1
+    assert 0.2 <= pauses[3] <= 0.4
+    assert len(service.find("EVENTS: started.*")) == 1, "it may not pass"
+    service.passes()
+    service.ready("LOGS")
+    service.signal(signal.SIGTERM)
+    assert service.status() == 0
+    assert not service.find("observed restarting.*")
+
+
+def test_a_reload_does_not_wait_for_a_parked_child_to_look(service: Service) -> None:
+    """Also one whose settings did not change: somebody has told that something did."""
+    service.start({"LOGS": "pass"}, look_initial=60.0)
+    service.expect("observed parked LOGS 78")
+    service.passes()
+    service.signal(signal.SIGHUP)
+    service.ready("LOGS")
+    service.signal(signal.SIGTERM)
+    assert service.status() == 0
 
 
 @pytest.mark.parametrize(("whats", "status"), [((78, 78), 78), ((77, 77), 77), ((77, 78), 78)])

@@ -32,7 +32,7 @@ COLUMNS = (
     Column("short_message", "text"),
     Column("version", "text"),
     Column("raw_data", "text"),
-    Column("received_at", "timestamptz"),
+    Column("received_at", "timestamptz", core=False),
 )
 
 _LATEST = 9_909_000_000

@@ -31,7 +31,7 @@ COLUMNS = (
     Column("last_sweep_time", "timestamptz"),
     Column("first_seen", "timestamptz"),
     Column("metadata", "jsonb"),
-    Column("received_at", "timestamptz"),
+    Column("received_at", "timestamptz", core=False),
 )
 
 _PLACES = Places(
