@@ -40,7 +40,7 @@ TEXT = "text/plain; charset=utf-8"
 class _History:
     """One stream's last 15 minutes. Kept on the board, so a monitor that is restarted goes on with it."""
 
-    def __init__(self, name: str, slot: Slot, now: float) -> None:
+    def __init__(self, name: str, slot: Slot) -> None:
         self._name = name
         self._slot = slot
         before = slot.read()
@@ -48,16 +48,15 @@ class _History:
             map(tuple, before.get("points", [])), maxlen=POINTS
         )
         self._last: tuple[float, int] | None = tuple(before["last"]) if "last" in before else None
-        if self._last is not None:
-            missed = round((now - self._last[0]) / STEP) - 1
-            self.points.extend([(None, None)] * min(POINTS, missed))
         self._ages: deque[list[int]] = deque(maxlen=RECENT)
 
     def add(self, stream: dict[str, Any], now: float) -> None:
-        """One more point."""
+        """One more point, in its place: what was missed since the last one, by a pause or a restart, is unknown."""
         rows = stream["rows_written"]
         rate = None
         if self._last is not None:
+            missed = round((now - self._last[0]) / STEP) - 1
+            self.points.extend([(None, None)] * min(POINTS, missed))
             rate = round(max(0, rows - self._last[1]) / max(0.001, now - self._last[0]), 1)
         self._last = now, rows
         self._ages.append(stream["event_ages"]["buckets"])
@@ -81,9 +80,8 @@ class Monitor:
     def __init__(self, board: Board, config: Config) -> None:
         self._board = board
         self._config = config
-        now = time.monotonic()
         self._histories = {
-            name: _History(history_name(name), board.slot(history_name(name)), now)
+            name: _History(history_name(name), board.slot(history_name(name)))
             for name, stream in config.streams.items()
             if stream.enabled
         }
@@ -200,6 +198,6 @@ def run(board: Board, config: Config, slot: Slot) -> int:
         now = time.monotonic()
         if now >= due:
             monitor.sample()
-            due = max(due + STEP, now)
+            due += STEP * (1 + (now - due) // STEP)
         slot.write({"name": NAME, "beat": now})
         time.sleep(1.0)

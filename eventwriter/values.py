@@ -140,16 +140,17 @@ def clean(text: str, repairs: list[str]) -> str:
     return _UNSAFE.sub(REPLACEMENT, text)
 
 
-def dump_json(value: Any) -> bytes:
+def dump_json(value: Any, *, sort: bool = False) -> bytes:
     """JSON text of a value whose strings are clean; NaN and infinities must already be strings.
 
-    Integers of any size are written exactly. Raises Unfit("bad_value") for nesting that nobody can read back.
+    Integers of any size are written exactly, keys as they come or sorted. Raises Unfit("bad_value") for nesting that
+    nobody can read back.
     """
     try:
-        return orjson.dumps(value)
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort else None)
     except TypeError:  # integers beyond 64 bits, nesting beyond orjson's limit
         _check_depth(value, "bad_value")
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=sort).encode()
 
 
 def _check_depth(value: Any, reason: str) -> None:

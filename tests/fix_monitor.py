@@ -13,6 +13,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from patience import PATIENCE
+
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -37,7 +39,7 @@ class Endpoint:
 
     def get(self, path: str, method: str = "GET") -> tuple[int, str]:
         """Status and body; raises OSError when nobody answers."""
-        connection = http.client.HTTPConnection(self.address, timeout=5)
+        connection = http.client.HTTPConnection(self.address, timeout=5 * PATIENCE)
         try:
             connection.request(method, path)
             answer = connection.getresponse()

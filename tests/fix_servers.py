@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,11 +38,30 @@ def running(server: _S, ci: bool) -> Iterator[_S]:
         server.stop(immediate=True)
 
 
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that everybody may enter: root runs PostgreSQL as another user.
+
+    Not one of pytest's: those are for us alone, and each run that begins makes them so again, also for those before it.
+    """
+    with tempfile.TemporaryDirectory(prefix="eventwriter-test-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that the user of PostgreSQL may enter."""
+    with temporary_folder() as folder:
+        yield folder
+
+
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres_server() -> Iterator[PostgresServer]:
     """A PostgreSQL server of this run."""
-    folder = open_to_all(tmp_path_factory.mktemp("postgres"))
-    yield from running(PostgresServer(folder, settings=FAST), "CI" in os.environ)
+    with temporary_folder() as folder:
+        yield from running(PostgresServer(folder / "postgres", settings=FAST), "CI" in os.environ)
 
 
 @pytest.fixture(scope="session")
@@ -58,12 +79,3 @@ def new_database(server: PostgresServer, template: str = "template1") -> str:
 def database(postgres_server: PostgresServer) -> str:
     """The connection string of a fresh database."""
     return new_database(postgres_server)
-
-
-def open_to_all(folder: Path) -> Path:
-    """pytest's folders are 0700: as root, PostgreSQL runs as another user."""
-    if os.geteuid() == 0:
-        for each in (folder, *folder.parents):
-            if each.stat().st_uid == 0 and not each.stat().st_mode & 0o001:
-                each.chmod(each.stat().st_mode | 0o011)
-    return folder

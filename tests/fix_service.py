@@ -22,6 +22,8 @@ from nats.js.api import StreamConfig
 from eventwriter import registry
 from eventwriter.embedded import NatsServer, PostgresServer
 from fix_servers import new_database
+from patience import PATIENCE
+from processes import end
 from traffic import NUMBER, Publication, Traffic
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,13 +32,13 @@ STREAMS = tuple(registry.load())
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
     """The first true value of ``condition``; fails with ``what`` when there is none in time."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds:.0f} s: {what}")
+            pytest.fail(f"not within {seconds * PATIENCE:.0f} s: {what}")
         time.sleep(0.02)
 
 
@@ -123,7 +125,7 @@ class World:
             env=self._environment(environment),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=60 * PATIENCE,
             check=False,
         )
         if check and done.returncode:
@@ -152,7 +154,7 @@ class World:
     def stop(self, process: subprocess.Popen[bytes], seconds: float = 35.0) -> int:
         """SIGTERM, and the exit status."""
         process.send_signal(signal.SIGTERM)
-        return process.wait(seconds)
+        return process.wait(seconds * PATIENCE)
 
     def counts(self, stream: str) -> tuple[int, int]:
         """(messages written, messages dead-lettered) according to the ledgers."""
@@ -230,6 +232,4 @@ def world(tmp_path: Path, postgres_server: PostgresServer, template: str) -> Ite
             yield world
         finally:
             for service in world.services:
-                if service.poll() is None:
-                    service.kill()
-                    service.wait()
+                end(service)

@@ -10,6 +10,7 @@ from typing import Any
 
 from eventwriter.embedded import PostgresServer
 from fix_service import ROOT, World, clean_environment
+from patience import PATIENCE
 
 
 def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -19,7 +20,7 @@ def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
         env=clean_environment() | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=120 * PATIENCE,
         check=False,
     )
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from fix_service import ROOT, clean_environment
+from patience import PATIENCE
 
 
 def test_faults_under_load_lose_nothing(tmp_path: Path) -> None:
@@ -15,7 +16,7 @@ def test_faults_under_load_lose_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "scripts/chaos.py", "--seconds", "10", "--faults", "10", "--rate", "500", "--seed", "4",
          "--output", "json", "--keep", str(tmp_path)],
-        cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=110, check=False,
+        cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=110 * PATIENCE, check=False,
     )  # fmt: skip
     result = json.loads(done.stdout)
     assert done.returncode == 0, (result, done.stderr, [log.read_text()[-5000:] for log in tmp_path.iterdir()])

@@ -525,7 +525,7 @@ _SETTINGS = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.fixed_dictionaries({}, optional=_SETTINGS))
 def test_what_is_shown_loads_as_the_same(flags: dict[str, object]) -> None:
     """Without secrets, any settings survive being shown and read again."""

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from google.protobuf.message import Message as Protobuf
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -132,7 +132,7 @@ _sequence = iter(range(1, 2**62))
 
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # the pool's threads do, beside the test
 @pytest.mark.parametrize("stream", STREAMS)
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_postgresql_takes_whatever_comes_out(sinks: dict[str, Sink], stream: str, data: st.DataObject) -> None:
     """No row that a decoder lets through is refused; every message is accounted for."""

@@ -16,6 +16,7 @@ import pytest
 from eventwriter import registry
 from eventwriter.embedded import PostgresServer
 from fix_service import STREAMS, World, wait_until
+from patience import PATIENCE
 
 CRASHED = 86
 POINTS = (
@@ -66,7 +67,7 @@ def crash(world: World, point: str, names: Sequence[str], **environment: str) ->
                 process.send_signal(signal.SIGTERM)
     for name, process in running.items():
         try:
-            assert process.wait(20) == CRASHED, f"{name} {point}\n{world.log}"
+            assert process.wait(20 * PATIENCE) == CRASHED, f"{name} {point}\n{world.log}"
         except subprocess.TimeoutExpired:
             pytest.fail(f"{name} never came to {point}\n{world.log}")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from fix_service import ROOT, STREAMS, clean_environment
+from patience import PATIENCE
 
 
 def test_the_demo_adds_up() -> None:
@@ -25,7 +26,7 @@ def test_the_demo_adds_up() -> None:
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=90 * PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,19 @@ from eventwriter import embedded, process
 from eventwriter.embedded import NatsServer, PostgresServer, Server
 from eventwriter.errors import ConfigurationError, UnavailableError
 from fix_service import wait_until
+from patience import PATIENCE
+from processes import ending
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = {"fsync": "off"}
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(open_folder: Path) -> Path:
     """A folder that the user of PostgreSQL may enter, with a space in its name."""
-    inner = tmp_path / "with space"
+    inner = open_folder / "with space"
     inner.mkdir()
-    return fix_servers.open_to_all(inner)
+    return inner
 
 
 @pytest.fixture
@@ -93,16 +96,17 @@ AS_NOBODY = (
 )
 
 
-def foreground(name: str, folder: Path, port: int, *how: str) -> subprocess.Popen[str]:
+@contextmanager
+def foreground(name: str, folder: Path, port: int, *how: str) -> Iterator[subprocess.Popen[str]]:
     """``python -m eventwriter.embedded``, or another way to run it, once it is ready."""
     command = [sys.executable, *(how or ("-m", "eventwriter.embedded")), name, "--port", str(port), "--folder", folder]
-    running = subprocess.Popen([str(part) for part in command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert running.stdout is not None
-    line = running.stdout.readline()
-    running.stdout.close()
-    assert line.startswith("ready: "), line
-    assert str(port) in line
-    return running
+    words = [str(part) for part in command]
+    with ending(subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)) as running:
+        assert running.stdout is not None
+        line = running.stdout.readline()
+        assert line.startswith("ready: "), line
+        assert str(port) in line
+        yield running
 
 
 def test_nats_keeps_port_and_messages_through_a_crash(folder: Path) -> None:
@@ -239,16 +243,16 @@ def test_nothing_outlives_a_parent_that_is_killed(folder: Path) -> None:
         "folder = Path(sys.argv[1]); n = NatsServer(folder / 'n'); p = PostgresServer(folder / 'p')\n"
         "n.start(); p.start(); print(n.pid, p.pid, flush=True); time.sleep(60)"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code, folder], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    pids = [int(pid) for pid in parent.stdout.readline().split()]
-    everyone = [*pids, *(child.pid for pid in pids for child in psutil.Process(pid).children(recursive=True))]
-    assert len(everyone) > 4
-    memory = shared_memory(folder / "p")
-    assert memory in segments()
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
+    command = [sys.executable, "-c", code, str(folder)]
+    with ending(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)) as parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        everyone = [*pids, *(child.pid for pid in pids for child in psutil.Process(pid).children(recursive=True))]
+        assert len(everyone) > 4
+        memory = shared_memory(folder / "p")
+        assert memory in segments()
+        parent.kill()
+        parent.wait()
     wait_until(lambda: not any(map(alive, everyone)), "every server process ended", 10)
     assert memory not in segments()
 
@@ -276,19 +280,19 @@ def test_a_process_whose_parent_is_gone_already_ends() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_in_the_foreground_until_a_signal(name: str, number: signal.Signals, folder: Path) -> None:
     """``python -m eventwriter.embedded`` says where it listens, and ends in order with status 0."""
-    running = foreground(name, folder / name, embedded.free_port())
-    servers = psutil.Process(running.pid).children(recursive=True)
-    running.send_signal(number)
-    assert running.wait(20) == 0
+    with foreground(name, folder / name, embedded.free_port()) as running:
+        servers = psutil.Process(running.pid).children(recursive=True)
+        running.send_signal(number)
+        assert running.wait(20 * PATIENCE) == 0
     assert servers
     assert not any(alive(each.pid) for each in servers)
 
 
 def test_in_the_foreground_ends_with_its_server(folder: Path) -> None:
     """A server that dies is not hidden by a parent that lives on."""
-    running = foreground("nats", folder / "nats", embedded.free_port())
-    psutil.Process(running.pid).children()[0].kill()
-    assert running.wait(10) == 70
+    with foreground("nats", folder / "nats", embedded.free_port()) as running:
+        psutil.Process(running.pid).children()[0].kill()
+        assert running.wait(10 * PATIENCE) == 70
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user; others are one already")
@@ -300,13 +304,11 @@ def test_an_ordinary_user_runs_them_as_well(name: str, folder: Path) -> None:
     others = folder / "others"
     others.mkdir()
     others.chmod(0o777)
-    running = foreground(name, others / name, embedded.free_port(), "-c", AS_NOBODY)
-    try:
+    with foreground(name, others / name, embedded.free_port(), "-c", AS_NOBODY) as running:
         tree = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
         assert {uid for each in tree for uid in each.uids()} == {65534}
-    finally:
         running.terminate()
-    assert running.wait(20) == 0
+        assert running.wait(20 * PATIENCE) == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
@@ -393,5 +395,5 @@ def test_start_gives_up_at_its_deadline(folder: Path, monkeypatch: pytest.Monkey
     began = time.monotonic()
     with pytest.raises(UnavailableError, match="did not start"):
         server.start()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 10 * PATIENCE
     assert {child.pid for child in psutil.Process().children()} <= before

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventwriter.values import INT4_MAX, INT4_MIN
+from patience import PATIENCE
 from records import (
     HOSTILE,
     RECEIVED,
@@ -665,7 +666,7 @@ def test_hostile_payloads_take_no_time(name: str) -> None:
     begun = time.monotonic()
     decoded(STREAM, HOSTILE[name])
     decoded(STREAM, b'{"specversion":"1.0","id":"1","data":' + HOSTILE[name] + b"}")
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 5 * PATIENCE
 
 
 NAMES = [
@@ -693,7 +694,7 @@ ALL = [GELF, LENIENT, HEALTH, LIFECYCLE, TRAP, BARE_GELF, OCSF, BATCH]
     | damaged(ALL),
     st.none() | st.just({"ce-specversion": "1.0", "ce-id": "7"}),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_payload_becomes_rows_and_rejects(payload: Any, headers: dict[str, str] | None) -> None:
     """Never an exception, always the same, and every value fits its column."""
     found = decoded(STREAM, payload, headers=headers)

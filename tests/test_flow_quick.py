@@ -349,7 +349,7 @@ ONE = st.tuples(
 
 
 @given(st.lists(ONE, max_size=12), st.lists(LIKELY, max_size=ENOUGH), st.randoms())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_messages_together(some: list[tuple[bytes, dict[str, str] | None]], others: list[bytes], rng: Any) -> None:
     """The row of each is that of the general way, or there is none."""
     messages = [message(*each) for each in some] + [message(flow) for flow in others]
@@ -358,7 +358,7 @@ def test_any_messages_together(some: list[tuple[bytes, dict[str, str] | None]], 
 
 
 @given(ONE)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_message_among_its_like(one: tuple[bytes, dict[str, str] | None]) -> None:
     """Nor does it depend on the others."""
     first, *more = agreed([message(*one)] * ENOUGH)

@@ -15,6 +15,7 @@ from google.protobuf import runtime_version
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 from fix_service import ROOT
+from patience import PATIENCE
 from workers import flow_pb2, otlp_lean_pb2
 
 GENERATED: dict[str, Any] = {"flow": flow_pb2, "otlp_lean": otlp_lean_pb2}
@@ -37,7 +38,7 @@ def test_the_generated_code_is_current(name: str, tmp_path: Path) -> None:
         [sys.executable, "-m", "grpc_tools.protoc", "-I.", f"--descriptor_set_out={out}", f"workers/{name}.proto"],
         cwd=ROOT,
         check=True,
-        timeout=60,
+        timeout=60 * PATIENCE,
     )
     (compiled,) = FileDescriptorSet.FromString(out.read_bytes()).file
     for message in compiled.message_type:

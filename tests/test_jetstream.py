@@ -24,6 +24,8 @@ from eventwriter.embedded import _nats_binary, free_port
 from eventwriter.sink import Sink
 from eventwriter.source import Source
 from fix_service import STREAMS, World, wait_until
+from patience import PATIENCE
+from processes import end
 from traffic import Traffic
 
 QUICK = {"EVENTWRITER_WRITER__ACK_WAIT": "1s"}
@@ -356,7 +358,7 @@ def test_a_cluster_loses_the_leader_of_stream_and_consumer(world: World, tmp_pat
         client = await nats.connect(urls, max_reconnect_attempts=-1, reconnect_time_wait=0.2, error_cb=ignore)
         stream = client.jetstream()
         config = StreamConfig(name="LOGS", subjects=list(registry.load()["LOGS"].subjects), num_replicas=3)
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 40 * PATIENCE
         while True:
             try:
                 await stream.add_stream(config)
@@ -399,5 +401,4 @@ def test_a_cluster_loses_the_leader_of_stream_and_consumer(world: World, tmp_pat
         assert world.stop(service) == 0
     finally:
         for process in running.values():
-            process.kill()
-            process.wait()
+            end(process)

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from psycopg import sql
@@ -643,12 +643,7 @@ def machine(connection: Any, database: str) -> Iterator[type[Delivery]]:
 
 def test_every_interleaving_writes_each_message_once(machine: type[Delivery]) -> None:
     """Whatever happens in whatever order, what the stream holds and the filters match is written once."""
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
+    run_state_machine_as_test(machine, settings=settings(max_examples=40, stateful_step_count=30))
 
 
 def test_long_interleavings_write_each_message_once(machine: type[Delivery]) -> None:

@@ -405,7 +405,7 @@ _OBJECT = st.fixed_dictionaries({}, optional=dict.fromkeys(["mode", "cert_dir", 
 _DATABASE = st.dictionaries(st.sampled_from([*FULL["cnpg"], "password", "application_name"]), _ANY)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from([*FULL, "subject", "table"]), _ANY), _OBJECT, _DATABASE)
 def test_whatever_the_file_holds_the_result_loads(source: dict[str, Any], tls: Any, database: Any) -> None:
     """No JSON object makes a file that is refused."""

@@ -281,7 +281,7 @@ def test_nul_in_text_is_replaced() -> None:
 
 
 @given(request=requests(ExportTraceServiceRequest))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_V10_every_field_of_every_span_is_in_its_row(request: ExportTraceServiceRequest) -> None:
     """Rows of random requests, compared with the requests field by field."""
     decoded = decode(request.SerializeToString())

@@ -100,7 +100,7 @@ def test_repeated_keys_keep_all_their_values() -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_resource_is_the_same_whether_it_is_known_or_not(data: st.DataObject) -> None:
     """With its repairs, which are counted each time."""
     for group in data.draw(requests(ExportLogsServiceRequest)).resource_logs:
@@ -212,7 +212,7 @@ def test_text_that_is_not_utf8_costs_no_record() -> None:
 
 @every_stream
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_mending_leaves_valid_requests_alone(stream: Stream, data: st.DataObject) -> None:
     """The walk over the wire format that repairs text reads every field as protobuf does."""
     request = data.draw(requests(KINDS[stream.name]))
@@ -248,7 +248,7 @@ NOW_TEXT = "2025-12-12T10:30:00.5Z"
 
 @every_stream
 @given(data=st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_requests_in_cloudevents_keep_records_and_envelope(stream: Stream, data: st.DataObject) -> None:
     """OTLP in a CloudEvent, protobuf in base64 or JSON, gives the same number of rows as bare."""
     request = data.draw(requests(KINDS[stream.name]))
@@ -285,7 +285,7 @@ def test_events_within_events_end_somewhere() -> None:
 
 @every_stream
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_R4_otlp_json_gives_the_rows_of_protobuf(stream: Stream, data: st.DataObject) -> None:
     """The two encodings of one request are the same rows."""
     request = data.draw(requests(KINDS[stream.name]))
@@ -384,7 +384,7 @@ def _keys(stream: Stream) -> list[str]:
 
 @every_stream
 @given(data=st.data())
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=70)
 def test_any_json_is_decoded_or_rejected(stream: Stream, data: st.DataObject) -> None:
     """Objects with known keys and any values: never an exception, never a mistake of ours."""
     keys = st.sampled_from(_keys(stream))
@@ -397,7 +397,7 @@ def test_any_json_is_decoded_or_rejected(stream: Stream, data: st.DataObject) ->
 
 @every_stream
 @given(data=st.data())
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=70)
 def test_any_bytes_are_decoded_or_rejected(stream: Stream, data: st.DataObject) -> None:
     """Random bytes, and valid requests cut short or with bits flipped."""
     payload = data.draw(st.binary(max_size=60))

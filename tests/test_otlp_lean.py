@@ -66,7 +66,7 @@ def with_attributes(name: str, pairs: list[bytes]) -> bytes:
 
 @every_signal
 @given(data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_request_gives_the_same(name: str, data: st.DataObject) -> None:
     """All fields with any values, many of them not common."""
     agree(name, data.draw(requests(SIGNALS[name].request)).SerializeToString())
@@ -74,7 +74,7 @@ def test_any_request_gives_the_same(name: str, data: st.DataObject) -> None:
 
 @every_signal
 @given(data=st.data())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_damaged_requests_give_the_same(name: str, data: st.DataObject) -> None:
     """Requests that are cut, changed, repeated in part, or several in one, which protobuf merges."""
     payload = data.draw(requests(SIGNALS[name].request)).SerializeToString()
@@ -98,7 +98,7 @@ def test_damaged_requests_give_the_same(name: str, data: st.DataObject) -> None:
 
 @every_signal
 @given(data=st.data())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_damaged_attributes_give_the_same(name: str, data: st.DataObject) -> None:
     """What is read by hand is read as protobuf reads it."""
     pairs = []

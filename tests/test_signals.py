@@ -6,21 +6,29 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from eventwriter.signals import on_stop
+from patience import PATIENCE
+from processes import ending
 
 ROOT = Path(__file__).parents[1]
 
 
-def python(code: str) -> subprocess.Popen[str]:
+@contextmanager
+def python(code: str) -> Iterator[subprocess.Popen[str]]:
     """A Python process that runs ``code`` after the imports it needs."""
     code = "import os, signal, time\nfrom eventwriter.signals import *\n" + code
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", code]
+    with ending(
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    ) as process:
+        yield process
 
 
 def line(process: subprocess.Popen[str]) -> str:
@@ -76,7 +84,7 @@ def test_second_signal_ends_the_process_at_once(second: signal.Signals) -> None:
         process.send_signal(signal.SIGTERM)
         assert line(process) == "draining"
         process.send_signal(second)
-        assert process.wait(5) == 75
+        assert process.wait(5 * PATIENCE) == 75
         assert line(process) == ""
 
 
@@ -109,13 +117,88 @@ def test_queue_wakes_at_once_and_waits_without_limit() -> None:
         process.send_signal(signal.SIGTERM)
         name, woken = line(process).split()
         assert name == "SIGTERM"
-        assert float(woken) - sent < 0.5
+        assert float(woken) - sent < 0.5 * PATIENCE
 
 
 def test_queue_waits_no_longer_than_told() -> None:
     """Without a signal the wait ends with None after its timeout."""
     with python("queue = SignalQueue([signal.SIGTERM])\nprint(queue.wait(0.05))") as process:
         assert line(process) == "None"
+
+
+QUEUE = (
+    "queue = SignalQueue([signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD])\n"
+    "print('ready', flush=True)\n"
+    "got = None\n"
+    "while got != signal.SIGTERM:\n"
+    "    got = queue.wait(0.02)\n"
+    "    if got: print(got.name, flush=True)"
+)
+"""Prints each signal that a queue hands out, and looks for the next fifty times a second."""
+
+
+def pause(process: subprocess.Popen[str], *meanwhile: signal.Signals, seconds: float = 0.05) -> None:
+    """Stops a process, for longer than it means to wait, sends it these signals, and lets it go on."""
+    process.send_signal(signal.SIGSTOP)
+    deadline = time.monotonic() + 10 * PATIENCE
+    while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < deadline
+    time.sleep(seconds)
+    for number in meanwhile:
+        process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
+
+
+def test_a_pause_is_no_signal() -> None:
+    """Stopped and continued, again and again, a queue hands out nothing, least of all the signal before."""
+    with python(QUEUE) as process:
+        assert line(process) == "ready"
+        for number in (signal.SIGHUP, signal.SIGCHLD):
+            process.send_signal(number)
+            assert line(process) == number.name
+            for _ in range(20):
+                pause(process)
+        process.send_signal(signal.SIGTERM)
+        assert line(process) == "SIGTERM"
+        assert process.wait(5 * PATIENCE) == 0
+
+
+def test_signals_of_a_pause_are_not_lost() -> None:
+    """What is sent while the process is stopped comes out afterwards, each kind once."""
+    with python(QUEUE) as process:
+        assert line(process) == "ready"
+        for _ in range(5):
+            pause(process, signal.SIGCHLD, signal.SIGHUP, signal.SIGHUP)
+            assert [line(process), line(process)] == ["SIGHUP", "SIGCHLD"]
+        pause(process, signal.SIGTERM)
+        assert line(process) == "SIGTERM"
+        assert process.wait(5 * PATIENCE) == 0
+
+
+def test_a_timer_that_goes_off_late_ends_no_other_wait() -> None:
+    """Whether the signal or the end of the wait comes first: a wait without limit that follows goes on."""
+    with python(
+        "queue = SignalQueue([signal.SIGTERM])\n"
+        "print('ready', flush=True)\n"
+        "if not queue.wait(0.05): queue.wait(None)\n"
+        "print(signal.sigpending(), signal.getitimer(signal.ITIMER_REAL), flush=True)\n"
+        "print(queue.wait(None).name, flush=True)"
+    ) as process:
+        assert line(process) == "ready"
+        pause(process, signal.SIGTERM, seconds=0.1)
+        assert line(process) == "set() (0.0, 0.0)"
+        process.send_signal(signal.SIGTERM)
+        assert line(process) == "SIGTERM"
+
+
+def test_a_short_wait_hides_no_signal() -> None:
+    """With a limit that is over at once the signals that wait come first."""
+    with python(
+        "queue = SignalQueue([signal.SIGTERM, signal.SIGCHLD])\n"
+        "for number in (signal.SIGCHLD, signal.SIGTERM): os.kill(os.getpid(), number)\n"
+        "print([each and each.name for each in (queue.wait(1e-9), queue.wait(1e-9), queue.wait(1e-9))])"
+    ) as process:
+        assert line(process) == "['SIGTERM', 'SIGCHLD', None]"
 
 
 def test_queue_sees_children_end_even_if_sigchld_was_ignored() -> None:
@@ -146,4 +229,4 @@ def test_reset_gives_a_child_its_defaults_back() -> None:
 def test_reset_lets_waiting_signals_through() -> None:
     """A SIGTERM that arrived while blocked ends the process when it is reset."""
     with python("SignalQueue([signal.SIGTERM])\nos.kill(os.getpid(), signal.SIGTERM)\nreset_signals()") as process:
-        assert process.wait(5) == -signal.SIGTERM
+        assert process.wait(5 * PATIENCE) == -signal.SIGTERM

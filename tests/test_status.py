@@ -17,7 +17,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -34,6 +34,8 @@ from eventwriter.report import Report, passing
 from eventwriter.stream import Message, Reject
 from fix_monitor import Endpoint
 from fix_service import ROOT, STREAMS, clean_environment, wait_until
+from patience import PATIENCE
+from processes import ending
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold red]\u202ebad\r\n\x9b31m[/] 日本"
 """What would clear a screen, set its title, be markup, or turn the direction of what follows."""
@@ -268,8 +270,8 @@ def test_who_hangs_up_is_no_error(capfd: pytest.CaptureFixture[str], caplog: pyt
     assert caplog.text == ""
 
 
-def test_the_history_goes_on_in_another_monitor() -> None:
-    """Rates and lags as they were; what was missed meanwhile is unknown, not zero."""
+def test_the_history_goes_on_after_a_gap() -> None:
+    """In another monitor, or after a pause: rates and lags as they were; what was missed is unknown, not zero."""
     board = Board()
     _, reports = running(board, settings())
     first = Monitor(board, settings())
@@ -288,10 +290,12 @@ def test_the_history_goes_on_in_another_monitor() -> None:
     kept["last"][0] -= 10 * STEP
     slot.write(kept)
     second = Monitor(board, settings())
-    assert second.status()["streams"]["LOGS"]["history"]["rows_per_s"] == [*rates, *[None] * 9]
+    assert second.status()["streams"]["LOGS"]["history"]["rows_per_s"] == rates
     write(reports["LOGS"], 500)
     second.sample()
-    assert second.status()["streams"]["LOGS"]["history"]["rows_per_s"][-1] == pytest.approx(500 / (10 * STEP), rel=0.1)
+    *before, latest = second.status()["streams"]["LOGS"]["history"]["rows_per_s"]
+    assert before == [*rates, *[None] * 9]
+    assert latest == pytest.approx(500 / (10 * STEP), rel=0.1)
 
 
 def test_the_event_age_is_that_of_the_last_minute() -> None:
@@ -307,8 +311,7 @@ def test_the_event_age_is_that_of_the_last_minute() -> None:
     assert monitor.status()["streams"]["LOGS"]["event_age_p50"] is None
     write(reports["LOGS"], 50)
     stream = monitor.status()["streams"]["LOGS"]
-    assert 0.02 < stream["event_age_p50"] <= 0.05
-    assert stream["event_age_p99"] <= 0.05
+    assert 0.02 < stream["event_age_p50"] <= stream["event_age_p99"] <= 5
 
 
 # --- the command ------------------------------------------------------------------------------------------------
@@ -323,7 +326,7 @@ def command(endpoint: Endpoint | str, *arguments: str, columns: int = 80) -> sub
         env=clean_environment() | {"COLUMNS": str(columns), "http_proxy": "http://127.0.0.1:9"},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=20 * PATIENCE,
         check=False,
     )
 
@@ -457,51 +460,48 @@ def test_watching_in_a_terminal() -> None:
     _, reports = running(board, settings())
     descriptor, terminal_side = pty.openpty()
     termios.tcsetwinsize(terminal_side, (40, 100))
-    with served(board) as endpoint:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "eventwriter", "status", "--watch", "--url", f"http://{endpoint.address}"],
-            cwd=ROOT,
-            env={k: v for k, v in clean_environment().items() if k != "COLUMNS"} | {"TERM": "xterm-256color"},
-            stdin=terminal_side,
-            stdout=terminal_side,
-            stderr=terminal_side,
-        )
-        os.close(terminal_side)
-        text = read_until(descriptor, "ready: all 7 streams are being written", *STREAMS)
-        assert "\x1b[?1049h" in text, "a screen of its own"
-        assert "trend" in text, "there is room for it in 100 columns"
-        reports["LOGS"].waits(UnavailableError("PostgreSQL cannot be reached"), 1.0)
-        read_until(descriptor, "not ready: 1 of 7", "LOGS")
-    read_until(descriptor, "no service answers", "Trying again")
-    process.send_signal(signal.SIGINT)
-    read_until(descriptor, "\x1b[?1049l")
-    assert process.wait(5) == 0
-    os.close(descriptor)
+    with ExitStack() as stack:
+        stack.callback(os.close, descriptor)
+        with served(board) as endpoint:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "eventwriter", "status", "--watch", "--url", f"http://{endpoint.address}"],
+                cwd=ROOT,
+                env={k: v for k, v in clean_environment().items() if k != "COLUMNS"} | {"TERM": "xterm-256color"},
+                stdin=terminal_side,
+                stdout=terminal_side,
+                stderr=terminal_side,
+            )
+            stack.enter_context(ending(process))
+            os.close(terminal_side)
+            text = read_until(descriptor, "ready: all 7 streams are being written", *STREAMS)
+            assert "\x1b[?1049h" in text, "a screen of its own"
+            assert "trend" in text, "there is room for it in 100 columns"
+            reports["LOGS"].waits(UnavailableError("PostgreSQL cannot be reached"), 1.0)
+            read_until(descriptor, "not ready: 1 of 7", "LOGS")
+        read_until(descriptor, "no service answers", "Trying again")
+        process.send_signal(signal.SIGINT)
+        read_until(descriptor, "\x1b[?1049l")
+        assert process.wait(10 * PATIENCE) == 0
 
 
 def test_watching_without_a_terminal() -> None:
     """A document a second, one a line as JSON, until the service is away."""
     board = Board()
     running(board, settings())
-    with served(board) as endpoint:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "eventwriter",
-                "status",
-                "--watch",
-                "--output=json",
-                f"--url=http://{endpoint.address}",
-            ],
-            cwd=ROOT,
-            env=clean_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        assert set(json.loads(process.stdout.readline())["streams"]) == set(STREAMS)
-        assert set(json.loads(process.stdout.readline())["streams"]) == set(STREAMS)
-    _, errors = process.communicate(timeout=10)
-    assert process.returncode == 69
-    assert len(errors.splitlines()) == 1
+    with ExitStack() as stack:
+        with served(board) as endpoint:
+            command = [sys.executable, "-m", "eventwriter", "status", "--watch", "--output=json"]
+            process = subprocess.Popen(
+                [*command, f"--url=http://{endpoint.address}"],
+                cwd=ROOT,
+                env=clean_environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            stack.enter_context(ending(process))
+            assert process.stdout is not None
+            assert set(json.loads(process.stdout.readline())["streams"]) == set(STREAMS)
+            assert set(json.loads(process.stdout.readline())["streams"]) == set(STREAMS)
+        _, errors = process.communicate(timeout=10 * PATIENCE)
+        assert process.returncode == 69
+        assert len(errors.splitlines()) == 1

@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -129,3 +130,17 @@ def test_nobody_imports_the_command_line() -> None:
         for path in modules(package):
             if path.stem != "__main__":
                 assert "eventwriter.cli" not in imports(path), path
+
+
+def test_property_tests_go_by_one_profile() -> None:
+    """conftest.py alone decides what the machine may decide: a test says how many examples are worth its time."""
+    profile = settings()
+    assert (profile.derandomize, profile.deadline, profile.database) == (True, None, None)
+    assert HealthCheck.too_slow in profile.suppress_health_check
+    for path in modules("tests"):
+        if path.stem != "conftest" and {"hypothesis.settings", "hypothesis.HealthCheck"} & imports(path):
+            assert "hypothesis.HealthCheck" not in imports(path) or path == Path(__file__), path
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "settings":
+                    given = {keyword.arg for keyword in node.keywords}
+                    assert given <= {"max_examples", "stateful_step_count"}, f"{path}:{node.lineno}"

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patience import PATIENCE
 from records import HOSTILE, RECEIVED, at, damaged, decoded, json_values, only_row, reasons, records_with, rows
 from workers.telemetry import _PLACES, STREAM
 
@@ -295,7 +296,7 @@ def test_hostile_payloads_take_no_time(name: str) -> None:
     """Each is decoded twice in well under the five seconds allowed here."""
     begun = time.monotonic()
     decoded(STREAM, HOSTILE[name])
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 5 * PATIENCE
 
 
 NAMES = [*_PLACES.place_of, "specversion", "data", "data_base64", "id", "extra"]
@@ -309,7 +310,7 @@ NAMES = [*_PLACES.place_of, "specversion", "data", "data_base64", "id", "extra"]
     | st.lists(records_with(NAMES), max_size=3)
     | damaged([OBJECT, MODEL, ARRAY, EVENT])
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_payload_becomes_rows_and_rejects(payload: Any) -> None:
     """Never an exception, always the same, and every value fits its column."""
     found = decoded(STREAM, payload)

@@ -131,11 +131,16 @@ def series_hash(
     scope_attributes: bytes | None,
 ) -> Any:
     """What a series has in common with the others of its metric, as a hash to be copied and completed."""
-    with suppress(orjson.JSONDecodeError, TypeError):  # nested too deep for orjson
-        resource = orjson.dumps(orjson.loads(resource), option=orjson.OPT_SORT_KEYS)  # exporters promise no order
     parts = [kind, name, unit or "", temporality or "", scope_name or "", scope_version or ""]
-    identity = orjson.dumps(parts) + resource + (scope_attributes or b"")
+    identity = orjson.dumps(parts) + _sorted(resource) + _sorted(scope_attributes or b"")
     return blake2b(identity, digest_size=8)
+
+
+def _sorted(attributes: bytes) -> bytes:
+    """The same JSON with its keys in order: exporters promise none."""
+    with suppress(orjson.JSONDecodeError, TypeError):  # nothing, or nested too deep for orjson
+        attributes = orjson.dumps(orjson.loads(attributes), option=orjson.OPT_SORT_KEYS)
+    return attributes
 
 
 _KNOWN = (

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeVar
 
-import orjson
 from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
@@ -86,6 +85,19 @@ def _path(descriptor: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
+def clean_text(message: Message, repairs: list[str]) -> None:
+    """Replaces U+0000 in every text of a message."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            if not field.is_repeated:
+                setattr(message, field.name, values.clean(value, repairs))
+            else:
+                value[:] = [values.clean(text, repairs) for text in value]
+        elif field.type == field.TYPE_MESSAGE:
+            for inner in value if field.is_repeated else (value,):
+                clean_text(inner, repairs)
+
+
 # --- values -----------------------------------------------------------------------------------------------
 
 
@@ -141,14 +153,11 @@ def _with_duplicates(pairs: Iterable[KeyValue]) -> dict[str, Any]:
     return {key: found[0] if len(found) == 1 else found for key, found in lists.items()}
 
 
-def dump(value: Any, repairs: list[str]) -> bytes:
+def dump(value: Any, repairs: list[str], *, sort: bool = False) -> bytes:
     """JSON text for a jsonb column, U+0000 replaced; raises Unfit for nesting that PostgreSQL could not read."""
-    try:
-        text = orjson.dumps(value)
-    except TypeError:
-        text = values.dump_json(value)
+    text = values.dump_json(value, sort=sort)
     if b"\\" in text and b"\\u0000" in text:
-        text = values.dump_json(values.scrub(value, repairs))
+        text = values.dump_json(values.scrub(value, repairs), sort=sort)
     return text
 
 

@@ -21,7 +21,7 @@ from eventwriter.stream import Decoded, Message, Reject, Row
 from eventwriter.values import EPOCH, Unfit, shown
 from workers._cloudevents import data_of, envelope_in, envelope_of, is_event
 from workers._json import moment
-from workers._otlp import M, check_empty, parse_request
+from workers._otlp import M, check_empty, clean_text, parse_request
 from workers._otlp_json import build_request
 from workers._payload import unpack
 
@@ -110,6 +110,8 @@ class _Records(Generic[M]):
             rows = self.signal.common(payload, (subject, received, None, noted))
         except (ValueError, DecodeError):
             return False
+        if "text_replaced" in noted:
+            return False
         if rows:
             self.rows.extend(rows)
             repairs.extend(noted)
@@ -144,7 +146,15 @@ class _Records(Generic[M]):
         self, request: M, context: Context, rejects: Sequence[Reject] = (), *, checked: bool = True
     ) -> None:
         """The records of an OTLP request; ``rejects`` are those that it had besides."""
+        repairs = context[3]
+        before = len(repairs)
         rows = self.signal.otlp_rows(request, context)
+        if "text_replaced" in repairs[before:]:
+            # As in JSON, text is cleaned before anything is made of it: keys that become the same are one that is
+            # repeated, and are in the order that they have then, which is part of what tells a series.
+            del repairs[before:]
+            clean_text(request, repairs)
+            rows = self.signal.otlp_rows(request, context)
         if not rows and not checked:
             check_empty(request)
         first = len(self.rows) + len(self.rejects)

@@ -7,7 +7,6 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any
 
-import orjson
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from eventwriter.stream import Column, Row, Stream
@@ -75,8 +74,6 @@ COLUMNS = (
     Column("data", "jsonb", core=False),
 )
 
-_SORTED = orjson.OPT_SORT_KEYS
-
 
 def otlp_rows(request: ExportMetricsServiceRequest, context: Context) -> list[Row]:
     """The rows of an OTLP request, one per data point, in its order."""
@@ -110,12 +107,7 @@ def otlp_rows(request: ExportMetricsServiceRequest, context: Context) -> list[Ro
                 )
                 for point in body.data_points:
                     attributes = _otlp.attributes(point.attributes)
-                    try:
-                        packed = orjson.dumps(attributes, option=_SORTED)
-                    except TypeError:
-                        packed = _otlp.dump(attributes, repairs)
-                    if b"\\" in packed and b"\\u0000" in packed:
-                        packed = _otlp.dump(attributes, repairs)
+                    packed = _otlp.dump(attributes, repairs, sort=True)
                     key = series.copy()
                     key.update(packed)
                     extra: dict[str, Any] = {}
