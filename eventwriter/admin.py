@@ -13,7 +13,8 @@ from eventwriter import definition, registry
 from eventwriter.bookkeeping import losses
 from eventwriter.catalog import read_plan
 from eventwriter.config import Config, StreamConfig
-from eventwriter.errors import OK, ConfigurationError, EventWriterError, UnavailableError
+from eventwriter.consumer import ConsumerFacts
+from eventwriter.errors import CONFIGURATION, OK, ConfigurationError, EventWriterError, UnavailableError
 from eventwriter.postgres import check_server, connect, translated
 from eventwriter.source import Source
 from eventwriter.stream import Stream
@@ -171,6 +172,8 @@ def _check_stream(settings: Config, stream: StreamConfig) -> list[Finding]:
     try:
         facts = source.open()
         consumer = source.facts()
+        if consumer is None or consumer.changes:
+            source.check_create()
     finally:
         source.close(2.0)
     held = facts.last_sequence - facts.first_sequence + 1 if facts.last_sequence else 0
@@ -178,4 +181,21 @@ def _check_stream(settings: Config, stream: StreamConfig) -> list[Finding]:
     if consumer is None:
         return [Finding(stream.name, f"{where}; consumer {stream.durable} will be created")]
     text = f"{where}; consumer {stream.durable}: {consumer.pending} waiting, {consumer.ack_pending} unacknowledged"
-    return [Finding(stream.name, text), *(Finding(stream.name, each, warning=True) for each in consumer.warnings)]
+    return [Finding(stream.name, text), *_check_consumer(stream, consumer)]
+
+
+def _check_consumer(stream: StreamConfig, consumer: ConsumerFacts) -> Iterator[Finding]:
+    name = f"consumer {stream.durable}"
+    if consumer.refusal:
+        yield Finding(stream.name, consumer.refusal, CONFIGURATION)
+        return
+    if consumer.paused:
+        yield Finding(stream.name, f"{name} is paused until {consumer.paused}: nothing is delivered", warning=True)
+    for each in consumer.warnings:
+        yield Finding(stream.name, each, warning=True)
+    if consumer.changes:
+        how = ", which kept messages or their payloads back" if consumer.incomplete else ""
+        changes = ", ".join(consumer.changes)
+        yield Finding(stream.name, f"{name}: the worker will change {changes}{how}", warning=bool(consumer.incomplete))
+    if limits := str(consumer.limits):
+        yield Finding(stream.name, f"{name} limits a pull to {limits}: the worker keeps to that, and is slower")

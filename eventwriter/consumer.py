@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from asyncio import gather
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from eventwriter import durable
 from eventwriter.config import StreamConfig
-from eventwriter.coverage import Segment
+from eventwriter.deliveries import is_hollow
 from eventwriter.errors import ConfigurationError, UnavailableError
+from eventwriter.limits import Limits
+from eventwriter.stream import Message
 
 Api = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
 """Sends a JetStream API request (subject below ``$JS.API.``, body) and returns the answer, errors included."""
 
 _STREAM_NOT_FOUND = 10059
 _CONSUMER_NOT_FOUND = 10014
-_NO_MESSAGE = 10037
 _NANO = 1_000_000_000
-_NEVER = 1 << 63
+_AT_ONCE = 100
+"""Requests under way at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,34 +53,48 @@ class ConsumerFacts:
     """Messages delivered and not acknowledged."""
     delivered: int
     """The highest stream sequence that was delivered."""
+    limits: Limits
+    """What a pull may ask for."""
     start: int = 1
     """Stream sequence at which the consumer began: what lies below, nobody acknowledged to it."""
     complete: bool = True
     """Whether all below the ack floor is acknowledged: with max_deliver it also passes what the server gave up."""
     warnings: tuple[str, ...] = ()
+    refusal: str = ""
+    """Why it cannot serve us."""
+    changes: tuple[str, ...] = ()
+    """Its settings that binding changes."""
+    incomplete: tuple[str, ...] = ()
+    """Those of them that keep messages or payloads from us until then."""
+    paused: str = ""
+    """Until when it delivers nothing; empty: it is not paused."""
+    deliveries: int = 0
+    """How many it has made."""
+    max_ack_pending: int = 0
+    """How many messages may be delivered and not acknowledged before it stops."""
 
 
-def _failed(answer: Mapping[str, Any], what: str) -> Exception:
+def failed(answer: Mapping[str, Any], what: str) -> Exception:
     error = answer["error"]
     text = f"{what}: {error.get('description', 'unknown error')} ({error.get('err_code', error.get('code'))})"
-    if int(error.get("code", 500)) in (500, 503) or _error_code(answer) == _STREAM_NOT_FOUND:
+    if int(error.get("code", 500)) in (500, 503) or error_code(answer) == _STREAM_NOT_FOUND:
         return UnavailableError(text)
     return ConfigurationError(text)
 
 
-def _error_code(answer: Mapping[str, Any]) -> int:
+def error_code(answer: Mapping[str, Any]) -> int:
     return int(answer.get("error", {}).get("err_code", 0))
 
 
 async def read_stream(api: Api, config: StreamConfig) -> StreamFacts:
     """The facts of the stream; raises UnavailableError while there is none, since producers may yet create it."""
     answer = await api(f"STREAM.INFO.{config.stream}", {})
-    if _error_code(answer) == _STREAM_NOT_FOUND:
+    if error_code(answer) == _STREAM_NOT_FOUND:
         raise UnavailableError(
             f"JetStream has no stream {config.stream}: create it, or set streams.{config.name}.stream to its name"
         )
     if "error" in answer:
-        raise _failed(answer, f"stream {config.stream}")
+        raise failed(answer, f"stream {config.stream}")
     state = answer["state"]
     return StreamFacts(
         name=config.stream,
@@ -90,11 +108,11 @@ async def read_stream(api: Api, config: StreamConfig) -> StreamFacts:
 async def read_consumer(api: Api, config: StreamConfig) -> ConsumerFacts | None:
     """The facts of our consumer, None if it does not exist."""
     answer = await api(f"CONSUMER.INFO.{config.stream}.{config.durable}", {})
-    if _error_code(answer) == _CONSUMER_NOT_FOUND:
+    if error_code(answer) == _CONSUMER_NOT_FOUND:
         return None
     if "error" in answer:
-        raise _failed(answer, f"consumer {config.durable} of stream {config.stream}")
-    return _facts(answer, created=False, warnings=warnings(answer["config"], config))
+        raise failed(answer, f"consumer {config.durable} of stream {config.stream}")
+    return _facts(answer, config, created=False)
 
 
 async def ensure_consumer(api: Api, config: StreamConfig, start: int) -> ConsumerFacts:
@@ -103,9 +121,9 @@ async def ensure_consumer(api: Api, config: StreamConfig, start: int) -> Consume
     Raises ConfigurationError, with the remedy, if a consumer of that name cannot serve us.
     """
     answer = await api(f"CONSUMER.INFO.{config.stream}.{config.durable}", {})
-    missing = _error_code(answer) == _CONSUMER_NOT_FOUND
+    missing = error_code(answer) == _CONSUMER_NOT_FOUND
     if "error" in answer and not missing:
-        raise _failed(answer, f"consumer {config.durable} of stream {config.stream}")
+        raise failed(answer, f"consumer {config.durable} of stream {config.stream}")
     wanted = _new(config, start) if missing else _merged(answer["config"], config)
     if missing or wanted != answer["config"]:
         answer = await api(
@@ -114,11 +132,11 @@ async def ensure_consumer(api: Api, config: StreamConfig, start: int) -> Consume
         )
         if "error" in answer:
             verb = "created" if missing else "updated"
-            raise _failed(answer, f"consumer {config.durable} of stream {config.stream} cannot be {verb}")
-    return _facts(answer, created=missing, warnings=warnings(answer["config"], config))
+            raise failed(answer, f"consumer {config.durable} of stream {config.stream} cannot be {verb}")
+    return _facts(answer, config, created=missing)
 
 
-def _facts(answer: Mapping[str, Any], *, created: bool, warnings: tuple[str, ...]) -> ConsumerFacts:
+def _facts(answer: Mapping[str, Any], config: StreamConfig, *, created: bool) -> ConsumerFacts:
     floor, current = answer["ack_floor"], answer["config"]
     acknowledged, passed = int(floor["consumer_seq"]) > 0, int(floor["stream_seq"])
     if current.get("deliver_policy", "all") == "all":
@@ -136,7 +154,14 @@ def _facts(answer: Mapping[str, Any], *, created: bool, warnings: tuple[str, ...
         pending=int(answer["num_pending"]),
         ack_pending=int(answer["num_ack_pending"]),
         delivered=int(answer["delivered"]["stream_seq"]),
-        warnings=warnings,
+        warnings=durable.warnings(current, config),
+        refusal=durable.refusal(current, config),
+        changes=_differing(current, _wanted(current, config)),
+        incomplete=durable.incomplete(current, config),
+        limits=Limits.of(current),
+        paused=str(current.get("pause_until", "")) if answer.get("paused") else "",
+        deliveries=int(answer["delivered"]["consumer_seq"]),
+        max_ack_pending=int(current.get("max_ack_pending", 0)),
     )
 
 
@@ -149,7 +174,7 @@ def max_ack_pending(config: StreamConfig) -> int:
 def _new(config: StreamConfig, start: int) -> dict[str, Any]:
     wanted: dict[str, Any] = {
         "durable_name": config.durable,
-        "description": f"eventwriter: {config.name} into {config.table}",
+        "description": f"{durable.OURS} {config.name} into {config.table}",
         "deliver_policy": "all",
         "ack_policy": "explicit" if config.writer.ack == "each" else "all",
         "ack_wait": int(config.writer.ack_wait * _NANO),
@@ -159,99 +184,45 @@ def _new(config: StreamConfig, start: int) -> dict[str, Any]:
     }
     if start > 1:
         wanted |= {"deliver_policy": "by_start_sequence", "opt_start_seq": start}
-    return wanted | _filters(config.subjects)
-
-
-def _filters(subjects: Sequence[str]) -> dict[str, Any]:
-    return {"filter_subject": subjects[0]} if len(subjects) == 1 else {"filter_subjects": list(subjects)}
+    return wanted | durable.filters(config.subjects)
 
 
 def _merged(current: dict[str, Any], config: StreamConfig) -> dict[str, Any]:
+    """The consumer's configuration as we need it; raises ConfigurationError if it cannot be changed to that."""
+    if reason := durable.refusal(current, config):
+        raise ConfigurationError(reason)
+    return _wanted(current, config)
+
+
+def _wanted(current: Mapping[str, Any], config: StreamConfig) -> dict[str, Any]:
     """The consumer's configuration with only what we need changed: fields left out would be reset."""
-    name = f"consumer {config.durable} of stream {config.stream}"
-    if current.get("deliver_subject"):
-        raise ConfigurationError(f"{name} is a push consumer: set streams.{config.name}.durable to another name")
-    policy = "explicit" if config.writer.ack == "each" else "all"
-    if current.get("ack_policy") != policy:
-        raise ConfigurationError(
-            f"{name} has ack policy {current.get('ack_policy')}, which cannot be changed, and writer.ack = "
-            f'"{config.writer.ack}" needs {policy}: set streams.{config.name}.durable to another name, '
-            "or change streams." + config.name + ".ack"
-        )
-    wanted = {k: v for k, v in current.items() if k not in ("filter_subject", "filter_subjects")}
-    wanted |= _filters(config.subjects)
+    wanted = durable.repaired(current, config)
     wanted["ack_wait"] = int(config.writer.ack_wait * _NANO)
     if 0 < current.get("max_ack_pending", 0) < max_ack_pending(config):
         wanted["max_ack_pending"] = max_ack_pending(config)
     return wanted
 
 
-def warnings(current: Mapping[str, Any], config: StreamConfig) -> tuple[str, ...]:
-    """What is legal in a consumer's configuration and dangerous to its messages."""
-    found = []
-    limit = current.get("max_deliver", -1)
-    if limit > 0:
-        found.append(
-            f"consumer {config.durable}: max_deliver is {limit}, so a message is lost after {limit} deliveries; set -1"
-        )
-    if current.get("backoff"):
-        found.append(f"consumer {config.durable}: backoff overrides ack_wait; remove it")
-    if current.get("inactive_threshold"):
-        found.append(f"consumer {config.durable}: inactive_threshold deletes the consumer when we are away; remove it")
-    if current.get("headers_only"):
-        found.append(f"consumer {config.durable}: headers_only delivers no payload; remove it")
-    return tuple(found)
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key)))
 
 
-async def held(api: Api, config: StreamConfig, segments: Sequence[Segment]) -> list[Segment]:
-    """Of segments in rising order what the stream still holds: each from its first message that a filter matches.
+async def stripped(api: Api, config: StreamConfig, messages: Iterable[Message]) -> int | None:
+    """The first of these messages that was delivered without the payload it has in the stream, None if there is none.
 
-    One request a segment and filter at most: a message that is found beyond a segment answers for those before it.
+    One that the stream no longer holds counts too, for nobody can tell.
     """
-    following: dict[str, int] = {}
-    found = []
-    for segment in segments:
-        for pattern in segment.filters:
-            if following.get(pattern, 0) < segment.first:
-                following[pattern] = await _next_sequence(api, config, pattern, segment.first)
-        first = min(following[pattern] for pattern in segment.filters)
-        if first <= segment.last:
-            found.append(Segment(first, segment.last, segment.filters))
-    return found
-
-
-async def _next_sequence(api: Api, config: StreamConfig, pattern: str, first: int) -> int:
-    """The first message from the sequence ``first`` on that a filter matches; if there is none, more than any has."""
-    answer = await api(f"STREAM.MSG.GET.{config.stream}", {"seq": first, "next_by_subj": pattern})
-    if _error_code(answer) == _NO_MESSAGE:
-        return _NEVER
-    if "error" in answer:
-        raise _failed(answer, f"stream {config.stream}")
-    return int(answer["message"]["seq"])
-
-
-async def create_reader(api: Api, config: StreamConfig, segment: Segment) -> str:
-    """A consumer, forgotten by the server soon after its last use, that reads a segment without acknowledging."""
-    wanted = {
-        "description": f"eventwriter: {config.name} reads again what {config.durable} missed",
-        "deliver_policy": "by_start_sequence",
-        "opt_start_seq": segment.first,
-        "ack_policy": "none",
-        "max_deliver": -1,
-        "replay_policy": "instant",
-        "mem_storage": True,
-        "num_replicas": 1,
-        "inactive_threshold": 60 * _NANO,
-    } | _filters(segment.filters)
-    answer = await api(f"CONSUMER.CREATE.{config.stream}", {"stream_name": config.stream, "config": wanted})
-    if "error" in answer:
-        raise _failed(answer, f"a second consumer of stream {config.stream}, to read again what is missing")
-    return str(answer["name"])
-
-
-async def delete_reader(api: Api, config: StreamConfig, name: str) -> None:
-    """Does not wait for the server to forget it."""
-    await api(f"CONSUMER.DELETE.{config.stream}.{name}", {})
+    facts = await read_consumer(api, config)
+    suspects = [message.sequence for message in messages if is_hollow(message)]
+    if facts is None or "headers_only" in facts.incomplete:
+        return suspects[0]
+    for start in range(0, len(suspects), _AT_ONCE):
+        part = suspects[start : start + _AT_ONCE]
+        answers = await gather(*(api(f"STREAM.MSG.GET.{config.stream}", {"seq": sequence}) for sequence in part))
+        for sequence, answer in zip(part, answers, strict=True):
+            if "error" in answer or answer["message"].get("data"):
+                return sequence
+    return None
 
 
 async def has(api: Api, config: StreamConfig, facts: StreamFacts, sequence: int, time: int) -> bool:
@@ -273,8 +244,7 @@ def restored(config: StreamConfig, last: int, known: int) -> ConfigurationError:
     return ConfigurationError(
         f"stream {config.stream} was restored to an earlier state, or lost its latest messages: it does not continue "
         f"what the ledger knows up to sequence {known} (it ends at {last}), and new messages would be "
-        "taken for written ones. Set "
-        f"streams.{config.name}.durable to a new name to begin a new ledger"
+        f"taken for written ones: {durable.new_name(config)}"
     )
 
 

@@ -6,7 +6,7 @@ The reply subject of a delivery is ``$JS.ACK.<stream>.<consumer>.<delivered>.<st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -36,10 +36,14 @@ class Portion:
     """Their consumer sequences."""
     size: int
     """Bytes of payload."""
+    cost: int
+    """Bytes as the server counts them against those that a pull asks for; unknown, 0, of what was split."""
     pending: int
     """How many messages the consumer still had for us after the last."""
     in_order: bool
     """All delivered for the first time, consumer sequences one after the other, stream sequences rising."""
+    hollow: bool = False
+    """Whether one of them may have lost its payload on the way; see ``is_hollow``."""
 
     def split(self, count: int) -> tuple[Portion, Portion]:
         """The first ``count``, fewer than all, and the rest."""
@@ -50,7 +54,7 @@ class Portion:
             size = sum(len(message.payload) for message in messages)
             receipts = b"\n".join(lines[part])
             numbers = self.delivered[part], self.numbers[part]
-            halves.append(Portion(messages, receipts, *numbers, size, self.pending, self.in_order))
+            halves.append(Portion(messages, receipts, *numbers, size, 0, self.pending, self.in_order, self.hollow))
         return halves[0], halves[1]
 
 
@@ -72,16 +76,31 @@ def read(deliveries: Sequence[Delivery], size: int) -> Portion:
     )
     new = tuple.__new__  # a Message without the detour through its keyword arguments
     texts = [subject.decode("utf-8", "replace") for subject in subjects]
-    parsed = headers if headers.count(None) == count else [h and parse_headers(h) for h in headers]
+    cost = size + len(lines) - (count - 1) + sum(map(len, subjects))
+    parsed: Sequence[Mapping[str, str] | None] = headers
+    if headers.count(None) < count:
+        parsed = [parse_headers(block) if block else None for block in headers]
+        cost += sum(len(block) for block in headers if block)
+    messages = [new(Message, fields) for fields in zip(texts, payloads, sequences, times, parsed, strict=True)]
     return Portion(
-        [new(Message, fields) for fields in zip(texts, payloads, sequences, times, parsed, strict=True)],
+        messages,
         lines,
         delivered,
         range(numbers[0], numbers[0] + count) if consecutive else numbers,
         size,
+        cost,
         _pending(receipts[-1]),
         in_order,
+        not all(payloads) and any(map(is_hollow, messages)),
     )
+
+
+def is_hollow(message: Message) -> bool:
+    """Whether it looks like one that a consumer with ``headers_only`` delivers: without its payload, but with its size.
+
+    Whoever publishes again what such a consumer delivered makes an empty message that looks the same.
+    """
+    return not message.payload and (message.headers or {}).get("Nats-Msg-Size", "0") != "0"
 
 
 class Sequencer:

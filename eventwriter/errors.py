@@ -55,6 +55,10 @@ class AuthenticationError(EventWriterError):
     exit_code = AUTHENTICATION
 
 
+class ForbiddenError(AuthenticationError, UnavailableError):
+    """NATS does not permit us a subject: nothing starts without it, but a worker that runs waits until it may again."""
+
+
 class ConfigurationError(EventWriterError):
     """A setting, or a consumer that exists with another configuration, is wrong."""
 

@@ -61,6 +61,7 @@ class Report:
             "draining": False,
             "nats": False,
             "nats_error": "",
+            "trouble": "",
             "postgres": False,
             "error": before.get("error", ""),  # what ended the last one, until it is known to be over
             "passing": before.get("passing", False),
@@ -99,9 +100,11 @@ class Report:
         self._state["omitted"] = list(columns)
         self.beat(force=True)
 
-    def consumer(self, connected: bool, pending: int | None, ack_pending: int | None, trouble: str = "") -> None:
-        """What the source knows at this moment (None: unknown), and why it is not connected."""
-        self._state |= {"nats": connected, "nats_error": trouble[:500]}
+    def consumer(
+        self, connected: bool, pending: int | None, ack_pending: int | None, nats_error: str = "", trouble: str = ""
+    ) -> None:
+        """What the source knows at this moment (None: unknown), why it is not connected, or why nothing flows then."""
+        self._state |= {"nats": connected, "nats_error": nats_error[:500], "trouble": trouble[:500]}
         self._state["consumer"] = None if pending is None else [pending, ack_pending]
         if not pending:
             self._state["waiting_since"] = None

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from eventwriter import consumer, wire
+from eventwriter import gaps, wire
 from eventwriter.config import StreamConfig
 from eventwriter.consumer import Api
 from eventwriter.coverage import Segment
 from eventwriter.deliveries import read
-from eventwriter.errors import UnavailableError
-from eventwriter.stream import Batch
+from eventwriter.errors import ConfigurationError, ForbiddenError, UnavailableError
+from eventwriter.stream import Batch, Message
 from eventwriter.wire import Delivery
+
+log = logging.getLogger("eventwriter.source")
 
 _WAITING = 2
 """Batches to read ahead."""
+_ONE_BY_ONE = 500
+"""Messages of a batch that is read one by one."""
 _SILENCE = 10.0
 """Seconds without an answer to a pull, which the server answers at once, after which it counts as lost."""
 
@@ -64,10 +69,16 @@ class Reader:
     # --- the loop thread ----------------------------------------------------------------------------------------
 
     async def read(self, segments: Sequence[Segment]) -> None:
-        """Reads all of them; raises UnavailableError or ConfigurationError if that cannot be done now."""
+        """Reads all of them; raises UnavailableError if that cannot be done now."""
         self._batches.clear()
         for segment in segments:
-            name = await consumer.create_reader(self._api, self._config, segment)
+            try:
+                name = await gaps.create_reader(self._api, self._config, segment)
+            except (ConfigurationError, ForbiddenError) as error:
+                # A work-queue stream, a limit, a permission: one by one it takes longer, but nothing more than to look.
+                log.info("reading one by one: %s", error, extra={"stream": self._config.name})
+                await self._get(segment)
+                continue
             inbox = self._nc.new_inbox()
             self._answers = asyncio.Queue()
             subscription = await self._nc.subscribe(inbox, cb=self._answers.put, pending_msgs_limit=-1)
@@ -76,13 +87,41 @@ class Reader:
             finally:
                 if self._nc.is_connected:
                     await subscription.unsubscribe()
-                    await consumer.delete_reader(self._api, self._config, name)
+
+    async def _get(self, segment: Segment) -> None:
+        """As ``_read``, with a request for each message and filter."""
+        following: dict[str, Message | None] = {}
+        first, sequence = segment.first, segment.first
+        messages: list[Message] = []
+        while True:
+            for pattern in segment.filters:
+                known = following.get(pattern, messages)
+                if known is messages or (isinstance(known, Message) and known.sequence < sequence):
+                    following[pattern] = await gaps.next_message(self._api, self._config, pattern, sequence)
+            found = [each for each in following.values() if each is not None and each.sequence <= segment.last]
+            if found:
+                messages.append(min(found, key=lambda each: each.sequence))
+                sequence = messages[-1].sequence + 1
+            if messages and (not found or len(messages) >= _ONE_BY_ONE):
+                await self._room()
+                self._put(messages, first)
+                first, messages = messages[-1].sequence + 1, []
+            if not found:
+                return
+
+    async def _room(self) -> None:
+        while len(self._batches) >= _WAITING:
+            await asyncio.sleep(0.01)
+
+    def _put(self, messages: list[Message], first: int) -> None:
+        size = sum(len(message.payload) for message in messages)
+        self._batches.append(Batch(messages, None, (), size, 0, (first, messages[-1].sequence)))
+        self._arrived()
 
     async def _read(self, segment: Segment, name: str, inbox: str) -> None:
         first, size = segment.first, self._config.writer.batch_bytes
         while first <= segment.last:
-            while len(self._batches) >= _WAITING:
-                await asyncio.sleep(0.01)
+            await self._room()
             deliveries, end = await self._pull(name, inbox, size)
             if not deliveries and not end:
                 size = 0 if size else self._config.writer.batch_bytes  # the next message alone is larger than a batch
@@ -93,10 +132,8 @@ class Reader:
             portion = read(deliveries, sum(len(delivery[1]) for delivery in deliveries))
             messages = [message for message in portion.messages if message.sequence <= segment.last]
             if messages:
-                last = messages[-1].sequence
-                self._batches.append(Batch(messages, None, (), portion.size, 0, (first, last)))
-                self._arrived()
-                first = last + 1
+                self._put(messages, first)
+                first = messages[-1].sequence + 1
             if len(messages) < len(portion.messages) or not portion.pending:
                 return
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import nats.errors
 from nats.aio.msg import Msg
 
-from eventwriter import consumer, masking, wire
+from eventwriter import consumer, durable, gaps, masking, wire
 from eventwriter.ackall import AckAll
 from eventwriter.buffer import Buffer, Gap
 from eventwriter.config import NatsConfig, StreamConfig
@@ -24,7 +24,10 @@ from eventwriter.connection import Client, connect
 from eventwriter.consumer import ConsumerFacts, StreamFacts
 from eventwriter.coverage import Segment
 from eventwriter.deliveries import Sequencer, read
-from eventwriter.errors import ConfigurationError, EventWriterError, UnavailableError
+from eventwriter.errors import ConfigurationError, EventWriterError, ForbiddenError, UnavailableError
+from eventwriter.limits import HEARTBEAT, Limits
+from eventwriter.permissions import Permissions
+from eventwriter.progress import Progress
 from eventwriter.rereading import Reader
 from eventwriter.stream import Batch
 from eventwriter.wire import Delivery
@@ -33,18 +36,19 @@ log = logging.getLogger("eventwriter.source")
 T = TypeVar("T")
 
 CONNECT_TIMEOUT = 10.0
-HEARTBEAT = 5.0
-"""Seconds between the server's idle heartbeats; silence for two of them means that the pull is lost."""
-EXPIRES = 30.0
 SILENCES = 3
 """Pulls in a row without any sign of life after which the connection is not believed any more."""
-ACK_TIMEOUT = 5.0
+ANSWER_TIMEOUT = 5.0
 CATCHING_UP = 0.1
 """Seconds for which to wait, with a backlog, for half a batch: many small transactions would take longer."""
 SAMPLE = 3.0
 """Seconds between two looks at how far behind the consumer is."""
 IDLE = 1.0
 """Seconds without a pull, such as during an outage, after which the next one begins with a look at the stream."""
+REFUSED = 0.25
+"""Seconds after a pull that was refused until the next."""
+SHORTEST = 0.1
+"""Seconds between two pulls that end with nothing, however short a consumer makes them."""
 _FOREVER = 1 << 30
 
 
@@ -64,7 +68,7 @@ class Source:
         self._beat = beat or (lambda: None)
         self.latest: ConsumerFacts | None = None
         """What the consumer said a few seconds ago, for people; None while that is not known."""
-        self.trouble = ""
+        self.nats_error = ""
         """Why there is no connection, while there is none: what the latest try said."""
         self.acknowledged: deque[float] = deque(maxlen=1000)
         """How many seconds the acks of the latest batches took, until they were confirmed."""
@@ -84,6 +88,8 @@ class Source:
         self.reconnects = 0
         """How often the connection was lost and made again."""
         self._turn = False
+        self._permissions = Permissions(config)
+        self._progress = Progress(config)
         # Shared between the threads. Each is written by one of them only, or atomically under the interpreter lock.
         self._buffer = Buffer(config.writer.batch_messages, config.writer.batch_bytes)
         self._wanted = _FOREVER
@@ -96,8 +102,13 @@ class Source:
         # Loop thread only.
         self._credit = 0
         self._pull = 0
+        self._bytes = 0
+        self._pulled = 0
+        self._pulled_at = 0.0
+        self._pull_after = 0.0
+        self._limits: Limits | None = None
+        self._accepted: tuple[str, ...] = ()
         self._heard = False
-        self._refused = 0.0
         self._unlimited = False
         self._wake: asyncio.Event | None = None
         self._interrupted = False
@@ -112,12 +123,13 @@ class Source:
     def open(self) -> StreamFacts:
         """Connects and reads the stream's facts; raises the error that tells why reading cannot begin."""
         self._thread.start()
-        self._facts = self._call(self._open(), CONNECT_TIMEOUT * 2)
+        self._facts = self._call(self._open(), CONNECT_TIMEOUT * 3)
         return self._facts
 
     def bind(self, start: int) -> ConsumerFacts:
         """Binds or creates the consumer (a new one begins at sequence ``start``)."""
         facts = self._call(consumer.ensure_consumer(self._api, self._config, start), CONNECT_TIMEOUT * 2)
+        self._limits, self._accepted = facts.limits, facts.incomplete
         if self._config.writer.ack == "all":
             patience = 3 * self._config.writer.ack_wait
             self._ack_all = AckAll(self._config.durable, facts.ack_pending, facts.delivered, patience)
@@ -128,8 +140,8 @@ class Source:
         return self._call(consumer.read_stream(self._api, self._config), CONNECT_TIMEOUT)
 
     def held(self, segments: Sequence[Segment]) -> Future[list[Segment]]:
-        """What the stream still holds of them, as ``consumer.held`` tells; it may take seconds."""
-        return self._begin(consumer.held(self._api, self._config, segments))
+        """What the stream still holds of them, as ``gaps.held`` tells; it may take seconds."""
+        return self._begin(gaps.held(self._api, self._config, segments))
 
     def reread(self, segments: Sequence[Segment]) -> Future[None]:
         """Lets ``take`` return what the stream holds of them, beside what arrives; done when all of it is read."""
@@ -138,6 +150,11 @@ class Source:
     def facts(self) -> ConsumerFacts | None:
         """What the consumer says now; None if it is gone."""
         return self._call(consumer.read_consumer(self._api, self._config), CONNECT_TIMEOUT)
+
+    def check_create(self) -> None:
+        """Raises ForbiddenError if NATS lets us neither create our consumer nor change it; does nothing else."""
+        subject = f"$JS.API.CONSUMER.DURABLE.CREATE.{self._config.stream}.{self._config.durable}"
+        self._call(self._ask(subject, b"{}"), CONNECT_TIMEOUT)
 
     def start(self) -> None:
         """Begins to pull."""
@@ -153,6 +170,11 @@ class Source:
     def connected(self) -> bool:
         """Whether there is a connection at this moment."""
         return bool(self._nc.is_connected)
+
+    @property
+    def trouble(self) -> str:
+        """What keeps messages or acks from flowing although there is a connection; empty if nothing does."""
+        return self._permissions.trouble or self._progress.trouble
 
     def close(self, timeout: float) -> bool:
         """Waits for outstanding acks, releases what was not written, and disconnects; False past ``timeout`` s."""
@@ -273,6 +295,8 @@ class Source:
         if newest.sequence > self._newest[0]:
             self._newest = (newest.sequence, newest.time)
         self._hand.append(batch.receipts)
+        if any(portion.hollow for portion in found):
+            self._verify_payloads(batch)
         if self._wake is not None and self._credit <= 0:
             self._loop.call_soon_threadsafe(self._wake.set)
         return batch
@@ -283,6 +307,15 @@ class Source:
         error = self._call(self._changed(), CONNECT_TIMEOUT)
         if error is not None:
             raise error
+
+    def _verify_payloads(self, batch: Batch) -> None:
+        # headers_only, set while we run? Or empty messages that were published so.
+        sequence = self._call(consumer.stripped(self._api, self._config, batch.messages), CONNECT_TIMEOUT * 3)
+        if sequence is not None:
+            raise UnavailableError(
+                f"consumer {self._config.durable} of stream {self._config.stream} delivered message {sequence} without "
+                "its payload (headers_only): starting again, which puts it right"
+            )
 
     def _call(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
         future = self._begin(coroutine)
@@ -306,17 +339,26 @@ class Source:
     async def _open(self) -> StreamFacts:
         name = f"eventwriter {self._config.name}"
         await asyncio.wait_for(connect(self._nc, self._settings, name, self), CONNECT_TIMEOUT)
+        await self._probe()
+        if not self._permissions.complete:
+            raise ForbiddenError(self._permissions.trouble)
         return await consumer.read_stream(self._api, self._config)
 
     async def _api(self, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            answer = await self._nc.request(f"$JS.API.{subject}", consumer.encode(body), timeout=5.0)
+            answer = await self._ask(f"$JS.API.{subject}", consumer.encode(body))
         except nats.errors.NoRespondersError:
             raise UnavailableError("NATS has no JetStream for this account: enable it in the server") from None
         except nats.errors.TimeoutError:
             raise UnavailableError(f"JetStream does not answer {subject.partition('.')[0].lower()} requests") from None
         parsed: dict[str, Any] = json.loads(answer.data)
         return parsed
+
+    async def _ask(self, subject: str, body: bytes) -> Msg:
+        return await self._permissions.asked(subject, self._nc.request(subject, body, timeout=ANSWER_TIMEOUT))
+
+    async def _probe(self) -> None:
+        await self._permissions.probe(self._nc.publish, self._ask)
 
     async def _changed(self) -> EventWriterError | None:
         """The error that says why what this consumer delivers from now on would not fit our ledger, if that is so."""
@@ -327,8 +369,19 @@ class Source:
             return UnavailableError(f"stream {self._config.stream} was created anew: starting again with a new ledger")
         if sequence and not await consumer.has(self._api, self._config, facts, sequence, time):
             return consumer.restored(self._config, facts.last_sequence, sequence)
-        if await consumer.read_consumer(self._api, self._config) is None:
-            return self._gone()
+        found = await consumer.read_consumer(self._api, self._config)
+        return self._gone() if found is None else self._edited(found)
+
+    def _edited(self, facts: ConsumerFacts) -> EventWriterError | None:
+        """Follows what somebody changed in the consumer; the error to end with if only binding anew helps."""
+        self._limits = facts.limits
+        if facts.refusal:
+            return ConfigurationError(facts.refusal)
+        if changed := [name for name in facts.incomplete if name not in self._accepted]:
+            return UnavailableError(
+                f"consumer {self._config.durable} of stream {self._config.stream} was changed ({', '.join(changed)}): "
+                "starting again, which puts it right"
+            )
         return None
 
     async def _start(self) -> None:
@@ -366,7 +419,11 @@ class Source:
             return
         self._buffer.put(portion)
         self._heard = True
+        self._progress.accepted()
         self._credit -= len(deliveries)
+        self._bytes -= portion.cost
+        if self._bytes <= 0:
+            self._credit = 0  # a pull whose bytes are used up exactly ends without a word
         if self._credit <= 0 and self._wake is not None:
             self._pull_ended = monotonic()
             self._wake.set()
@@ -387,22 +444,29 @@ class Source:
         headers = msg.headers or {}
         status, text = headers.get("Status", ""), headers.get("Description", "")
         self._heard = True
+        if status in ("100", "408"):
+            self._progress.accepted()
         if status == "100" or msg.subject != f"{self._inbox}.{self._pull}":
             return  # a heartbeat, or the end of a pull that we gave up
         if status == "400":
             self._fail(UnavailableError(f"JetStream refuses our pull request: {text}"))
+        elif status == "409" and "Exceeded MaxRequest" in text:
+            self._limits = None  # somebody changed what a pull may ask for
         elif status == "409" and "MaxBytes" in text:
-            # Nothing fits: the next message alone is larger than a batch.
-            self._unlimited = len(self._buffer) == 0
+            # Nothing fits: the next message alone is larger than what was asked for.
+            self._unlimited = self._credit == self._pulled
         elif status == "409" and "Consumer Deleted" in text:
             self._fail(self._gone())
         elif status == "409" and "push" in text:
-            self._fail(ConfigurationError(f"consumer {self._config.durable} became a push consumer"))
-        elif status not in ("404", "408") and "Batch Completed" not in text:
+            self._fail(ConfigurationError(durable.push(self._config)))
+        elif status == "408":
+            self._pull_after = self._pulled_at + SHORTEST
+        elif status != "404" and "Batch Completed" not in text:
             # 503: no leader, no JetStream, or no such consumer. Others: leadership change, too many waiting pulls.
-            self._refused = monotonic()
+            self._pull_after = monotonic() + REFUSED
             self._interrupted = True
-            log.info("pull ended: %s %s", status, text, extra=self._extra)
+            if self._progress.refused(f"{status} {text}"):
+                log.info("pull ended: %s %s", status, text, extra=self._extra)
         self._credit = 0
         self._pull_ended = monotonic()
         if self._wake is not None:
@@ -414,29 +478,29 @@ class Source:
             "starting again from what the ledger knows"
         )
 
-    async def _keep_pulling(self) -> None:
+    def _eager(self) -> bool:
+        """Whether there is room for messages, and they can come."""
         writer = self._config.writer
+        return (
+            self._nc.is_connected
+            and not self._holding
+            and not self._stopping
+            and 2 * writer.batch_messages - len(self._buffer) >= writer.batch_messages // 2
+            and 2 * writer.batch_bytes - self._buffer.size >= writer.batch_bytes // 2
+        )
+
+    async def _keep_pulling(self) -> None:
         wake = self._wake
         assert wake is not None
         silences = 0
         while True:
             wake.clear()
-            if self._refused:
-                self._refused = 0.0
-                await asyncio.sleep(0.25)
-            room = 2 * writer.batch_messages - len(self._buffer)
-            room_bytes = 2 * writer.batch_bytes - self._buffer.size
-            if (
-                self._credit <= 0
-                and self._nc.is_connected
-                and not self._holding
-                and not self._stopping
-                and room >= writer.batch_messages // 2
-                and room_bytes >= writer.batch_bytes // 2
-            ):
+            if (rest := self._pull_after - monotonic()) > 0:
+                await asyncio.sleep(rest)
+            if self._credit <= 0 and self._eager() and self._permissions.may_pull:
                 if not await self._resume():
                     continue
-                await self._request(1 if self._unlimited else room, 0 if self._unlimited else room_bytes)
+                await self._request()
             self._heard = False
             try:
                 await asyncio.wait_for(wake.wait(), 2 * HEARTBEAT)
@@ -454,12 +518,14 @@ class Source:
 
         What a pull delivers belongs to the consumer of that moment, for when a consumer is deleted its pulls end.
         """
-        if not self._interrupted and monotonic() - self._pull_ended < IDLE:
+        if not self._interrupted and self._limits is not None and monotonic() - self._pull_ended < IDLE:
             return True
         try:
             error = await self._changed()
         except (UnavailableError, nats.errors.Error) as unknown:
-            log.warning("not pulling yet: %s", unknown or type(unknown).__name__, extra=self._extra)
+            news = self._progress.refused(str(unknown) or type(unknown).__name__)
+            if news and not isinstance(unknown, ForbiddenError):  # of which is told already
+                log.warning("not pulling yet: %s", unknown or type(unknown).__name__, extra=self._extra)
             await asyncio.sleep(0.5)
             return False
         if error is not None:
@@ -469,17 +535,15 @@ class Source:
         self._pull_ended = monotonic()
         return True
 
-    async def _request(self, batch: int, size: int) -> None:
+    async def _request(self) -> None:
+        writer, limits = self._config.writer, self._limits or Limits()
+        room, size = 2 * writer.batch_messages - len(self._buffer), 2 * writer.batch_bytes - self._buffer.size
+        body = limits.request(1, 0) if self._unlimited else limits.request(room, size)
         self._pull += 1
-        self._credit = batch
+        self._credit = self._pulled = body["batch"]
+        self._bytes = body.get("max_bytes", _FOREVER)
+        self._pulled_at = monotonic()
         self._unlimited = False
-        body: dict[str, Any] = {
-            "batch": batch,
-            "expires": int(EXPIRES * 1e9),
-            "idle_heartbeat": int(HEARTBEAT * 1e9),
-        }
-        if size:
-            body["max_bytes"] = size
         await self._nc.publish(
             f"$JS.API.CONSUMER.MSG.NEXT.{self._config.stream}.{self._config.durable}",
             json.dumps(body).encode(),
@@ -489,14 +553,31 @@ class Source:
             self._at("after_pull")
 
     async def _sample(self) -> None:
-        """Keeps ``latest`` up to date; lag is for people, so a few seconds old is new enough."""
+        """Looks at the consumer every few seconds: how far behind it is, for people, and what somebody changed."""
         while True:
+            facts, silent = None, ""
             try:
-                known = self._nc.is_connected
-                self.latest = await consumer.read_consumer(self._api, self._config) if known else None
-            except (UnavailableError, nats.errors.Error):
-                self.latest = None
-            await asyncio.sleep(SAMPLE if self.latest is not None else 1.0)
+                if self._nc.is_connected:
+                    if not self._permissions.complete:
+                        await self._ask_again()
+                    facts = await consumer.read_consumer(self._api, self._config)
+            except (UnavailableError, nats.errors.Error) as error:
+                silent = str(error) or type(error).__name__
+            if facts is not None and (edited := self._edited(facts)) is not None:
+                raise edited
+            self._progress.look(facts, monotonic(), connected=self._nc.is_connected, eager=self._eager(), silent=silent)
+            self.latest = facts
+            await asyncio.sleep(SAMPLE if facts is not None else 1.0)
+
+    async def _ask_again(self) -> None:
+        """For what was refused. What we subscribed to before it was allowed stays dead: only a new connection helps."""
+        if not self._permissions.may_receive:
+            await self._nc.force_reconnect()
+            while not self._nc.is_connected:
+                await asyncio.sleep(0.1)
+        await self._probe()
+        if self._permissions.may_pull and self._wake is not None:
+            self._wake.set()
 
     async def _keep_held(self) -> None:
         """Extends the deadline of messages that wait longer than a third of it, such as during an outage."""
@@ -509,12 +590,15 @@ class Source:
             old = earlier - self._buffer.taken
             hand, waiting = b"\n".join(chain(*tuple(self._hand))), self._buffer.receipts()
             earlier = received
-            if not self._nc.is_connected:
+            if not self._may_acknowledge():
                 continue
             if hand and old + hand.count(b"\n") + 1 > 0:
                 await wire.acknowledge(self._nc, hand, b"+WPI")
             late = b"\n".join(waiting).split(b"\n")[: max(0, old)]
             await wire.acknowledge(self._nc, b"\n".join(late), b"+WPI")
+
+    def _may_acknowledge(self) -> bool:
+        return self._nc.is_connected and self._permissions.may_acknowledge
 
     def _spawn_ack(self, receipts: Sequence[bytes]) -> None:
         task = self._loop.create_task(self._guarded(self._acknowledge(receipts)))
@@ -529,11 +613,13 @@ class Source:
         begun = monotonic()
         earlier, _, last = b"\n".join(receipts).rpartition(b"\n")
         sent_on: int | None = None
-        for _ in range(3):
-            while not self._nc.is_connected:
+        tries = 3
+        while tries:
+            while not self._may_acknowledge():
                 await asyncio.sleep(0.1)
             connection = self._nc.stats["reconnects"]
             try:
+                self._progress.sent(monotonic())
                 if connection != sent_on:
                     rest = earlier
                     if self._at:
@@ -545,10 +631,14 @@ class Source:
                         rest = b"\n".join(lines[half:])
                     await wire.acknowledge(self._nc, rest)
                     sent_on = connection
-                await self._nc.request(last.decode(), b"", timeout=ACK_TIMEOUT)
+                await self._ask(last.decode(), b"")
+            except ForbiddenError:
+                sent_on = None  # all of them, once we may
             except (nats.errors.TimeoutError, nats.errors.NoRespondersError, nats.errors.OutboundBufferLimitError):
+                tries -= 1
                 await asyncio.sleep(0.2)
             else:
+                self._progress.confirmed()
                 self.acknowledged.append(monotonic() - begun)
                 if self._at:
                     self._at("after_acks")
@@ -568,17 +658,17 @@ class Source:
         if self._nc.is_connected and self._subscription is not None and not self._failure:
             # The server stops sending before it answers, so nothing is on its way afterwards.
             await asyncio.wait_for(self._subscription.drain(), max(0.1, deadline - monotonic()))
-        while self._acks and self._nc.is_connected and monotonic() < deadline:
+        while self._acks and self._may_acknowledge() and monotonic() < deadline:
             await asyncio.wait(self._acks, timeout=0.2)
         unfinished = bool(self._acks)
         for ack in list(self._acks):
             ack.cancel()
         earlier, _, last = b"\n".join([*chain(*self._hand), *self._buffer.receipts()]).rpartition(b"\n")
-        if last and self._nc.is_connected:
+        if last and self._may_acknowledge():
             if self._at:
                 self._at("in_drain")
             await wire.acknowledge(self._nc, earlier, b"-NAK")
-            await self._nc.request(last.decode(), b"-NAK", timeout=ACK_TIMEOUT)
+            await self._nc.request(last.decode(), b"-NAK", timeout=ANSWER_TIMEOUT)
         if not self._nc.is_closed:
             await asyncio.wait_for(self._nc.close(), 2.0)
         if unfinished:
@@ -595,7 +685,7 @@ class Source:
 
     async def on_reconnected(self) -> None:
         """There is a connection again: pull."""
-        self.trouble = ""
+        self.nats_error = ""
         self._credit = 0
         self._interrupted = True
         self.reconnects += 1
@@ -612,6 +702,10 @@ class Source:
     async def on_error(self, error: Exception) -> None:
         """Something went wrong that the client goes on from; the log has why there is no connection once a cause."""
         text = masking.text(str(error)) or type(error).__name__
-        if not self._stopping and (self._nc.is_connected or text != self.trouble):
+        if self._permissions.note(text):
+            if not self._permissions.may_pull:
+                self._credit = 0
+            return
+        if not self._stopping and (self._nc.is_connected or text != self.nats_error):
             log.warning("NATS: %s", text, extra=self._extra)
-        self.trouble = text
+        self.nats_error = text

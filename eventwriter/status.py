@@ -145,6 +145,8 @@ def _state(slot: State, child: State, letter: str, now: float) -> tuple[str, str
     if not slot["nats"]:
         why = f" ({slot['nats_error']})" if slot["nats_error"] else ""
         return "disconnected", f"NATS cannot be reached{why}: the worker is reconnecting"
+    if slot["trouble"]:
+        return "disconnected", slot["trouble"]
     if slot["waiting_since"] and now - slot["waiting_since"] > STUCK:
         waited = now - slot["waiting_since"]
         return (

@@ -122,7 +122,7 @@ class _Session:
                 report.answered()
         facts = source.latest
         pending, ack_pending = (facts.pending, facts.ack_pending) if facts else (None, None)
-        report.consumer(source.connected, pending, ack_pending, source.trouble)
+        report.consumer(source.connected, pending, ack_pending, source.nats_error, source.trouble)
         while source.acknowledged:
             report.acknowledged(source.acknowledged.popleft())
         report.beat()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -215,21 +216,28 @@ def template(postgres_server: PostgresServer) -> str:
     return name
 
 
-@pytest.fixture
-def world(tmp_path: Path, postgres_server: PostgresServer, template: str) -> Iterator[World]:
-    """Servers with the seven streams and tables, and nothing else running yet."""
-    database = new_database(postgres_server, template)
-    with NatsServer(tmp_path / "nats") as server:
+@contextmanager
+def new_world(folder: Path, postgres: PostgresServer, template: str, nats_config: str = "") -> Iterator[World]:
+    """Servers with the seven streams and tables, and nothing else running yet; its services end with it."""
+    database = new_database(postgres, template)
+    with NatsServer(folder / "nats", config=nats_config) as server:
         environment = clean_environment() | {
             "EVENTWRITER_NATS__URL": server.url,
             "EVENTWRITER_POSTGRES__DSN": database,
             "EVENTWRITER_WRITER__ACK_WAIT": "3s",  # how long what a killed worker had in hand takes to come back
             "EVENTWRITER_HTTP__LISTEN": "127.0.0.1:0",
         }
-        world = World(server, database, tmp_path, environment)
+        world = World(server, database, folder, environment)
         world.create_streams()
         try:
             yield world
         finally:
             for service in world.services:
                 end(service)
+
+
+@pytest.fixture
+def world(tmp_path: Path, postgres_server: PostgresServer, template: str) -> Iterator[World]:
+    """Servers with the seven streams and tables, and nothing else running yet."""
+    with new_world(tmp_path, postgres_server, template) as world:
+        yield world

@@ -108,6 +108,7 @@ def test_a_consumer_that_somebody_creates_at_another_position(world: World, star
     world.traffic(["LOGS"], count=200, broken=0, seed=1)
     config = ConsumerConfig(
         durable_name="eventwriter-logs",
+        description="eventwriter: as if a worker had begun here",
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
         opt_start_seq=start,
         ack_wait=1,

@@ -26,6 +26,7 @@ from eventwriter.coverage import Segment
 from eventwriter.errors import ConfigurationError, LedgerChangedError
 from eventwriter.ledger import Done, Identity
 from eventwriter.ledgers import accept_losses, open_ledger
+from eventwriter.limits import Limits
 from eventwriter.reconcile import Reconciler
 from eventwriter.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Stream
@@ -285,6 +286,7 @@ class Jetstream:
             ack_pending=len(consumer.pending),
             delivered=consumer.next - 1,
             start=consumer.start,
+            limits=Limits(),
         )
 
     def held(self, segments: Sequence[Segment]) -> Future[list[Segment]]:
