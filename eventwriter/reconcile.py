@@ -19,7 +19,7 @@ from uuid import uuid4
 from eventwriter.config import StreamConfig
 from eventwriter.consumer import StreamFacts
 from eventwriter.coverage import Range, Segment
-from eventwriter.errors import UnavailableError
+from eventwriter.errors import ForbiddenError, UnavailableError
 from eventwriter.ledger import Glance
 from eventwriter.sink import Sink
 from eventwriter.source import Source
@@ -74,6 +74,7 @@ class Reconciler:
         self._asked: tuple[list[Segment], Future[list[Segment]]] | None = None
         self._read: tuple[list[Segment], Future[None]] | None = None
         self._passed = 0
+        self._said = ""
         self._count = 0
         self._ranges = 0
         self._begins = sink.ledger.begins
@@ -111,7 +112,9 @@ class Reconciler:
                 self._compare()
         except _StreamAway as error:
             self._postpone()
-            log.info("the ledger cannot be compared with the stream now: %s", error, extra=self._extra)
+            if str(error) != self._said and not isinstance(error.__cause__, ForbiddenError):  # which is told already
+                self._said = str(error)
+                log.warning("the ledger cannot be compared with the stream now: %s", error, extra=self._extra)
         except UnavailableError:  # PostgreSQL: as for any batch
             self._postpone()
             raise
@@ -239,6 +242,6 @@ class Reconciler:
         if self._doubt and passed < self._target:
             self._next = monotonic() + SOON
             return
-        self._doubt = ""
+        self._doubt = self._said = ""
         self._target = 0
         self._next = monotonic() + PERIOD

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventwriter import deadletters, registry
@@ -83,7 +83,7 @@ def test_a_header_that_looks_like_an_escape_stays_as_it_is(databases: Any) -> No
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     st.dictionaries(NAME, ANY, max_size=5) | st.lists(st.tuples(NAME, ANY), min_size=1, max_size=6).map(Headers),
     ANY, ANY, ANY, st.sampled_from([None, "22P02"]),

@@ -150,7 +150,7 @@ STRINGS = st.builds(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(STRINGS)
 def test_no_part_of_a_password_is_seen(text: str) -> None:
     """However a string is mistaken: not in the error that refuses it, not when it is shown, not when it is used."""

@@ -309,7 +309,7 @@ _ANY_PAIRS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(_ANY_PAIRS, max_size=8))
 def test_no_subject_is_lost(pairs: list[tuple[str, str]]) -> None:
     """Nor of any other file; and its filters do not overlap, or it would not load."""

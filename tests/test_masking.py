@@ -87,7 +87,7 @@ URLS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(URLS), secrets(ODD.replace(":", "")))  # a colon ends a user's name, which is shown
 def test_no_part_of_a_login_is_seen(url: str, secret: str) -> None:
     """Whatever is in a NATS password or token: refused, shown or used, no part of it is told."""
