@@ -65,6 +65,11 @@ class Attempt:
             self._ranges = runs(firsts, sequences)
         return self._ranges
 
+    def fresh(self, known: Collection[int]) -> list[Range]:
+        """The sequences of the messages alone that are not ``known``: what lies between them may be done, and is."""
+        sequences = [message.sequence for message in self.batch.messages if message.sequence not in known]
+        return runs(sequences, sequences)
+
     def note(self, index: int, decoded: Decoded) -> Sequence[Row]:
         """The rows to write of a message; its rejects and repairs are noted."""
         if index in self.refused:

@@ -37,6 +37,7 @@ from eventwriter.metrics import SUPERVISOR, Board
 from eventwriter.notify import Notifier, Watched
 from eventwriter.stream import Message, Stream
 from eventwriter.supervisor import Child, Supervisor
+from eventwriter.turn import Turns
 from eventwriter.watchdog import Children
 
 log = logging.getLogger("eventwriter.supervisor")
@@ -125,7 +126,7 @@ def supervise(settings: _Settings) -> None:
     watched = Watched(settings.file)
     notifier = Notifier(os.environ)
 
-    board = Board()
+    board, turns = Board(), Turns()
     children = Children(board.slot(SUPERVISOR))
 
     def tick() -> bool:
@@ -136,7 +137,7 @@ def supervise(settings: _Settings) -> None:
     def reload() -> list[Child] | None:
         try:
             changed, _, streams = settings.load()
-            return _children(changed, streams, board, children)
+            return _children(changed, streams, board, turns, children)
         except errors.EventWriterError as error:
             log.error("the configuration is wrong, everything stays as it is: %s", error)
             return None
@@ -144,7 +145,7 @@ def supervise(settings: _Settings) -> None:
     gc.collect()
     gc.freeze()  # the workers share these pages as long as no collection touches them
     supervisor = Supervisor(
-        _children(current, declared, board, children),
+        _children(current, declared, board, turns, children),
         drain_timeout=_drain_timeout(current),
         restart_maximum=10.0,
         on_reload=reload,
@@ -161,7 +162,9 @@ def _drain_timeout(current: config.Config) -> float:
     return max([stream.writer.drain_timeout for stream in current.streams.values()], default=25.0) + 3.0
 
 
-def _children(current: config.Config, declared: Mapping[str, Stream], board: Board, noted: Children) -> list[Child]:
+def _children(
+    current: config.Config, declared: Mapping[str, Stream], board: Board, turns: Turns, noted: Children
+) -> list[Child]:
     children = []
     stall_timeouts = {}
     for name, stream in current.streams.items():
@@ -171,7 +174,8 @@ def _children(current: config.Config, declared: Mapping[str, Stream], board: Boa
             title = name if stream.processes == 1 else f"{name}/{number}"
             stall_timeouts[title] = stream.writer.stall_timeout
             slot = board.slot(title)
-            run = partial(worker.run, current, declared[name], supervised=True, name=title, slot=slot)
+            turn = turns.of(name) if stream.processes > 1 else None
+            run = partial(worker.run, current, declared[name], supervised=True, name=title, slot=slot, turn=turn)
             passing = partial(report.passing, slot)
             children.append(Child(title, run, (current.nats, current.postgres, stream), passing=passing))
     if not children:

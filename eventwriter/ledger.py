@@ -94,23 +94,27 @@ class Ledger:
         ranges: Iterable[Range],
         done: Done,
         *,
+        fresh: Iterable[Range] | None = None,
         beside: str = "NULL",
         values: Mapping[str, object] | None = None,
     ) -> bool:
         """Adds ``ranges`` and counts; False and no change if any of them was done before.
 
-        The last statement before COMMIT: it locks the row that all workers of the durable share. ``beside`` is an
-        expression with ``values`` whose ``answer`` costs no round trip of its own here.
+        Once some are known, ``fresh`` are the sequences of the others alone: only these must not be done. The last
+        statement before COMMIT: it locks the row that all workers of the durable share. ``beside`` is an expression
+        with ``values`` whose ``answer`` costs no round trip of its own here.
         """
+        changed = to_multirange(ranges)
         row = connection.execute(
             "UPDATE eventwriter.ledger SET done = done + %(r)s::int8multirange, updated_at = now(), "
             "version = version + 1, messages_written = messages_written + %(w)s, "
             "messages_deadlettered = messages_deadlettered + %(d)s, "
             "messages_excluded = messages_excluded + %(e)s, rows_written = rows_written + %(n)s "
             "WHERE id = %(id)s AND incarnation = %(incarnation)s AND continued_by IS NULL "
-            "AND NOT done && %(r)s::int8multirange RETURNING version, " + beside,
+            "AND NOT done && %(f)s::int8multirange RETURNING version, " + beside,
             {
-                "r": to_multirange(ranges),
+                "r": changed,
+                "f": changed if fresh is None else to_multirange(fresh),
                 "w": done.messages_written,
                 "d": done.messages_deadlettered,
                 "e": done.messages_excluded,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import select
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from operator import concat
@@ -42,6 +42,18 @@ _REMEDIES = {
     "42501": "grant INSERT and SELECT on it, and all of schema eventwriter",
 }
 
+
+# What a session asks of its server, whose own answers are two hours and never. A host that vanished is found out after
+# 5 + 3 × 2 s when nothing is on its way to it and after 10 s otherwise, also in the middle of a statement.
+_LINK = {
+    "tcp_keepalives_idle": "5s",
+    "tcp_keepalives_interval": "2s",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10s",
+    "client_connection_check_interval": "2s",
+}
+# A worker that stopped, or is behind something that answers in its place. Longer than the 10 s of any call to NATS.
+_IDLE = {"idle_in_transaction_session_timeout": "12s"}
 
 _EVENTS = {Wait.R: select.POLLIN, Wait.W: select.POLLOUT, Wait.RW: select.POLLIN | select.POLLOUT}
 _LOOK = 0.005
@@ -135,9 +147,29 @@ def connection_string(settings: PostgresConfig, application_name: str) -> str:
 
 
 def connect(settings: PostgresConfig, application_name: str) -> Connection[Any]:
-    """One connection, outside of a pool; raises the typed error that tells why it cannot be had."""
+    """One connection, outside of a pool; raises the typed error that tells why it cannot be had.
+
+    Its locks do not outlive its host; its transactions may wait, such as for a person who reads.
+    """
     with translated():
-        return psycopg.connect(connection_string(settings, application_name))
+        connection = psycopg.connect(connection_string(settings, application_name))
+        _limit(connection, _LINK)
+        return connection
+
+
+def _limit(connection: Connection[Any], limits: Mapping[str, str]) -> None:
+    """Sets what the server knows, unless the options of the connection string say otherwise."""
+    statement = (
+        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value) "
+        "JOIN pg_settings USING (name) WHERE source <> 'client'"
+    )
+    connection.autocommit = True
+    try:
+        connection.execute(statement, [[*limits], [*limits.values()]])
+    except psycopg.errors.InvalidParameterValue:  # on the server's operating system this one cannot be had
+        known = {name: value for name, value in limits.items() if name != "client_connection_check_interval"}
+        connection.execute(statement, [[*known], [*known.values()]])
+    connection.autocommit = False
 
 
 def unreachable(settings: PostgresConfig, application_name: str) -> UnavailableError:
@@ -177,7 +209,7 @@ def open_pool(
             "set_config('client_min_messages', 'warning', false)",
             [f"{int(settings.statement_timeout * 1000)}ms"],
         )
-        connection.autocommit = False
+        _limit(connection, _LINK | _IDLE)
 
     pool = ConnectionPool(
         connection_string(settings, application_name),

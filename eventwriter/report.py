@@ -101,12 +101,22 @@ class Report:
         self.beat(force=True)
 
     def consumer(
-        self, connected: bool, pending: int | None, ack_pending: int | None, nats_error: str = "", trouble: str = ""
+        self,
+        connected: bool,
+        pending: int | None,
+        ack_pending: int | None,
+        nats_error: str = "",
+        trouble: str = "",
+        *,
+        standby: bool = False,
     ) -> None:
-        """What the source knows at this moment (None: unknown), why it is not connected, or why nothing flows then."""
+        """What the source knows at this moment (None: unknown), why it is not connected, or why nothing flows then.
+
+        On standby, nothing waits for this worker.
+        """
         self._state |= {"nats": connected, "nats_error": nats_error[:500], "trouble": trouble[:500]}
         self._state["consumer"] = None if pending is None else [pending, ack_pending]
-        if not pending:
+        if not pending or standby:
             self._state["waiting_since"] = None
         elif self._state["waiting_since"] is None:
             self._state["waiting_since"] = time.time()

@@ -35,7 +35,7 @@ from eventwriter.postgres import (
     unreachable,
 )
 from eventwriter.staging import Stage
-from eventwriter.stream import Batch, Outcome, Reject, Row, Stream
+from eventwriter.stream import Batch, Decoded, Outcome, Reject, Row, Stream
 
 _UNIQUE = "23505"
 _LONGEST_SPAN = 1024
@@ -226,6 +226,9 @@ class Sink:
         Rows that PostgreSQL refuses become dead letters; messages the ledger knows are left out. While PostgreSQL is
         at work, ``meanwhile`` is called until it returns False. Raises UnavailableError when trying again later may
         succeed, SchemaError when it will not.
+
+        When the ledger knows some of the batch at the last moment, it is read and the others are written. That comes to
+        an end: each time the ledger knows at least one message of the batch more, and it forgets none.
         """
         taken = len(batch.messages)
         if self._ahead is not None and self._ahead.attempt.batch is batch:
@@ -303,6 +306,9 @@ class Sink:
                 done, past = ledger.known(connection, messages)
                 known = done | past
                 outcome.already_done = len(known)
+            # Whatever was asked ends here: decoding comes next, may take long, and PostgreSQL ends a session whose
+            # transaction waits too long for its next statement.
+            connection.commit()
             if not attempt.staged:
                 self._copy(connection, plan, attempt, known, meanwhile)
             else:
@@ -314,7 +320,9 @@ class Sink:
             # The ledger before the dead letters: it tells a redelivery from a second dead letter of one message.
             ranges = attempt.ranges(done)
             counts = Done(outcome.written, outcome.deadlettered, outcome.excluded, outcome.rows)
-            if ranges and not ledger.record(connection, ranges, counts, beside=SHAPE, values={"table": self._table}):
+            fresh = attempt.fresh(done) if attempt.check_ledger else None
+            values = {"table": self._table}
+            if ranges and not ledger.record(connection, ranges, counts, fresh=fresh, beside=SHAPE, values=values):
                 raise _AlreadyDone
             # Asked after the rows: the lock that came with them keeps the table as it is until the commit.
             if ranges and ledger.answer != plan.shape:
@@ -435,10 +443,14 @@ class Sink:
 
     def _refuse(self, attempt: Attempt, refused: list[tuple[_Entry, Reject]]) -> None:
         """Turns refused rows into rejects of their messages, with the index of their record."""
+        place, decoded, kept = -1, Decoded(), Decoded()
         for entry, reject in refused:
-            decoded = self._stream.decode(attempt.batch.messages[entry.message])
-            dropped = attempt.refused.get(entry.message)
-            record = record_index(without(decoded, dropped) if dropped else decoded, entry.record)
+            if entry.message != place:  # the transaction waits: not once for each of a message's rows
+                place = entry.message
+                decoded = self._stream.decode(attempt.batch.messages[place])
+                dropped = attempt.refused.get(place)
+                kept = without(decoded, dropped) if dropped else decoded
+            record = record_index(kept, entry.record)
             attempt.letters.setdefault(entry.message, []).append(reject._replace(record_index=record))
             left = attempt.rows_of.get(entry.message)
             if left is None:

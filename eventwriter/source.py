@@ -30,6 +30,7 @@ from eventwriter.permissions import Permissions
 from eventwriter.progress import Progress
 from eventwriter.rereading import Reader
 from eventwriter.stream import Batch
+from eventwriter.turn import Turn
 from eventwriter.wire import Delivery
 
 log = logging.getLogger("eventwriter.source")
@@ -61,11 +62,13 @@ class Source:
         config: StreamConfig,
         at: Callable[[str], None] | None = None,
         beat: Callable[[], None] | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self._settings = settings
         self._config = config
         self._at = at
         self._beat = beat or (lambda: None)
+        self._turn = turn
         self.latest: ConsumerFacts | None = None
         """What the consumer said a few seconds ago, for people; None while that is not known."""
         self.nats_error = ""
@@ -87,7 +90,7 @@ class Source:
         self.reader = Reader(self._nc, self._api, config, self._notify)
         self.reconnects = 0
         """How often the connection was lost and made again."""
-        self._turn = False
+        self._reread_next = False
         self._permissions = Permissions(config)
         self._progress = Progress(config)
         # Shared between the threads. Each is written by one of them only, or atomically under the interpreter lock.
@@ -110,6 +113,8 @@ class Source:
         self._accepted: tuple[str, ...] = ()
         self._heard = False
         self._unlimited = False
+        self._backlog = False
+        self._stuck = False
         self._wake: asyncio.Event | None = None
         self._interrupted = False
         self._pull_ended = monotonic()
@@ -175,6 +180,11 @@ class Source:
     def trouble(self) -> str:
         """What keeps messages or acks from flowing although there is a connection; empty if nothing does."""
         return self._permissions.trouble or self._progress.trouble
+
+    @property
+    def standby(self) -> bool:
+        """Whether it is another process's turn to pull."""
+        return self._turn is not None and not self._turn.mine and self._credit <= 0
 
     def close(self, timeout: float) -> bool:
         """Waits for outstanding acks, releases what was not written, and disconnects; False past ``timeout`` s."""
@@ -274,8 +284,8 @@ class Source:
 
     def _reread(self) -> Batch | None:
         """What is read again and what arrives take turns."""
-        self._turn = not self._turn or self._buffer.empty
-        if not self._turn or not self.reader.waiting:
+        self._reread_next = not self._reread_next or self._buffer.empty
+        if not self._reread_next or not self.reader.waiting:
             return None
         batch = self.reader.take()
         self._hand.append(batch.receipts)
@@ -420,6 +430,7 @@ class Source:
         self._buffer.put(portion)
         self._heard = True
         self._progress.accepted()
+        self._backlog = portion.pending > 0
         self._credit -= len(deliveries)
         self._bytes -= portion.cost
         if self._bytes <= 0:
@@ -497,7 +508,10 @@ class Source:
             wake.clear()
             if (rest := self._pull_after - monotonic()) > 0:
                 await asyncio.sleep(rest)
-            if self._credit <= 0 and self._eager() and self._permissions.may_pull:
+            wanted = self._credit <= 0 and self._eager() and self._permissions.may_pull
+            if self._turn is not None:
+                wanted = self._has_turn(self._turn, wake, wanted)
+            if wanted:
                 if not await self._resume():
                     continue
                 await self._request()
@@ -512,6 +526,16 @@ class Source:
                     self._interrupted = True
                     if silences >= SILENCES:
                         raise UnavailableError("NATS is silent although connected: starting again") from None
+
+    def _has_turn(self, turn: Turn, wake: asyncio.Event, wanted: bool) -> bool:
+        """Whether to pull now, if that is wanted. With a backlog, or else, the others have their turn."""
+        if self._credit <= 0 and (self._backlog or not wanted):
+            self._backlog = False
+            turn.give()
+        if wanted:
+            turn.ask(lambda: self._loop.call_soon_threadsafe(wake.set))
+        # A process that stopped in its turn does not give it; then all pull, as if there were no turns.
+        return wanted and (turn.mine or self._stuck)
 
     async def _resume(self) -> bool:
         """Before the first pull after an interruption: is all as it was? False if that cannot be told now.
@@ -538,6 +562,8 @@ class Source:
     async def _request(self) -> None:
         writer, limits = self._config.writer, self._limits or Limits()
         room, size = 2 * writer.batch_messages - len(self._buffer), 2 * writer.batch_bytes - self._buffer.size
+        if self._turn is not None:  # the next piece is the next process's
+            room, size = min(room, writer.batch_messages), min(size, writer.batch_bytes)
         body = limits.request(1, 0) if self._unlimited else limits.request(room, size)
         self._pull += 1
         self._credit = self._pulled = body["batch"]
@@ -565,8 +591,12 @@ class Source:
                 silent = str(error) or type(error).__name__
             if facts is not None and (edited := self._edited(facts)) is not None:
                 raise edited
-            self._progress.look(facts, monotonic(), connected=self._nc.is_connected, eager=self._eager(), silent=silent)
+            eager = self._eager() and not self.standby
+            self._progress.look(facts, monotonic(), connected=self._nc.is_connected, eager=eager, silent=silent)
+            self._stuck = _stands_still(self.latest, facts)
             self.latest = facts
+            if self._stuck and self.standby and self._wake is not None:
+                self._wake.set()
             await asyncio.sleep(SAMPLE if facts is not None else 1.0)
 
     async def _ask_again(self) -> None:
@@ -655,6 +685,8 @@ class Source:
         for task in (self._puller, self._keeper, self._sampler):
             if task is not None:
                 task.cancel()
+        if self._turn is not None:
+            self._turn.leave()
         if self._nc.is_connected and self._subscription is not None and not self._failure:
             # The server stops sending before it answers, so nothing is on its way afterwards.
             await asyncio.wait_for(self._subscription.drain(), max(0.1, deadline - monotonic()))
@@ -680,6 +712,8 @@ class Source:
         """The connection is lost: the pull with it, and the certainty that what follows continues."""
         self._credit = 0
         self._buffer.mark(Gap.LOST)
+        if self._wake is not None:
+            self._wake.set()
         if self._puller is not None and not self._stopping:
             log.warning("disconnected from NATS: reconnecting", extra=self._extra)
 
@@ -709,3 +743,10 @@ class Source:
         if not self._stopping and (self._nc.is_connected or text != self.nats_error):
             log.warning("NATS: %s", text, extra=self._extra)
         self.nats_error = text
+
+
+def _stands_still(before: ConsumerFacts | None, now: ConsumerFacts | None) -> bool:
+    """Whether between two looks nothing was done, though there was something to do."""
+    if before is None or now is None or before.ack_floor != now.ack_floor:
+        return False
+    return 0 < before.pending + before.ack_pending <= now.pending + now.ack_pending

@@ -23,6 +23,7 @@ from eventwriter.sink import Sink
 from eventwriter.source import Source
 from eventwriter.stream import Batch, Outcome, Stream
 from eventwriter.subjects import matcher
+from eventwriter.turn import Turn
 
 log = logging.getLogger("eventwriter.worker")
 
@@ -36,9 +37,15 @@ CRASH_VARIABLE = "EVENTWRITER_CRASH_AT"
 
 
 def run(
-    config: Config, stream: Stream, *, supervised: bool = False, name: str | None = None, slot: Slot | None = None
+    config: Config,
+    stream: Stream,
+    *,
+    supervised: bool = False,
+    name: str | None = None,
+    slot: Slot | None = None,
+    turn: Turn | None = None,
 ) -> int:
-    """Runs the worker of one stream until it is told to stop; the exit status.
+    """Runs the worker of one stream until it is told to stop; the exit status. With others on its durable it has turns.
 
     SIGTERM or SIGINT: no more pulls, the batch in hand is finished and acknowledged, the rest released. A second one
     ends at once, unless a supervisor sets the deadline: a service manager that signals a whole group makes two of one.
@@ -48,7 +55,7 @@ def run(
     reopening = Backoff(0.25, 10.0, reset_after=60.0)
     again = False
     while True:
-        session = _Session(config, stream, report)
+        session = _Session(config, stream, report, turn)
         try:
             with on_stop(session.stop, second_ends=not supervised):
                 clean = session.run(again=again)
@@ -69,11 +76,11 @@ def run(
 class _Session:
     """Both ends and what goes on between them, for as long as one ledger is the right one."""
 
-    def __init__(self, config: Config, stream: Stream, report: Report) -> None:
+    def __init__(self, config: Config, stream: Stream, report: Report, turn: Turn | None) -> None:
         self._settings = settings = config.streams[stream.name]
         self._report = report
         self._at = at = _crash_point(stream.name)
-        self._source = Source(config.nats, settings, at, self._tell)
+        self._source = Source(config.nats, settings, at, self._tell, turn)
         excluded = matcher(settings.exclude) if settings.exclude else None
         exclusive = settings.writer.ack == "all"
 
@@ -122,7 +129,9 @@ class _Session:
                 report.answered()
         facts = source.latest
         pending, ack_pending = (facts.pending, facts.ack_pending) if facts else (None, None)
-        report.consumer(source.connected, pending, ack_pending, source.nats_error, source.trouble)
+        report.consumer(
+            source.connected, pending, ack_pending, source.nats_error, source.trouble, standby=source.standby
+        )
         while source.acknowledged:
             report.acknowledged(source.acknowledged.popleft())
         report.beat()

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ class Result:
     pss_growth: float | None
     """(last quarter − first quarter) / first quarter of the run; None if it was too short to tell."""
     commits: int
+    ledger_ranges: int
+    """The most that the ledger was seen to hold."""
     spread: float
     """(largest − smallest) / median of the ratio."""
 
@@ -81,6 +84,7 @@ class Round:
     memory: list[tuple[float, float]]
     """RSS and PSS in MiB, every two seconds and at the end."""
     commits: int
+    ledger_ranges: int
 
 
 def cpu(*pids: int) -> float:
@@ -146,6 +150,17 @@ class Bench:
 
         return subprocess.Popen(self.command(*arguments), cwd=ROOT, env=environment, preexec_fn=first)
 
+    def serving(self, streams: Collection[str]) -> dict[str, str]:
+        """The settings for so many workers on these streams, and none on the others."""
+        return {
+            f"EVENTWRITER_STREAMS__{name}__{key}": value
+            for name in self.declared
+            for key, value in (
+                ("ENABLED", "true" if name in streams else "false"),
+                ("PROCESSES", str(self.processes)),
+            )
+        }
+
     def query(self, text: str) -> Any:
         """The rows of a query."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
@@ -182,12 +197,9 @@ class Bench:
         arguments = ["worker", "--stream", next(iter(streams))]
         if len(streams) > 1 or self.processes > 1:
             arguments = ["supervise"]
-        environment = dict(self.environment)
-        for name in self.declared:
-            environment[f"EVENTWRITER_STREAMS__{name}__ENABLED"] = "true" if name in streams else "false"
-            environment[f"EVENTWRITER_STREAMS__{name}__PROCESSES"] = str(self.processes)
-        process = self.start(environment, *arguments)
+        process = self.start(self.environment | self.serving(streams), *arguments)
         commits = self._commits()
+        ranges = 0
         begun = 0.0
         client_cpu = postgres_cpu = nats_cpu = 0.0
         used: list[tuple[float, float]] = []
@@ -203,7 +215,7 @@ class Bench:
                     begun = time.perf_counter()
                     client_cpu, postgres_cpu, nats_cpu = (
                         cpu(process.pid),
-                        self._postgres_cpu(),
+                        self.postgres_cpu(),
                         cpu(*self.servers.nats_pids),
                     )
                 near = near or acknowledged >= 0.95 * last
@@ -212,6 +224,8 @@ class Bench:
             polls += 1
             if begun and polls % 20 == 0 and len(streams) == 1:  # reading page tables takes milliseconds a process
                 used.append(memory(process.pid))
+            if begun and polls % 5 == 0:
+                ranges = max(ranges, self.ledger_ranges())
             # Looking costs the server and this process time that the worker lacks: seldom, but for beginning and end.
             await asyncio.sleep(0.01 if near else 0.1)
         seconds = time.perf_counter() - begun
@@ -219,18 +233,24 @@ class Bench:
         result = Round(
             seconds,
             cpu(process.pid) - client_cpu,
-            self._postgres_cpu() - postgres_cpu,
+            self.postgres_cpu() - postgres_cpu,
             cpu(*self.servers.nats_pids) - nats_cpu,
             used,
             self._commits() - commits,
+            ranges,
         )
         process.terminate()
         process.wait(30)
         await client.close()
         return result
 
-    def _postgres_cpu(self) -> float:
+    def postgres_cpu(self) -> float:
+        """CPU seconds of PostgreSQL so far."""
         return cpu(*self.servers.postgres_pids)
+
+    def ledger_ranges(self) -> int:
+        """How many ranges the ledger's rows hold together."""
+        return int(self.query("SELECT count(*) FROM eventwriter.ledger, unnest(done)")[0][0])
 
     def _commits(self) -> int:
         return int(self.query("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")[0][0])
@@ -336,6 +356,7 @@ def measure(bench: Bench, stream: str, encoding: str, messages: int, records: in
         pss_mib=round(max(pss for each in workers for _, pss in each.memory), 1),
         pss_growth=_growth([pss for _, pss in workers[-1].memory]),
         commits=round(median(each.commits for each in workers)),
+        ledger_ranges=max(each.ledger_ranges for each in workers),
         spread=_spread(ratios),
     )
 
@@ -435,19 +456,19 @@ async def naive(bench: Bench, stream: str, messages: int) -> float:
     return messages / (time.perf_counter() - begun)
 
 
-async def latency(bench: Bench, rate: float, seconds: float) -> dict[str, float]:
-    """Publish → visible, by the commit timestamp of each row, at a steady rate over all streams."""
+async def latency(bench: Bench, names: list[str], rate: float, seconds: float) -> dict[str, float | None]:
+    """Publish → visible, by the commit timestamp of each row, at a steady rate over these streams."""
     client = await nats.connect(bench.nats_url)
     context = client.jetstream()
     for name, declared in bench.declared.items():
         with contextlib.suppress(Exception):
             await context.delete_stream(name)
         await context.add_stream(StreamConfig(name=name, subjects=list(declared.subjects)))
-    process = bench.start(bench.environment, "supervise")
-    names = list(bench.declared)
+    process = bench.start(bench.environment | bench.serving(names), "supervise")
     traffic = {name: Traffic(name, only=ENCODINGS[name][0]) for name in names}
     sent: dict[str, dict[int, float]] = {name: {} for name in names}
-    await asyncio.sleep(3)
+    await asyncio.sleep(3 + bench.processes)
+    before, ranges, looked = bench.postgres_cpu(), 0, time.time()
     begun, count = time.time(), 0
     while (elapsed := time.time() - begun) < seconds:
         while count < elapsed * rate:
@@ -457,15 +478,19 @@ async def latency(bench: Bench, rate: float, seconds: float) -> dict[str, float]
                 sent[name][number] = time.time()
             await client.publish(publication.subject, publication.payload)
             count += 1
+        if time.time() - looked > 2:
+            ranges, looked = max(ranges, bench.ledger_ranges()), time.time()
         await asyncio.sleep(0.001)
     await asyncio.sleep(2)
+    used = bench.postgres_cpu() - before
     process.terminate()
     process.wait(30)
     await client.close()
     ages: list[float] = []
-    for name, declared in bench.declared.items():
+    for name in names:
+        table = bench.declared[name].table
         rows = bench.query(
-            f"SELECT {NUMBER[name]}, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM {declared.table}"
+            f"SELECT {NUMBER[name]}, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM {table}"
         )
         ages += [(committed - sent[name][number]) * 1000 for number, committed in rows if number in sent[name]]
     if len(ages) != sum(map(len, sent.values())):
@@ -482,6 +507,8 @@ async def latency(bench: Bench, rate: float, seconds: float) -> dict[str, float]
         "p95_ms": at(0.95),
         "p99_ms": at(0.99),
         "max_ms": round(ages[-1], 2),
+        "server_cpu_us_per_message": _per([used], count),
+        "ledger_ranges": ranges,
     }
 
 
@@ -515,7 +542,8 @@ def main() -> int:
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--streams", default="LOGS,TELEMETRY,NETFLOW,OTEL_TRACES", help="comma separated, 'all' or 'none'"
+        "--streams",
+        help="comma separated, 'all' or 'none' (default LOGS,TELEMETRY,NETFLOW,OTEL_TRACES; --latency: all)",
     )
     parser.add_argument("--payload", help="only this encoding, such as json or otlp")
     parser.add_argument("--messages", type=int, default=400_000, help="rows to write per round (default %(default)s)")
@@ -540,7 +568,8 @@ def main() -> int:
     parser.add_argument("--overwrite", action="store_true", help="even if streams or tables exist there: they are lost")
     parser.add_argument("--output", choices=("text", "json"), default="text")
     arguments = parser.parse_args()
-    names = {"all": [*ENCODINGS], "none": []}.get(arguments.streams, arguments.streams.split(","))
+    chosen = arguments.streams or ("all" if arguments.latency else "LOGS,TELEMETRY,NETFLOW,OTEL_TRACES")
+    names = {"all": [*ENCODINGS], "none": []}.get(chosen, chosen.split(","))
     if unknown := set(names) - set(ENCODINGS):
         parser.error(f"--streams: no stream {', '.join(sorted(unknown))}; there are {', '.join(ENCODINGS)}")
     report: dict[str, Any] = {"results": []}
@@ -556,7 +585,7 @@ def main() -> int:
             bench.command("schema", "apply"), cwd=ROOT, env=bench.environment, check=True, stdout=subprocess.DEVNULL
         )
         if arguments.latency:
-            report["latency"] = asyncio.run(latency(bench, arguments.rate, arguments.seconds))
+            report["latency"] = asyncio.run(latency(bench, names, arguments.rate, arguments.seconds))
         elif arguments.idle:
             asyncio.run(_all_streams(bench))
             report["idle"] = start_and_idle(bench)

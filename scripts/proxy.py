@@ -35,10 +35,11 @@ class _Link:
 
 
 class Proxy:
-    """Listens on a port of 127.0.0.1 and forwards to ``target``, a port there; a context manager."""
+    """Listens on a port of ``address`` and forwards to ``target``, a port of 127.0.0.1; a context manager."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, address: str = "127.0.0.1") -> None:
         self.target = target
+        self.address = address
         self.port = 0
         self.delay = 0.0
         """Seconds that every piece waits before it is forwarded."""
@@ -50,7 +51,7 @@ class Proxy:
         """Everything that clients send, from when this is a bytearray."""
         self._flowing = threading.Event()
         self._flowing.set()
-        self._trap: tuple[bytes, Literal["before", "after"], bytes] | None = None
+        self._trap: tuple[bytes, Literal["before", "after", "hold"], bytes] | None = None
         self._sprung = threading.Event()
         self._links: set[_Link] = set()
         self._listener: socket.socket | None = None
@@ -66,7 +67,7 @@ class Proxy:
 
     def start(self) -> None:
         """Accepts connections, on the same port as before."""
-        listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+        listener = socket.create_server((self.address, self.port), backlog=128)
         self.port = listener.getsockname()[1]
         self._listener = listener
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
@@ -108,8 +109,13 @@ class Proxy:
         self._sprung.clear()
         self._trap = needle, when, words
 
+    def hold(self, needle: bytes) -> None:
+        """The next piece with ``needle`` is the last that comes through, and nobody is told."""
+        self._sprung.clear()
+        self._trap = needle, "hold", b""
+
     def lost(self, seconds: float) -> bool:
-        """Whether what ``lose`` asks for happens within this time."""
+        """Whether what ``lose`` or ``hold`` asks for happens within this time."""
         return self._sprung.wait(seconds)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -165,11 +171,15 @@ class Proxy:
         if trap is None or trap[0] not in piece:
             return False
         self._trap = None
-        if trap[1] == "before":
-            self._end(link, trap[2])
-            return True
-        link.answer_lost = trap[2]
-        return False
+        if trap[1] == "after":
+            link.answer_lost = trap[2]
+            return False
+        if trap[1] == "hold":
+            self.stall()
+            self._sprung.set()
+            return False
+        self._end(link, trap[2])
+        return True
 
     def _end(self, link: _Link, words: bytes) -> None:
         self._sprung.set()

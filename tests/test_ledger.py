@@ -91,7 +91,8 @@ def test_guard_and_record(connection: Any) -> None:
     assert ledger.glance(connection).highest == 0
     assert ledger.record(connection, [(1, 5)], Done(messages_written=4, messages_deadlettered=1, rows_written=9))
     assert not ledger.record(connection, [(5, 7)], Done(messages_written=3))
-    assert ledger.record(connection, [(6, 7)], Done(messages_written=2))
+    assert ledger.record(connection, [(5, 7)], Done(messages_written=2), fresh=[(6, 7)])
+    assert not ledger.record(connection, [(8, 9)], Done(), fresh=[(7, 7)])
     assert ledger.glance(connection).highest == 7
     assert ledger.known(connection, [message(n) for n in (4, 7, 8)]) == ({4, 7}, set())
     row = connection.execute("SELECT messages_written, messages_deadlettered, rows_written FROM eventwriter.ledger")

@@ -27,13 +27,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "progress": {"config", "consumer"},
     "source": {
         *("stream", "errors", "config", "connection", "consumer", "coverage", "buffer", "deliveries", "wire", "ackall"),
-        *("rereading", "gaps", "masking", "durable", "progress", "limits", "permissions"),
+        *("rereading", "gaps", "masking", "durable", "progress", "limits", "permissions", "turn"),
     },
     "rereading": {"stream", "errors", "config", "consumer", "coverage", "deliveries", "gaps", "wire"},
     "buffer": {"deliveries"},
     "deliveries": {"stream", "wire"},
     "wire": {"stream"},
     "ackall": {"errors"},
+    "turn": set(),
     # PostgreSQL
     "dsn": {"masking"},
     "postgres": {"stream", "errors", "config", "dsn"},

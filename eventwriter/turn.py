@@ -1,0 +1,68 @@
+"""Whose turn it is to pull: of the processes that share a durable, one at a time.
+
+JetStream deals messages out to the pulls that wait, one by one. With eight of them a batch is an eighth as large, so
+PostgreSQL has eight times as many transactions, and of a backlog each has every eighth message, so the ledger has
+thousands of ranges. In turns, one process is enough for what arrives while the others stand by, and of a backlog each
+gets a piece.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from fcntl import LOCK_EX, LOCK_UN, lockf
+
+
+class Turns:
+    """Made before the processes are forked: a file without a name, of which each durable has a byte to lock."""
+
+    def __init__(self) -> None:
+        self._file = os.memfd_create("eventwriter") if hasattr(os, "memfd_create") else _unnamed_file()
+        self._places: dict[str, int] = {}
+
+    def of(self, name: str) -> Turn:
+        """That of the processes of this name."""
+        return Turn(self._file, self._places.setdefault(name, len(self._places)))
+
+
+def _unnamed_file() -> int:
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+class Turn:
+    """One process's way to its turn, which passes on when it is given, or when the process ends, however it does."""
+
+    def __init__(self, file: int, place: int) -> None:
+        self._file = file
+        self._place = place
+        self._asked = False
+        self._left = False
+        self.mine = False
+
+    def ask(self, got: Callable[[], object]) -> None:
+        """Waits in a thread of its own, unless one does already; there ``got`` is called when it is our turn."""
+        if not self._asked and not self.mine:
+            self._asked = True
+            threading.Thread(target=self._wait, args=(got,), name="turn", daemon=True).start()
+
+    def _wait(self, got: Callable[[], object]) -> None:
+        lockf(self._file, LOCK_EX, 1, self._place)
+        self.mine, self._asked = True, False
+        if self._left:
+            self.give()
+        else:
+            got()
+
+    def give(self) -> None:
+        """The next one, if it is ours."""
+        if self.mine:
+            self.mine = False
+            lockf(self._file, LOCK_UN, 1, self._place)
+
+    def leave(self) -> None:
+        """Never again."""
+        self._left = True
+        self.give()
