@@ -21,11 +21,11 @@ from fix_service import STREAMS, World, wait_until
 
 LOGS = {f"EVENTWRITER_STREAMS__{name}__ENABLED": "false" for name in STREAMS if name != "LOGS"}
 
-PROCESS = """
-import sys
+PROCESS = r"""
+import os, sys
 from eventwriter.turn import Turn
 turn = Turn(int(sys.argv[1]), int(sys.argv[2]))
-say = lambda text: print(text, flush=True)
+say = lambda text: os.write(1, f"{text}\n".encode())  # in one piece: two threads say something
 turn.ask(lambda: say("mine"))
 say("asked")
 for word in sys.stdin:
