@@ -67,7 +67,8 @@ def run(
         except EventWriterError as error:
             log.error("%s", error, extra={"stream": stream.name})
             report.ended(error)
-            return error.exit_code
+            # Told to end meanwhile, and nothing is left in hand: that is what matters to who told it.
+            return OK if session.released else error.exit_code
         else:
             report.ended(None)
             return OK if clean else DRAIN_DEADLINE
@@ -89,11 +90,18 @@ class _Session:
 
         self._sink = Sink(config.postgres, stream, settings.table, excluded, at, exclusive=exclusive, planned=planned)
         self._writing: _Writing | None = None
+        self._stopped = self._clean = False
+
+    @property
+    def released(self) -> bool:
+        """Whether it was told to end, and everything in hand was acknowledged or released."""
+        return self._stopped and self._clean
 
     def stop(self) -> None:
         """Ends it in order; in a signal handler."""
         if self._writing is None:
             os._exit(OK)  # nothing is in hand yet, and an exception could come up anywhere in a library
+        self._stopped = True
         self._source.stop()
 
     def run(self, *, again: bool) -> bool:
@@ -113,9 +121,9 @@ class _Session:
             pipeline.run(self._source, self._writing, Backoff(0.1, LONGEST_PAUSE), self._report, self._at)
         finally:
             self._report.draining()
-            clean = self._source.close(self._settings.writer.drain_timeout)
+            self._clean = self._source.close(self._settings.writer.drain_timeout)
             self._sink.close()
-        return clean
+        return self._clean
 
     def _tell(self) -> None:
         """The main loop is alive: once a second at least, and whenever it waits."""
