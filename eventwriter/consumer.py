@@ -21,6 +21,7 @@ Api = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 _STREAM_NOT_FOUND = 10059
 _CONSUMER_NOT_FOUND = 10014
+_DELIVER_ALL = 10101
 _NANO = 1_000_000_000
 _AT_ONCE = 100
 """Requests under way at a time."""
@@ -126,14 +127,19 @@ async def ensure_consumer(api: Api, config: StreamConfig, start: int) -> Consume
         raise failed(answer, f"consumer {config.durable} of stream {config.stream}")
     wanted = _new(config, start) if missing else _merged(answer["config"], config)
     if missing or wanted != answer["config"]:
-        answer = await api(
-            f"CONSUMER.DURABLE.CREATE.{config.stream}.{config.durable}",
-            {"stream_name": config.stream, "config": wanted},
-        )
+        answer = await _write(api, config, wanted)
+        if error_code(answer) == _DELIVER_ALL:
+            # A work queue holds nothing that was acknowledged: its beginning is where to begin.
+            answer = await _write(api, config, _new(config, 1))
         if "error" in answer:
             verb = "created" if missing else "updated"
             raise failed(answer, f"consumer {config.durable} of stream {config.stream} cannot be {verb}")
     return _facts(answer, config, created=missing)
+
+
+async def _write(api: Api, config: StreamConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    body = {"stream_name": config.stream, "config": wanted}
+    return await api(f"CONSUMER.DURABLE.CREATE.{config.stream}.{config.durable}", body)
 
 
 def _facts(answer: Mapping[str, Any], config: StreamConfig, *, created: bool) -> ConsumerFacts:
@@ -241,10 +247,12 @@ async def has(api: Api, config: StreamConfig, facts: StreamFacts, sequence: int,
 
 def restored(config: StreamConfig, last: int, known: int) -> ConfigurationError:
     """What to tell of a stream that no longer continues what the ledger knows up to the sequence ``known``."""
+    copy = f"eventwriter ledger copy --stream {config.name} --from {config.durable} --to NEW --through N"
     return ConfigurationError(
         f"stream {config.stream} was restored to an earlier state, or lost its latest messages: it does not continue "
         f"what the ledger knows up to sequence {known} (it ends at {last}), and new messages would be "
-        f"taken for written ones: {durable.new_name(config)}"
+        f"taken for written ones: run `{copy}`, where N is the last sequence that the stream was restored with, and "
+        f"set streams.{config.name}.durable to NEW"
     )
 
 

@@ -87,6 +87,28 @@ def test_each_state_says_what_is_wrong() -> None:
     assert document["streams"]["EVENTS"]["lag_seconds"] is None
 
 
+def test_what_keeps_messages_from_flowing_is_told_while_there_is_a_connection() -> None:
+    """An end of the connection, and an outage of PostgreSQL, come first: they explain it."""
+    board = Board()
+    _, reports = running(board, settings())
+    for connected, away, text in (
+        (True, False, "consumer x is paused"),
+        (False, False, "NATS cannot be reached: the worker is reconnecting"),
+        (True, True, "PostgreSQL: no"),
+    ):
+        reports["LOGS"].consumer(connected, 0, 0, "consumer x is paused")
+        if away:
+            reports["LOGS"].waits(UnavailableError("PostgreSQL: no"), 1.0)
+        reports["LOGS"].beat(force=True)
+        assert problems(board) == {"LOGS": text}
+    reports["LOGS"].answered()
+    reports["LOGS"].beat(force=True)
+    assert status.read(board, settings())["streams"]["LOGS"]["state"] == "disconnected"
+    reports["LOGS"].consumer(True, 0, 0)
+    reports["LOGS"].beat(force=True)
+    assert problems(board) == {}
+
+
 def test_a_worker_without_a_sign_of_life_is_stalled() -> None:
     """After 5 s; while PostgreSQL is away it may take longer, for a connection attempt does."""
     board = Board()
