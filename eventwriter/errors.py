@@ -43,6 +43,10 @@ class ExclusiveError(EventWriterError):
     exit_code = UNAVAILABLE
 
 
+class ConsumerEditedError(UnavailableError):
+    """Somebody edited our consumer; binding it anew puts that right."""
+
+
 class LedgerChangedError(EventWriterError):
     """The ledger's row is gone, or means something else than before: it must be opened again before all else."""
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from eventwriter import subjects
-from eventwriter.coverage import Past, Range, Segment, segments, to_multirange
+from eventwriter.coverage import Past, Range, Segment, merge, segments, to_multirange
 from eventwriter.errors import LedgerChangedError
 from eventwriter.stream import Message
 
@@ -210,6 +210,14 @@ class Ledger:
         ).fetchone()
         if row is None:
             raise self._changed()
+
+    def forget(self, connection: Connection[Any], ranges: Iterable[Range]) -> None:
+        """Takes back what was noted as done without any message of ours in it."""
+        connection.execute(
+            "UPDATE eventwriter.ledger SET done = done - %(r)s::int8multirange, version = version + 1 "
+            "WHERE id = %(id)s AND incarnation = %(incarnation)s AND continued_by IS NULL",
+            {"r": to_multirange(merge(ranges)), **self._key},
+        )
 
     def lose(self, connection: Connection[Any], lost: Range, before: datetime | None) -> None:
         """Notes and closes a range that the stream does not hold any more: published ``before`` what it still holds."""

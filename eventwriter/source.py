@@ -19,12 +19,19 @@ from nats.aio.msg import Msg
 from eventwriter import consumer, durable, gaps, masking, wire
 from eventwriter.ackall import AckAll
 from eventwriter.buffer import Buffer, Gap
+from eventwriter.claims import Claims
 from eventwriter.config import NatsConfig, StreamConfig
 from eventwriter.connection import Client, connect
 from eventwriter.consumer import ConsumerFacts, StreamFacts
 from eventwriter.coverage import Segment
 from eventwriter.deliveries import Sequencer, read
-from eventwriter.errors import ConfigurationError, EventWriterError, ForbiddenError, UnavailableError
+from eventwriter.errors import (
+    ConfigurationError,
+    ConsumerEditedError,
+    EventWriterError,
+    ForbiddenError,
+    UnavailableError,
+)
 from eventwriter.limits import HEARTBEAT, Limits
 from eventwriter.permissions import Permissions
 from eventwriter.progress import Progress
@@ -88,6 +95,7 @@ class Source:
         self._acks: set[asyncio.Task[None]] = set()
         self._facts: StreamFacts | None = None
         self.reader = Reader(self._nc, self._api, config, self._notify)
+        self.claims = Claims()
         self.reconnects = 0
         """How often the connection was lost and made again."""
         self._reread_next = False
@@ -305,6 +313,7 @@ class Source:
         if newest.sequence > self._newest[0]:
             self._newest = (newest.sequence, newest.time)
         self._hand.append(batch.receipts)
+        self.claims.add(batch)
         if any(portion.hollow for portion in found):
             self._verify_payloads(batch)
         if self._wake is not None and self._credit <= 0:
@@ -388,7 +397,7 @@ class Source:
         if facts.refusal:
             return ConfigurationError(facts.refusal)
         if changed := [name for name in facts.incomplete if name not in self._accepted]:
-            return UnavailableError(
+            return ConsumerEditedError(
                 f"consumer {self._config.durable} of stream {self._config.stream} was changed ({', '.join(changed)}): "
                 "starting again, which puts it right"
             )
@@ -591,6 +600,8 @@ class Source:
                 silent = str(error) or type(error).__name__
             if facts is not None and (edited := self._edited(facts)) is not None:
                 raise edited
+            if facts is not None:
+                self.claims.seen()
             eager = self._eager() and not self.standby
             self._progress.look(facts, monotonic(), connected=self._nc.is_connected, eager=eager, silent=silent)
             self._stuck = _stands_still(self.latest, facts)

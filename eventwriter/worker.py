@@ -13,7 +13,14 @@ from eventwriter.backoff import Backoff
 from eventwriter.catalog import Plan
 from eventwriter.config import Config, StreamConfig
 from eventwriter.consumer import restored
-from eventwriter.errors import DRAIN_DEADLINE, OK, EventWriterError, LedgerChangedError, UnavailableError
+from eventwriter.errors import (
+    DRAIN_DEADLINE,
+    OK,
+    ConsumerEditedError,
+    EventWriterError,
+    LedgerChangedError,
+    UnavailableError,
+)
 from eventwriter.ledger import Identity
 from eventwriter.metrics import Slot
 from eventwriter.reconcile import Reconciler
@@ -119,11 +126,29 @@ class _Session:
                 gc.set_threshold(100_000, 50, 1000)
             self._source.start()
             pipeline.run(self._source, self._writing, Backoff(0.1, LONGEST_PAUSE), self._report, self._at)
+        except ConsumerEditedError:
+            self._doubt_claims()
+            raise
         finally:
             self._report.draining()
             self._clean = self._source.close(self._settings.writer.drain_timeout)
             self._sink.close()
         return self._clean
+
+    def _doubt_claims(self) -> None:
+        """What the consumer passed over lately may have been ours: compared with the stream when we begin again."""
+        ranges = self._source.claims.ranges()
+        if not ranges:
+            return
+        try:
+            with self._sink.connection() as connection:
+                self._sink.ledger.forget(connection, ranges)
+        except UnavailableError as error:
+            log.error(
+                "what the consumer passed over while it was edited, sequences %d to %d, counts as done: %s",
+                *(min(first for first, _ in ranges), max(last for _, last in ranges), error),
+                extra={"stream": self._settings.name},
+            )
 
     def _tell(self) -> None:
         """The main loop is alive: once a second at least, and whenever it waits."""

@@ -211,6 +211,24 @@ def test_a_filter_that_somebody_narrows(world: World) -> None:
     world.assert_exact()
 
 
+def test_what_a_narrowed_filter_passes_over_is_missing(world: World) -> None:
+    """Deliveries in a row told that nothing of ours lies between them: so it was not, and it is read again."""
+    endpoint = serving(world)
+
+    async def publish(client: Any) -> None:
+        for number in range(300):
+            subject = f"logs.{'seen' if number % 3 else 'unseen'}"
+            await client.jetstream().publish(subject, json.dumps({"message": str(number)}).encode())
+
+    edit(world, filter_subject="logs.seen")
+    world.call(publish)
+    wait_until(lambda: world.query("SELECT count(*), count(DISTINCT body) FROM logs") == [(300, 300)], "all", 20)
+    assert settings(world)["filter_subject"] == "logs.>"
+    wait_until(lambda: world.consumer("LOGS").num_ack_pending == 0, "the acks")
+    assert world.query("SELECT count(*), count(DISTINCT body) FROM logs") == [(300, 300)]
+    assert endpoint.value("messages_reread_total", stream="LOGS") not in (None, 0)
+
+
 def test_empty_messages_that_look_as_if_they_had_lost_their_payload(world: World) -> None:
     """Published again from such a consumer they are empty in the stream as well: done, and nothing restarts."""
     endpoint = serving(world)

@@ -27,13 +27,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "progress": {"config", "consumer"},
     "source": {
         *("stream", "errors", "config", "connection", "consumer", "coverage", "buffer", "deliveries", "wire", "ackall"),
-        *("rereading", "gaps", "masking", "durable", "progress", "limits", "permissions", "turn"),
+        *("rereading", "gaps", "masking", "durable", "progress", "limits", "permissions", "turn", "claims"),
     },
     "rereading": {"stream", "errors", "config", "consumer", "coverage", "deliveries", "gaps", "wire"},
     "buffer": {"deliveries"},
     "deliveries": {"stream", "wire"},
     "wire": {"stream"},
     "ackall": {"errors"},
+    "claims": {"coverage", "stream"},
     "turn": set(),
     # PostgreSQL
     "dsn": {"masking"},
