@@ -294,17 +294,58 @@ class PostgresServer(Server):
 
     def create_database(self, name: str, template: str = "template1") -> str:
         """Creates a database, a copy of another that nobody is connected to, and returns its connection string."""
-        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
-        done = subprocess.run(
-            [str(self.binaries / "createdb"), *where, "-T", template, name],
-            capture_output=True,
-            text=True,
-            env=_environment(),
-            check=False,
-        )
+        done = self._program("createdb", *self._where, "-T", template, name)
         if done.returncode:
             raise UnavailableError(f"cannot create database {name}: {done.stderr.strip()}")
         return self.dsn(name)
+
+    def base_backup(self, folder: Path, *, standby: bool = False) -> None:
+        """Copies the running server below ``folder``, for ``restore``, or for a PostgresServer that starts there.
+
+        That one becomes what this one is now; with ``standby`` it follows this one, asynchronously, until ``promote``.
+        Give it the same settings.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._user is not None:
+            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+        follow = ["--write-recovery-conf"] if standby else []
+        where = [*self._where, "--pgdata", str(folder / "data"), "--checkpoint=fast", "--wal-method=stream"]
+        done = self._program("pg_basebackup", *where, *follow, *self._unsynced)
+        if done.returncode:
+            raise UnavailableError(f"pg_basebackup failed: {done.stderr.strip()[-1500:]}")
+
+    def restore(self, folder: Path) -> None:
+        """Puts what ``base_backup`` copied to ``folder`` in the place of the data; between ``stop`` and ``start``."""
+        if self._data.exists():
+            shutil.rmtree(self._data)
+        subprocess.run(["cp", "-a", folder / "data", self._data], check=True)  # with its owner
+
+    def promote(self) -> None:
+        """Makes a standby a server of its own; returns when it takes writes."""
+        done = self._program("pg_ctl", "promote", "--wait", "--pgdata", str(self._data))
+        if done.returncode:
+            raise UnavailableError(f"cannot promote {self.folder}: {(done.stdout + done.stderr).strip()}")
+
+    @property
+    def _where(self) -> list[str]:
+        return ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
+
+    @property
+    def _unsynced(self) -> list[str]:
+        return ["--no-sync"] if self._settings.get("fsync") == "off" else []
+
+    def _program(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs one of PostgreSQL's programs to its end, as the user to whom the data belongs."""
+        parent = os.getpid()
+        return subprocess.run(
+            [str(self.binaries / name), *arguments],
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env=_environment(),
+            check=False,
+            preexec_fn=lambda: _become(self._user, parent, signal.SIGTERM),
+        )
 
     def _prepare(self) -> None:
         """Creates the cluster if there is none, so that one that was interrupted meanwhile is never taken for one."""
@@ -321,18 +362,8 @@ class PostgresServer(Server):
         unfinished = self.folder / "data.unfinished"
         if unfinished.exists():
             shutil.rmtree(unfinished)
-        parent = os.getpid()
-        command = [self.binaries / "initdb", "-D", unfinished, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-        unsynced = ["--no-sync"] if self._settings.get("fsync") == "off" else []
-        done = subprocess.run(
-            [*map(str, command), "--locale=C", "--no-instructions", *unsynced],
-            capture_output=True,
-            text=True,
-            cwd="/",
-            env=_environment(),
-            check=False,
-            preexec_fn=lambda: _become(self._user, parent, signal.SIGTERM),
-        )
+        cluster = ["-D", str(unfinished), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]
+        done = self._program("initdb", *cluster, "--no-instructions", *self._unsynced)
         if done.returncode:
             raise UnavailableError(f"initdb failed: {done.stderr.strip()[-1500:]}")
         unfinished.rename(self._data)

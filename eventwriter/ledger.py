@@ -77,6 +77,10 @@ class Ledger:
         self.past = tuple(past)
         self.begins = begins
         """Sequences up to here are not our business."""
+        self.delivered = 0
+        """What the consumer had delivered when we began: again, it may deliver what earlier filters matched."""
+        self.wants = subjects.matcher(self.filters)
+        """Whether a subject matches the filters."""
         self._since = since
         self._key = {"id": row, "incarnation": incarnation}
         self._version = version
@@ -154,8 +158,8 @@ class Ledger:
         return done, past
 
     def reaches_back(self, messages: Sequence[Message]) -> bool:
-        """Whether any of them may have been done under earlier filters, which ``record`` does not look at."""
-        return bool(self._past_last) and min(message.sequence for message in messages) <= self._past_last
+        """Whether any of them may be of earlier filters, which ``record`` does not look at."""
+        return min(message.sequence for message in messages) <= max(self._past_last, self.delivered)
 
     def _in_past(self, message: Message) -> bool:
         return message.sequence <= self._past_last and any(

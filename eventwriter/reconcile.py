@@ -33,8 +33,8 @@ SOON = 1.0
 FRAGMENTED = 50
 """Ranges of the ledger from which on it is compared more often, to close the gaps: an update costs more with each."""
 OFTEN = 10.0
-_TURN = 15.0
-"""Seconds for which a worker keeps the others from comparing the same ledger."""
+_TURN = 6.0
+"""Seconds for which a worker keeps the others from comparing the same ledger; one that dies meanwhile delays them."""
 
 
 class _StreamAway(Exception):
@@ -72,7 +72,7 @@ class Reconciler:
         self._target = 0
         self._connections = (sink.connections, source.reconnects)
         self._asked: tuple[list[Segment], Future[list[Segment]]] | None = None
-        self._read: tuple[list[Segment], Future[None]] | None = None
+        self._read: Future[None] | None = None
         self._passed = 0
         self._said = ""
         self._count = 0
@@ -105,7 +105,7 @@ class Reconciler:
             if pending is not None and now - self._claimed > _TURN / 3:
                 self._claim()
             if self._read is not None:
-                self._written(*self._read)
+                self._written(self._read)
             elif self._asked is not None:
                 self._answered(*self._asked)
             elif self._source.connected:
@@ -144,9 +144,9 @@ class Reconciler:
         self._target = 0
         self._next = 0.0
 
-    def _claim(self) -> bool:
+    def _claim(self, seconds: float = _TURN) -> bool:
         with self._sink.connection() as connection:
-            ours = self._sink.ledger.claim(connection, self._who, _TURN)
+            ours = self._sink.ledger.claim(connection, self._who, seconds)
         if ours:
             self._claimed = monotonic()
         return ours
@@ -217,20 +217,19 @@ class Reconciler:
             *(self._config.stream, held[0].first, held[-1].last, self._doubt or "found in passing"),
             extra=self._extra,
         )
-        self._read = held, self._source.reread(held)
+        self._read = self._source.reread(held)
 
-    def _written(self, segments: list[Segment], future: Future[None]) -> None:
-        """Closes what was read, once all of it is committed."""
+    def _written(self, future: Future[None]) -> None:
+        """Once all that was read is committed, looks again: nothing is closed that was not seen to be empty."""
         if not future.done():
             return
         with _asking():
             future.result()
         if self._source.reader.idle:
             self._read = None
-            self._close([(segment.first, segment.last) for segment in segments])
             log.warning("%d messages were read again and written", self._count, extra=self._extra)
             self._count = 0
-            self._finished(self._passed)
+            self._next = monotonic()
 
     def _close(self, ranges: Sequence[Range]) -> None:
         if ranges:
@@ -245,3 +244,4 @@ class Reconciler:
         self._doubt = self._said = ""
         self._target = 0
         self._next = monotonic() + PERIOD
+        self._claim(0.0)  # a worker that begins, perhaps with other filters, need not wait for our turn to end

@@ -28,6 +28,8 @@ _ONE_BY_ONE = 500
 """Messages of a batch that is read one by one."""
 _SILENCE = 10.0
 """Seconds without an answer to a pull, which the server answers at once, after which it counts as lost."""
+_PATIENCE = 0.5
+"""Seconds after which to look whether the connection is still the one of the pull."""
 
 
 class Reader:
@@ -44,6 +46,7 @@ class Reader:
         self._batches: deque[Batch] = deque()
         self._taken = 0
         self._answers: asyncio.Queue[Msg] = asyncio.Queue()
+        self._reconnects = 0
 
     # --- the main thread ----------------------------------------------------------------------------------------
 
@@ -79,7 +82,7 @@ class Reader:
                 log.info("reading one by one: %s", error, extra={"stream": self._config.name})
                 await self._get(segment)
                 continue
-            inbox = self._nc.new_inbox()
+            inbox, self._reconnects = self._nc.new_inbox(), self._nc.stats["reconnects"]
             self._answers = asyncio.Queue()
             subscription = await self._nc.subscribe(inbox, cb=self._answers.put, pending_msgs_limit=-1)
             try:
@@ -119,7 +122,7 @@ class Reader:
         self._arrived()
 
     async def _read(self, segment: Segment, name: str, inbox: str) -> None:
-        first, size = segment.first, self._config.writer.batch_bytes
+        first, size, number = segment.first, self._config.writer.batch_bytes, 1
         while first <= segment.last:
             await self._room()
             deliveries, end = await self._pull(name, inbox, size)
@@ -130,6 +133,9 @@ class Reader:
             if not deliveries:
                 return
             portion = read(deliveries, sum(len(delivery[1]) for delivery in deliveries))
+            if portion.numbers != range(number, number := number + len(deliveries)):
+                # This consumer delivers nothing twice: what a connection that broke has lost must not seem read.
+                raise UnavailableError(f"some of what stream {self._config.stream} holds was lost on its way")
             messages = [message for message in portion.messages if message.sequence <= segment.last]
             if messages:
                 self._put(messages, first)
@@ -150,7 +156,9 @@ class Reader:
             if not msg.reply:
                 headers = msg.headers or {}
                 text = headers.get("Description", "")
-                if headers.get("Status") in ("404", "408") or "Batch Completed" in text:
+                if "Batch Completed" in text:  # of the pull before
+                    continue
+                if headers.get("Status") in ("404", "408"):
                     return found, True
                 if "Exceeds MaxBytes" in text:
                     return found, False
@@ -163,7 +171,10 @@ class Reader:
             return self._answers.get_nowait()  # to wait costs more than all the rest
         except asyncio.QueueEmpty:
             pass
-        try:
-            return await asyncio.wait_for(self._answers.get(), _SILENCE)
-        except TimeoutError:
-            raise UnavailableError(f"JetStream stopped delivering what stream {self._config.stream} holds") from None
+        for _ in range(int(_SILENCE / _PATIENCE)):
+            try:
+                return await asyncio.wait_for(self._answers.get(), _PATIENCE)
+            except TimeoutError:
+                if self._nc.stats["reconnects"] != self._reconnects or not self._nc.is_connected:
+                    break  # the pull was that of another connection
+        raise UnavailableError(f"JetStream stopped delivering what stream {self._config.stream} holds")

@@ -235,7 +235,7 @@ class Sink:
             attempt = self._ahead.attempt
         else:
             batch = _each_once(batch) if _repeats(batch) else batch
-            # What was done under earlier filters, only a question tells.
+            # What was delivered or done under earlier filters, only a question tells.
             back = self.ledger.reaches_back(batch.messages)
             attempt = Attempt(batch, check_ledger=back, staged=self._to_stage > 0)
         try:
@@ -379,7 +379,18 @@ class Sink:
     def _encoder(self, attempt: Attempt, known: Collection[int] = ()) -> Encoder:
         assert self._plan is not None, "open() comes first"
         assert self._transformer is not None
-        return Encoder(attempt, self._stream, self._plan, self._transformer, self._excluded, known, self._at)
+        excluded = self._left_out(attempt)
+        return Encoder(attempt, self._stream, self._plan, self._transformer, excluded, known, self._at)
+
+    def _left_out(self, attempt: Attempt) -> Callable[[str], bool] | None:
+        """Which subjects have no rows: those that are excluded, and those of earlier filters.
+
+        Messages of the latter would be written without being known as done once their subject is configured again.
+        """
+        excluded, wants = self._excluded, self.ledger.wants
+        if not attempt.check_ledger:
+            return excluded
+        return lambda subject: not wants(subject) or (excluded is not None and excluded(subject))
 
     def _stage(
         self, connection: BusyConnection, plan: Plan, attempt: Attempt, known: set[int], meanwhile: Callable[[], bool]
@@ -387,10 +398,11 @@ class Sink:
         """Copies rows to a temporary table and inserts from there: for tables with a key, and to isolate bad rows."""
         begun = perf_counter()
         entries: list[_Entry] = []
+        excluded = self._left_out(attempt)
         for index, message in enumerate(attempt.batch.messages):
             if known and message.sequence in known:
                 continue
-            if self._excluded is not None and self._excluded(message.subject):
+            if excluded is not None and excluded(message.subject):
                 attempt.outcome.excluded += 1
                 continue
             rows = attempt.note(index, self._stream.decode(message))

@@ -209,6 +209,7 @@ def _prepare(
     if at:
         at("at_consumer")
     consumer = source.bind(sink.resume(facts.first_sequence))
+    ledger.delivered = consumer.delivered
     for warning in consumer.warnings:
         log.warning("%s", warning, extra={"stream": settings.name})
     if ledger.new and before is not None and before.delivered and not highest:

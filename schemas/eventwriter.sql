@@ -4,7 +4,7 @@ CREATE SCHEMA IF NOT EXISTS eventwriter;
 
 -- One row per consumer. It changes in the transaction that writes a batch, so it says exactly what is in the tables.
 CREATE TABLE IF NOT EXISTS eventwriter.ledger (
-    id               integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id               integer PRIMARY KEY,
     logical_stream   text NOT NULL,
     stream           text NOT NULL,
     -- A stream that was deleted and created again counts from 1 again: it gets a row of its own.
@@ -28,7 +28,10 @@ BEGIN
     END IF;
 END
 $$;
+ALTER TABLE eventwriter.ledger ALTER COLUMN id DROP IDENTITY IF EXISTS;
 ALTER TABLE eventwriter.ledger
+    -- No number twice, also after TRUNCATE with RESTART IDENTITY: dead letters of the row that had it may be there still.
+    ALTER COLUMN id SET DEFAULT (random() * 2147483646)::integer + 1,
     ADD COLUMN IF NOT EXISTS begins bigint NOT NULL DEFAULT 0,
     -- Changes whenever the row means something else than before. Every statement says which one it knows, so nobody
     -- mistakes another row with the same number, or the same row with other filters, for the one that it opened.

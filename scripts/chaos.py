@@ -27,18 +27,21 @@ import psutil
 import psycopg
 from nats.js.api import StreamConfig
 from nats.js.errors import APIError
+from psycopg.conninfo import make_conninfo
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+import hosts
 from demo import ROOT, Published, Service, State, read_state
 from eventwriter import registry
-from eventwriter.embedded import NatsServer, PostgresServer
+from eventwriter.embedded import NatsServer
+from faults import SUBJECTS, Database, SecondHost, Subjects, edit_consumer
 from proxy import Proxy
 from traffic import NUMBER, Publication, Traffic
 
-SETTLED_AFTER = 40.0
-"""Seconds without any progress after which what is missing is lost."""
+SETTLED_AFTER = 90.0
+"""Seconds without any progress after which what is missing is lost: longer than between two comparisons."""
 
 
 class Publisher(threading.Thread):
@@ -118,9 +121,11 @@ class Chaos:
     """What may fail, and how."""
 
     nats: NatsServer
-    postgres: PostgresServer
+    postgres: Database
     to_nats: Proxy
     to_postgres: Proxy
+    second: SecondHost
+    subjects: Subjects
     database: str
     environment: dict[str, str]
     folder: Path
@@ -154,11 +159,16 @@ class Chaos:
             "postgres_backends": self._terminate_backends,
             "postgres_cut": self.to_postgres.cut,
             "postgres_stall": lambda: self._stall(self.to_postgres),
+            "postgres_promote": lambda: self.postgres.promote(self.rng.uniform(0.5, 3)),
+            "postgres_restore": lambda: self.postgres.restore(_complete, self.rng.uniform(1, 3)),
             "commit_answer_lost": lambda: self._lose("after"),
             "commit_lost": lambda: self._lose("before"),
             "nats_kill": self._kill_nats,
             "nats_cut": self.to_nats.cut,
             "nats_stall": lambda: self._stall(self.to_nats),
+            "consumer_edit": self._edit_consumer,
+            "subject_edit": self._edit_subjects,
+            "host_cut": lambda: self.second.cut(self.rng.uniform(5, 20)),
         }
 
     def schedule(self, seconds: float, count: int) -> Iterator[tuple[float, str]]:
@@ -206,20 +216,30 @@ class Chaos:
         self.start()
 
     def _kill_postgres(self) -> None:
-        children = psutil.Process(self.postgres.pid).children(recursive=True)
-        self.postgres.kill()
-        # Two servers on one data folder would destroy it: the last backend must be gone.
-        _, alive = psutil.wait_procs(children, 5)
-        for process in alive:
-            process.kill()
-        psutil.wait_procs(alive, 5)
+        self.postgres.server.kill()  # the next start waits for its last process
         time.sleep(self.rng.uniform(0, 2))
-        self.postgres.start()
+        self.postgres.server.start()
 
     def _stop_postgres(self) -> None:
-        self.postgres.stop()
+        self.postgres.server.stop()
         time.sleep(self.rng.uniform(0, 2))
-        self.postgres.start()
+        self.postgres.server.start()
+
+    def _edit_consumer(self) -> None:
+        edit_consumer(self.nats.url, self.rng, list(registry.load()), self.rng.uniform(0.5, 3))
+        self._reload()
+
+    def _edit_subjects(self) -> None:
+        self.subjects.write(SUBJECTS[1])
+        self._reload()
+        time.sleep(self.rng.uniform(1, 4))
+        self.subjects.write(SUBJECTS[0])
+        self._reload()
+
+    def _reload(self) -> None:
+        """As somebody would who changed something; what was parked because of it is tried again."""
+        self.service.process.send_signal(signal.SIGHUP)
+        self.second.signal(signal.SIGHUP)
 
     def _terminate_backends(self) -> None:
         with psycopg.connect(self.database, autocommit=True) as connection:
@@ -244,6 +264,12 @@ class Chaos:
         self.nats.start()
 
 
+def _complete(connection: psycopg.Connection[Any]) -> bool:
+    """Whether every stream has written."""
+    state = read_state(connection)
+    return len(state) == len(registry.load()) and all(line.written for line in state.values())
+
+
 class Watch(threading.Thread):
     """Reads the ledgers all the time, and measures how long after a fault every stream writes again."""
 
@@ -262,11 +288,10 @@ class Watch(threading.Thread):
         """Messages that are written or dead letters."""
         return sum(state.written + state.dead for state in self.state.values())
 
-    def healed(self, kind: str) -> None:
-        """The cause of a fault is gone: from now on it is recovery."""
+    def healed(self, kind: str, published: dict[str, Published]) -> None:
+        """The cause of a fault is gone: until everything that is published by now is written, it is recovery."""
         with self._lock:
-            counts = {name: state.written + state.dead for name, state in self.state.items()}
-            self._since = time.monotonic(), kind, counts
+            self._since = time.monotonic(), kind, {name: line.messages for name, line in published.items()}
 
     def calm(self) -> None:
         """Publishing has ended: what stands still now is done."""
@@ -288,7 +313,7 @@ class Watch(threading.Thread):
             if self._since is None:
                 return
             since, kind, counts = self._since
-            if all(line.written + line.dead > counts.get(name, 0) for name, line in state.items()):
+            if all(name in state and state[name].written + state[name].dead >= n for name, n in counts.items()):
                 self._since = None
                 took = time.monotonic() - since
                 if took > self.longest:
@@ -366,15 +391,20 @@ def main() -> int:
 
 def _run(arguments: argparse.Namespace, folder: Path, logs: Path, stack: contextlib.ExitStack) -> dict[str, Any]:
     console = Console(stderr=True)
+    host = stack.enter_context(hosts.Host()) if hosts.possible() else None
     # A process that is killed loses nothing that it handed to the operating system, so fsync only costs time here.
-    postgres = stack.enter_context(PostgresServer(folder / "postgres", settings={"fsync": "off"}))
+    postgres = Database(folder, {"fsync": "off"} | hosts.settings_for(host, folder))
+    postgres.server.start()
+    stack.callback(lambda: postgres.server.stop(immediate=True))
     server = stack.enter_context(NatsServer(folder / "nats"))
-    to_postgres = stack.enter_context(Proxy(postgres.port))
+    to_postgres = stack.enter_context(Proxy(postgres.server.port))
     to_nats = stack.enter_context(Proxy(server.port))
-    database = postgres.create_database("eventwriter")
+    database = postgres.server.create_database("eventwriter")
+    subjects = Subjects(folder / "eventwriter.toml")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("EVENTWRITER_", "PG", "NATS_"))} | {
+        "EVENTWRITER_CONFIG": str(subjects.file),
         "EVENTWRITER_NATS__URL": f"nats://127.0.0.1:{to_nats.port}",
-        "EVENTWRITER_POSTGRES__DSN": database.replace(f"port={postgres.port}", f"port={to_postgres.port}"),
+        "EVENTWRITER_POSTGRES__DSN": make_conninfo(database, port=to_postgres.port),
         "EVENTWRITER_WRITER__ACK_WAIT": "3s",
         "EVENTWRITER_HTTP__LISTEN": "127.0.0.1:0",
     }
@@ -385,20 +415,27 @@ def _run(arguments: argparse.Namespace, folder: Path, logs: Path, stack: context
     publisher = Publisher(server.url, list(registry.load()), arguments.rate, arguments.seed)
     publisher.start()
     publisher.ready.wait(30)
-    chaos = Chaos(server, postgres, to_nats, to_postgres, database, environment, logs, random.Random(arguments.seed))
+    far = stack.enter_context(hosts.joined(host, server.port, postgres.server.port))
+    second = SecondHost(far, environment, database, logs / "second-host.log")
+    chaos = Chaos(
+        server, postgres, to_nats, to_postgres, second, subjects, database, environment, logs,
+        random.Random(arguments.seed),
+    )  # fmt: skip
     chaos.start()
     stack.callback(lambda: chaos.service.process.kill())
+    stack.callback(lambda: second.signal(signal.SIGKILL))
     watch = Watch(database)
     watch.start()
     begun = time.monotonic()
     counts = _inject(arguments, chaos, publisher, watch, console)
+    second.join()
     publisher.stop.set()
     publisher.join(60)
     watch.calm()
     _settle(publisher, watch)
     watch.stop.set()
     watch.join(5)
-    status = chaos.service.end(35)
+    status = max(chaos.service.end(35), second.end(35))
     lost, duplicated, dead, notes = account(database, publisher)
     for note in notes:
         console.print(note, style="red")
@@ -440,7 +477,7 @@ def _inject(
             if kind in only:
                 counts[kind] += 1
                 faults[kind]()
-                watch.healed(kind)
+                watch.healed(kind, publisher.published)
     return counts
 
 

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,15 +100,15 @@ class State:
 
 
 class Service:
-    """`eventwriter supervise` as a child process."""
+    """`eventwriter supervise` as a child process; ``prefix`` starts it somewhere else."""
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
+    def __init__(self, environment: dict[str, str], log: Path, prefix: Sequence[str] = ()) -> None:
         self.log = log
         self.page = f"http://{environment['EVENTWRITER_HTTP__LISTEN']}/"
         self.restarts: Counter[str] = Counter()
         self.notes: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "eventwriter", "supervise"],
+            [*prefix, sys.executable, "-m", "eventwriter", "supervise"],
             cwd=ROOT,
             env=environment,
             stderr=subprocess.PIPE,

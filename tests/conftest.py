@@ -4,7 +4,7 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["fix_servers", "fix_service", "fix_proxy", "fix_tls"]
+pytest_plugins = ["fix_servers", "fix_service", "fix_proxy", "fix_tls", "fix_failover"]
 
 # The same examples in every run, whoever runs it and on whatever machine. How long one takes says how busy that machine
 # is, or that hypothesis is building its tables of Unicode, which it does inside the first example of a fresh clone.

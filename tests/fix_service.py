@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from traffic import NUMBER, Publication, Traffic
 
 ROOT = Path(__file__).resolve().parent.parent
 STREAMS = tuple(registry.load())
+LOADED = 1_000_000
+"""Where the numbers of records begin that are published beside, in the background; ``World.traffic`` counts from 1."""
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
@@ -52,6 +55,8 @@ class World:
     folder: Path
     environment: dict[str, str]
     root: Path = ROOT
+    prefix: Sequence[str] = ()
+    """What starts commands somewhere else, such as on another host."""
     published: dict[str, list[Publication]] = field(default_factory=dict)
     services: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -96,7 +101,7 @@ class World:
         """Publishes mixed traffic, numbered on from what was published before."""
         for name in names:
             before = self.published.get(name, [])
-            number = max((n for m in before for n in m.records), default=0)
+            number = max((n for m in before for n in m.records if n < LOADED), default=0)
             source = Traffic(name, seed=seed + len(before), broken=broken, records=5, number=number)
             self.publish(name, [source.next() for _ in range(count)])
 
@@ -137,7 +142,7 @@ class World:
         """Starts a command in the background; its log goes to ``log``."""
         with (self.folder / "service.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "eventwriter", *(arguments or ("supervise",))],
+                [*self.prefix, sys.executable, "-m", "eventwriter", *(arguments or ("supervise",))],
                 cwd=self.root,
                 env=self._environment(environment),
                 stdout=log,
@@ -182,7 +187,10 @@ class World:
         for stream, messages in self.published.items():
             expected = sorted(number for message in messages for number in message.records)
             found = sorted(row[0] for row in self.query(f"SELECT {NUMBER[stream]} FROM {declared[stream].table}"))
-            assert found == expected, f"{stream}: {len(found)} rows, {len(expected)} expected"
+            lost, more = Counter(expected) - Counter(found), Counter(found) - Counter(expected)
+            assert found == expected, (
+                f"{stream}: {len(lost)} missing: {[*lost][:20]}, {len(more)} too many: {[*more][:20]}"
+            )
             letters = self.query("SELECT count(*) FROM eventwriter.dead_letters WHERE logical_stream = %s", stream)
             assert letters[0][0] == sum(message.rejects for message in messages), stream
 
@@ -200,6 +208,11 @@ class World:
             except psutil.NoSuchProcess:
                 continue
         return None
+
+
+def only(*names: str) -> dict[str, str]:
+    """The environment with which no other stream is served."""
+    return {f"EVENTWRITER_STREAMS__{name}__ENABLED": "false" for name in STREAMS if name not in names}
 
 
 def clean_environment() -> dict[str, str]:

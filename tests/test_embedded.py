@@ -23,6 +23,7 @@ import setproctitle
 from nats.js.api import StreamConfig
 
 import eventwriter
+import failover
 import fix_servers
 from eventwriter import embedded, process
 from eventwriter.embedded import NatsServer, PostgresServer, Server
@@ -172,6 +173,52 @@ def test_postgres_keeps_port_and_data_through_a_crash(postgres: PostgresServer) 
         postgres.start()
         assert postgres.port == port
         assert query(dsn, "SELECT count(*) FROM t") == 1
+
+
+def test_a_base_backup_is_what_the_server_was(postgres: PostgresServer, folder: Path) -> None:
+    """Restored, it has what was committed before it was taken and nothing else, on the same port; as often as asked."""
+    dsn = postgres.create_database("data")
+    query(dsn, "CREATE TABLE t AS SELECT 1 AS a")
+    postgres.base_backup(folder / "backup")
+    port = postgres.port
+    for _ in range(2):
+        query(dsn, "INSERT INTO t VALUES (2)")
+        postgres.stop()
+        postgres.restore(folder / "backup")
+        postgres.start()
+        assert postgres.port == port
+        assert query(dsn, "SELECT sum(a) FROM t") == 1
+    with pytest.raises(UnavailableError, match="pg_basebackup failed"):
+        postgres.base_backup(folder / "postgres")  # never over data that is there
+
+
+def test_a_standby_takes_over_without_what_it_did_not_receive(postgres: PostgresServer, folder: Path) -> None:
+    """It follows, falls behind when it is told to, and is the primary's successor on its port without the rest."""
+    dsn = postgres.create_database("data")
+    query(dsn, "CREATE TABLE t AS SELECT 1 AS a")
+    standby = failover.follow(postgres, folder / "standby", FAST)
+    try:
+        query(dsn, "INSERT INTO t VALUES (2)")
+        wait_until(lambda: query(standby.dsn("data"), "SELECT sum(a) FROM t") == 3, "the standby follows")
+        failover.detach(standby)
+        query(dsn, "INSERT INTO t VALUES (4)")
+        failover.take_over(postgres, standby)
+        query(dsn, "INSERT INTO t VALUES (8)")
+        assert query(dsn, "SELECT sum(a) FROM t") == 11
+    finally:
+        standby.stop(immediate=True)
+
+
+def test_a_crash_forgets_commits_that_were_not_waited_for(folder: Path) -> None:
+    """With synchronous_commit = off what was committed after the last flush is gone; the rest is there."""
+    with PostgresServer(folder / "postgres", settings=FAST | failover.FORGETFUL) as server:
+        dsn = server.create_database("data")
+        query(dsn, "CREATE TABLE t AS SELECT 1 AS a")
+        query(dsn, "CHECKPOINT")
+        query(dsn, "INSERT INTO t VALUES (2)")
+        failover.crash(server)
+        server.start()
+        assert query(dsn, "SELECT sum(a) FROM t") == 1
 
 
 def test_postgres_is_durable_unless_told_otherwise(folder: Path) -> None:

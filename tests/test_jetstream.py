@@ -35,7 +35,7 @@ def ranges(world: World, stream: str = "LOGS") -> list[tuple[int, int]]:
     """The done sequences of a stream's ledgers, first and last."""
     return world.query(
         "SELECT lower(r), upper(r) - 1 FROM eventwriter.ledger, unnest(done) r "
-        "WHERE logical_stream = %s ORDER BY id, 1",
+        "WHERE logical_stream = %s ORDER BY stream_created, durable, 1",
         stream,
     )
 

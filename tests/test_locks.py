@@ -20,10 +20,11 @@ from eventwriter.embedded import NatsServer, PostgresServer
 from eventwriter.ledger import Done, Identity
 from eventwriter.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Stream
-from fix_hosts import Host, second_host
+from fix_hosts import second_host
 from fix_proxy import Proxied
 from fix_servers import FAST
 from fix_service import ROOT, World, clean_environment, wait_until
+from hosts import Host, settings_for
 from proxy import Proxy
 
 IDENTITY = Identity("NUMBERS", "numbers", datetime(2026, 1, 1, tzinfo=UTC), "writer")
@@ -224,10 +225,7 @@ def host() -> Iterator[Host]:
 def shared(open_folder: Path, host: Host) -> Iterator[World]:
     """A world of its own, whose PostgreSQL can be reached from the second host too."""
     folder = open_folder
-    rules = folder / "pg_hba.conf"
-    rules.write_text("host all all all trust\n")
-    rules.chmod(0o644)
-    settings = FAST | {"listen_addresses": f"127.0.0.1,{host.here}", "hba_file": str(rules)}
+    settings = FAST | settings_for(host, folder)
     with PostgresServer(folder / "postgres", settings=settings) as server, NatsServer(folder / "nats") as nats:
         environment = clean_environment() | {
             "EVENTWRITER_NATS__URL": nats.url,

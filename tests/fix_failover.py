@@ -1,0 +1,181 @@
+"""Fixture: a world with a PostgreSQL server of its own, which can go back in time while services write to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal
+
+import nats
+import psycopg
+import pytest
+
+import failover
+from eventwriter import registry
+from eventwriter.embedded import PostgresServer, free_port
+from fix_monitor import Endpoint
+from fix_servers import FAST, running, temporary_folder
+from fix_service import LOADED, World, clean_environment, new_world, wait_until
+from proxy import Proxy
+from traffic import NUMBER, Traffic
+
+How = Literal["promoted", "restored", "crashed"]
+SETTINGS = FAST | failover.FORGETFUL
+TEMPLATE = "with_tables"
+TOLD_WITHIN = 10.0
+"""Seconds within which whoever looks must be told what happened to the database."""
+
+
+@dataclass
+class Fallible:
+    """A world whose database goes back in time; its services reach it through a proxy."""
+
+    world: World
+    server: PostgresServer
+    proxy: Proxy
+    endpoint: Endpoint
+    standby: PostgresServer | None = None
+
+    def mark(self, how: How) -> None:
+        """The moment to which ``go_back`` will lead: what is committed from now on will be lost."""
+        if how == "promoted":
+            self.standby = failover.follow(self.server, self.server.folder.parent / "standby", SETTINGS)
+            failover.detach(self.standby)
+        elif how == "restored":
+            self.server.base_backup(self.server.folder.parent / "backup")
+        else:
+            self.world.execute("CHECKPOINT")
+
+    def go_back(self, how: How) -> dict[str, set[int]]:
+        """Does it, out of the services' sight; returns which records of each table are lost."""
+        self.proxy.stop()
+        before = records(self.world)
+        if how == "promoted":
+            assert self.standby is not None
+            failover.take_over(self.server, self.standby)
+            self.server, self.standby = self.standby, None
+        elif how == "restored":
+            failover.restore(self.server, self.server.folder.parent / "backup")
+        else:
+            failover.crash(self.server)
+            self.server.start()
+        after = records(self.world)
+        self.proxy.start()
+        return {name: found.keys() - after[name].keys() for name, found in before.items()}
+
+    def reread(self, names: Iterable[str]) -> bool:
+        """Whether the metrics say of every one of these streams that something was read again."""
+        return all((self.endpoint.value("messages_reread_total", stream=name) or 0) > 0 for name in names)
+
+
+@pytest.fixture(scope="session")
+def prepared() -> Iterator[Path]:
+    """The folder of a stopped PostgreSQL server whose database ``TEMPLATE`` has our tables."""
+    with temporary_folder() as folder:
+        for server in running(PostgresServer(folder, settings=FAST), "CI" in os.environ):
+            environment = clean_environment() | {"EVENTWRITER_POSTGRES__DSN": server.create_database(TEMPLATE)}
+            World(None, "", folder, environment).run("schema", "apply")  # type: ignore[arg-type] # no NATS for that
+            server.stop()
+        yield folder
+
+
+@contextmanager
+def own_postgres(prepared: Path, settings: Mapping[str, str]) -> Iterator[PostgresServer]:
+    """A PostgreSQL server with the database ``TEMPLATE``; beside its folder is room for others."""
+    with temporary_folder() as folder:
+        server = PostgresServer(folder / "postgres", settings=settings)
+        server.folder.mkdir()
+        server.restore(prepared)
+        with server:
+            yield server
+
+
+@pytest.fixture
+def fallible(tmp_path: Path, prepared: Path) -> Iterator[Fallible]:
+    """Servers with the seven streams and tables, and nothing else running yet."""
+    address = f"127.0.0.1:{free_port()}"
+    with (
+        own_postgres(prepared, SETTINGS) as server,
+        Proxy(server.port) as proxy,
+        new_world(tmp_path, server, TEMPLATE) as world,
+    ):
+        found = Fallible(world, server, proxy, Endpoint(address))
+        world.environment["EVENTWRITER_POSTGRES__DSN"] = psycopg.conninfo.make_conninfo(world.dsn, port=proxy.port)
+        world.environment["EVENTWRITER_HTTP__LISTEN"] = address
+        try:
+            yield found
+        finally:
+            for each in (found.server, found.standby):
+                if each is not None:
+                    each.stop(immediate=True)
+
+
+def records(world: World) -> dict[str, Counter[int]]:
+    """The numbers of the records in each table, of the streams to which something was published."""
+    declared = registry.load()
+    with world.connect() as connection:
+        return {
+            name: Counter(row[0] for row in connection.execute(f"SELECT {NUMBER[name]} FROM {declared[name].table}"))
+            for name in list(world.published)
+        }
+
+
+def missing(world: World) -> dict[str, set[int]]:
+    """The published records that are not in their table, of the streams that miss some."""
+    found = records(world)
+    wanted = {name: {n for m in list(messages) for n in m.records} for name, messages in world.published.items()}
+    return {name: gap for name, numbers in wanted.items() if (gap := numbers - found[name].keys())}
+
+
+def wait_complete(world: World, seconds: float = 40.0) -> None:
+    """Waits until every published record is in its table, whatever the ledger says."""
+    wait_until(lambda: not missing(world), f"everything is in the tables\n{world.log[-8000:]}", seconds)
+
+
+@contextmanager
+def load(world: World, names: Iterable[str], rate: float = 500.0, broken: float = 0.01) -> Iterator[None]:
+    """Publishes steadily on these streams until the block ends; all of it must arrive. Its numbers are its own."""
+    stop = threading.Event()
+    failures: list[Exception] = []
+
+    def publish() -> None:
+        try:
+            asyncio.run(_publish(world, list(names), rate, broken, stop))
+        except Exception as error:  # noqa: BLE001 - told by the main thread
+            failures.append(error)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    assert not failures
+
+
+async def _publish(world: World, names: list[str], rate: float, broken: float, stop: threading.Event) -> None:
+    client = await nats.connect(world.nats.url)
+    stream: Any = client.jetstream()
+    begins = {name: LOADED + len(world.published.get(name, [])) * 10 for name in names}
+    sources = {name: Traffic(name, seed=9, broken=broken, records=3, number=begins[name]) for name in names}
+    begun, sent = monotonic(), 0
+    while not stop.is_set():
+        due = int((monotonic() - begun) * rate)
+        batch = []
+        for number in range(sent, due):
+            name = names[number % len(names)]
+            message = sources[name].next()
+            batch.append(stream.publish(message.subject, message.payload, headers=message.headers))
+            world.published.setdefault(name, []).append(message)
+        sent = due
+        await asyncio.gather(*batch)
+        await asyncio.sleep(0.02)
+    await client.close()

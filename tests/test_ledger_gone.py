@@ -1,0 +1,98 @@
+"""A ledger that vanished under running workers: nothing is acknowledged without its row, and somebody is told."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from fix_failover import TOLD_WITHIN, Fallible, load, missing, wait_complete
+from fix_service import World, only, wait_until
+from traffic import Publication
+
+NAMES = ("LOGS", "TELEMETRY", "EVENTS")
+BROKEN = Publication("logs.syslog", b"\xff not a message", (), 1)
+
+
+def seconds_of(service: subprocess.Popen[bytes], during: float) -> float:
+    """CPU seconds of a service and its workers within a while in which nothing arrives."""
+    tree = [psutil.Process(service.pid), *psutil.Process(service.pid).children(recursive=True)]
+
+    def used() -> float:
+        return sum(times.user + times.system for times in (process.cpu_times() for process in tree))
+
+    before = used()
+    time.sleep(during)
+    return used() - before
+
+
+def acknowledged(world: World, name: str) -> bool:
+    """Whether JetStream waits for no acknowledgement of what was published."""
+    return bool(world.consumer(name).ack_floor.stream_seq == len(world.published[name]))
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "under load"])
+def test_a_ledger_truncated_under_running_workers(world: World, busy: bool) -> None:
+    """Numbers of rows start again, and several workers of several streams hold old ones: none mistakes another's."""
+    environment = {"EVENTWRITER_STREAMS__LOGS__PROCESSES": "2", "EVENTWRITER_WRITER__BATCH_MESSAGES": "50"}
+    service = world.start(**only(*NAMES), **environment)
+    world.traffic(NAMES, count=300, broken=0)
+    world.wait_settled()
+    with load(world, NAMES, broken=0) if busy else contextlib.nullcontext():
+        for _ in range(2):
+            world.execute("TRUNCATE eventwriter.ledger RESTART IDENTITY CASCADE")
+            told = lambda: all(  # noqa: E731
+                any(name in line and "replay" in line for line in world.log.splitlines()) for name in NAMES
+            )
+            wait_until(told, f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
+            world.traffic(NAMES, count=100, broken=0)
+    wait_complete(world)
+    world.assert_exact()
+    for name in NAMES:
+        wait_until(lambda: acknowledged(world, name), f"the acks of {name}")  # noqa: B023 - called at once
+    assert len(world.query("SELECT FROM eventwriter.ledger")) == len(NAMES)
+    assert seconds_of(service, 3) < 1
+    assert service.poll() is None
+    assert world.stop(service, 10) == 0
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "under load"])
+def test_a_database_of_before_the_ledger(fallible: Fallible, busy: bool) -> None:
+    """Restored to before its first start: new messages are written; what is missing is said, not guessed."""
+    world = fallible.world
+    fallible.mark("restored")
+    service = world.start(**only("LOGS"))
+    world.traffic(["LOGS"], count=300, broken=0)
+    world.wait_settled()
+    wait_until(lambda: acknowledged(world, "LOGS"), "the acks")
+    with load(world, ["LOGS"], broken=0) if busy else contextlib.nullcontext():
+        lost = fallible.go_back("restored")["LOGS"]
+        assert lost
+        told = lambda: any("LOGS" in line and "replay" in line for line in world.log.splitlines())  # noqa: E731
+        wait_until(told, f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
+        world.traffic(["LOGS"], count=100, broken=0)
+    wait_until(lambda: missing(world).get("LOGS", set()) <= lost, f"the new ones\n{world.log[-5000:]}")
+    assert missing(world).get("LOGS") == lost
+    world.run("replay", "--stream", "LOGS", "--from-seq", "1")
+    wait_complete(world)
+    world.assert_exact()
+    assert service.poll() is None
+    assert world.stop(service, 10) == 0
+
+
+def test_dead_letters_that_outlive_their_ledger(world: World) -> None:
+    """Those of an earlier row with the same number stand in nobody's way."""
+    world.publish("LOGS", [BROKEN])
+    process = world.start("worker", "--stream", "LOGS")
+    world.wait_settled()
+    assert world.stop(process) == 0
+    world.execute("TRUNCATE eventwriter.ledger RESTART IDENTITY CASCADE")
+    world.call(lambda client: client.jetstream().delete_consumer("LOGS", "eventwriter-logs"))
+    process = world.start("worker", "--stream", "LOGS")
+    world.traffic(["LOGS"], count=50, broken=0)
+    wait_until(lambda: world.counts("LOGS") == (50, 1), f"all of them\n{world.log[-5000:]}")
+    world.assert_exact()
+    assert world.stop(process) == 0
