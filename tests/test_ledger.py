@@ -201,6 +201,32 @@ def test_what_is_gone_is_told_until_it_is_accepted(connection: Any) -> None:
     assert ledger.glance(connection).lost == 0
 
 
+def test_a_ledger_of_the_first_release_goes_on(database: str) -> None:
+    """`schema apply` brings its table to today's form; what it knew it knows, and nothing before that is missing."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(
+            "CREATE SCHEMA eventwriter; CREATE TABLE eventwriter.ledger ("
+            "id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, logical_stream text NOT NULL, stream text NOT NULL, "
+            "stream_created timestamptz NOT NULL, durable text NOT NULL, done int8multirange NOT NULL DEFAULT '{}', "
+            "fold_after bigint NOT NULL DEFAULT 0, messages_written bigint NOT NULL DEFAULT 0, "
+            "messages_deadlettered bigint NOT NULL DEFAULT 0, messages_excluded bigint NOT NULL DEFAULT 0, "
+            "rows_written bigint NOT NULL DEFAULT 0, updated_at timestamptz NOT NULL DEFAULT now(), "
+            "UNIQUE (stream, stream_created, durable)) WITH (fillfactor = 10)"
+        )
+        connection.execute(
+            "INSERT INTO eventwriter.ledger (logical_stream, stream, stream_created, durable, done) "
+            "VALUES ('NUMBERS', 'numbers', %s, 'writer', '{[500,901),[950,1001)}')",
+            [IDENTITY.stream_created],
+        )
+        for _ in range(2):
+            connection.execute(sql.SQL(registry.table_sql("eventwriter")))
+        ledger = open_ledger(connection, IDENTITY, STREAM.subjects)
+        assert not ledger.new
+        assert [(each.first, each.last) for each in ledger.missing(connection, 1, 1000)] == [(901, 949)]
+        assert ledger.record(connection, [(1001, 1002)], Done(messages_written=2))
+        assert ledger.glance(connection).highest == 1002
+
+
 def test_one_compares_at_a_time(connection: Any) -> None:
     """Until its time is over."""
     ledger = open_ledger(connection, IDENTITY, STREAM.subjects)
