@@ -14,7 +14,9 @@ from eventwriter.bookkeeping import losses
 from eventwriter.catalog import read_plan
 from eventwriter.config import Config, StreamConfig
 from eventwriter.consumer import ConsumerFacts
+from eventwriter.durable import begins_anew
 from eventwriter.errors import CONFIGURATION, OK, ConfigurationError, EventWriterError, UnavailableError
+from eventwriter.ledgers import predecessors
 from eventwriter.postgres import check_server, connect, translated
 from eventwriter.source import Source
 from eventwriter.stream import Stream
@@ -124,11 +126,13 @@ def _check_ledger(connection: Connection[Any], stream: StreamConfig) -> list[Fin
     try:
         with translated():
             found = losses(connection, stream)
+            others = predecessors(connection, stream.name, stream.stream, stream.durable)
     except EventWriterError:  # said already: the schema of another release, or none
         connection.rollback()
         return []
     remedy = f"`eventwriter ledger accept --stream {stream.name}` takes note"
-    return [
+    anew = [Finding(stream.name, begins_anew(stream, old), warning=True) for old in others[:1]]
+    return ([] if stream.continues else anew) + [
         Finding(stream.name, f"missing from the ledger and gone from the stream: {loss}; {remedy}", warning=True)
         for loss in found
     ]

@@ -19,6 +19,14 @@ def new_name(config: StreamConfig) -> str:
     return f"set {key}.durable to a new name and {key}.continues to {config.durable}"
 
 
+def begins_anew(config: StreamConfig, old: str) -> str:
+    """What to tell of a durable without a ledger, where that of ``old`` knows what is written."""
+    return (
+        f"durable {config.durable} begins a ledger of its own: what {old} wrote and stream {config.stream} still holds "
+        f'is written a second time; streams.{config.name}.continues = "{old}" goes on with that ledger'
+    )
+
+
 def push(config: StreamConfig) -> str:
     """What to tell of a consumer that delivers without being asked."""
     return f"consumer {config.durable} of stream {config.stream} is a push consumer: {new_name(config)}"

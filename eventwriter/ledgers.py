@@ -195,6 +195,21 @@ def copy_ledger(connection: Connection[Any], identity: Identity, old: str, throu
     return True
 
 
+def predecessors(connection: Connection[Any], logical_stream: str, stream: str, durable: str) -> list[str]:
+    """Durables with a ledger of this stream, when ``durable`` has none and goes on with none of theirs.
+
+    It would write a second time what they wrote.
+    """
+    rows = connection.execute(
+        "SELECT durable FROM eventwriter.ledger l WHERE logical_stream = %(logical)s AND stream = %(stream)s "
+        "AND NOT isempty(done) AND continued_by IS NULL AND NOT EXISTS (SELECT FROM eventwriter.ledger ours "
+        "WHERE ours.stream = l.stream AND ours.durable = %(durable)s AND ours.stream_created >= l.stream_created "
+        "AND NOT isempty(ours.done)) ORDER BY stream_created DESC, 1",
+        {"logical": logical_stream, "stream": stream, "durable": durable},
+    )
+    return [row[0] for row in rows]
+
+
 def accept_losses(connection: Connection[Any], logical_stream: str) -> list[Range]:
     """Takes note of what is missing and gone from the stream; returns the sequences, nobody is told of them again."""
     rows = connection.execute(

@@ -21,7 +21,7 @@ from eventwriter.catalog import SHAPE, Plan, read_plan, read_shape
 from eventwriter.config import PostgresConfig
 from eventwriter.errors import ExclusiveError, SchemaError, UnavailableError
 from eventwriter.ledger import Done, Glance, Identity, Ledger
-from eventwriter.ledgers import open_ledger
+from eventwriter.ledgers import open_ledger, predecessors
 from eventwriter.postgres import (
     BusyConnection,
     RowRefused,
@@ -144,6 +144,11 @@ class Sink:
         self._ahead = None
         self._to_stage, self._span = 0, 1
         self._planned(plan)
+
+    def predecessors(self, identity: Identity) -> list[str]:
+        """Durables whose ledgers a new one goes on with none of."""
+        with self.connection() as connection:
+            return predecessors(connection, identity.logical_stream, identity.stream, identity.durable)
 
     def look(self) -> Glance:
         """Looks at the ledger, and whether PostgreSQL is there and the table as it was; makes a new plan if it is not.

@@ -13,6 +13,7 @@ from eventwriter.backoff import Backoff
 from eventwriter.catalog import Plan
 from eventwriter.config import Config, StreamConfig
 from eventwriter.consumer import restored
+from eventwriter.durable import begins_anew
 from eventwriter.errors import (
     DRAIN_DEADLINE,
     OK,
@@ -212,6 +213,9 @@ def _prepare(
     ledger.delivered = consumer.delivered
     for warning in consumer.warnings:
         log.warning("%s", warning, extra={"stream": settings.name})
+    if ledger.new and settings.continues is None:
+        for old in sink.predecessors(identity)[:1]:
+            log.warning("%s", begins_anew(settings, old), extra={"stream": settings.name})
     if ledger.new and before is not None and before.delivered and not highest:
         log.warning(
             "the ledger of consumer %s is new (a restored database?), but the consumer delivered messages up to "

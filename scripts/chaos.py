@@ -171,12 +171,12 @@ class Chaos:
             "host_cut": lambda: self.second.cut(self.rng.uniform(5, 20)),
         }
 
-    def schedule(self, seconds: float, count: int) -> Iterator[tuple[float, str]]:
+    def schedule(self, seconds: float, count: int, only: set[str]) -> Iterator[tuple[float, str]]:
         """When which fault happens: every kind before any kind again."""
         kinds: list[str] = []
         for number in range(count):
             if not kinds:
-                kinds = self.rng.sample(sorted(self.faults()), len(self.faults()))
+                kinds = self.rng.sample(sorted(only), len(only))
             yield (number + self.rng.random()) * seconds / count, kinds.pop()
 
     def _workers(self) -> list[psutil.Process]:
@@ -369,6 +369,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=800, help="messages/s over all streams (default %(default)s)")
     parser.add_argument("--faults", type=int, help="how many (default: one every 4 s)")
     parser.add_argument("--kinds", help="only these kinds of faults, comma separated")
+    parser.add_argument("--without", default="", help="all kinds but these, comma separated")
     parser.add_argument("--keep", type=Path, help="keep the service's logs in this folder")
     parser.add_argument("--output", choices=("text", "json"), default="text")
     arguments = parser.parse_args()
@@ -463,18 +464,18 @@ def _inject(
 ) -> Counter[str]:
     counts: Counter[str] = Counter()
     faults = chaos.faults()
-    only = set(arguments.kinds.split(",")) if arguments.kinds else set(faults)
+    only = (set(arguments.kinds.split(",")) if arguments.kinds else set(faults)) - set(arguments.without.split(","))
     number = arguments.faults if arguments.faults is not None else max(1, int(arguments.seconds / 4))
     begun = time.monotonic()
     shown = console.is_terminal and arguments.output == "text"
     with Live(console=console, auto_refresh=False) if shown else contextlib.nullcontext() as live:
-        for due, kind in [*chaos.schedule(arguments.seconds, number), (arguments.seconds, "")]:
+        for due, kind in [*chaos.schedule(arguments.seconds, number, only), (arguments.seconds, "")]:
             while (rest := due - (time.monotonic() - begun)) > 0 and publisher.error is None:
                 if live is not None:
                     elapsed = f"{time.monotonic() - begun:.0f} s of {arguments.seconds:.0f} s, seed {arguments.seed}"
                     live.update(show(publisher, watch, chaos, counts, elapsed), refresh=True)
                 time.sleep(min(rest, 0.5))
-            if kind in only:
+            if kind:
                 counts[kind] += 1
                 faults[kind]()
                 watch.healed(kind, publisher.published)

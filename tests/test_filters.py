@@ -38,7 +38,9 @@ class Configured:
     def start(self) -> subprocess.Popen[bytes]:
         """Another service with this file; it goes on with SWEEP when LOGS cannot work."""
         environment = only("LOGS", "SWEEP") | {"EVENTWRITER_HTTP__LISTEN": self.endpoint.address}
-        return self.world.start("--config", str(self.file), "supervise", **environment)
+        service = self.world.start("--config", str(self.file), "supervise", **environment)
+        wait_until(lambda: self.endpoint.answers("/livez", 200), "a service that takes signals")
+        return service
 
     def subjects(self, *subjects: str) -> None:
         """Changes the subjects, and has the service read its file again."""
