@@ -17,7 +17,7 @@ from psycopg import Connection
 from eventwriter import subjects
 from eventwriter.coverage import Past, Range, Segment, merge, segments, to_multirange
 from eventwriter.errors import LedgerChangedError
-from eventwriter.stream import Message
+from eventwriter.stream import Batch, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +157,12 @@ class Ledger:
         past = {m.sequence for m in messages if m.sequence not in done and self._in_past(m)}
         return done, past
 
-    def reaches_back(self, messages: Sequence[Message]) -> bool:
-        """Whether any of them may be of earlier filters, which ``record`` does not look at."""
-        return min(message.sequence for message in messages) <= max(self._past_last, self.delivered)
+    def reaches_back(self, batch: Batch) -> bool:
+        """Whether any of its messages may be of earlier filters, which ``record`` does not look at."""
+        last = max(self._past_last, self.delivered)
+        if batch.span is not None and batch.span[0] > last:  # as is usual: no need to look at each
+            return False
+        return min(message.sequence for message in batch.messages) <= last
 
     def _in_past(self, message: Message) -> bool:
         return message.sequence <= self._past_last and any(

@@ -220,7 +220,7 @@ class Sink:
         if self._plan is None or self._to_stage:
             return False
         if self._ahead is None or self._ahead.attempt.batch is not batch:
-            if _repeats(batch) or self.ledger.reaches_back(batch.messages):
+            if _repeats(batch) or self.ledger.reaches_back(batch):
                 return False
             self._ahead = self._encoder(Attempt(batch))
         return self._ahead.step()
@@ -241,7 +241,7 @@ class Sink:
         else:
             batch = _each_once(batch) if _repeats(batch) else batch
             # What was delivered or done under earlier filters, only a question tells.
-            back = self.ledger.reaches_back(batch.messages)
+            back = self.ledger.reaches_back(batch)
             attempt = Attempt(batch, check_ledger=back, staged=self._to_stage > 0)
         try:
             while True:

@@ -38,20 +38,22 @@ class Turn:
     def __init__(self, file: int, place: int) -> None:
         self._file = file
         self._place = place
-        self._asked = False
-        self._left = False
+        self._waits = False
+        self._got: Callable[[], object] | None = None
         self.mine = False
 
     def ask(self, got: Callable[[], object]) -> None:
-        """Waits in a thread of its own, unless one does already; there ``got`` is called when it is our turn."""
-        if not self._asked and not self.mine:
-            self._asked = True
-            threading.Thread(target=self._wait, args=(got,), name="turn", daemon=True).start()
+        """Asks for it, unless it is ours; ``got`` is called when it is, in a thread that waits for it."""
+        self._got = got
+        if not self._waits and not self.mine:
+            self._waits = True
+            threading.Thread(target=self._wait, name="turn", daemon=True).start()
 
-    def _wait(self, got: Callable[[], object]) -> None:
+    def _wait(self) -> None:
         lockf(self._file, LOCK_EX, 1, self._place)
-        self.mine, self._asked = True, False
-        if self._left:
+        self.mine, self._waits = True, False
+        got = self._got
+        if got is None:
             self.give()
         else:
             got()
@@ -63,6 +65,6 @@ class Turn:
             lockf(self._file, LOCK_UN, 1, self._place)
 
     def leave(self) -> None:
-        """Never again."""
-        self._left = True
+        """Gives it, and does not want it any more, until it is asked for again."""
+        self._got = None
         self.give()

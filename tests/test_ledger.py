@@ -184,8 +184,8 @@ def test_filters_belong_to_what_is_done(connection: Any) -> None:
     assert third.missing(connection, 1, 20) == [Segment(1, 10, ("c",)), Segment(11, 20, ("b", "c"))]
     messages = [Message(subject, b"", n, n) for subject, n in [("a", 5), ("b", 5), ("c", 5), ("a", 15), ("b", 16)]]
     assert [m for m in messages if third.known(connection, [m])[1]] == [messages[0], messages[1], messages[3]]
-    assert third.reaches_back([messages[0]])
-    assert not third.reaches_back([Message("a", b"", 21, 21)])
+    assert third.reaches_back(Batch([messages[0]], [5]))
+    assert not third.reaches_back(Batch([Message("a", b"", 21, 21)], None, span=(21, 21)))
     with pytest.raises(ConfigurationError, match="was started with the subjects a, b, c"):
         open_ledger(connection, IDENTITY, ("a",), rebase=False)
 

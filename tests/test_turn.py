@@ -28,9 +28,9 @@ turn = Turn(int(sys.argv[1]), int(sys.argv[2]))
 say = lambda text: os.write(1, f"{text}\n".encode())  # in one piece: two threads say something
 turn.ask(lambda: say("mine"))
 say("asked")
-for word in sys.stdin:
-    getattr(turn, word.strip())()
-    say(word.strip())
+for word in map(str.strip, sys.stdin):
+    say(word)
+    turn.ask(lambda: say("mine")) if word == "again" else getattr(turn, word)()
 """
 
 
@@ -71,6 +71,9 @@ def test_one_at_a_time() -> None:
             assert says(third, "asked")
             tell(third, "leave")  # it gets its turn, and does not want it any more
             tell(first, "give")
+            assert says(second, "mine")
+            tell(second, "leave")
+            tell(second, "again")
             assert says(second, "mine")
             with process(file, place) as fourth:
                 assert says(fourth, "asked")
