@@ -28,7 +28,7 @@ from records import (
     records_with,
     rows,
 )
-from workers._json import RECORDS_MAX
+from workers._limits import RECORDS_MAX
 from workers.events import STREAM
 
 GELF = (

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from eventwriter.stream import Row
+from eventwriter.stream import Decoded, Message, Row
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit
 from records import RECEIVED, at, message, reasons
 from workers import _json
+from workers._count import RECORD, Shape
+from workers._guard import total
 from workers._json import Origin, decode_records
+from workers._limits import RECORDS_MAX
 
 
 def row_of(record: Mapping[str, Any], origin: Origin) -> Row:
@@ -31,9 +34,16 @@ def expand(value: Mapping[str, Any]) -> list[Any] | None:
     return members if isinstance(members, list) else None
 
 
+@total
+def decode(message: Message) -> Decoded:
+    """What a message of such records and groups holds."""
+    shape = Shape({"group": RECORD}, events=8)
+    return decode_records(message, row_of, group="group", expand=expand, shape=shape)
+
+
 def numbers(payload: Any, headers: dict[str, str] | None = None) -> tuple[list[Any], list[tuple[str, int | None]]]:
     """First values of the rows, and the rejects, of JSON alone."""
-    found = decode_records(message(payload, "s", headers), row_of, group="group", expand=expand)
+    found = decode(message(payload, "s", headers))
     return [row[0] for row in found.rows], reasons(found)
 
 
@@ -144,10 +154,10 @@ def test_a_large_envelope_is_kept_once() -> None:
 
 def test_a_message_holds_a_bounded_number_of_records() -> None:
     """Each could become a dead letter."""
-    few, many = (b"[" + b",".join([b"{}"] * count) + b"]" for count in (1000, _json.RECORDS_MAX + 1))
+    few, many = (b"[" + b",".join([b"{}"] * count) + b"]" for count in (1000, RECORDS_MAX + 1))
     assert len(decode_records(message(few, "s"), row_of).rejects) == 1000
     assert numbers(many) == ([], [("too_large", None)])
-    assert numbers([{"group": json.loads(many)}, {"n": 1}]) == ([1], [("too_large", 0)])
+    assert numbers([{"group": json.loads(many)}, {"n": 1}]) == ([], [("too_large", None)])
 
 
 def test_headers_may_be_the_envelope() -> None:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventwriter.values import Unfit
-from workers._payload import INFLATED_MAX, read_json, unpack
+from workers._limits import INFLATED_MAX
+from workers._payload import read_json, unpack
 
 TEXT = b'{"value": 1}'
 

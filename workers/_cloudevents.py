@@ -13,7 +13,9 @@ from urllib.parse import unquote
 
 from eventwriter import values
 from eventwriter.values import Unfit, shown
-from workers._payload import read_json
+from workers._count import Shape
+from workers._limits import Room
+from workers._payload import parse, read_json
 
 _PREFIX = "ce-"
 _DATA = ("data", "data_base64")
@@ -54,10 +56,10 @@ def envelope_in(headers: Mapping[str, str] | None, repairs: list[str]) -> dict[s
     return found
 
 
-def data_of(event: Mapping[str, Any], repairs: list[str]) -> Any:
+def data_of(event: Mapping[str, Any], repairs: list[str], shape: Shape | None = None, room: Room | None = None) -> Any:
     """The data of a structured event: a JSON value, also from JSON text; bytes if it is not JSON; None if absent.
 
-    Raises Unfit("malformed") for data_base64 that is not base64.
+    Raises Unfit("malformed") for data_base64 that is not base64, and TooLarge as read_json does.
     """
     data = event.get("data")
     if data is None:
@@ -69,14 +71,14 @@ def data_of(event: Mapping[str, Any], repairs: list[str]) -> Any:
         except (TypeError, ValueError):
             raise Unfit("malformed", f"data_base64 is {shown(encoded)}, not base64") from None
         try:
-            return read_json(octets, repairs)[1]
+            return read_json(octets, repairs, shape, room)[1]
         except Unfit as error:
             if error.reason == "too_large":
                 raise
             return octets
     if type(data) is str and data[:1] in ("{", "["):
         try:
-            return values.parse_json(data.encode(), repairs)
+            return parse(data.encode(), repairs, shape)
         except Unfit:
             return data
     return data

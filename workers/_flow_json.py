@@ -16,7 +16,7 @@ import orjson
 from eventwriter import values
 from eventwriter.stream import Row
 from eventwriter.values import INT4_MAX, INT8_MAX, Unfit
-from workers._flat import Places, keep_original, merged, names, parsed
+from workers._flat import Places, keep_original, merged, names, parsed, trimmed
 from workers._flow import JS_SAFE, address
 
 PLACES = Places(
@@ -201,7 +201,7 @@ def _count(name: str, value: Any, limit: int, rest: dict[str, Any], repairs: lis
 
 def _dump(metadata: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(metadata, option=orjson.OPT_STRICT_INTEGER)
+        return trimmed(orjson.dumps(metadata, option=orjson.OPT_STRICT_INTEGER))
     except TypeError:
         try:
             return values.dump_json(_safe(metadata))

@@ -14,6 +14,8 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from eventwriter.values import Unfit
+from workers._limits import COUNTED_FROM, RECORDS_MAX, too_many
+from workers._wire import fields
 from workers.flow_pb2 import FlowHead, FlowTail
 
 Flow = tuple[bytes, FlowHead, bool]
@@ -28,13 +30,19 @@ _addresses = attrgetter("src_addr", "dst_addr", "sampler_address")
 
 
 def read(payload: bytes) -> Flows:
-    """The flows of a payload; None stands for a record that is none. Raises Unfit("malformed") if there is no flow.
+    """The flows of a payload; None stands for a record that is none. Raises Unfit("malformed") if there is no flow,
+    and TooLarge if there are more than a message may hold.
 
     Lengths that fit exactly are strong evidence, but one bare message in some hundred thousand has them by chance, and
     some delimited messages parse as bare, their length read as a field. So the delimited reading needs flows with
     valid addresses; without them a bare reading comes first that has such addresses and no unknown field.
     """
     pieces, complete = _split(payload)
+    if len(pieces) > RECORDS_MAX:
+        whole = _parse(payload)
+        if _is_clean(whole):
+            return (whole,)
+        raise too_many()
     if complete:
         flows = [_parse(payload[start:end]) for start, end in pieces]
         if all(map(_is_good, flows)):
@@ -59,10 +67,13 @@ def read(payload: bytes) -> Flows:
 
 
 def _split(payload: bytes) -> tuple[list[tuple[int, int]], bool]:
-    """Cuts at canonical varint lengths of one to three bytes: where the pieces are, and whether they fill it."""
+    """Cuts at canonical varint lengths of one to three bytes: where the pieces are, and whether they fill it.
+
+    Of more pieces than a message may have records, one is too many to go on.
+    """
     pieces: list[tuple[int, int]] = []
     at, end = 0, len(payload)
-    while at < end:
+    while at < end and len(pieces) <= RECORDS_MAX:
         length = payload[at]
         at += 1
         if length > 0x7F:
@@ -84,13 +95,21 @@ def _split(payload: bytes) -> tuple[list[tuple[int, int]], bool]:
 
 
 def _parse(payload: bytes) -> Flow | None:
-    if not payload:
+    if not payload or (len(payload) > COUNTED_FROM and _has_too_many_fields(payload)):
         return None
     try:
         head = FlowHead.FromString(payload)
     except DecodeError:
         return None
     return payload, head, len(UnknownFieldSet(head)) > 0
+
+
+def _has_too_many_fields(payload: bytes) -> bool:
+    """Whether they are more than any flow has: to look at unknown ones takes memory."""
+    try:
+        return any(number == RECORDS_MAX for number, _ in enumerate(fields(payload, 0, len(payload))))
+    except ValueError:
+        return False
 
 
 def _is_good(flow: Flow | None) -> bool:

@@ -7,15 +7,19 @@ from collections.abc import Callable
 
 from eventwriter.stream import Decoded, Message, Reject
 from eventwriter.values import shown
+from workers._limits import TooLarge
 
 
 def total(decode: Callable[[Message], Decoded]) -> Callable[[Message], Decoded]:
-    """``decode``, with any exception turned into a reject of the whole message with the reason ``internal``."""
+    """``decode``, with any exception turned into a reject of the whole message: TooLarge, which is meant for that, with
+    the reason ``too_large``, any other with ``internal``."""
 
     @functools.wraps(decode)
     def guarded(message: Message) -> Decoded:
         try:
             return decode(message)
+        except TooLarge as error:
+            return Decoded((), (Reject("too_large", str(error)),))
         except MemoryError:  # says nothing about the message
             raise
         except Exception as error:  # noqa: BLE001

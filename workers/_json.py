@@ -14,14 +14,14 @@ from eventwriter.stream import Decoded, Message, Reject, Row
 from eventwriter.values import EPOCH, Unfit, dump_json, shown
 from workers import _flat as flat
 from workers._cloudevents import data_of, envelope_in, envelope_of, is_event
+from workers._count import EVENTS, Shape
+from workers._limits import COUNTED_FROM, RECORDS_MAX, Room, too_many
 from workers._payload import read_json
 
 _MAX_DEPTH = 8
 """Envelopes within envelopes."""
 _NO_TIME = -63_082_281_600_000_000
 """0001-01-01T00:00:00Z, which Go writes for a time that was never set."""
-RECORDS_MAX = 250_000
-"""Records of one message: each may become a dead letter of its own, which takes some hundred bytes."""
 SHARED_MAX = 4096
 """Bytes of JSON that every record of a message may get from what is around it: with many records it multiplies."""
 EXACT = 2**53
@@ -39,28 +39,33 @@ Expand = Callable[[Mapping[str, Any]], Sequence[Any] | None]
 
 
 def decode_records(
-    message: Message, row_of: RowOf, *, group: str | None = None, expand: Expand | None = None
+    message: Message,
+    row_of: RowOf,
+    *,
+    group: str | None = None,
+    expand: Expand | None = None,
+    shape: Shape = EVENTS,
 ) -> Decoded:
-    """What a message holds: a row or a reject per record, in order.
+    """What a message holds: a row or a reject per record, in order. Raises TooLarge for too many of them.
 
-    ``expand`` is asked about objects that have the key ``group``.
+    ``expand`` is asked about objects that have the key ``group``; ``shape`` says the same for counting.
     """
     _, payload, _, nanos, headers = message
     repairs: list[str] = []
     received = nanos // 1000 - EPOCH
     origin: Origin = (received, received, None, repairs)
-    if payload[:1] == b"{" and headers is None:  # nearly always one record
+    if payload[:1] == b"{" and headers is None and len(payload) <= COUNTED_FROM:  # nearly always one record
         try:
             value = values.parse_json(payload, repairs)
             if "specversion" not in value and (group is None or group not in value):
                 return Decoded((row_of(value, origin),), (), repairs)
         except Unfit:
             repairs.clear()
-    records = _Records(row_of, group, expand)
+    records = _Records(row_of, group, expand, shape)
     try:
         if headers is not None and (envelope := envelope_in(headers, repairs)):
             origin = _within(origin, envelope)
-        records.take(read_json(payload, repairs)[1], origin, 0)
+        records.take(read_json(payload, repairs, shape, records.room)[1], origin, 0)
     except Unfit as error:
         return Decoded((), (Reject(error.reason, str(error)[:500]),), repairs)
     return Decoded(records.rows, records.rejects, repairs)
@@ -69,12 +74,15 @@ def decode_records(
 class _Records:
     """Collects the records of a message. Its methods raise Unfit only before they have added any."""
 
-    __slots__ = ("expand", "group", "rejects", "row_of", "rows")
+    __slots__ = ("expand", "group", "many", "rejects", "room", "row_of", "rows", "shape")
 
-    def __init__(self, row_of: RowOf, group: str | None, expand: Expand | None) -> None:
+    def __init__(self, row_of: RowOf, group: str | None, expand: Expand | None, shape: Shape) -> None:
         self.row_of = row_of
         self.group = group
         self.expand = expand
+        self.shape = shape
+        self.room = Room()
+        self.many = False
         self.rows: list[Row] = []
         self.rejects: list[Reject] = []
 
@@ -94,13 +102,17 @@ class _Records:
 
     def take_each(self, elements: Sequence[Any], origin: Origin, depth: int) -> None:
         if len(self.rows) + len(self.rejects) + len(elements) > RECORDS_MAX:
-            raise Unfit("too_large", f"an array of {len(elements)}; a message holds at most {RECORDS_MAX} records")
+            raise too_many()
+        if len(elements) > flat.MANY and not self.many:
+            self.many, self.row_of = True, flat.trimming(self.row_of)
         others = origin
         received, time, envelope, repairs = origin
         if envelope is not None and len(dump_json(envelope)) > SHARED_MAX:
             others = (received, time, None, repairs)  # the envelope is kept with the first
         for element in elements:
             index = len(self.rows) + len(self.rejects)
+            if index >= RECORDS_MAX:  # some were in texts of their own
+                raise too_many()
             try:
                 if type(element) is not dict:
                     raise Unfit("malformed", f"{shown(element)} is not an object")
@@ -113,7 +125,7 @@ class _Records:
         """The records in a CloudEvent."""
         if depth > _MAX_DEPTH:
             raise Unfit("malformed", f"more than {_MAX_DEPTH} envelopes within each other")
-        data = data_of(event, origin[3])
+        data = data_of(event, origin[3], self.shape, self.room)
         self.take(data, _within(origin, envelope_of(event)), depth)
 
     def add(self, record: Mapping[str, Any], origin: Origin) -> None:

@@ -12,7 +12,17 @@ from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX
 from workers._log_body import other_body
 from workers._logs_json import source_of
-from workers._otlp_lean import BACKSLASH, Uncommon, attributes, field, only, plain_text, scopes
+from workers._otlp_lean import (
+    BACKSLASH,
+    MANY_BYTES,
+    Uncommon,
+    attributes,
+    dumps_trimmed,
+    field,
+    only,
+    plain_text,
+    scopes,
+)
 from workers._otlp_message import Context
 from workers._severity import BANDS
 from workers.otlp_lean_pb2 import Logs
@@ -36,6 +46,7 @@ def common_rows(payload: bytes, context: Context) -> list[Row]:
     """The rows of a request; ValueError or DecodeError if that takes the general way."""
     subject, received, _, repairs = context
     source = source_of(subject)
+    dumps = orjson.dumps if len(payload) < MANY_BYTES else dumps_trimmed
     rows: list[Row] = []
     for _, resource, scoped, scope in scopes(Logs.FromString(payload)):
         service, version, instance, resource_attributes, resource_schema_url, _ = resource
@@ -46,7 +57,7 @@ def common_rows(payload: bytes, context: Context) -> list[Row]:
             if time > INT8_MAX or observed > INT8_MAX or "\0" in severity or "\0" in event_name:
                 raise Uncommon("to be repaired")
             observed_timestamp = observed // 1000 - EPOCH if observed else received
-            packed = orjson.dumps(attributes(pairs))
+            packed = dumps(attributes(pairs))
             if BACKSLASH in packed and b"\\u0000" in packed:
                 raise Uncommon("to be repaired")
             data = scope_data

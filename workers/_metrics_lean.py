@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX
 from workers import _otlp
+from workers._flat import trimmed
 from workers._metric_points import (
     NO_RECORDED_VALUE,
     TEMPORALITY,
@@ -191,7 +192,7 @@ def _point(octets: tuple[Any, ...]) -> _Point:
     """What the points with these attributes share, of this series; kept, for series send point after point."""
     pairs = octets[1:]
     found = attributes(pairs)
-    packed = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
+    packed = trimmed(orjson.dumps(found, option=orjson.OPT_SORT_KEYS))
     if BACKSLASH in packed and b"\\u0000" in packed:
         raise Uncommon("to be repaired")
     key = octets[0].copy()

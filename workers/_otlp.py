@@ -19,7 +19,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from eventwriter import values
 from eventwriter.values import INT8_MAX, Unfit
-from workers._flat import keep_original
+from workers._flat import keep_original, trimmed
 from workers._utf8 import mended
 
 M = TypeVar("M", bound=Message)
@@ -155,7 +155,7 @@ def _with_duplicates(pairs: Iterable[KeyValue]) -> dict[str, Any]:
 
 def dump(value: Any, repairs: list[str], *, sort: bool = False) -> bytes:
     """JSON text for a jsonb column, U+0000 replaced; raises Unfit for nesting that PostgreSQL could not read."""
-    text = values.dump_json(value, sort=sort)
+    text = trimmed(values.dump_json(value, sort=sort))
     if b"\\" in text and b"\\u0000" in text:
         text = values.dump_json(values.scrub(value, repairs), sort=sort)
     return text

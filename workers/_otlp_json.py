@@ -21,17 +21,16 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from eventwriter import values
 from eventwriter.stream import Reject
 from eventwriter.values import INT8_MAX, INT8_MIN, Unfit, shown
+from workers._limits import RECORDS_MAX, TooLarge, too_many
+from workers._otlp_count import GROUPS, RECORDS
 
 M = TypeVar("M", bound=Message)
 
 _MAX_DEPTH = 60
 """Levels of AnyValue; protobuf parsers stop at 100 levels of messages, three of which make a level of values."""
+_ELEMENTS_MAX = 1_000_000
+"""Attributes of all records together, with what is in lists and objects: each takes some ten microseconds."""
 
-_RECORDS = {"LogRecord", "Span", "NumberDataPoint", "HistogramDataPoint", "ExponentialHistogramDataPoint",
-            "SummaryDataPoint"}  # fmt: skip
-# Messages with records somewhere below.
-_GROUPS = {"ResourceLogs", "ScopeLogs", "ResourceSpans", "ScopeSpans", "ResourceMetrics", "ScopeMetrics", "Metric",
-           "Gauge", "Sum", "Histogram", "ExponentialHistogram", "Summary"}  # fmt: skip
 _ESSENTIAL = {("Span", "trace_id"), ("Span", "span_id"), ("NumberDataPoint", "as_int"),
               ("NumberDataPoint", "as_double")}  # fmt: skip
 _PAIR = {"key", "value"}
@@ -52,7 +51,8 @@ _INTEGERS = {
 def build_request(kind: type[M], value: Mapping[str, Any], repairs: list[str]) -> tuple[M, list[Reject]]:
     """The protobuf form of a request, without the records that are rejected, and those, numbered among all records.
 
-    A group (resource, scope, metric) that is not one counts as one record. Raises Unfit if there is no list of groups.
+    A group (resource, scope, metric) that is not one counts as one record. Raises Unfit if there is no list of groups,
+    TooLarge for too many records or values.
     """
     request = kind()
     builder = _Builder(repairs)
@@ -65,12 +65,13 @@ class _Builder:
         self.repairs = repairs
         self.rejects: list[Reject] = []
         self.records = 0
+        self.elements = 0
 
     def fill(self, message: Message, given: Mapping[str, Any]) -> None:
         """Sets the fields of ``message``; raises Unfit, before counting any record, if it makes no sense as a whole."""
         groups: list[tuple[FieldDescriptor, Any]] = []
         for field, raw in _fields(message, given).items():
-            if field.message_type is not None and field.message_type.name in _GROUPS | _RECORDS:
+            if field.message_type is not None and field.message_type.name in GROUPS | RECORDS:
                 if not isinstance(raw, list if field.is_repeated else dict):
                     raise Unfit("malformed", f"{field.name} is {shown(raw)}")
                 groups.append((field, raw))
@@ -99,8 +100,9 @@ class _Builder:
     def _element(self, siblings: Any, given: Any, field: FieldDescriptor) -> None:
         assert field.message_type is not None
         index = self.records
-        if is_record := field.message_type.name in _RECORDS:
+        if is_record := field.message_type.name in RECORDS:
             self.records += 1
+            self._check()
         try:
             if not isinstance(given, dict):
                 raise Unfit("malformed", f"an element of {field.name} is {shown(given)}, not an object")
@@ -110,7 +112,18 @@ class _Builder:
                 del siblings[-1]
             if not is_record:
                 self.records += 1
+                self._check()
             self.rejects.append(Reject(error.reason, str(error)[:500], index))
+
+    def _check(self) -> None:
+        if self.records > RECORDS_MAX:
+            raise too_many()
+
+    def _within_limit(self, elements: list[Any]) -> list[Any]:
+        self.elements += len(elements)
+        if self.elements > _ELEMENTS_MAX:
+            raise TooLarge(f"more than {_ELEMENTS_MAX} attributes, or values in them, in one message")
+        return elements
 
     def _set(self, message: Message, field: FieldDescriptor, raw: Any) -> None:
         if not field.is_repeated:
@@ -128,7 +141,7 @@ class _Builder:
             getattr(message, field.name).extend([self._scalar(field, element) for element in raw])
         else:
             try:
-                for element in raw:
+                for element in self._within_limit(raw):
                     self._inner(getattr(message, field.name).add(), element)
             except Unfit:
                 message.ClearField(field.name)  # kept as a whole instead
@@ -161,7 +174,7 @@ class _Builder:
             raw = [{"key": key, "value": value} for key, value in raw.items()]
         if not isinstance(raw, list):
             raise Unfit("bad_value", f"attributes are {shown(raw)}, not a list")
-        for element in raw:
+        for element in self._within_limit(raw):
             key, value = "", element
             if (
                 isinstance(element, dict)
@@ -195,7 +208,7 @@ class _Builder:
             elements = _values(inner)
             if not isinstance(elements, list):
                 raise Unfit("bad_value", f"arrayValue is {shown(inner)}")
-            for element in elements:
+            for element in self._within_limit(elements):
                 self._any(target.array_value.values.add(), element, depth + 1)
             return
         try:

@@ -13,18 +13,22 @@ from struct import unpack
 from types import MappingProxyType
 from typing import Any
 
+import orjson
 from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from workers import _otlp
+from workers._flat import trimmed
 from workers._otlp import ResourceValues, ScopeValues
-from workers._utf8 import as_varint
+from workers._wire import as_varint
 
 CACHED_MAX = 4096
 """Bytes of a resource, of a scope, of what tells a metric: whatever is longer is not kept."""
 BACKSLASH = ord("\\")
 """To look for an octet takes a tenth of looking for bytes."""
+MANY_BYTES = 2**16
+"""A request of so many bytes may have so many records that what each of them takes too much of memory counts."""
 _PAIR_MAX = 256
 """Bytes of an attribute that is worth keeping."""
 _PAIRS = 4096
@@ -95,6 +99,11 @@ def _scope_values(octets: bytes, schema_url: str, rest: dict[str, Any]) -> Scope
     if repairs:
         raise Uncommon("repairs")
     return shared
+
+
+def dumps_trimmed(value: Any) -> bytes:
+    """orjson.dumps, for the rows of large requests."""
+    return trimmed(orjson.dumps(value))
 
 
 def plain_text(value: bytes) -> str | None:

@@ -20,10 +20,13 @@ from eventwriter import values
 from eventwriter.stream import Decoded, Message, Reject, Row
 from eventwriter.values import EPOCH, Unfit, shown
 from workers._cloudevents import data_of, envelope_in, envelope_of, is_event
+from workers._flat import MANY, trimming
 from workers._json import moment
+from workers._limits import COUNTED_FROM, RECORDS_MAX, Room, too_many
 from workers._otlp import M, check_empty, clean_text, parse_request
+from workers._otlp_count import check_request, shape_of
 from workers._otlp_json import build_request
-from workers._payload import unpack
+from workers._payload import parse, unpack
 
 _JSON = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[\[{]")
 _MAX_DEPTH = 8
@@ -53,12 +56,12 @@ class Signal(Generic[M]):
 
 
 def decode_message(signal: Signal[M], message: Message) -> Decoded:
-    """What a message of this signal holds."""
+    """What a message of this signal holds; raises TooLarge for too many records."""
     subject, payload, _, time, headers = message
     repairs: list[str] = []
     context: Context = (subject, time // 1000 - EPOCH, None, repairs)
     try:
-        if payload[:1] == b"{" and not headers:
+        if payload[:1] == b"{" and not headers and len(payload) <= COUNTED_FROM:
             value = values.parse_json(payload, repairs)
             if _is_flat(value, signal.groups):  # by far the most frequent JSON
                 return Decoded((signal.flat_row(value, context),), (), repairs)
@@ -79,6 +82,8 @@ class _Records(Generic[M]):
 
     def __init__(self, signal: Signal[M]) -> None:
         self.signal = signal
+        self.flat_row = signal.flat_row
+        self.room = Room()
         self.rows: list[Row] = []
         self.rejects: list[Reject] = []
 
@@ -87,16 +92,17 @@ class _Records(Generic[M]):
             raise Unfit("malformed", f"more than {_MAX_DEPTH} envelopes within each other")
         if _JSON.match(payload):
             try:
-                value = values.parse_json(payload, context[3])
+                value = parse(payload, context[3], shape_of(self.signal.request.DESCRIPTOR))
             except Unfit:
                 if payload[:1] != b"\n":  # where a protobuf request begins
                     raise
             else:
                 self.take(value, context, depth)
                 return
-        elif payload and payload[:1] != b"\n" and (inflated := unpack(payload)) is not payload:
+        elif payload and payload[:1] != b"\n" and (inflated := unpack(payload, self.room)) is not payload:
             self.read(inflated, context, depth + 1)
             return
+        check_request(payload, self.signal.request.DESCRIPTOR)
         if not self.take_common(payload, context):
             self.take_request(parse_request(self.signal.request, payload, context[3]), context, checked=False)
 
@@ -120,8 +126,14 @@ class _Records(Generic[M]):
     def take(self, value: Any, context: Context, depth: int) -> None:
         """The records of a JSON value."""
         if isinstance(value, list):
+            if len(self.rows) + len(self.rejects) + len(value) > RECORDS_MAX:
+                raise too_many()
+            if len(value) > MANY:
+                self.flat_row = trimming(self.signal.flat_row)
             for element in value:
                 index = len(self.rows) + len(self.rejects)
+                if index >= RECORDS_MAX:  # some were in payloads of their own
+                    raise too_many()
                 try:
                     if not isinstance(element, dict):
                         raise Unfit("malformed", f"{shown(element)} is not an object")
@@ -131,7 +143,7 @@ class _Records(Generic[M]):
         elif not isinstance(value, dict):
             raise Unfit("malformed", f"{shown(value)} is not an object")
         elif _is_flat(value, self.signal.groups):
-            self.rows.append(self.signal.flat_row(value, context))
+            self.rows.append(self.flat_row(value, context))
         elif is_event(value):
             self.open(value, context, depth + 1)
         elif self.signal.groups[0] in value or self.signal.groups[1] in value:
@@ -166,14 +178,14 @@ class _Records(Generic[M]):
         """What a CloudEvent holds."""
         if depth > _MAX_DEPTH:
             raise Unfit("malformed", f"more than {_MAX_DEPTH} envelopes within each other")
-        data = data_of(event, context[3])
+        data = data_of(event, context[3], shape_of(self.signal.request.DESCRIPTOR), self.room)
         context = _within(context, envelope_of(event))
         if data is None:
             raise Unfit("missing_field", "a CloudEvent without data")
         if isinstance(data, bytes):
             self.read(data, context, depth)
         elif isinstance(data, str) and self.signal.text_field:
-            self.rows.append(self.signal.flat_row({self.signal.text_field: data}, context))
+            self.rows.append(self.flat_row({self.signal.text_field: data}, context))
         else:
             self.take(data, context, depth)
 

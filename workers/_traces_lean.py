@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX
-from workers._otlp_lean import BACKSLASH, Uncommon, attributes, field, scopes
+from workers._otlp_lean import BACKSLASH, MANY_BYTES, Uncommon, attributes, dumps_trimmed, field, scopes
 from workers._otlp_message import Context
 from workers._span_parts import NO_PARENT, events_json, links_json
 from workers.otlp_lean_pb2 import Traces
@@ -40,6 +40,7 @@ _FIELDS = attrgetter(
 def common_rows(payload: bytes, context: Context) -> list[Row]:
     """The rows of a request; ValueError or DecodeError if that takes the general way."""
     _, received, _, repairs = context
+    dumps = orjson.dumps if len(payload) < MANY_BYTES else dumps_trimmed
     rows: list[Row] = []
     for _, resource, scoped, scope in scopes(Traces.FromString(payload)):
         service, version, instance, resource_attributes, resource_schema_url, _ = resource
@@ -54,7 +55,7 @@ def common_rows(payload: bytes, context: Context) -> list[Row]:
                 timestamp = start // 1000 - EPOCH
             elif end:
                 timestamp = end // 1000 - EPOCH
-            packed = orjson.dumps(attributes(pairs))
+            packed = dumps(attributes(pairs))
             if BACKSLASH in packed and b"\\u0000" in packed:
                 raise Uncommon("to be repaired")
             code, message = _status(status[:])

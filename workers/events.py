@@ -11,10 +11,12 @@ from eventwriter import values
 from eventwriter.stream import Column, Decoded, Message, Reject, Row, Stream
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, dump_json, shown
 from workers._cloudevents import data_of, envelope_in, is_event
+from workers._count import RECORD
 from workers._event_shapes import LEVEL_OF, Facts, facts_of
 from workers._events_typed import typed_rows
 from workers._guard import total
-from workers._json import RECORDS_MAX, moment
+from workers._json import moment
+from workers._limits import RECORDS_MAX, Room, too_many
 from workers._payload import read_json, unpack
 
 COLUMNS = (
@@ -41,8 +43,9 @@ _NOTHING: Facts = (None, None, None, None, None, None, None)
 _OTEL = MappingProxyType({"logs": "LOGS", "traces": "OTEL_TRACES", "metrics": "OTEL_METRICS"})
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
-_Place = tuple[str, int, int, int, list[str]]
-"""Where an event was: subject, timestamptz of receipt, sequence, nanoseconds of receipt; and the list of repairs."""
+_Place = tuple[str, int, int, int, list[str], Room | None]
+"""Where an event was: subject, timestamptz of receipt, sequence, nanoseconds of receipt; the list of repairs; and what
+compressed data may still inflate to if there are other events in the message."""
 
 
 @total
@@ -58,7 +61,7 @@ def decode(message: Message) -> Decoded:
     event: Any
     if "\0" in subject:
         subject = values.clean(subject, repairs)
-    place = (subject, nanos // 1000 - EPOCH, sequence, nanos, repairs)
+    place: _Place = (subject, nanos // 1000 - EPOCH, sequence, nanos, repairs, None)
     try:
         if headers is not None and (envelope := envelope_in(headers, repairs)) is not None:
             event, raw = _binary_event(envelope, payload, repairs)
@@ -74,9 +77,8 @@ def decode(message: Message) -> Decoded:
     if type(event) is not list:
         return _rejected("malformed", f"{shown(event)} is not an object", repairs)
     if len(event) > RECORDS_MAX:
-        return _rejected(
-            "too_large", f"an array of {len(event)}; a message holds at most {RECORDS_MAX} records", repairs
-        )
+        raise too_many()
+    place = (*place[:5], Room())
     rows: list[Row] = []
     rejects: list[Reject] = []
     for index, element in enumerate(event):
@@ -90,12 +92,12 @@ def decode(message: Message) -> Decoded:
 
 
 def _row(event: Mapping[str, Any], raw: str, index: int, place: _Place) -> Row:
-    subject, received, sequence, nanos, repairs = place
+    subject, received, sequence, nanos, repairs, room = place
     get = event.get
     specversion = get("specversion")
     wrapped = type(specversion) is str and is_event(event)
     data = get("data") if wrapped else event
-    facts = facts_of(data, wrapped=wrapped) if type(data) is dict else _facts_of_other(event, repairs)
+    facts = facts_of(data, wrapped=wrapped) if type(data) is dict else _facts_of_other(event, repairs, room)
     time, remote_addr, host, level, severity, short_message, version = facts
 
     if type(time) is float and 0 < time < _LATEST:
@@ -169,7 +171,7 @@ def _owner(subject: str) -> str | None:
 
 def _json_event(payload: bytes, repairs: list[str]) -> tuple[Any, str]:
     """A JSON payload and its text."""
-    text, event = read_json(payload, repairs)
+    text, event = read_json(payload, repairs, RECORD)
     return event, text.decode("utf-8", "replace")
 
 
@@ -197,9 +199,9 @@ def _plain_text(octets: bytes) -> str | None:
     return None if _CONTROL.search(text) else text
 
 
-def _facts_of_other(event: Mapping[str, Any], repairs: list[str]) -> Facts:
+def _facts_of_other(event: Mapping[str, Any], repairs: list[str], room: Room | None) -> Facts:
     """The facts of a CloudEvent whose data is not an object as it stands."""
-    data = data_of(event, repairs)
+    data = data_of(event, repairs, None, room)
     if type(data) is dict:
         return facts_of(data, wrapped=True)
     if type(data) is bytes:

@@ -8,6 +8,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from eventwriter.stream import Column, Decoded, Message, Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, clean
 from workers import _otlp
+from workers._flat import trimmed
 from workers._guard import total
 from workers._log_body import other_body
 from workers._logs_json import flat_row, source_of
@@ -64,7 +65,7 @@ def otlp_rows(request: ExportLogsServiceRequest, context: Context) -> list[Row]:
                 if envelope is not None:
                     _otlp.add_envelope(attributes, envelope)
                 try:
-                    packed = orjson.dumps(attributes)
+                    packed = trimmed(orjson.dumps(attributes))
                 except TypeError:
                     packed = _otlp.dump(attributes, repairs)
                 if b"\\" in packed and b"\\u0000" in packed:

@@ -6,7 +6,9 @@ gzip or zlib, and either may be the data of a CloudEvent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from eventwriter import values
@@ -14,8 +16,10 @@ from eventwriter.stream import Column, Decoded, Message, Reject, Row, Stream
 from eventwriter.values import EPOCH, Unfit, shown
 from workers import _flow, _flow_json, _flow_quick, _flow_read
 from workers._cloudevents import data_of, envelope_in, envelope_of, is_event
+from workers._count import Shape
 from workers._guard import total
-from workers._payload import unpack
+from workers._limits import RECORDS_MAX, Room, TooLarge, too_many
+from workers._payload import parse, unpack
 
 COLUMNS = (
     Column("timestamp", "timestamptz"),
@@ -39,6 +43,9 @@ COLUMNS = (
 
 _NOT_PLAIN = frozenset(b"{[ \t\r\n\xef\x1f\x78")
 """First bytes of JSON and of gzip and zlib; protobuf may begin with them too."""
+_SHAPE = Shape({}, events=1)
+_lines = re.compile(rb"\S[^\n]*+").finditer
+_lines_of_objects = re.compile(rb"^[^\S\n]*+\{[^\n]*+", re.MULTILINE).finditer
 
 
 class _Records:
@@ -46,6 +53,7 @@ class _Records:
 
     def __init__(self, received: int) -> None:
         self.received = received
+        self.room = Room()
         self.rows: list[Row] = []
         self.rejects: list[Reject] = []
         self.repairs: list[str] = []
@@ -53,18 +61,23 @@ class _Records:
     def reject(self, reason: str, detail: str) -> None:
         self.rejects.append(Reject(reason, detail[:500], len(self.rows) + len(self.rejects)))
 
+    def check(self, more: int) -> None:
+        """Raises TooLarge if with so many more there are too many records."""
+        if len(self.rows) + len(self.rejects) + more > RECORDS_MAX:
+            raise too_many()
+
     def take_octets(self, octets: bytes, envelope: Mapping[str, Any] | None) -> None:
         """JSON, JSON lines or protobuf; raises Unfit if it is none of them."""
         first, _, more = octets.partition(b"\n")
         if more and _is_object(first) and more.strip():
             return self.take_lines(octets, envelope)
         try:
-            value = values.parse_json(octets, self.repairs)
+            value = parse(octets, self.repairs, _SHAPE)
         except Unfit:
             try:
                 flows = _flow_read.read(octets)
-            except Unfit:
-                if not any(map(_is_object, more.split(b"\n"))):
+            except (Unfit, TooLarge):
+                if not any(_is_object(line[0]) for line in islice(_lines_of_objects(more), RECORDS_MAX)):
                     raise
                 return self.take_lines(octets, envelope)
             return self.take_flows(flows, envelope)
@@ -73,14 +86,20 @@ class _Records:
         return self.take_json(value, envelope)
 
     def take_lines(self, octets: bytes, envelope: Mapping[str, Any] | None) -> None:
-        for line in filter(bytes.strip, octets.split(b"\n")):
+        if octets.count(b"\n") >= RECORDS_MAX:  # nothing is made of them before
+            self.check(sum(1 for _ in islice(_lines(octets), RECORDS_MAX + 1)))
+        for line in _lines(octets):
+            self.check(1)
             try:
-                self.take_record(values.parse_json(line, self.repairs), envelope)
+                self.take_record(parse(line[0], self.repairs, _SHAPE), envelope)
             except Unfit as error:
                 self.reject(error.reason, str(error))
 
     def take_json(self, value: Any, envelope: Mapping[str, Any] | None) -> None:
-        for record in value if isinstance(value, list) else (value,):
+        records = value if isinstance(value, list) else (value,)
+        self.check(len(records))
+        for record in records:
+            self.check(1)
             self.take_record(record, envelope)
 
     def take_record(self, record: Any, envelope: Mapping[str, Any] | None) -> None:
@@ -93,7 +112,7 @@ class _Records:
                 received = self.received if envelope is None else _time_in(envelope, self.received)
                 self.rows.append(_flow_json.row(record, envelope, received, self.repairs))
                 return
-            data = data_of(record, self.repairs)
+            data = data_of(record, self.repairs, _SHAPE, self.room)
             if isinstance(data, bytes):
                 self.take_octets(data, envelope_of(record))
             elif isinstance(data, dict | list):
@@ -105,6 +124,7 @@ class _Records:
 
     def take_flows(self, flows: _flow_read.Flows, envelope: Mapping[str, Any] | None) -> None:
         received = self.received if envelope is None else _time_in(envelope, self.received)
+        self.check(len(flows))
         for flow in flows:
             if flow is None:
                 self.reject("malformed", "not a FlowMessage of the length before it")
@@ -125,7 +145,7 @@ def _time_in(envelope: Mapping[str, Any], received: int) -> int:
 
 def _is_object(line: bytes) -> bool:
     try:
-        return line.lstrip()[:1] == b"{" and isinstance(values.parse_json(line, []), dict)
+        return line.lstrip()[:1] == b"{" and isinstance(parse(line, [], _SHAPE), dict)
     except Unfit:
         return False
 
@@ -160,7 +180,7 @@ def _any(payload: bytes, received: int, headers: Mapping[str, str] | None) -> De
     try:
         envelope = envelope_in(headers, records.repairs) if headers else None
         if not payload or payload[0] in _NOT_PLAIN:
-            records.take_octets(_unpacked(payload), envelope)
+            records.take_octets(_unpacked(payload, records.room), envelope)
         else:
             records.take_flows(_flow_read.read(payload), envelope)
     except Unfit as error:
@@ -168,9 +188,9 @@ def _any(payload: bytes, received: int, headers: Mapping[str, str] | None) -> De
     return Decoded(records.rows, records.rejects, records.repairs)
 
 
-def _unpacked(payload: bytes) -> bytes:
+def _unpacked(payload: bytes, room: Room) -> bytes:
     try:
-        return unpack(payload)
+        return unpack(payload, room)
     except Unfit as error:
         if error.reason == "malformed" and payload:  # lengths of 30, 31 and 120 bytes look like compression
             return payload

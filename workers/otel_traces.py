@@ -15,6 +15,7 @@ from eventwriter.stream import Column, Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, Unfit, clean, dump_json, shown
 from workers import _flat as flat
 from workers import _otlp
+from workers._flat import trimmed
 from workers._guard import total
 from workers._otlp_json import enum_number
 from workers._otlp_message import Context, Signal, decode_message
@@ -79,7 +80,7 @@ def otlp_rows(request: ExportTraceServiceRequest, context: Context) -> list[Row]
                 if envelope is not None:
                     _otlp.add_envelope(attributes, envelope)
                 try:
-                    packed = orjson.dumps(attributes)
+                    packed = trimmed(orjson.dumps(attributes))
                 except TypeError:
                     packed = _otlp.dump(attributes, repairs)
                 if b"\\" in packed and b"\\u0000" in packed:

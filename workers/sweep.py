@@ -9,9 +9,11 @@ from eventwriter import values
 from eventwriter.stream import Column, Decoded, Message, Row, Stream
 from eventwriter.values import INT8_MAX, INT8_MIN, Unfit, dump_json
 from workers import _json as flat
+from workers._count import RECORD, Shape
 from workers._flat import Places, keep_original
 from workers._guard import total
 from workers._json import EXACT, SHARED_MAX, Origin, moment, named
+from workers._limits import RECORDS_MAX, too_many
 from workers._sweep_typed import typed_rows
 
 COLUMNS = (
@@ -53,6 +55,7 @@ _PLACES = Places(
     ("first_seen", "firstSeen"),
     ("metadata",),
 )
+_SHAPE = Shape({"hosts": RECORD}, events=8, alone=_PLACES.names[0])
 _FIRST_NAMES = tuple(names[0] for names in _PLACES.names)
 _ONLY_FIRST_NAMES = frozenset(_FIRST_NAMES).issuperset
 
@@ -135,6 +138,8 @@ def _hosts(summary: Mapping[str, Any]) -> list[Any] | None:
     hosts = summary.get("hosts")
     if type(hosts) is not list or any(name in summary for name in _PLACES.names[0]):
         return None
+    if len(hosts) > RECORDS_MAX:
+        raise too_many()
     common: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for name, value in summary.items():
@@ -182,7 +187,7 @@ def _host_record(host: Mapping[str, Any], common: Mapping[str, Any], others: Map
 @total
 def decode(message: Message) -> Decoded:
     """The rows of one message: a host, an array of them, a SweepSummary, or CloudEvents around any of these."""
-    return flat.decode_records(message, _row, group="hosts", expand=_hosts)
+    return flat.decode_records(message, _row, group="hosts", expand=_hosts, shape=_SHAPE)
 
 
 STREAM = Stream(

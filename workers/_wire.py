@@ -1,0 +1,63 @@
+"""The wire format of protobuf, field by field: for what is asked of bytes without making messages of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+VARINT, FIXED64, LENGTH, GROUP, GROUP_END, FIXED32 = range(6)
+
+
+def fields(data: bytes, place: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(tag, where the value begins, where it ends) of each field from ``place`` to ``end``; ValueError if they are
+    none, or cut off. The fields of a group come one by one between its two tags, which have no value."""
+    try:
+        while place < end:
+            tag = data[place]
+            place += 1
+            if tag > 0x7F:
+                tag, place = varint(data, place - 1)
+            kind = tag & 7
+            begin = place
+            if kind == LENGTH:
+                size = data[place]
+                begin = place + 1
+                if size > 0x7F:
+                    size, begin = varint(data, place)
+                place = begin + size
+            elif kind == VARINT:
+                while data[place] > 0x7F:
+                    place += 1
+                place += 1
+            elif kind == FIXED64:
+                place += 8
+            elif kind == FIXED32:
+                place += 4
+            elif kind not in (GROUP, GROUP_END):
+                raise ValueError(f"wire type {kind}")
+            if place > end:
+                raise ValueError("cut off")
+            yield tag, begin, place
+    except IndexError:
+        raise ValueError("cut off") from None
+
+
+def varint(data: bytes, place: int) -> tuple[int, int]:
+    """The varint at ``place``, and where it ends."""
+    value = shift = 0
+    for octet in data[place : place + 10]:
+        place += 1
+        value |= (octet & 0x7F) << shift
+        if octet < 0x80:
+            return value, place
+        shift += 7
+    raise ValueError("cut off, or not a varint")
+
+
+def as_varint(value: int) -> bytes:
+    """A length or a tag on the wire."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
