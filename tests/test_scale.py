@@ -75,6 +75,30 @@ def test_a_backup_of_long_ago(fallible: Fallible, count: int) -> None:
     assert world.stop(service) == 0
 
 
+def test_many_small_gaps(fallible: Fallible) -> None:
+    """Two hosts that took turns, and a database that forgot one of them: every other message is missing."""
+    world, count = fallible.world, 4000
+    service = world.start(**only("LOGS"))
+    bulk.publish(world.nats.port, small(1, count))
+    wait_until(lambda: world.counts("LOGS")[0] == count, "all")
+    fallible.proxy.stop()
+    world.execute("DELETE FROM logs WHERE (attributes->>'n')::int % 2 = 1")
+    world.execute(
+        "UPDATE eventwriter.ledger SET messages_written = messages_written / 2, version = version - 1, "
+        f"done = (SELECT range_agg(int8range(n, n + 1)) FROM generate_series(2, {count}, 2) n)"
+    )
+    begun = time.monotonic()
+    fallible.proxy.start()
+    wait_until(
+        lambda: world.counts("LOGS")[0] == count, f"all of them: {counted(world, LIVE)}\n{world.log[-3000:]}", 60
+    )
+    took = time.monotonic() - begun
+    print(f"{count // 2} gaps: there again after {took:.1f} s")
+    assert counted(world, LIVE) == (count, count)
+    assert took < 20
+    assert world.stop(service) == 0
+
+
 class _Nobody:
     """Is told, and does nothing."""
 

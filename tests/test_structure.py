@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("stream", "errors", "config", "connection", "consumer", "coverage", "buffer", "deliveries", "wire", "ackall"),
         *("rereading", "gaps", "masking", "durable", "progress", "limits", "permissions", "turn", "claims"),
     },
-    "rereading": {"stream", "errors", "config", "consumer", "coverage", "deliveries", "gaps", "wire"},
+    "rereading": {"stream", "errors", "config", "consumer", "coverage", "deliveries", "gaps", "subjects", "wire"},
     "buffer": {"deliveries"},
     "deliveries": {"stream", "wire"},
     "wire": {"stream"},
