@@ -153,7 +153,8 @@ class Encoder:
             self._ended = True
             self._block += _TRAILER
             attempt.outcome.rows = self._line
-            attempt.ranges(self._known)  # before anybody waits for them
+            if not self._known:
+                attempt.ranges()  # before anybody waits for them
         if self._ended or len(self._block) > _BLOCK:
             self.blocks.append(self._block)
             self._block = bytearray()

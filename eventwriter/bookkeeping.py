@@ -35,9 +35,7 @@ def accept(settings: PostgresConfig, stream: StreamConfig) -> list[Loss]:
     """Takes note of what is lost; returns it. The service, the page and ``check`` do not tell of it any more."""
     with translated(), connect(settings, "eventwriter ledger") as connection:
         check_server(connection)
-        found = losses(connection, stream)
-        accept_losses(connection, stream.name)
-        return found
+        return [Loss(*row) for row in accept_losses(connection, stream.name)]
 
 
 def losses(connection: Connection[Any], stream: StreamConfig) -> list[Loss]:
@@ -55,7 +53,11 @@ def copy(settings: PostgresConfig, stream: StreamConfig, old: str, new: str, thr
     with translated(), connect(settings, "eventwriter ledger") as connection:
         check_server(connection)
         identity = _identity(connection, stream, old)
-        copy_ledger(connection, Identity(stream.name, stream.stream, identity.stream_created, new), old, through)
+        target = Identity(stream.name, stream.stream, identity.stream_created, new)
+        if old == new or not copy_ledger(connection, target, old, through):
+            raise UsageError(
+                f"the ledger of durable {old} cannot go to {new}: another one goes on with it, or it is the same"
+            )
 
 
 def replay(settings: PostgresConfig, stream: StreamConfig, first: int) -> None:

@@ -90,6 +90,11 @@ class Ledger:
         self.answer: Any = None
         """To what the latest ``record`` was asked beside."""
 
+    @property
+    def version(self) -> int:
+        """The latest that was seen."""
+        return self._version
+
     # --- what is done ---------------------------------------------------------------------------------------------
 
     def record(
@@ -218,16 +223,20 @@ class Ledger:
         if row is None:
             raise self._changed()
 
-    def forget(self, connection: Connection[Any], ranges: Iterable[Range]) -> None:
-        """Takes back what was noted as done without any message of ours in it."""
+    def forget(self, connection: Connection[Any], ranges: Iterable[Range], *, everybody: bool = False) -> None:
+        """Takes back what was noted as done without any message of ours in it; ``everybody`` shall do the same.
+
+        For that the row gets another incarnation: the other workers must open it again.
+        """
         connection.execute(
-            "UPDATE eventwriter.ledger SET done = done - %(r)s::int8multirange, version = version + 1 "
+            "UPDATE eventwriter.ledger SET done = done - %(r)s::int8multirange, version = version + 1, "
+            f"incarnation = {'gen_random_uuid()' if everybody else 'incarnation'} "
             "WHERE id = %(id)s AND incarnation = %(incarnation)s AND continued_by IS NULL",
             {"r": to_multirange(merge(ranges)), **self._key},
         )
 
     def lose(self, connection: Connection[Any], lost: Range, before: datetime | None) -> None:
-        """Notes and closes a range that the stream does not hold any more: published ``before`` what it still holds."""
+        """Notes a range that the stream does not hold any more: published ``before`` what it still holds."""
         connection.execute(
             "INSERT INTO eventwriter.ledger_losses (ledger_id, first, last, after, before) "
             "SELECT id, %(first)s, %(last)s, %(after)s, %(before)s FROM eventwriter.ledger "
@@ -235,7 +244,6 @@ class Ledger:
             "SET last = greatest(ledger_losses.last, EXCLUDED.last), accepted_at = NULL",
             {"first": lost[0], "last": lost[1], "after": self._since, "before": before, **self._key},
         )
-        self.close(connection, [lost])
 
     def claim(self, connection: Connection[Any], who: UUID, seconds: float) -> bool:
         """Whether it is our turn to compare the ledger with the stream; if so, it stays ours for so long."""

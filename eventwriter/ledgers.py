@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from eventwriter.coverage import Past, Range, merge, to_multirange
+from eventwriter.coverage import Past, merge, to_multirange
 from eventwriter.errors import ConfigurationError
 from eventwriter.ledger import Identity, Ledger
 
@@ -21,19 +21,20 @@ def open_ledger(
     begins: int = 0,
     continues: str | None = None,
     used: bool = False,
-    rebase: bool = True,
+    seen: int | None = None,
 ) -> Ledger:
     """The row of this identity, in one transaction; for every worker of the durable the same one.
 
     One that is missing is made: it knows what the ledger of the durable ``continues`` knows, else its business begins
     after the sequence ``begins``. That there is no such ledger is an error, unless our consumer was ``used`` before:
-    then the database is of an earlier time. A row with other filters is brought to ours; with ``rebase`` False that is
-    an error: somebody brought it to theirs since we did. Raises ConfigurationError, with the remedy.
+    then the database is of an earlier time. A row with other filters is brought to ours; it is an error if
+    its version is not below ``seen``: somebody brought it to theirs since we had it open. Raises ConfigurationError,
+    with the remedy.
     """
     with connection.transaction():
         row = _row(connection, identity)
         if row is None or row[-1] is not None or sorted(row[-2] or ()) != sorted(filters):  # else nobody need wait
-            return _settled(connection, identity, sorted(filters), begins, continues, used, rebase)
+            return _settled(connection, identity, sorted(filters), begins, continues, used, seen)
         number, incarnation, version, begun, since, *_ = row
         return Ledger(number, incarnation, version, begun, since, sorted(filters), _past(connection, number))
 
@@ -45,7 +46,7 @@ def _settled(
     begins: int,
     continues: str | None,
     used: bool,
-    rebase: bool,
+    seen: int | None,
 ) -> Ledger:
     new = _insert(connection, identity, filters, begins)
     if new and continues is not None:
@@ -60,7 +61,7 @@ def _settled(
         )
     changed = new
     if sorted(believed or ()) != filters:
-        if believed is not None and not new and not rebase:
+        if believed is not None and not new and seen is not None and version >= seen:
             raise ConfigurationError(
                 f"another worker of durable {identity.durable} was started with the subjects "
                 f"{', '.join(believed)}: set streams.{identity.logical_stream}.subjects to the same everywhere"
@@ -162,23 +163,24 @@ def _take_over(connection: Connection[Any], identity: Identity, old: str, used: 
 def copy_ledger(connection: Connection[Any], identity: Identity, old: str, through: int | None = None) -> bool:
     """Lets the row of ``identity``, made if it is missing, know what that of the durable ``old`` knows; closes that.
 
-    Only up to the sequence ``through``, if given. False if there is no such row.
+    Only up to the sequence ``through``, if given. False if there is no such row, or a third one goes on with it.
     """
     until = None if through is None else through + 1
     keys = {**identity_keys(identity), "old": old, "until": until}
     found = connection.execute(
         "UPDATE eventwriter.ledger SET continued_by = %(durable)s, incarnation = gen_random_uuid(), "
         "version = version + 1 WHERE stream = %(stream)s AND stream_created = %(created)s AND durable = %(old)s "
-        "RETURNING id",
+        "AND (continued_by IS NULL OR continued_by = %(durable)s) RETURNING id",
         keys,
     ).fetchone()
     if found is None:
         return False
     row = connection.execute(
         "INSERT INTO eventwriter.ledger AS l (logical_stream, stream, stream_created, durable, filters, begins) "
-        "SELECT logical_stream, stream, stream_created, %(durable)s, filters, begins FROM eventwriter.ledger "
+        "SELECT logical_stream, stream, stream_created, %(durable)s, filters, "
+        "least(begins, coalesce(%(until)s::bigint - 1, begins)) FROM eventwriter.ledger "
         "WHERE stream = %(stream)s AND stream_created = %(created)s AND durable = %(old)s "
-        "ON CONFLICT (stream, stream_created, durable) DO UPDATE SET begins = EXCLUDED.begins, "
+        "ON CONFLICT (stream, stream_created, durable) DO UPDATE SET begins = EXCLUDED.begins, continued_by = NULL, "
         "version = l.version + 1, incarnation = gen_random_uuid() RETURNING id, filters",
         keys,
     ).fetchone()
@@ -210,11 +212,15 @@ def predecessors(connection: Connection[Any], logical_stream: str, stream: str, 
     return [row[0] for row in rows]
 
 
-def accept_losses(connection: Connection[Any], logical_stream: str) -> list[Range]:
-    """Takes note of what is missing and gone from the stream; returns the sequences, nobody is told of them again."""
+def accept_losses(connection: Connection[Any], logical_stream: str) -> list[tuple[Any, ...]]:
+    """Takes note of what is missing and gone from the stream; returns it, nobody is told of it again.
+
+    A tuple each: first and last sequence, published after and before.
+    """
     rows = connection.execute(
         "UPDATE eventwriter.ledger_losses SET accepted_at = now() WHERE accepted_at IS NULL AND ledger_id IN "
-        "(SELECT id FROM eventwriter.ledger WHERE logical_stream = %s) RETURNING first, last",
+        "(SELECT id FROM eventwriter.ledger WHERE logical_stream = %s) "
+        "RETURNING first, last, after, before",
         [logical_stream],
     ).fetchall()
-    return sorted((first, last) for first, last in rows)
+    return sorted(rows, key=lambda row: row[0])

@@ -18,8 +18,8 @@ from uuid import uuid4
 
 from eventwriter.config import StreamConfig
 from eventwriter.consumer import StreamFacts
-from eventwriter.coverage import Range, Segment
-from eventwriter.errors import ForbiddenError, UnavailableError
+from eventwriter.coverage import Range, Segment, holes, merge
+from eventwriter.errors import ConfigurationError, ForbiddenError, UnavailableError
 from eventwriter.ledger import Glance
 from eventwriter.sink import Sink
 from eventwriter.source import Source
@@ -38,14 +38,14 @@ _TURN = 6.0
 
 
 class _StreamAway(Exception):
-    """JetStream does not answer."""
+    """JetStream does not answer, or not what was asked."""
 
 
 @contextmanager
 def _asking() -> Iterator[None]:
     try:
         yield
-    except UnavailableError as error:
+    except (UnavailableError, ConfigurationError) as error:
         raise _StreamAway(str(error)) from error
 
 
@@ -75,6 +75,7 @@ class Reconciler:
         self._read: Future[None] | None = None
         self._passed = 0
         self._said = ""
+        self._asked_for = False
         self._count = 0
         self._ranges = 0
         self._begins = sink.ledger.begins
@@ -83,7 +84,8 @@ class Reconciler:
         """What a look at the ledger told."""
         self._ranges = glance.ranges
         if glance.begins < self._begins:
-            self._doubted("somebody asked to")
+            self._doubted("somebody asked for a replay")
+            self._asked_for = True
         self._begins = glance.begins
 
     def rewrote(self, messages: int) -> None:
@@ -120,6 +122,9 @@ class Reconciler:
             raise
 
     def _postpone(self) -> None:
+        for under_way in (self._asked and self._asked[1], self._read):
+            if under_way is not None:
+                under_way.cancel()
         self._asked = self._read = None
         self._next = monotonic() + SOON
 
@@ -166,7 +171,7 @@ class Reconciler:
         passed = max(facts.ack_floor, facts.start - 1)
         if not facts.pending and not facts.ack_pending:
             passed = max(passed, stream.last_sequence)
-        self._target = max(self._target, facts.delivered)
+        self._target = self._target or facts.delivered
         with self._sink.connection() as connection:
             missing = self._sink.ledger.missing(connection, 1, passed)
         kept = self._lost(missing, stream)
@@ -177,21 +182,29 @@ class Reconciler:
         self._passed = passed
 
     def _lost(self, missing: Sequence[Segment], stream: StreamFacts) -> list[Segment]:
-        """Tells what is gone from the stream; returns the rest."""
+        """Tells what is gone from the stream, and closes it; returns the rest.
+
+        What was done under earlier filters, or lies before the ledger and was asked for, was nobody's loss.
+        """
         first = stream.first_sequence
-        for segment in missing:
-            if segment.first >= first:
-                break
-            gone = segment.first, min(segment.last, first - 1)
+        gone = merge((each.first, min(each.last, first - 1)) for each in missing if each.first < first)
+        if gone:
+            ledger = self._sink.ledger
+            past = [each for entry in ledger.past for each in entry.done]
+            lost = [] if self._asked_for else [hole for each in gone for hole in holes(past, *each)]
             with self._sink.connection() as connection:
-                self._sink.ledger.lose(connection, gone, stream.first_time)
-            log.error(
-                "stream %s: sequences %d to %d are not in the ledger and gone from the stream, whose first message is "
-                "of %s: what they held of %s is lost. `eventwriter ledger accept --stream %s` takes note of it",
-                *(self._config.stream, *gone, stream.first_time or "later", ", ".join(segment.filters)),
-                self._config.name,
-                extra=self._extra,
-            )
+                ledger.close(connection, gone)
+                for each in lost:
+                    ledger.lose(connection, each, stream.first_time)
+            if lost:
+                log.error(
+                    "stream %s: %d sequences from %d to %d are not in the ledger and gone from the stream, whose first "
+                    "message is of %s: anything they held of %s is lost. `eventwriter check` tells more, `eventwriter "
+                    "ledger accept --stream %s` takes note of it",
+                    *(self._config.stream, sum(last - first + 1 for first, last in lost), lost[0][0], lost[-1][1]),
+                    *(stream.first_time or "later", ", ".join(ledger.filters), self._config.name),
+                    extra=self._extra,
+                )
         return [
             Segment(max(segment.first, first), segment.last, segment.filters)
             for segment in missing
@@ -227,9 +240,15 @@ class Reconciler:
             future.result()
         if self._source.reader.idle:
             self._read = None
-            log.warning("%d messages were read again and written", self._count, extra=self._extra)
+            # What was looked for and not found: not at once again, whatever the reason.
+            self._next = monotonic() + (0.0 if self._count else OFTEN)
+            log.log(
+                logging.WARNING if self._count else logging.INFO,
+                "%d messages were read again and written",
+                self._count,
+                extra=self._extra,
+            )
             self._count = 0
-            self._next = monotonic()
 
     def _close(self, ranges: Sequence[Range]) -> None:
         if ranges:
@@ -242,6 +261,7 @@ class Reconciler:
             self._next = monotonic() + SOON
             return
         self._doubt = self._said = ""
+        self._asked_for = False
         self._target = 0
         self._next = monotonic() + PERIOD
         self._claim(0.0)  # a worker that begins, perhaps with other filters, need not wait for our turn to end

@@ -83,7 +83,7 @@ class Report:
 
     def ready(self) -> None:
         """Both ends are connected, and ledger and consumer agree."""
-        self._state |= {"ready": True, "nats": True, "postgres": True, "error": "", "passing": False}
+        self._state |= {"ready": True, "nats": True, "postgres": True, "error": "", "passing": False, "draining": False}
         self.beat(force=True)
 
     def omits(self, table: str, columns: Sequence[str]) -> None:
@@ -154,13 +154,15 @@ class Report:
             for reason, count in more.items():
                 reasons[reason] = reasons.get(reason, 0) + count
         now = time.time()
-        newest, oldest = batch.messages[-1].time / 1e9, batch.messages[0].time / 1e9
-        # A batch is in the order of its arrival: its first and last message tell the ages of those between.
         count = len(batch.messages)
-        for age, share in ((now - oldest, count - count // 2), (now - newest, count // 2)):
-            state["ages"][bisect_left(AGE_BUCKETS, max(0.0, age))] += share
-            state["age_sum"] += max(0.0, age) * share
-        state |= {"batch_messages": count, "last_commit": now, "newest": newest, "waiting_since": None}
+        state |= {"batch_messages": count, "last_commit": now, "waiting_since": None}
+        if not batch.reread:
+            newest, oldest = batch.messages[-1].time / 1e9, batch.messages[0].time / 1e9
+            # A batch is in the order of its arrival: its first and last message tell the ages of those between.
+            for age, share in ((now - oldest, count - count // 2), (now - newest, count // 2)):
+                state["ages"][bisect_left(AGE_BUCKETS, max(0.0, age))] += share
+                state["age_sum"] += max(0.0, age) * share
+            state["newest"] = newest
         self.answered()
         if outcome.rejects:
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(outcome.rejects.items()))

@@ -64,10 +64,14 @@ class Reader:
         """Whether all that was read is taken and committed."""
         return not self._batches and not self._taken
 
-    def take(self) -> Batch:
-        """The next batch."""
-        self._taken += 1
-        return self._batches.popleft()
+    def take(self) -> Batch | None:
+        """The next batch, None if there is none (any more)."""
+        self._taken += 1  # first: between the two it must not seem as if all were committed
+        try:
+            return self._batches.popleft()
+        except IndexError:
+            self._taken -= 1
+            return None
 
     def committed(self) -> None:
         """A batch that was taken is in the tables."""
@@ -129,7 +133,7 @@ class Reader:
             await asyncio.sleep(0.01)
 
     def _put(self, batch: Batch) -> None:
-        self._batches.append(batch)
+        self._batches.append(batch._replace(reread=True))
         self._arrived()
 
     async def _read(self, missing: _Missing, name: str, inbox: str) -> None:

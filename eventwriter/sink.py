@@ -122,7 +122,7 @@ class Sink:
         begins: int = 0,
         continues: str | None = None,
         used: bool = False,
-        rebase: bool = True,
+        seen: int | None = None,
     ) -> Ledger:
         """Opens the ledger of this consumer, as ``open_ledger`` tells.
 
@@ -133,7 +133,7 @@ class Sink:
             self._lock = f"eventwriter {identity.stream} {identity.durable}"
         with self.connection() as connection:
             self._ledger = open_ledger(
-                connection, identity, filters, begins=begins, continues=continues, used=used, rebase=rebase
+                connection, identity, filters, begins=begins, continues=continues, used=used, seen=seen
             )
         return self._ledger
 

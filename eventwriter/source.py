@@ -258,7 +258,7 @@ class Source:
         """Acknowledges the first batch that is taken and not acknowledged, without waiting for the confirmation."""
         self._hand.popleft()
         receipts = batch.receipts
-        if not receipts:
+        if batch.reread:
             self.reader.committed()
             return
         if self._ack_all is not None:
@@ -296,7 +296,8 @@ class Source:
         if not self._reread_next or not self.reader.waiting:
             return None
         batch = self.reader.take()
-        self._hand.append(batch.receipts)
+        if batch is not None:
+            self._hand.append(batch.receipts)
         return batch
 
     def _collect(self) -> Batch | None:

@@ -120,6 +120,8 @@ class Batch(NamedTuple):
     """How many of the messages had been delivered before."""
     span: tuple[int, int] | None = None
     """The first and last sequence that it accounts for, with all between, if no message comes twice; None: unknown."""
+    reread: bool = False
+    """Whether it was missing, and was read again: nobody waits for its acknowledgement."""
 
     def each_first(self) -> Sequence[int]:
         """``firsts``, also where the span tells them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 
 from eventwriter import pipeline
@@ -13,6 +13,7 @@ from eventwriter.backoff import Backoff
 from eventwriter.catalog import Plan
 from eventwriter.config import Config, StreamConfig
 from eventwriter.consumer import restored
+from eventwriter.coverage import Range
 from eventwriter.durable import begins_anew
 from eventwriter.errors import (
     DRAIN_DEADLINE,
@@ -61,17 +62,17 @@ def run(
     """
     report = Report(name or stream.name, stream.name, slot)
     reopening = Backoff(0.25, 10.0, reset_after=60.0)
-    again = False
+    before: _Session | None = None
     while True:
         session = _Session(config, stream, report, turn)
         try:
             with on_stop(session.stop, second_ends=not supervised):
-                clean = session.run(again=again)
+                clean = session.run(before)
         except LedgerChangedError as error:
             log.warning("%s: opening the ledger again", error, extra={"stream": stream.name})
             report.ended(error)
             sleep(reopening.failed(monotonic()))
-            again = True
+            before = session
         except EventWriterError as error:
             log.error("%s", error, extra={"stream": stream.name})
             report.ended(error)
@@ -112,14 +113,19 @@ class _Session:
         self._stopped = True
         self._source.stop()
 
-    def run(self, *, again: bool) -> bool:
-        """Runs until it is told to stop; whether everything was acknowledged or released."""
+    def run(self, before: _Session | None) -> bool:
+        """Runs until it is told to stop; whether everything was acknowledged or released.
+
+        ``before`` is the one that ended because its ledger had changed: perhaps since somebody edited the consumer.
+        """
         try:
-            _prepare(self._source, self._sink, self._settings, self._at, again=again)
+            _prepare(self._source, self._sink, self._settings, self._at, seen=before.version if before else None)
+            if before is not None:
+                self._forget(before._source.claims.ranges())
             reconciler = Reconciler(self._sink, self._source, self._settings, self._report)
             self._report.ready()
             self._writing = _Writing(self._sink, reconciler, self._report)
-            if not again:
+            if before is None:
                 # What exists now lives as long as the process: collections need not look at it again.
                 gc.collect()
                 gc.freeze()
@@ -128,7 +134,7 @@ class _Session:
             self._source.start()
             pipeline.run(self._source, self._writing, Backoff(0.1, LONGEST_PAUSE), self._report, self._at)
         except ConsumerEditedError:
-            self._doubt_claims()
+            self._forget(self._source.claims.ranges(), everybody=True)
             raise
         finally:
             self._report.draining()
@@ -136,18 +142,22 @@ class _Session:
             self._sink.close()
         return self._clean
 
-    def _doubt_claims(self) -> None:
-        """What the consumer passed over lately may have been ours: compared with the stream when we begin again."""
-        ranges = self._source.claims.ranges()
-        if not ranges:
+    @property
+    def version(self) -> int | None:
+        """The latest of the ledger that was seen; None if it was never open."""
+        return self._sink.ledger.version if self._writing is not None else None
+
+    def _forget(self, ranges: Sequence[Range], *, everybody: bool = False) -> None:
+        """What the consumer passed over lately may have been ours: it is compared with the stream again."""
+        if not ranges and not everybody:
             return
         try:
             with self._sink.connection() as connection:
-                self._sink.ledger.forget(connection, ranges)
+                self._sink.ledger.forget(connection, ranges, everybody=everybody)
         except UnavailableError as error:
             log.error(
-                "what the consumer passed over while it was edited, sequences %d to %d, counts as done: %s",
-                *(min(first for first, _ in ranges), max(last for _, last in ranges), error),
+                "what the consumer passed over while it was edited counts as done (%d ranges): %s",
+                *(len(ranges), error),
                 extra={"stream": self._settings.name},
             )
 
@@ -184,7 +194,7 @@ def _crash_point(stream: str) -> Callable[[str], None] | None:
 
 
 def _prepare(
-    source: Source, sink: Sink, settings: StreamConfig, at: Callable[[str], None] | None, *, again: bool
+    source: Source, sink: Sink, settings: StreamConfig, at: Callable[[str], None] | None, *, seen: int | None = None
 ) -> None:
     """Connects both ends and lets ledger and consumer agree on where to begin."""
     sink.open()
@@ -201,7 +211,7 @@ def _prepare(
         begins=begins,
         continues=settings.continues,
         used=before is not None,
-        rebase=not again,
+        seen=seen,
     )
     highest = sink.look().highest
     # Other workers of this consumer may be at work: what is behind is asked first, what is ahead of it second.
@@ -256,7 +266,7 @@ class _Writing:
             self._look()
         outcome = self._sink.write(batch, meanwhile)
         self._failed = False
-        if not batch.receipts:
+        if batch.reread:
             self._reconciler.rewrote(outcome.written + outcome.deadlettered + outcome.excluded)
         return outcome
 

@@ -201,7 +201,7 @@ def test_a_worker_that_begins_while_another_is_at_work_suspects_nothing(
         wait_until(lambda: world.consumer("LOGS").ack_floor.stream_seq == done, "the acks")
 
     try:
-        worker._prepare(source, sink, settings, meanwhile, again=False)
+        worker._prepare(source, sink, settings, meanwhile)
     finally:
         source.close(5.0)
         sink.close()

@@ -167,6 +167,6 @@ def opened(world: World) -> tuple[Source, Sink, Reconciler]:
         info = {"durable_name": settings.durable, "deliver_policy": "by_start_sequence", "opt_start_seq": last + 1}
         await client.jetstream().add_consumer("BIG", **info, ack_policy="explicit", filter_subjects=list(FILTERS))
 
-    worker._prepare(source, sink, settings, None, again=False)
+    worker._prepare(source, sink, settings, None)
     world.call(at_the_end)
     return source, sink, Reconciler(sink, source, settings, _Nobody())

@@ -96,7 +96,7 @@ def test_what_keeps_messages_from_flowing_is_told_while_there_is_a_connection() 
         (False, False, "NATS cannot be reached: the worker is reconnecting"),
         (True, True, "PostgreSQL: no"),
     ):
-        reports["LOGS"].consumer(connected, 0, 0, "consumer x is paused")
+        reports["LOGS"].consumer(connected, 0, 0, trouble="consumer x is paused")
         if away:
             reports["LOGS"].waits(UnavailableError("PostgreSQL: no"), 1.0)
         reports["LOGS"].beat(force=True)
