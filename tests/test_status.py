@@ -87,6 +87,19 @@ def test_each_state_says_what_is_wrong() -> None:
     assert document["streams"]["EVENTS"]["lag_seconds"] is None
 
 
+def test_a_worker_that_opens_its_ledger_again_is_ready_again() -> None:
+    """The session before has drained: that says nothing of the next one, which the same process goes on with."""
+    board = Board()
+    _, reports = running(board, settings())
+    reports["LOGS"].draining()
+    reports["LOGS"].ended(UnavailableError("the ledger is another one"))
+    assert "LOGS" in problems(board)
+    reports["LOGS"].ready()
+    reports["LOGS"].consumer(True, 0, 0)
+    reports["LOGS"].beat(force=True)
+    assert problems(board) == {}
+
+
 def test_what_keeps_messages_from_flowing_is_told_while_there_is_a_connection() -> None:
     """An end of the connection, and an outage of PostgreSQL, come first: they explain it."""
     board = Board()
