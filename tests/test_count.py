@@ -33,11 +33,8 @@ def count_of(value: Any, shape: Shape, events: int) -> int:
         return sum(count_of(each, shape, events) or 1 if isinstance(each, dict) else 1 for each in value) or 1
     if not isinstance(value, dict):
         return 0
-    if (
-        events
-        and isinstance(value.get("specversion"), str)
-        and any(isinstance(value.get(name), str) for name in ("type", "source", "id"))
-    ):
+    identified = any(isinstance(value.get(name), str) for name in ("type", "source", "id"))
+    if events and identified and isinstance(value.get("specversion"), str):
         return count_of(value.get("data"), shape, events - 1)
     if not shape.alone.isdisjoint(value):
         return 0

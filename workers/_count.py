@@ -7,8 +7,8 @@ commas and the keys that tell where records are; these are gone through one by o
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from itertools import repeat
 
 import msgspec
 
@@ -19,8 +19,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _VERSION, _DATA = "specversion", "data"
 _IDENTITIES = ("type", "source", "id")
 _COMMA, _ARRAY, _OBJECT = b",[{"
-_MARKS = 0x80
-"""From here on a byte stands for a key: outside strings no JSON has such bytes."""
+_MARKS, _STRING = 0x80, 0xFF
+"""Bytes that stand for strings, from the first on for those that are keys of a shape, and the last for any other."""
 _CHUNK = 2**18
 
 
@@ -33,17 +33,9 @@ class Shape:
         self.groups = groups
         self.events = events
         self.alone = frozenset(alone)
-        containers = sorted(self._containers())
-        texts = [_VERSION, *_IDENTITIES] if events else []
-        self.keys = (*containers, *texts, *alone)
-        self.keys_in = re.compile(
-            "|".join(
-                f'"({"|".join(keys)})"\\s*+:{value}'
-                for keys, value in ((containers, r"\s*+(?=[\[{])"), (texts, r'\s*+(?=")'), (alone, ""))
-                if keys
-            ).encode()
-        )
-        """Finds a key whose value may matter."""
+        self.deciding = frozenset((*alone, *((_VERSION, *_IDENTITIES) if events else ())))
+        """Keys that decide about those beside them."""
+        self.keys = tuple(sorted({*self.deciding, *self._containers()}))
 
     def _containers(self) -> set[str]:
         found = {_DATA} if self.events else set()
@@ -95,20 +87,30 @@ def _is_json(text: bytes) -> bool:
 
 
 def _outline(text: bytes, shape: Shape) -> bytes:
-    """Brackets, commas, and the marks of the keys that ``shape`` knows."""
+    """Brackets, commas, and a byte for each string that is a key of the shape; for every other one too if there are
+    keys that decide, for then it matters which strings are values."""
     if b"\\" in text:  # such as a quotation mark that does not end a string
         text = text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
-    marks = {key.encode(): bytes((_MARKS + place,)) for place, key in enumerate(shape.keys)}
-    if any(b'"%b"' % key in text for key in marks):
-        text = shape.keys_in.sub(lambda found: marks[found[found.lastindex or 0]], text)
-    kept = b",[]{}" + b"".join(marks.values())
-    others = bytes(octet for octet in range(256) if octet not in kept)
+    marks = {
+        key.encode(): bytes((_MARKS + place,)) for place, key in enumerate(shape.keys) if f'"{key}"'.encode() in text
+    }
+    other = bytes((_STRING,)) if any(key.encode() in marks for key in shape.deciding) else b""
+    kept = b"".join((b",[]{}", other, *marks.values()))
+    deleted = bytes(octet for octet in range(256) if octet not in kept)
     parts = []
-    within = 0
-    for start in range(0, len(text), _CHUNK):
-        pieces = text[start : start + _CHUNK].split(b'"')  # every other one is a string
-        parts.append(b"".join(pieces[within::2]).translate(None, others))
+    place = within = 0
+    while place < len(text):
+        # Up to behind a quotation mark, so that no string is cut.
+        end = text.rfind(b'"', place, place + _CHUNK) + 1 or text.find(b'"', place) + 1 or len(text)
+        pieces = text[place:end].split(b'"')  # every other one is a string
+        begins = within
         within ^= ~len(pieces) & 1
+        if within:
+            del pieces[-1]  # the beginning of the next string
+        strings = slice(1 - begins, None, 2)
+        pieces[strings] = map(marks.get, pieces[strings], repeat(other))
+        parts.append(b"".join(pieces).translate(None, deleted))
+        place = end
     return b"".join(parts)
 
 
@@ -119,8 +121,8 @@ class _Counter:
         outline = _outline(text, shape)
         self._shape = shape
         self._octets = iter(outline)
-        deciding = [_MARKS + place for place, key in enumerate(shape.keys) if key == _VERSION or key in shape.alone]
-        self._plain = not any(mark in outline for mark in deciding)
+        decisive = shape.alone | {_VERSION}
+        self._plain = not any(_MARKS + place in outline for place, key in enumerate(shape.keys) if key in decisive)
         """Whether an object with groups cannot be an event, or a record, for something that follows."""
 
     def count(self) -> int:
@@ -155,28 +157,34 @@ class _Counter:
             self._skip()
             return 0
         found: dict[str, int] = {}
-        key = ""
+        texts: set[str] = set()
+        key: str | None = None
         for octet in self._octets:
             if octet == _COMMA:
-                key = ""
+                key = None
             elif octet >= _MARKS:
-                key = self._shape.keys[octet - _MARKS]
-                found[key] = 0
+                if key is not None:
+                    texts.add(key)
+                elif octet == _STRING:
+                    key = ""
+                else:
+                    key = self._shape.keys[octet - _MARKS]
+                    found[key] = 0
             elif octet not in b"[{":
                 break
             elif key == _DATA and events:
                 value = self._in_array if octet == _ARRAY else self._in_object
-                found[key] = value(shape, events - 1, sure=sure and _is_event(found))
-            elif key in shape.groups:
+                found[key] = value(shape, events - 1, sure=sure and _is_event(texts))
+            elif key is not None and key in shape.groups:
                 value = self._in_array if octet == _ARRAY else self._in_object
                 found[key] = value(shape.groups[key], 0, sure=sure and (self._plain or not events))
             else:
                 self._skip()
-        if events and _is_event(found):
+        if events and _is_event(texts):
             return found.get(_DATA, 0)
         if not shape.alone.isdisjoint(found):
             return 0
-        return sum(found[key] for key in shape.groups if key in found)
+        return sum(found[name] for name in shape.groups if name in found)
 
     def _skip(self) -> None:
         """To the end of an array or object that has begun."""
@@ -190,5 +198,6 @@ class _Counter:
                     return
 
 
-def _is_event(found: Mapping[str, int]) -> bool:
-    return _VERSION in found and any(name in found for name in _IDENTITIES)
+def _is_event(texts: Set[str]) -> bool:
+    """Whether an object with these keys of strings is a CloudEvent, as in _cloudevents."""
+    return _VERSION in texts and any(name in texts for name in _IDENTITIES)
