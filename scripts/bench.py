@@ -198,7 +198,7 @@ class Bench:
         if len(streams) > 1 or self.processes > 1:
             arguments = ["supervise"]
         process = self.start(self.environment | self.serving(streams), *arguments)
-        commits = self._commits()
+        commits = self.commits()
         ranges = 0
         begun = 0.0
         client_cpu = postgres_cpu = nats_cpu = 0.0
@@ -236,7 +236,7 @@ class Bench:
             self.postgres_cpu() - postgres_cpu,
             cpu(*self.servers.nats_pids) - nats_cpu,
             used,
-            self._commits() - commits,
+            self.commits() - commits,
             ranges,
         )
         process.terminate()
@@ -252,7 +252,8 @@ class Bench:
         """How many ranges the ledger's rows hold together."""
         return int(self.query("SELECT count(*) FROM eventwriter.ledger, unnest(done)")[0][0])
 
-    def _commits(self) -> int:
+    def commits(self) -> int:
+        """How many transactions there were so far."""
         return int(self.query("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")[0][0])
 
     def reference(self, stream: str, folder: Path) -> tuple[int, float]:
@@ -468,7 +469,7 @@ async def latency(bench: Bench, names: list[str], rate: float, seconds: float) -
     traffic = {name: Traffic(name, only=ENCODINGS[name][0]) for name in names}
     sent: dict[str, dict[int, float]] = {name: {} for name in names}
     await asyncio.sleep(3 + bench.processes)
-    before, ranges, looked = bench.postgres_cpu(), 0, time.time()
+    before, commits, ranges, looked = bench.postgres_cpu(), bench.commits(), 0, time.time()
     begun, count = time.time(), 0
     while (elapsed := time.time() - begun) < seconds:
         while count < elapsed * rate:
@@ -482,7 +483,7 @@ async def latency(bench: Bench, names: list[str], rate: float, seconds: float) -
             ranges, looked = max(ranges, bench.ledger_ranges()), time.time()
         await asyncio.sleep(0.001)
     await asyncio.sleep(2)
-    used = bench.postgres_cpu() - before
+    used, commits = bench.postgres_cpu() - before, bench.commits() - commits
     process.terminate()
     process.wait(30)
     await client.close()
@@ -508,6 +509,7 @@ async def latency(bench: Bench, names: list[str], rate: float, seconds: float) -
         "p99_ms": at(0.99),
         "max_ms": round(ages[-1], 2),
         "server_cpu_us_per_message": _per([used], count),
+        "commits": commits,
         "ledger_ranges": ranges,
     }
 
