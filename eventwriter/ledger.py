@@ -19,6 +19,9 @@ from eventwriter.coverage import Past, Range, Segment, merge, segments, to_multi
 from eventwriter.errors import LedgerChangedError
 from eventwriter.stream import Batch, Message
 
+_MANY_SUBJECTS = 10_000
+"""Subjects to remember as ours: to look each up in a set costs a tenth of matching it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -81,6 +84,7 @@ class Ledger:
         """What the consumer had delivered when we began: again, it may deliver what earlier filters matched."""
         self.wants = subjects.matcher(self.filters)
         """Whether a subject matches the filters."""
+        self._subjects: set[str] = set()
         self._since = since
         self._key = {"id": row, "incarnation": incarnation}
         self._version = version
@@ -163,7 +167,14 @@ class Ledger:
         return done, past
 
     def reaches_back(self, batch: Batch) -> bool:
-        """Whether any of its messages may be of earlier filters, which ``record`` does not look at."""
+        """Whether any of its messages may be of earlier or of others' filters, which ``record`` does not look at."""
+        strange = {message.subject for message in batch.messages} - self._subjects
+        if strange:
+            if len(self._subjects) > _MANY_SUBJECTS:
+                self._subjects.clear()
+            self._subjects.update(filter(self.wants, strange))
+            if not strange <= self._subjects:
+                return True
         last = max(self._past_last, self.delivered)
         if batch.span is not None and batch.span[0] > last:  # as is usual: no need to look at each
             return False

@@ -334,14 +334,15 @@ def account(database: str, publisher: Publisher) -> tuple[int, int, int, list[st
             letters = int(row[0]) if row else 0
             missing = published.numbers - set(numbers)
             strange = set(numbers) - published.numbers
-            twice = len(numbers) - len(set(numbers))
+            twice = [number for number, count in Counter(numbers).items() if count > 1]
             lost += len(missing) + max(0, published.broken - letters)
-            duplicated += twice + len(strange) + max(0, letters - published.broken)
+            duplicated += len(twice) + len(strange) + max(0, letters - published.broken)
             dead += letters
             if missing or strange or twice or letters != published.broken:
                 notes.append(
-                    f"{name}: {len(missing)} records missing {sorted(missing)[:10]}, {twice} twice, {len(strange)} "
-                    f"never published, {letters} dead letters of {published.broken}"
+                    f"{name}: {len(missing)} records missing {sorted(missing)[:10]}, "
+                    f"{len(twice)} twice {sorted(twice)[:10]}, "
+                    f"{len(strange)} never published, {letters} dead letters of {published.broken}"
                 )
     return lost, duplicated, dead, notes
 

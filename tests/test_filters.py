@@ -8,11 +8,12 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eventwriter.embedded import free_port
-from fix_failover import TOLD_WITHIN, load, missing, wait_complete
+from fix_failover import TOLD_WITHIN, Fallible, How, load, missing, wait_complete
 from fix_monitor import Endpoint
 from fix_service import World, only, wait_until
 
@@ -175,3 +176,51 @@ def test_a_subject_of_which_the_beginning_aged_out(world: World) -> None:
     wait_complete(world)
     world.assert_exact()
     assert not service.endpoint.value("messages_missing", stream="LOGS")
+
+
+def widen_consumer(world: World) -> None:
+    """Somebody, or another host that begins with other settings, lets the durable deliver all subjects."""
+
+    async def edit(client: Any) -> None:
+        name = "LOGS.eventwriter-logs"
+        found = json.loads((await client.request(f"$JS.API.CONSUMER.INFO.{name}", b"")).data)["config"]
+        del found["filter_subjects"]
+        wanted = {"stream_name": "LOGS", "config": found | {"filter_subject": "logs.>"}}
+        answer = await client.request(f"$JS.API.CONSUMER.DURABLE.CREATE.{name}", json.dumps(wanted).encode())
+        assert b"error" not in answer.data, answer.data
+
+    world.call(edit)
+
+
+def test_deliveries_of_subjects_that_are_not_configured(world: World) -> None:
+    """They are not written: when their subject is configured later, nobody would know that they were."""
+    service = Configured(world, [OTEL, PROCESSED])
+    world.traffic(["LOGS"], count=50)
+    wait_for(world, OTEL, PROCESSED)
+    widen_consumer(world)
+    world.traffic(["LOGS"], count=50)
+    wait_for(world, OTEL, PROCESSED)
+    assert missing(world)["LOGS"] == numbers(world, RAW)
+    service.subjects("logs.>")
+    wait_complete(world)
+    world.assert_exact()
+    assert '"0 messages were read again' not in world.log
+
+
+@pytest.mark.parametrize("how", ["restored", "promoted"])
+def test_a_database_of_before_the_subject_was_added(fallible: Fallible, how: How) -> None:
+    """It says that other subjects are configured, as another host would: but nobody wants those any more."""
+    world = fallible.world
+    service = Configured(world, [OTEL, PROCESSED], processes=2)
+    world.traffic(["LOGS"], count=100)
+    wait_for(world, OTEL, PROCESSED)
+    fallible.mark(how)
+    world.traffic(["LOGS"], count=100)
+    service.subjects("logs.>")
+    world.traffic(["LOGS"], count=100)
+    wait_complete(world)
+    fallible.go_back(how)
+    world.traffic(["LOGS"], count=100)
+    wait_complete(world)
+    world.assert_exact()
+    assert "parked" not in world.log
