@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 import failover
+from beside import beside
 from eventwriter import registry
 from eventwriter.embedded import PostgresServer, free_port
 from fix_monitor import Endpoint
@@ -142,23 +143,8 @@ def wait_complete(world: World, seconds: float = 40.0) -> None:
 @contextmanager
 def load(world: World, names: Iterable[str], rate: float = 500.0, broken: float = 0.01) -> Iterator[None]:
     """Publishes steadily on these streams until the block ends; all of it must arrive. Its numbers are its own."""
-    stop = threading.Event()
-    failures: list[Exception] = []
-
-    def publish() -> None:
-        try:
-            asyncio.run(_publish(world, list(names), rate, broken, stop))
-        except Exception as error:  # noqa: BLE001 - told by the main thread
-            failures.append(error)
-
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
+    with beside(lambda ended: asyncio.run(_publish(world, list(names), rate, broken, ended))):
         yield
-    finally:
-        stop.set()
-        thread.join()
-    assert not failures
 
 
 async def _publish(world: World, names: list[str], rate: float, broken: float, stop: threading.Event) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from beside import beside
 from patience import PATIENCE
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
@@ -76,11 +77,10 @@ class Endpoint:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Scrapes again and again: notes every counter that goes back, and every /readyz."""
-        stop = threading.Event()
 
-        def watch() -> None:
+        def watch(ended: threading.Event) -> None:
             before: dict[Sample, float] = {}
-            while not stop.wait(0.05):
+            while not ended.wait(0.05):
                 with suppress(OSError):
                     now = self.metrics()
                     self.decreased += [
@@ -92,10 +92,5 @@ class Endpoint:
                     before |= now
                     self.seen.append((time.monotonic(), *self.get("/readyz")))
 
-        thread = threading.Thread(target=watch)
-        thread.start()
-        try:
+        with beside(watch):
             yield
-        finally:
-            stop.set()
-            thread.join()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from beside import beside
 from eventwriter.embedded import free_port
 from fix_monitor import Endpoint
 from fix_service import World, wait_until
@@ -21,24 +22,13 @@ AGAIN = 20.0
 @contextmanager
 def load(world: World, stream: str, size: int = 200) -> Iterator[None]:
     """Publishes in a thread of its own, batch after batch, until the block ends."""
-    ended = threading.Event()
-    failures: list[Exception] = []
 
-    def publish() -> None:
-        try:
-            while not ended.wait(0.05):
-                world.traffic([stream], count=size, broken=0.01)
-        except Exception as error:  # noqa: BLE001 - told by the main thread
-            failures.append(error)
+    def publish(ended: threading.Event) -> None:
+        while not ended.wait(0.05):
+            world.traffic([stream], count=size, broken=0.01)
 
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
+    with beside(publish):
         yield
-    finally:
-        ended.set()
-        thread.join()
-    assert not failures
 
 
 def lines(world: World, *words: str) -> list[dict[str, Any]]:

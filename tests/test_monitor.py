@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from beside import beside
 from eventwriter.embedded import free_port
 from eventwriter.metrics import FATES
 from fix_monitor import Endpoint
@@ -52,21 +53,15 @@ def shared_memory() -> set[str]:
 @contextmanager
 def traffic(world: World) -> Iterator[None]:
     """A little traffic on every stream, all the time."""
-    stop = threading.Event()
 
-    def publish() -> None:
+    def publish(ended: threading.Event) -> None:
         number = 0
-        while not stop.wait(0.1):
+        while not ended.wait(0.1):
             world.traffic(count=10, broken=0.05, seed=number)
             number += 1
 
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
+    with beside(publish):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def in_hand(endpoint: Endpoint) -> dict[str, float]:
