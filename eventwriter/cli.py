@@ -15,30 +15,17 @@ from typing import IO, Any, NoReturn
 
 import click
 
-from eventwriter import (
-    __version__,
-    admin,
-    bookkeeping,
-    config,
-    dlq,
-    dryrun,
-    errors,
-    legacy,
-    logs,
-    monitor,
-    registry,
-    report,
-    terminal,
-    units,
-    values,
-    worker,
-)
-from eventwriter.metrics import SUPERVISOR, Board
-from eventwriter.notify import Notifier, Watched
+from eventwriter import __version__, errors, registry, values, worker
+from eventwriter.commands import admin, bookkeeping, dlq, go_import, status_table
+from eventwriter.commands import decode as decoding
+from eventwriter.config import loading, units
+from eventwriter.jetstream.turn import Turns
+from eventwriter.observability import logs, monitor, report
+from eventwriter.observability.board import SUPERVISOR, Board
+from eventwriter.observability.children import Children
+from eventwriter.processes.supervisor import Child, Supervisor
+from eventwriter.processes.systemd import Notifier, Watched
 from eventwriter.stream import Message, Stream
-from eventwriter.supervisor import Child, Supervisor
-from eventwriter.turn import Turns
-from eventwriter.watchdog import Children
 
 log = logging.getLogger("eventwriter.supervisor")
 
@@ -70,11 +57,11 @@ class _Settings:
 
     def load(
         self, extra: Mapping[str, object] | None = None
-    ) -> tuple[config.Config, Mapping[str, str], dict[str, Stream]]:
+    ) -> tuple[loading.Config, Mapping[str, str], dict[str, Stream]]:
         """The effective settings, where each came from, and the streams that exist."""
         declared = registry.load()
         flags = {**self.flags, **(extra or {})}
-        settings, origins = config.load_with_origins(declared, file=self.file, environ=os.environ, flags=flags)
+        settings, origins = loading.load_with_origins(declared, file=self.file, environ=os.environ, flags=flags)
         return settings, origins, declared
 
 
@@ -157,13 +144,13 @@ def supervise(settings: _Settings) -> None:
     sys.exit(supervisor.run())
 
 
-def _drain_timeout(current: config.Config) -> float:
+def _drain_timeout(current: loading.Config) -> float:
     # The worker's own deadline comes first, so that it can still say what it left behind.
     return max([stream.writer.drain_timeout for stream in current.streams.values()], default=25.0) + 3.0
 
 
 def _children(
-    current: config.Config, declared: Mapping[str, Stream], board: Board, turns: Turns, noted: Children
+    current: loading.Config, declared: Mapping[str, Stream], board: Board, turns: Turns, noted: Children
 ) -> list[Child]:
     children = []
     stall_timeouts = {}
@@ -231,13 +218,13 @@ def status_command(settings: _Settings, url: str | None, watch: bool, output: st
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     if watch:
-        terminal.watch(url, as_json=output == "json")
+        status_table.watch(url, as_json=output == "json")
         return
-    document = terminal.fetch(url)
+    document = status_table.fetch(url)
     if output == "json":
         click.echo(json.dumps(document))
     else:
-        terminal.show(document)
+        status_table.show(document)
     sys.exit(errors.OK if document["ready"] else errors.UNAVAILABLE)
 
 
@@ -294,7 +281,7 @@ def decode(
     name: str,
     subject: str | None,
     headers: tuple[str, ...],
-    form: dryrun.Form,
+    form: decoding.Form,
     received: str | None,
     files: tuple[IO[bytes], ...],
 ) -> None:
@@ -309,17 +296,17 @@ def decode(
     except values.Unfit as error:
         raise errors.UsageError(f"--time: {error}") from None
     nanos = (micros + values.EPOCH) * 1000
-    parsed = dict(dryrun.header(text) for text in headers) or None
+    parsed = dict(decoding.header(text) for text in headers) or None
     rejected = False
     sequence = 0
     inputs: Sequence[IO[bytes]] = files or (sys.stdin.buffer,)
     for file in inputs:
-        for payload in dryrun.payloads(file.read(), form):
+        for payload in decoding.payloads(file.read(), form):
             sequence += 1
-            message = Message(subject or dryrun.default_subject(stream), payload, sequence, nanos, parsed)
-            for record in dryrun.decode(stream, message):
+            message = Message(subject or decoding.default_subject(stream), payload, sequence, nanos, parsed)
+            for record in decoding.decode(stream, message):
                 rejected = rejected or "reject" in record
-                click.echo(dryrun.to_line(record))
+                click.echo(decoding.to_line(record))
     sys.exit(errors.BAD_DATA if rejected else errors.OK)
 
 
@@ -464,19 +451,19 @@ def config_show(settings: _Settings, origin: bool, output: str) -> None:
     """Print the effective settings, secrets masked."""
     current, origins, _ = settings.load()
     if output == "json":
-        shown: dict[str, Any] = {"settings": config.as_dict(current)}
+        shown: dict[str, Any] = {"settings": loading.as_dict(current)}
         if origin:
             shown["origins"] = dict(origins)
         click.echo(json.dumps(shown))
     else:
-        click.echo(config.render(current, origins if origin else None), nl=False)
+        click.echo(loading.render(current, origins if origin else None), nl=False)
 
 
 @config_group.command("import")
 @click.argument("file", type=click.File("r", encoding="utf-8"))
 def config_import(file: Any) -> None:
     """Turn the JSON configuration of the Go db-event-writer into ours; notes go to standard error."""
-    text, notes = legacy.convert(file.read())
+    text, notes = go_import.convert(file.read())
     click.echo(text, nl=False)
     for note in notes:
         click.echo(f"note: {note}", err=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from eventwriter import subjects
+from eventwriter.config import subjects
 
 Range = tuple[int, int]
 """First and last sequence, both included."""

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Self
 
 from eventwriter.errors import INTERNAL, ConfigurationError, UnavailableError
-from eventwriter.process import die_with_parent
+from eventwriter.processes.process import die_with_parent
 
 READY_WITHIN = 30.0
 FREE_WITHIN = 10.0

@@ -16,13 +16,13 @@ from time import monotonic
 from typing import Protocol
 from uuid import uuid4
 
-from eventwriter.config import StreamConfig
-from eventwriter.consumer import StreamFacts
+from eventwriter.config.loading import StreamConfig
 from eventwriter.coverage import Range, Segment, holes, merge
 from eventwriter.errors import ConfigurationError, ForbiddenError, UnavailableError
-from eventwriter.ledger import Glance
-from eventwriter.sink import Sink
-from eventwriter.source import Source
+from eventwriter.jetstream.consumer import StreamFacts
+from eventwriter.jetstream.source import Source
+from eventwriter.postgres.ledger import Glance
+from eventwriter.postgres.sink import Sink
 
 log = logging.getLogger("eventwriter.reconcile")
 

@@ -9,12 +9,9 @@ from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 
 from eventwriter import pipeline
-from eventwriter.backoff import Backoff
-from eventwriter.catalog import Plan
-from eventwriter.config import Config, StreamConfig
-from eventwriter.consumer import restored
+from eventwriter.config.loading import Config, StreamConfig
+from eventwriter.config.subjects import matcher
 from eventwriter.coverage import Range
-from eventwriter.durable import begins_anew
 from eventwriter.errors import (
     DRAIN_DEADLINE,
     OK,
@@ -23,16 +20,19 @@ from eventwriter.errors import (
     LedgerChangedError,
     UnavailableError,
 )
-from eventwriter.ledger import Identity
-from eventwriter.metrics import Slot
+from eventwriter.jetstream.consumer import restored
+from eventwriter.jetstream.durable import begins_anew
+from eventwriter.jetstream.source import Source
+from eventwriter.jetstream.turn import Turn
+from eventwriter.observability.board import Slot
+from eventwriter.observability.report import Report
+from eventwriter.postgres.catalog import Plan
+from eventwriter.postgres.ledger import Identity
+from eventwriter.postgres.sink import Sink
+from eventwriter.processes.backoff import Backoff
+from eventwriter.processes.signals import on_stop
 from eventwriter.reconcile import Reconciler
-from eventwriter.report import Report
-from eventwriter.signals import on_stop
-from eventwriter.sink import Sink
-from eventwriter.source import Source
 from eventwriter.stream import Batch, Outcome, Stream
-from eventwriter.subjects import matcher
-from eventwriter.turn import Turn
 
 log = logging.getLogger("eventwriter.worker")
 

@@ -36,7 +36,7 @@ from rich.table import Table
 
 from eventwriter import registry
 from eventwriter.embedded import NatsServer, PostgresServer
-from eventwriter.process import die_with_parent
+from eventwriter.processes.process import die_with_parent
 from traffic import ENCODINGS, NUMBER, Traffic
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eventwriter import registry
-from eventwriter.attempt import quick_rows
+from eventwriter.postgres.attempt import quick_rows
 from eventwriter.stream import Message, Stream
 from traffic import ENCODINGS, Traffic
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from eventwriter.process import die_with_parent
+from eventwriter.processes.process import die_with_parent
 from proxy import Proxy
 
 _numbers = itertools.count()

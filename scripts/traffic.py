@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from workers.flow_pb2 import NETFLOW_V9, FlowMessage
+from workers._flow.flow_pb2 import NETFLOW_V9, FlowMessage
 
 NUMBER = {
     "TELEMETRY": "value::bigint",

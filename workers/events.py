@@ -10,14 +10,14 @@ from typing import Any
 from eventwriter import values
 from eventwriter.stream import Column, Decoded, Message, Reject, Row, Stream
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, dump_json, shown
-from workers._cloudevents import data_of, envelope_in, is_event
-from workers._count import RECORD
-from workers._event_shapes import LEVEL_OF, Facts, facts_of
-from workers._events_typed import typed_rows
 from workers._guard import total
-from workers._json import moment
+from workers._json.cloudevents import data_of, envelope_in, is_event
+from workers._json.count import RECORD
+from workers._json.event_shapes import LEVEL_OF, Facts, facts_of
+from workers._json.events_fast import typed_rows
+from workers._json.payload import read_json, unpack
+from workers._json.records import moment
 from workers._limits import RECORDS_MAX, Room, too_many
-from workers._payload import read_json, unpack
 
 COLUMNS = (
     Column("event_timestamp", "timestamptz"),

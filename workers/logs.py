@@ -7,15 +7,15 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from eventwriter.stream import Column, Decoded, Message, Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, clean
-from workers import _otlp
-from workers._flat import trimmed
 from workers._guard import total
-from workers._log_body import other_body
-from workers._logs_json import flat_row, source_of
-from workers._logs_lean import common_rows
-from workers._logs_typed import typed_rows
-from workers._otlp_message import Context, Signal, decode_message
-from workers._severity import BANDS
+from workers._json.flat import trimmed
+from workers._otlp import values
+from workers._otlp.log_body import other_body
+from workers._otlp.logs_fast import common_rows
+from workers._otlp.logs_flat import flat_row, source_of
+from workers._otlp.logs_flat_fast import typed_rows
+from workers._otlp.message import Context, Signal, decode_message
+from workers._otlp.severity import BANDS
 
 COLUMNS = (
     Column("timestamp", "timestamptz"),
@@ -50,26 +50,26 @@ def otlp_rows(request: ExportLogsServiceRequest, context: Context) -> list[Row]:
     source = source_of(subject)
     rows: list[Row] = []
     for group in request.resource_logs:
-        resource = _otlp.resource_values(group.resource, group.schema_url, repairs)
+        resource = values.resource_values(group.resource, group.schema_url, repairs)
         service, version, instance, resource_attributes, resource_schema_url, _ = resource
         for scoped in group.scope_logs:
-            scope = _otlp.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
+            scope = values.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
             scope_name, scope_version, scope_attributes, schema_url, rest, scope_data = scope
             for record in scoped.log_records:
-                attributes = _otlp.attributes(record.attributes)
+                attributes = values.attributes(record.attributes)
                 time = record.time_unix_nano
                 observed = record.observed_time_unix_nano
                 if time > INT8_MAX or observed > INT8_MAX:
-                    _otlp.keep_times(record, ("time_unix_nano", "observed_time_unix_nano"), attributes, repairs)
+                    values.keep_times(record, ("time_unix_nano", "observed_time_unix_nano"), attributes, repairs)
                 observed_timestamp = observed // 1000 - EPOCH if 0 < observed <= INT8_MAX else received
                 if envelope is not None:
-                    _otlp.add_envelope(attributes, envelope)
+                    values.add_envelope(attributes, envelope)
                 try:
                     packed = trimmed(orjson.dumps(attributes))
                 except TypeError:
-                    packed = _otlp.dump(attributes, repairs)
+                    packed = values.dump(attributes, repairs)
                 if b"\\" in packed and b"\\u0000" in packed:
-                    packed = _otlp.dump(attributes, repairs)
+                    packed = values.dump(attributes, repairs)
                 data = scope_data
                 body: str | None = record.body.string_value
                 if not body:

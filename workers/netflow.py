@@ -14,12 +14,12 @@ from typing import Any
 from eventwriter import values
 from eventwriter.stream import Column, Decoded, Message, Reject, Row, Stream
 from eventwriter.values import EPOCH, Unfit, shown
-from workers import _flow, _flow_json, _flow_quick, _flow_read
-from workers._cloudevents import data_of, envelope_in, envelope_of, is_event
-from workers._count import Shape
+from workers._flow import fast, json_form, read, rows
 from workers._guard import total
+from workers._json.cloudevents import data_of, envelope_in, envelope_of, is_event
+from workers._json.count import Shape
+from workers._json.payload import parse, unpack
 from workers._limits import RECORDS_MAX, Room, TooLarge, too_many
-from workers._payload import parse, unpack
 
 COLUMNS = (
     Column("timestamp", "timestamptz"),
@@ -75,7 +75,7 @@ class _Records:
             value = parse(octets, self.repairs, _SHAPE)
         except Unfit:
             try:
-                flows = _flow_read.read(octets)
+                flows = read.read(octets)
             except (Unfit, TooLarge):
                 if not any(_is_object(line[0]) for line in islice(_lines_of_objects(more), RECORDS_MAX)):
                     raise
@@ -110,7 +110,7 @@ class _Records:
         try:
             if envelope is not None or not is_event(record):
                 received = self.received if envelope is None else _time_in(envelope, self.received)
-                self.rows.append(_flow_json.row(record, envelope, received, self.repairs))
+                self.rows.append(json_form.row(record, envelope, received, self.repairs))
                 return
             data = data_of(record, self.repairs, _SHAPE, self.room)
             if isinstance(data, bytes):
@@ -122,7 +122,7 @@ class _Records:
         except Unfit as error:
             self.reject(error.reason, str(error))
 
-    def take_flows(self, flows: _flow_read.Flows, envelope: Mapping[str, Any] | None) -> None:
+    def take_flows(self, flows: read.Flows, envelope: Mapping[str, Any] | None) -> None:
         received = self.received if envelope is None else _time_in(envelope, self.received)
         self.check(len(flows))
         for flow in flows:
@@ -130,7 +130,7 @@ class _Records:
                 self.reject("malformed", "not a FlowMessage of the length before it")
                 continue
             try:
-                self.rows.append(_flow.row(flow, received, self.repairs, envelope))
+                self.rows.append(rows.row(flow, received, self.repairs, envelope))
             except Unfit as error:
                 self.reject(error.reason, str(error))
 
@@ -158,14 +158,14 @@ def decode(message: Message) -> Decoded:
     if headers or not payload or payload[0] in _NOT_PLAIN:
         return _any(payload, received, headers)
     try:
-        flows = _flow_read.read(payload)
+        flows = read.read(payload)
     except Unfit as error:
         return Decoded((), (Reject(error.reason, str(error)[:500]),))
     flow = flows[0]
     if len(flows) == 1 and flow is not None:  # the commonest message
         repairs: list[str] = []
         try:
-            row = _flow.row(flow, received, repairs)
+            row = rows.row(flow, received, repairs)
         except Unfit as error:
             return Decoded((), (Reject(error.reason, str(error)[:500], 0),), repairs)
         return Decoded((row,), (), repairs)
@@ -182,7 +182,7 @@ def _any(payload: bytes, received: int, headers: Mapping[str, str] | None) -> De
         if not payload or payload[0] in _NOT_PLAIN:
             records.take_octets(_unpacked(payload, records.room), envelope)
         else:
-            records.take_flows(_flow_read.read(payload), envelope)
+            records.take_flows(read.read(payload), envelope)
     except Unfit as error:
         return Decoded((), (Reject(error.reason, str(error)[:500]),), records.repairs)
     return Decoded(records.rows, records.rejects, records.repairs)
@@ -203,5 +203,5 @@ STREAM = Stream(
     table="netflow_metrics",
     columns=COLUMNS,
     decode=decode,
-    quick=_flow_quick.typed_rows,
+    quick=fast.typed_rows,
 )

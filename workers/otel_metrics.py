@@ -11,10 +11,11 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from eventwriter.stream import Column, Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, Unfit, dump_json, shown
-from workers import _flat as flat
-from workers import _otlp
 from workers._guard import total
-from workers._metric_points import (
+from workers._json import flat
+from workers._otlp import values
+from workers._otlp.message import Context, Signal, decode_message
+from workers._otlp.metric_points import (
     DETAILS,
     NO_RECORDED_VALUE,
     TEMPORALITY,
@@ -24,8 +25,7 @@ from workers._metric_points import (
     known_attributes,
     series_hash,
 )
-from workers._metrics_lean import common_rows
-from workers._otlp_message import Context, Signal, decode_message
+from workers._otlp.metrics_fast import common_rows
 
 COLUMNS = (
     Column("timestamp", "timestamptz"),
@@ -80,10 +80,10 @@ def otlp_rows(request: ExportMetricsServiceRequest, context: Context) -> list[Ro
     _, received, envelope, repairs = context
     rows: list[Row] = []
     for group in request.resource_metrics:
-        resource = _otlp.resource_values(group.resource, group.schema_url, repairs)
+        resource = values.resource_values(group.resource, group.schema_url, repairs)
         service, version, instance, resource_attributes, resource_schema_url, _ = resource
         for scoped in group.scope_metrics:
-            scope = _otlp.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
+            scope = values.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
             scope_name, scope_version, scope_attributes, schema_url, rest, _ = scope
             if envelope is not None:
                 rest = {**rest, "cloudevent": envelope}
@@ -92,22 +92,22 @@ def otlp_rows(request: ExportMetricsServiceRequest, context: Context) -> list[Ro
                 if kind is None:
                     continue
                 body: Any = getattr(metric, kind)
-                name = _otlp.cleaned(metric.name, repairs) or ""
-                unit = _otlp.cleaned(metric.unit, repairs)
-                description = _otlp.cleaned(metric.description, repairs)
+                name = values.cleaned(metric.name, repairs) or ""
+                unit = values.cleaned(metric.unit, repairs)
+                description = values.cleaned(metric.description, repairs)
                 temporality = None
                 if kind not in ("gauge", "summary"):
                     temporality = TEMPORALITY.get(body.aggregation_temporality, str(body.aggregation_temporality))
                 monotonic = body.is_monotonic if kind == "sum" else None
                 details = DETAILS.get(kind)
-                shared = {**rest, "metadata": _otlp.attributes(metric.metadata)} if metric.metadata else rest
-                shared_data = _otlp.dump(shared, repairs) if shared else None
+                shared = {**rest, "metadata": values.attributes(metric.metadata)} if metric.metadata else rest
+                shared_data = values.dump(shared, repairs) if shared else None
                 series = series_hash(
                     kind, name, unit, temporality, resource_attributes, scope_name, scope_version, scope_attributes
                 )
                 for point in body.data_points:
-                    attributes = _otlp.attributes(point.attributes)
-                    packed = _otlp.dump(attributes, repairs, sort=True)
+                    attributes = values.attributes(point.attributes)
+                    packed = values.dump(attributes, repairs, sort=True)
                     key = series.copy()
                     key.update(packed)
                     extra: dict[str, Any] = {}
@@ -129,7 +129,7 @@ def otlp_rows(request: ExportMetricsServiceRequest, context: Context) -> list[Ro
                     time = point.time_unix_nano
                     start = point.start_time_unix_nano
                     if time > INT8_MAX or start > INT8_MAX:
-                        _otlp.keep_times(point, ("time_unix_nano", "start_time_unix_nano"), extra, repairs)
+                        values.keep_times(point, ("time_unix_nano", "start_time_unix_nano"), extra, repairs)
                     start_timestamp = start // 1000 - EPOCH if 0 < start <= INT8_MAX else None
                     if 0 < time <= INT8_MAX:
                         timestamp = time // 1000 - EPOCH
@@ -185,7 +185,7 @@ def otlp_rows(request: ExportMetricsServiceRequest, context: Context) -> list[Ro
                             resource_attributes,
                             schema_url,
                             resource_schema_url,
-                            _otlp.dump({**shared, **extra}, repairs) if extra else shared_data,
+                            values.dump({**shared, **extra}, repairs) if extra else shared_data,
                         )
                     )
     return rows
@@ -239,7 +239,7 @@ def flat_row(record: Mapping[str, Any], context: Context) -> Row:
     if row[_AT["series_key"]] is None:
         row[_AT["series_key"]] = _record_key(row[_AT["span_id"]], row[_AT["metric_type"]], row[_AT["attributes"]])
     if envelope is not None:
-        _otlp.add_envelope(attributes, envelope)
+        values.add_envelope(attributes, envelope)
         row[_AT["attributes"]] = dump_json(attributes)
     return tuple(row)
 

@@ -13,14 +13,14 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from eventwriter.stream import Column, Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, Unfit, clean, dump_json, shown
-from workers import _flat as flat
-from workers import _otlp
-from workers._flat import trimmed
 from workers._guard import total
-from workers._otlp_json import enum_number
-from workers._otlp_message import Context, Signal, decode_message
-from workers._span_parts import NO_PARENT, events_json, links_json
-from workers._traces_lean import common_rows
+from workers._json import flat
+from workers._json.flat import trimmed
+from workers._otlp import values
+from workers._otlp.json_form import enum_number
+from workers._otlp.message import Context, Signal, decode_message
+from workers._otlp.span_parts import NO_PARENT, events_json, links_json
+from workers._otlp.traces_fast import common_rows
 
 COLUMNS = (
     Column("timestamp", "timestamptz"),
@@ -59,13 +59,13 @@ def otlp_rows(request: ExportTraceServiceRequest, context: Context) -> list[Row]
     _, received, envelope, repairs = context
     rows: list[Row] = []
     for group in request.resource_spans:
-        resource = _otlp.resource_values(group.resource, group.schema_url, repairs)
+        resource = values.resource_values(group.resource, group.schema_url, repairs)
         service, version, instance, resource_attributes, resource_schema_url, _ = resource
         for scoped in group.scope_spans:
-            scope = _otlp.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
+            scope = values.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
             scope_name, scope_version, scope_attributes, schema_url, _, data = scope
             for span in scoped.spans:
-                attributes = _otlp.attributes(span.attributes)
+                attributes = values.attributes(span.attributes)
                 start = span.start_time_unix_nano
                 end = span.end_time_unix_nano
                 timestamp = received
@@ -74,17 +74,17 @@ def otlp_rows(request: ExportTraceServiceRequest, context: Context) -> list[Row]
                 elif 0 < end <= INT8_MAX:
                     timestamp = end // 1000 - EPOCH
                 if start > INT8_MAX or end > INT8_MAX:
-                    _otlp.keep_times(span, ("start_time_unix_nano", "end_time_unix_nano"), attributes, repairs)
+                    values.keep_times(span, ("start_time_unix_nano", "end_time_unix_nano"), attributes, repairs)
                     start = min(start, INT8_MAX)
                     end = min(end, INT8_MAX)
                 if envelope is not None:
-                    _otlp.add_envelope(attributes, envelope)
+                    values.add_envelope(attributes, envelope)
                 try:
                     packed = trimmed(orjson.dumps(attributes))
                 except TypeError:
-                    packed = _otlp.dump(attributes, repairs)
+                    packed = values.dump(attributes, repairs)
                 if b"\\" in packed and b"\\u0000" in packed:
-                    packed = _otlp.dump(attributes, repairs)
+                    packed = values.dump(attributes, repairs)
                 trace_id = span.trace_id.hex()
                 span_id = span.span_id.hex()
                 parent = span.parent_span_id
@@ -118,11 +118,11 @@ def otlp_rows(request: ExportTraceServiceRequest, context: Context) -> list[Row]
                         scope_version,
                         scope_attributes,
                         status.code,
-                        _otlp.cleaned(status.message, repairs),
+                        values.cleaned(status.message, repairs),
                         packed,
                         resource_attributes,
-                        events_json(events, _otlp.attributes, repairs) if events else b"[]",
-                        links_json(links, _otlp.attributes, repairs) if links else b"[]",
+                        events_json(events, values.attributes, repairs) if events else b"[]",
+                        links_json(links, values.attributes, repairs) if links else b"[]",
                         span.dropped_attributes_count,
                         span.dropped_events_count,
                         span.dropped_links_count,
@@ -177,7 +177,7 @@ def flat_row(record: Mapping[str, Any], context: Context) -> Row:
     flat.fill_service(row, _AT, resource, rest, repairs)
     attributes = flat.merged(given[_AT["attributes"]], rest)
     if envelope is not None:
-        _otlp.add_envelope(attributes, envelope)
+        values.add_envelope(attributes, envelope)
     row[_AT["attributes"]] = dump_json(attributes)
     for column, default in (("resource_attributes", b"{}"), ("events", b"[]"), ("links", b"[]")):
         row[_AT[column]] = row[_AT[column]] or default

@@ -8,13 +8,13 @@ from typing import Any
 from eventwriter import values
 from eventwriter.stream import Column, Decoded, Message, Row, Stream
 from eventwriter.values import INT8_MAX, INT8_MIN, Unfit, dump_json
-from workers import _json as flat
-from workers._count import RECORD, Shape
-from workers._flat import Places, keep_original
 from workers._guard import total
-from workers._json import EXACT, SHARED_MAX, Origin, moment, named
+from workers._json import records as flat
+from workers._json.count import RECORD, Shape
+from workers._json.flat import Places, keep_original
+from workers._json.records import EXACT, SHARED_MAX, Origin, moment, named
+from workers._json.sweep_fast import typed_rows
 from workers._limits import RECORDS_MAX, too_many
-from workers._sweep_typed import typed_rows
 
 COLUMNS = (
     Column("host_ip", "text"),

@@ -8,11 +8,11 @@ from typing import Any
 from eventwriter import values
 from eventwriter.stream import Column, Decoded, Message, Row, Stream
 from eventwriter.values import INT4_MAX, INT4_MIN, Unfit, dump_json
-from workers import _json as flat
-from workers._flat import Places
 from workers._guard import total
-from workers._json import EXACT, Origin, moment, named
-from workers._telemetry_typed import typed_rows
+from workers._json import records as flat
+from workers._json.flat import Places
+from workers._json.records import EXACT, Origin, moment, named
+from workers._json.telemetry_fast import typed_rows
 
 COLUMNS = (
     Column("timestamp", "timestamptz"),

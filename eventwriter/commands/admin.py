@@ -1,0 +1,206 @@
+"""What the commands around the service do: create and compare tables, and look at everything before it starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from psycopg import Connection, sql
+
+from eventwriter import registry
+from eventwriter.commands.bookkeeping import losses
+from eventwriter.config.loading import Config, StreamConfig
+from eventwriter.errors import CONFIGURATION, OK, ConfigurationError, EventWriterError, UnavailableError
+from eventwriter.jetstream.consumer import ConsumerFacts
+from eventwriter.jetstream.durable import begins_anew
+from eventwriter.jetstream.source import Source
+from eventwriter.postgres import definition
+from eventwriter.postgres.catalog import read_plan
+from eventwriter.postgres.ledgers import predecessors
+from eventwriter.postgres.session import check_server, connect, translated
+from eventwriter.stream import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    """A stream, ``nats`` or ``postgres``."""
+    text: str
+    exit_code: int = OK
+    """What a process that meets this ends with."""
+    warning: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.exit_code == OK
+
+    @property
+    def mark(self) -> str:
+        """How a terminal shows it."""
+        return "✗" if not self.ok else "!" if self.warning else "✓"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"subject": self.subject, "ok": self.ok, "warning": self.warning, "text": self.text}
+
+
+def _tables(settings: Config, declared: Mapping[str, Stream]) -> Iterator[tuple[StreamConfig, Stream]]:
+    for name, stream in settings.streams.items():
+        if stream.enabled:
+            yield stream, declared[name]
+
+
+def schema_sql(settings: Config, declared: Mapping[str, Stream]) -> list[tuple[str, str]]:
+    """(name, SQL) of eventwriter's own tables and those of every enabled stream, in the order to run them."""
+    files = [(registry.OWN_SCHEMA, registry.table_sql(registry.OWN_SCHEMA))]
+    for stream, declaration in _tables(settings, declared):
+        if stream.table == declaration.table:
+            files.append((stream.table, registry.table_sql(stream.table)))
+    return files
+
+
+def schema_apply(settings: Config, declared: Mapping[str, Stream], *, wait: float = 0.0) -> Iterator[str]:
+    """Runs the SQL of ``schema_sql``, each file in a transaction of its own, and yields what was done, line by line.
+
+    A table of ours that is there already gets the columns that it lacks. A stream whose table has another name than
+    ours writes into a table that somebody else created: left alone.
+    """
+    streams = {declaration.table: declaration for _, declaration in _tables(settings, declared)}
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            connection = connect(settings.postgres, "eventwriter schema")
+            break
+        except UnavailableError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
+    with connection:
+        for name, text in schema_sql(settings, declared):
+            with translated():
+                # One at a time: two of them at once would meet in the catalog (23505, "tuple concurrently updated").
+                connection.execute("SELECT pg_advisory_xact_lock(hashtext('eventwriter schema'))")
+                # Before the file, whose indexes need all columns.
+                lines = list(definition.extend(connection, streams[name], text)) if name in streams else []
+                connection.execute(sql.SQL(cast(Any, text)))
+                connection.commit()
+            yield from (*lines, f"applied {name}")
+
+
+def schema_check(settings: Config, declared: Mapping[str, Stream]) -> list[Finding]:
+    """One finding for each enabled stream: can its rows be written to the live table?"""
+    with connect(settings.postgres, "eventwriter check") as connection:
+        return [finding for stream, declaration in _tables(settings, declared)
+                for finding in [_check_table(connection, stream, declaration)]]  # fmt: skip
+
+
+def _check_table(connection: Connection[Any], stream: StreamConfig, declaration: Stream) -> Finding:
+    try:
+        with translated():
+            plan = read_plan(connection, declaration, stream.table)
+    except EventWriterError as error:
+        if connection.broken:
+            raise  # nothing to ask about the other tables
+        connection.rollback()
+        return Finding(stream.name, str(error), error.exit_code)
+    how = {
+        "copy": "COPY",
+        "upsert": f"the latest row of ({', '.join(plan.keys[0]) if plan.keys else ''}) replaces",
+        "insert": "a unique key: other rows with the same key become dead letters",
+    }[plan.mode]
+    text = f"{stream.table}: {len(plan.targets)} columns, {how}"
+    keyless = bool(declaration.key and not plan.keys)
+    if keyless:
+        text += f", and none replaces another, for there is no key ({', '.join(declaration.key)})"
+    if plan.omitted:
+        remedy = "`eventwriter schema apply` adds what a table of ours lacks"
+        text += f"; written without {', '.join(plan.omitted)}: {remedy}"
+    return Finding(stream.name, text, warning=keyless or bool(plan.omitted))
+
+
+def _check_ledger(connection: Connection[Any], stream: StreamConfig) -> list[Finding]:
+    try:
+        with translated():
+            found = losses(connection, stream)
+            others = predecessors(connection, stream.name, stream.stream, stream.durable)
+    except EventWriterError:  # said already: the schema of another release, or none
+        connection.rollback()
+        return []
+    remedy = f"`eventwriter ledger accept --stream {stream.name}` takes note"
+    anew = [Finding(stream.name, begins_anew(stream, old), warning=True) for old in others[:1]]
+    return ([] if stream.continues else anew) + [
+        Finding(stream.name, f"missing from the ledger and gone from the stream: {loss}; {remedy}", warning=True)
+        for loss in found
+    ]
+
+
+def check(settings: Config, declared: Mapping[str, Stream]) -> list[Finding]:
+    """Everything the workers will meet; changes nothing."""
+    findings: list[Finding] = []
+    try:
+        with connect(settings.postgres, "eventwriter check") as connection:
+            info = connection.info
+            version = info.server_version
+            findings.append(
+                Finding(
+                    "postgres",
+                    f"PostgreSQL {version // 10000}.{version % 10000}, database {info.dbname} as {info.user}",
+                )
+            )
+            try:
+                with translated():
+                    check_server(connection)
+            except EventWriterError as error:
+                findings.append(Finding("postgres", str(error), error.exit_code))
+            for each in _tables(settings, declared):
+                findings.append(_check_table(connection, *each))
+                findings += _check_ledger(connection, each[0])
+    except EventWriterError as error:
+        findings.append(Finding("postgres", str(error), error.exit_code))
+    for stream, _ in _tables(settings, declared):
+        try:
+            findings += _check_stream(settings, stream)
+        except EventWriterError as error:
+            findings.append(Finding(stream.name, str(error), error.exit_code))
+            if not isinstance(error, ConfigurationError) and "cannot connect" in str(error):
+                break
+    return findings
+
+
+def _check_stream(settings: Config, stream: StreamConfig) -> list[Finding]:
+    source = Source(settings.nats, stream)
+    try:
+        facts = source.open()
+        consumer = source.facts()
+        if consumer is None or consumer.changes:
+            source.check_create()
+    finally:
+        source.close(2.0)
+    held = facts.last_sequence - facts.first_sequence + 1 if facts.last_sequence else 0
+    where = f"stream {facts.name} holds {held} messages"
+    if consumer is None:
+        return [Finding(stream.name, f"{where}; consumer {stream.durable} will be created")]
+    text = f"{where}; consumer {stream.durable}: {consumer.pending} waiting, {consumer.ack_pending} unacknowledged"
+    return [Finding(stream.name, text), *_check_consumer(stream, consumer)]
+
+
+def _check_consumer(stream: StreamConfig, consumer: ConsumerFacts) -> Iterator[Finding]:
+    name = f"consumer {stream.durable}"
+    if consumer.refusal:
+        yield Finding(stream.name, consumer.refusal, CONFIGURATION)
+        return
+    if consumer.paused:
+        yield Finding(stream.name, f"{name} is paused until {consumer.paused}: nothing is delivered", warning=True)
+    for each in consumer.warnings:
+        yield Finding(stream.name, each, warning=True)
+    if consumer.changes:
+        how = ", which kept messages or their payloads back" if consumer.incomplete else ""
+        changes = ", ".join(consumer.changes)
+        yield Finding(stream.name, f"{name}: the worker will change {changes}{how}", warning=bool(consumer.incomplete))
+    if limits := str(consumer.limits):
+        yield Finding(stream.name, f"{name} limits a pull to {limits}: the worker keeps to that, and is slower")

@@ -1,0 +1,63 @@
+"""What must hold between settings, beyond each one's own type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from eventwriter.config.model import Config, NatsConfig, StreamConfig
+from eventwriter.config.units import format_duration
+from eventwriter.errors import ConfigurationError
+
+
+def check(config: Config, origins: Mapping[str, str]) -> None:
+    """Raises ConfigurationError for the first combination that cannot work; ``origins`` is by dotted key."""
+    problem = next(_problems(config), None)
+    if problem is not None:
+        key, text = problem
+        raise ConfigurationError(f"{key} ({origins[key]}): {text}")
+
+
+def _problems(config: Config) -> Iterator[tuple[str, str]]:
+    yield from _nats(config.nats)
+    durables: dict[tuple[str, str], str] = {}
+    for stream in config.streams.values():
+        yield from _stream(stream, config.postgres.statement_timeout)
+        other = durables.setdefault((stream.stream, stream.durable), stream.name) if stream.enabled else stream.name
+        if other != stream.name:
+            text = f"consumer {stream.durable} of stream {stream.stream} is that of streams.{other} too"
+            yield f"streams.{stream.name}.durable", f"{text}: expected a name of its own"
+
+
+def _nats(nats: NatsConfig) -> Iterator[tuple[str, str]]:
+    if nats.user is not None and nats.password is None:
+        yield "nats.user", "a user without a password: expected nats.password as well"
+    if nats.password is not None and nats.user is None:
+        yield "nats.password", "a password without a user: expected nats.user as well"
+    ways = [key for key in ("credentials", "user", "token") if getattr(nats, key) is not None]
+    if len(ways) > 1:
+        yield f"nats.{ways[1]}", f"both nats.{ways[0]} and nats.{ways[1]} are set: expected one way to log in"
+    if nats.tls.cert is not None and nats.tls.key is None:
+        yield "nats.tls.cert", "a certificate without its key: expected nats.tls.key as well"
+    if nats.tls.key is not None and nats.tls.cert is None:
+        yield "nats.tls.key", "a key without its certificate: expected nats.tls.cert as well"
+    if nats.tls_asked_by and any(url.startswith("ws://") for url in nats.url):
+        yield "nats.url", f"ws:// is never encrypted, and {nats.tls_asked_by} asks for TLS: expected wss://"
+
+
+def _stream(stream: StreamConfig, statement_timeout: float) -> Iterator[tuple[str, str]]:
+    writer, prefix = stream.writer, f"streams.{stream.name}"
+    if writer.ack == "all" and stream.processes > 1:
+        text = f'"all" with {stream.processes} processes would acknowledge what another process still writes'
+        yield f"{prefix}.ack", f'{text}: expected "each", or processes = 1'
+    if stream.continues == stream.durable:
+        yield (
+            f"{prefix}.continues",
+            f"{stream.durable} cannot go on with its own ledger: expected another durable's name",
+        )
+    if writer.linger >= writer.ack_wait:
+        linger, wait = format_duration(writer.linger), format_duration(writer.ack_wait)
+        yield f"{prefix}.linger", f'"{linger}" is not below ack_wait "{wait}": expected a fraction of it'
+    if stream.enabled and writer.stall_timeout <= statement_timeout:
+        stall, statement = format_duration(writer.stall_timeout), format_duration(statement_timeout)
+        text = f'"{stall}" would kill a worker during a statement that postgres.statement_timeout "{statement}" allows'
+        yield f"{prefix}.stall_timeout", f"{text}: expected more than that"

@@ -1,0 +1,196 @@
+"""What a setting may be: how a value is read from TOML or from text, checked, written back, and masked."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from eventwriter import masking
+from eventwriter.config import dsn, subjects, units
+
+
+class Expected(ValueError):
+    """A value is wrong in a way that says more than the kind's own ``expected``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one setting is read and shown."""
+
+    expected: str
+    """What a value has to be, for the message that refuses another."""
+    parse: Callable[[object], Any]
+    """The checked value of what TOML gave; raises ValueError, or Expected if there is more to say."""
+    from_text: Callable[[str], object] = str
+    """Turns text from the environment or the command line into what TOML would have given."""
+    show: Callable[[Any], Any] = lambda value: value
+    """A checked value as TOML and JSON hold it."""
+    mask: Callable[[str], str] | None = None
+    """Hides the secret part of a text; None: it holds no secret."""
+    from_file: bool = False
+    """Whether the environment may name a file that holds the value (``…_FILE``)."""
+
+
+def _text(check: Callable[[str], bool] = lambda text: bool(text)) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if isinstance(value, str) and "\0" not in value and check(value):
+            return value
+        raise ValueError
+
+    return parse
+
+
+def _bool(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError
+
+
+def _bool_from_text(text: str) -> object:
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    return words.get(text.strip().lower(), text)
+
+
+def integer(least: int, most: int) -> Kind:
+    """A whole number within bounds."""
+
+    def parse(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
+        raise ValueError
+
+    def from_text(text: str) -> object:
+        return int(text) if re.fullmatch(r"\s*-?[0-9]{1,18}\s*", text) else text
+
+    return Kind(f"a whole number from {least} to {most}", parse, from_text)
+
+
+def duration(least: float = 0.001) -> Kind:
+    """A time span, at most a day; held as seconds, shown with a unit."""
+
+    def parse(value: object) -> float:
+        if isinstance(value, str):
+            seconds = units.parse_duration(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            seconds = float(value) if math.isfinite(value) else -1.0
+        else:
+            raise ValueError
+        if least <= seconds <= 86_400:
+            return round(seconds, 9)  # finer than any clock, and short to write
+        raise ValueError
+
+    bounds = f"{units.format_duration(least)} to 24h"
+    return Kind(
+        f'a duration such as "20ms", "1.5s", "2m" or a number of seconds ({bounds})', parse, show=units.format_duration
+    )
+
+
+def size(least: int, most: int) -> Kind:
+    """A number of bytes; shown with a unit."""
+
+    def parse(value: object) -> int:
+        amount = units.parse_size(value) if isinstance(value, str) else value
+        if isinstance(amount, int) and not isinstance(amount, bool) and least <= amount <= most:
+            return amount
+        raise ValueError
+
+    bounds = f"{units.format_size(least)} to {units.format_size(most)}"
+    return Kind(f'a size such as "8MiB", "512KiB" or a number of bytes ({bounds})', parse, show=units.format_size)
+
+
+def choice(*words: str) -> Kind:
+    """One of some words."""
+    return Kind(" or ".join(f'"{word}"' for word in words), _text(lambda text: text in words))
+
+
+def _dsn(value: object) -> str:
+    text = _text(lambda text: True)(value)
+    try:
+        dsn.parse(text)
+    except dsn.Unreadable as error:
+        raise Expected(f"a libpq connection string: {error}") from None
+    return text
+
+
+def _list(value: object) -> list[str]:
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        raise ValueError
+    return [part.strip() for item in items for part in item.split(",") if part.strip()]
+
+
+def _urls(value: object) -> tuple[str, ...]:
+    urls = _list(value)
+    if not urls:
+        raise ValueError
+    # Not a login with a comma in it, cut in two.
+    if any("@" in url and "://" not in url for url in urls[1:]):
+        raise Expected("a list of NATS URLs, in which each login stands behind a scheme")
+    return tuple(map(_nats_url, urls))
+
+
+def _nats_url(url: str) -> str:
+    """The URL, its scheme in small letters, as nats-py wants it; raises Expected."""
+    scheme, separator, rest = url.partition("://") if "://" in url else ("nats", "", url)
+    parts = urlsplit(f"{scheme}://{rest}")
+    if parts.scheme not in ("nats", "tls", "ws", "wss") or not url.isprintable() or " " in url:
+        raise ValueError
+    if parts.query or parts.fragment or (parts.path not in ("", "/") and parts.scheme in ("nats", "tls")):
+        # What was meant as a password would be taken for host and port.
+        raise Expected(
+            "a NATS URL that ends with host and port: a login with / ? or # goes to nats.user, nats.password"
+        )
+    if not re.fullmatch(r"[\w.-]+|[0-9a-f:.]+(%\w+)?", parts.hostname or "") or parts.port == 0:
+        raise ValueError
+    return f"{parts.scheme}://{rest}" if separator else url
+
+
+def filters(*, none_allowed: bool) -> Kind:
+    """A list of NATS subject filters."""
+
+    def parse(value: object) -> tuple[str, ...]:
+        patterns = _list(value)
+        for pattern in patterns:
+            reason = subjects.invalid(pattern)
+            if reason:
+                raise Expected(f'a NATS subject such as "logs.>"; in {pattern!r} {reason}')
+        for i, pattern in enumerate(patterns):
+            for other in patterns[:i]:
+                # JetStream refuses such a consumer; among exclusions it says nothing new, but does no harm.
+                if not none_allowed and subjects.overlap(pattern, other):
+                    raise Expected(f"subjects that do not overlap; {other!r} and {pattern!r} do")
+        if not patterns and not none_allowed:
+            raise ValueError
+        return tuple(patterns)
+
+    amount = "a list of" if none_allowed else "a list of one or more"
+    return Kind(f'{amount} NATS subjects such as ["logs.>"]', parse, show=list)
+
+
+def _is_listen(text: str) -> bool:
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]/@]+):([0-9]{1,5})", text)
+    return match is not None and int(match[2]) <= 65535
+
+
+_IDENTIFIER = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'
+
+TEXT = Kind("a text that is not empty", _text())
+BOOL = Kind("true or false", _bool, _bool_from_text)
+SECRET = Kind("a text that is not empty", _text(), mask=masking.whole, from_file=True)
+DSN = Kind("a libpq connection string", _dsn, mask=dsn.show, from_file=True)
+URLS = Kind(
+    'a NATS URL such as "nats://127.0.0.1:4222", or a list of them', _urls, show=list, mask=masking.url
+)  # fmt: skip
+NAME = Kind(
+    "a JetStream name: no white space, no '.', '*', '>', '/' or '\\'",
+    _text(lambda text: re.fullmatch(r"[^\s.*>/\\]{1,255}", text) is not None and text.isprintable()),
+)
+TABLE = Kind(
+    'a table name such as "logs" or "public.logs"',
+    _text(lambda text: re.fullmatch(rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})?", text) is not None),
+)
+LISTEN = Kind('host and port such as "127.0.0.1:9465" or "[::]:9465"', _text(_is_listen))

@@ -1,0 +1,248 @@
+"""Reads the settings: flag over environment over TOML file over default, every mistake told in one line.
+
+The names, types and defaults are in :mod:`eventwriter.settings`. In the environment a setting is called
+``EVENTWRITER_NATS__URL``, two underscores per level; an empty variable counts as not set, and a secret may be given as
+the name of a file, ``EVENTWRITER_POSTGRES__PASSWORD_FILE``. ``NATS_URL`` is read where ``EVENTWRITER_NATS__URL`` is
+not set. libpq reads its own ``PG*`` variables.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from eventwriter.config.checking import check
+from eventwriter.config.kinds import Expected, Kind
+from eventwriter.config.model import (
+    SECTIONS,
+    Config,
+    HttpConfig,
+    NatsConfig,
+    PostgresConfig,
+    StreamConfig,
+    TlsConfig,
+    WriterConfig,
+    all_kinds,
+    kinds_of,
+)
+from eventwriter.config.naming import PREFIX, known, one_line, unknown, variable_of
+from eventwriter.config.rendering import as_dict, render
+from eventwriter.errors import ConfigurationError
+from eventwriter.masking import HIDDEN
+from eventwriter.stream import Stream
+
+__all__ = [
+    "Config",
+    "HttpConfig",
+    "NatsConfig",
+    "PostgresConfig",
+    "StreamConfig",
+    "TlsConfig",
+    "WriterConfig",
+    "as_dict",
+    "load",
+    "load_with_origins",
+    "render",
+]
+
+_NOT_SETTINGS = frozenset({"EVENTWRITER_CONFIG", "EVENTWRITER_LOG_LEVEL", "EVENTWRITER_CRASH_AT"})
+# Kubernetes sets these in every pod beside a service whose name begins with "eventwriter".
+_SERVICE_LINK = re.compile(
+    r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+
+
+class _Value(NamedTuple):
+    """A checked value and where it came from."""
+
+    value: Any
+    origin: str
+
+
+_Values = dict[str, _Value]
+
+
+def load(
+    declared: Mapping[str, Stream], *, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
+) -> Config:
+    """The effective settings; ``declared`` gives the streams, ``flags`` has dotted keys, None meaning not given.
+
+    Raises ConfigurationError, one line that names key, place and remedy, at the first mistake in any source, even if
+    another source overrides it.
+    """
+    return load_with_origins(declared, file=file, environ=environ, flags=flags)[0]
+
+
+def load_with_origins(
+    declared: Mapping[str, Stream], *, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
+) -> tuple[Config, Mapping[str, str]]:
+    """As :func:`load`, with the origin of every setting by its dotted key.
+
+    An origin is "default", "file PATH", "environment NAME" or "flag". What a stream takes over from [writer] has the
+    origin it has there.
+    """
+    kinds = all_kinds(declared)
+    values = _defaults(declared)
+    given = _from_file(file, kinds, declared) if file is not None else {}
+    given |= _from_environment(environ, kinds, declared)
+    given |= _from_flags(flags, kinds, declared)
+    values |= {key: value for key, value in given.items() if not key.startswith("streams.")}
+    for name in declared:
+        for key in kinds_of(WriterConfig):
+            values[f"streams.{name}.{key}"] = values[f"writer.{key}"]
+    values |= given
+    config = _build(values, declared)
+    check(config, {key: value.origin for key, value in values.items()})
+    return config, {key: values[key].origin for key in kinds}
+
+
+def _defaults(declared: Mapping[str, Stream]) -> _Values:
+    found: dict[str, Any] = {}
+    for section_name, section in SECTIONS:
+        defaults = {field.name: field.default for field in fields(section)}
+        found |= {f"{section_name}.{key}": defaults[key] for key in kinds_of(section)}
+    for name, stream in declared.items():
+        own = {"enabled": True, "stream": name, "durable": f"eventwriter-{name.lower()}", "exclude": (), "processes": 1}
+        own |= {"continues": None, "subjects": stream.subjects, "table": stream.table}
+        found |= {f"streams.{name}.{key}": value for key, value in own.items()}
+    return {key: _Value(value, "default") for key, value in found.items()}
+
+
+def _build(values: _Values, declared: Mapping[str, Stream]) -> Config:
+    def take(prefix: str, section: type) -> dict[str, Any]:
+        return {key: values[f"{prefix}.{key}"].value for key in kinds_of(section)}
+
+    streams = {
+        name: StreamConfig(
+            name=name,
+            writer=WriterConfig(**take(f"streams.{name}", WriterConfig)),
+            **take(f"streams.{name}", StreamConfig),
+        )
+        for name in declared
+    }
+    return Config(
+        nats=NatsConfig(**take("nats", NatsConfig), tls=TlsConfig(**take("nats.tls", TlsConfig))),
+        postgres=PostgresConfig(**take("postgres", PostgresConfig)),
+        writer=WriterConfig(**take("writer", WriterConfig)),
+        http=HttpConfig(**take("http", HttpConfig)),
+        streams=MappingProxyType(streams),
+    )
+
+
+# ---- sources
+
+
+def _from_file(file: Path, kinds: Mapping[str, Kind], declared: Mapping[str, Stream]) -> _Values:
+    origin = f"file {file}"
+    try:
+        tree = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"configuration file {file} does not exist") from None
+    except OSError as error:
+        raise ConfigurationError(f"configuration file {file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"configuration file {file} is not UTF-8: byte {error.start}") from None
+    except tomllib.TOMLDecodeError as error:
+        message, _, place = str(error).rpartition(" (at ")
+        raise ConfigurationError(f"configuration file {file}, {place.rstrip(')')}: {one_line(message)}") from None
+    return {
+        key: _checked(key, value, origin, known(key, origin, kinds, declared))
+        for key, value in _leaves(tree, "", kinds, origin)
+    }
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str, kinds: Mapping[str, Kind], origin: str) -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and key not in kinds:
+            if not value:  # an empty table is nothing to say, if there is such a table
+                yield from (() if _is_table(key, kinds) else ((key, value),))
+            yield from _leaves(value, f"{key}.", kinds, origin)
+        elif _is_table(key, kinds):
+            raise ConfigurationError(f"{key} ({origin}) is not a table: expected [{key}] with settings in it")
+        else:
+            yield key, value
+
+
+def _is_table(key: str, kinds: Iterable[str]) -> bool:
+    return any(other.startswith(f"{key}.") for other in kinds)
+
+
+def _from_environment(environ: Mapping[str, str], kinds: Mapping[str, Kind], declared: Mapping[str, Stream]) -> _Values:
+    names = {variable_of(key): key for key in kinds}
+    files = {f"{variable_of(key)}_FILE": key for key, kind in kinds.items() if kind.from_file}
+    found: _Values = {}
+    if environ.get("NATS_URL"):
+        found["nats.url"] = _from_text("nats.url", environ["NATS_URL"], "environment NATS_URL", kinds["nats.url"])
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or variable in _NOT_SETTINGS:
+            continue
+        text, origin = environ[variable], f"environment {variable}"
+        if variable in names:
+            key = names[variable]
+            if text:
+                found[key] = _from_text(key, text, origin, kinds[key])
+        elif variable in files:
+            key = files[variable]
+            if text and environ.get(variable_of(key)):
+                raise ConfigurationError(f"{variable_of(key)} and {variable} are both set: unset one of them")
+            if text:
+                found[key] = _from_text(key, _secret(variable, text), origin, kinds[key])
+        elif not _SERVICE_LINK.fullmatch(variable):
+            raise unknown(variable, origin, kinds, declared)
+    return found
+
+
+def _secret(variable: str, path: str) -> str:
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a UTF-8 text file"
+        raise ConfigurationError(f"{variable}: cannot read the file {_named(path)}: {reason}") from None
+    if not text:
+        raise ConfigurationError(f"{variable}: the file {_named(path)} is empty")
+    return text
+
+
+def _named(path: str) -> str:
+    """A path for people, unless it might be the secret itself, put in its place."""
+    return one_line(path) if path.startswith(("/", "./", "../")) and "@" not in path else HIDDEN
+
+
+def _from_flags(flags: Mapping[str, object], kinds: Mapping[str, Kind], declared: Mapping[str, Stream]) -> _Values:
+    found: _Values = {}
+    for key, value in flags.items():
+        if value is not None:
+            kind = known(key, "flag", kinds, declared)
+            found[key] = _checked(key, kind.from_text(value) if isinstance(value, str) else value, "flag", kind)
+    return found
+
+
+# ---- values
+
+
+def _from_text(key: str, text: str, origin: str, kind: Kind) -> _Value:
+    return _checked(key, kind.from_text(text), origin, kind)
+
+
+def _checked(key: str, value: object, origin: str, kind: Kind) -> _Value:
+    try:
+        return _Value(kind.parse(value), origin)
+    except Expected as error:
+        expected = str(error)
+    except ValueError:
+        expected = kind.expected
+    raise ConfigurationError(f"{key} = {_shown(value, kind)} ({origin}): expected {expected}")
+
+
+def _shown(value: object, kind: Kind) -> str:
+    if kind.mask is not None:  # a value that cannot be read: where its secret begins and ends, nobody knows
+        return HIDDEN
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 100 else f"{text[:97]}..."

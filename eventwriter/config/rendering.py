@@ -1,0 +1,88 @@
+"""Shows settings as TOML or as JSON, secrets hidden."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from eventwriter.config.kinds import Kind
+from eventwriter.config.model import SECTIONS, Config, StreamConfig, WriterConfig, kinds_of
+
+
+def render(config: Config, origins: Mapping[str, str] | None = None) -> str:
+    """The settings as TOML that can be loaded again, as far as there are no secrets in them; those are ``***``.
+
+    With ``origins`` (by dotted key) each line ends with a comment that says where its value comes from. A stream shows
+    of [writer] what differs there.
+    """
+    return "\n".join(_lines(config, origins or {}))
+
+
+def toml(value: bool | int | float | str | list[str]) -> str:
+    """A value in TOML."""
+    # A JSON string is a TOML basic string, except that TOML wants U+007F escaped (TOML 1.0, "String").
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    """The settings as the file nests them, for JSON: durations in seconds, sizes in bytes, secrets as ``***``.
+
+    A stream holds all its [writer] values, its own or those it took over.
+    """
+    shown: dict[str, Any] = {}
+    for name, values in _sections(config):
+        *above, last = name.split(".")
+        target = shown
+        for level in above:
+            target = target[level]
+        target[last] = {key: _json(_masked(value, kind)) for key, value, kind in values}
+    shown["streams"] = {
+        stream.name: {key: _json(_masked(value, kind)) for key, value, kind in _stream(stream)}
+        for stream in config.streams.values()
+    }
+    return shown
+
+
+def _sections(config: Config) -> Iterator[tuple[str, list[tuple[str, Any, Kind]]]]:
+    for name, section in SECTIONS:
+        value: Any = config
+        for level in name.split("."):
+            value = getattr(value, level)
+        yield name, [(key, getattr(value, key), kind) for key, kind in kinds_of(section).items()]
+
+
+def _stream(stream: StreamConfig, writer: WriterConfig | None = None) -> list[tuple[str, Any, Kind]]:
+    """A stream's settings; with ``writer`` without those that are the same there."""
+    own = [(key, getattr(stream, key), kind) for key, kind in kinds_of(StreamConfig).items()]
+    overrides = [(key, getattr(stream.writer, key), kind) for key, kind in kinds_of(WriterConfig).items()]
+    return own + [item for item in overrides if writer is None or item[1] != getattr(writer, item[0])]
+
+
+def _lines(config: Config, origins: Mapping[str, str]) -> Iterator[str]:
+    tables = list(_sections(config))
+    tables += [(f"streams.{_bare(s.name)}", _stream(s, config.writer)) for s in config.streams.values()]
+    for name, values in tables:
+        yield f"[{name}]"
+        for key, value, kind in values:
+            # TOML has no null.
+            line = f"# {key} is not set" if value is None else f"{key} = {toml(kind.show(_masked(value, kind)))}"
+            origin = origins.get(f"{name}.{key}")
+            if origin is not None and value is not None:
+                line += f"  # {origin if origin.isprintable() else json.dumps(origin)}"
+            yield line
+        yield ""
+
+
+def _bare(name: str) -> str:
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else toml(name)
+
+
+def _masked(value: Any, kind: Kind) -> Any:
+    if kind.mask is None or value is None:
+        return value
+    return tuple(map(kind.mask, value)) if isinstance(value, tuple) else kind.mask(value)
+
+
+def _json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,1 @@
+"""JetStream: deliveries in, acknowledgements out. Only this room knows NATS."""

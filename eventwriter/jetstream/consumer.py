@@ -1,0 +1,261 @@
+"""The durable pull consumer: bound if it is there, created if missing, changed only by read, merge, write."""
+
+from __future__ import annotations
+
+import json
+from asyncio import gather
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from eventwriter.config.loading import StreamConfig
+from eventwriter.errors import ConfigurationError, UnavailableError
+from eventwriter.jetstream import durable
+from eventwriter.jetstream.deliveries import is_hollow
+from eventwriter.jetstream.limits import Limits
+from eventwriter.stream import Message
+
+Api = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
+"""Sends a JetStream API request (subject below ``$JS.API.``, body) and returns the answer, errors included."""
+
+_STREAM_NOT_FOUND = 10059
+_CONSUMER_NOT_FOUND = 10014
+_DELIVER_ALL = 10101
+_NANO = 1_000_000_000
+_AT_ONCE = 100
+"""Requests under way at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """What JetStream says of a stream."""
+
+    name: str
+    created: datetime
+    """Truncated to the microsecond, as PostgreSQL keeps it."""
+    first_sequence: int
+    last_sequence: int
+    first_time: datetime | None = None
+    """When its first message was published; None if it holds none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerFacts:
+    """What JetStream says of our consumer."""
+
+    created: bool
+    """Whether it was missing and is new."""
+    ack_floor: int
+    """Stream sequence up to which everything of ours is acknowledged; 0 if nothing ever was."""
+    pending: int
+    """Messages of ours that were not delivered yet."""
+    ack_pending: int
+    """Messages delivered and not acknowledged."""
+    delivered: int
+    """The highest stream sequence that was delivered."""
+    limits: Limits
+    """What a pull may ask for."""
+    start: int = 1
+    """Stream sequence at which the consumer began: what lies below, nobody acknowledged to it."""
+    complete: bool = True
+    """Whether all below the ack floor is acknowledged: with max_deliver it also passes what the server gave up."""
+    warnings: tuple[str, ...] = ()
+    refusal: str = ""
+    """Why it cannot serve us."""
+    changes: tuple[str, ...] = ()
+    """Its settings that binding changes."""
+    incomplete: tuple[str, ...] = ()
+    """Those of them that keep messages or payloads from us until then."""
+    paused: str = ""
+    """Until when it delivers nothing; empty: it is not paused."""
+    deliveries: int = 0
+    """How many it has made."""
+    max_ack_pending: int = 0
+    """How many messages may be delivered and not acknowledged before it stops."""
+
+
+def failed(answer: Mapping[str, Any], what: str) -> Exception:
+    error = answer["error"]
+    text = f"{what}: {error.get('description', 'unknown error')} ({error.get('err_code', error.get('code'))})"
+    if int(error.get("code", 500)) in (500, 503) or error_code(answer) == _STREAM_NOT_FOUND:
+        return UnavailableError(text)
+    return ConfigurationError(text)
+
+
+def error_code(answer: Mapping[str, Any]) -> int:
+    return int(answer.get("error", {}).get("err_code", 0))
+
+
+async def read_stream(api: Api, config: StreamConfig) -> StreamFacts:
+    """The facts of the stream; raises UnavailableError while there is none, since producers may yet create it."""
+    answer = await api(f"STREAM.INFO.{config.stream}", {})
+    if error_code(answer) == _STREAM_NOT_FOUND:
+        raise UnavailableError(
+            f"JetStream has no stream {config.stream}: create it, or set streams.{config.name}.stream to its name"
+        )
+    if "error" in answer:
+        raise failed(answer, f"stream {config.stream}")
+    state = answer["state"]
+    return StreamFacts(
+        name=config.stream,
+        created=datetime.fromisoformat(answer["created"]),
+        first_sequence=int(state["first_seq"]),
+        last_sequence=int(state["last_seq"]),
+        first_time=datetime.fromisoformat(state["first_ts"]) if int(state["messages"]) else None,
+    )
+
+
+async def read_consumer(api: Api, config: StreamConfig) -> ConsumerFacts | None:
+    """The facts of our consumer, None if it does not exist."""
+    answer = await api(f"CONSUMER.INFO.{config.stream}.{config.durable}", {})
+    if error_code(answer) == _CONSUMER_NOT_FOUND:
+        return None
+    if "error" in answer:
+        raise failed(answer, f"consumer {config.durable} of stream {config.stream}")
+    return _facts(answer, config, created=False)
+
+
+async def ensure_consumer(api: Api, config: StreamConfig, start: int) -> ConsumerFacts:
+    """Our consumer, ready to pull from; a new one begins at stream sequence ``start``.
+
+    Raises ConfigurationError, with the remedy, if a consumer of that name cannot serve us.
+    """
+    answer = await api(f"CONSUMER.INFO.{config.stream}.{config.durable}", {})
+    missing = error_code(answer) == _CONSUMER_NOT_FOUND
+    if "error" in answer and not missing:
+        raise failed(answer, f"consumer {config.durable} of stream {config.stream}")
+    wanted = _new(config, start) if missing else _merged(answer["config"], config)
+    if missing or wanted != answer["config"]:
+        answer = await _write(api, config, wanted)
+        if error_code(answer) == _DELIVER_ALL:
+            # A work queue holds nothing that was acknowledged: its beginning is where to begin.
+            answer = await _write(api, config, _new(config, 1))
+        if "error" in answer:
+            verb = "created" if missing else "updated"
+            raise failed(answer, f"consumer {config.durable} of stream {config.stream} cannot be {verb}")
+    return _facts(answer, config, created=missing)
+
+
+async def _write(api: Api, config: StreamConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    body = {"stream_name": config.stream, "config": wanted}
+    return await api(f"CONSUMER.DURABLE.CREATE.{config.stream}.{config.durable}", body)
+
+
+def _facts(answer: Mapping[str, Any], config: StreamConfig, *, created: bool) -> ConsumerFacts:
+    floor, current = answer["ack_floor"], answer["config"]
+    acknowledged, passed = int(floor["consumer_seq"]) > 0, int(floor["stream_seq"])
+    if current.get("deliver_policy", "all") == "all":
+        start = 1
+    elif "opt_start_seq" in current:
+        start = int(current["opt_start_seq"])
+    else:  # begun at a time, or at what was the end: no longer known
+        start = passed + 1
+    return ConsumerFacts(
+        created=created,
+        start=start,
+        complete=current.get("max_deliver", -1) <= 0,
+        # Before the first ack the server reports the sequence before the start, which nobody acknowledged.
+        ack_floor=passed if acknowledged else 0,
+        pending=int(answer["num_pending"]),
+        ack_pending=int(answer["num_ack_pending"]),
+        delivered=int(answer["delivered"]["stream_seq"]),
+        warnings=durable.warnings(current, config),
+        refusal=durable.refusal(current, config),
+        changes=_differing(current, _wanted(current, config)),
+        incomplete=durable.incomplete(current, config),
+        limits=Limits.of(current),
+        paused=str(current.get("pause_until", "")) if answer.get("paused") else "",
+        deliveries=int(answer["delivered"]["consumer_seq"]),
+        max_ack_pending=int(current.get("max_ack_pending", 0)),
+    )
+
+
+def max_ack_pending(config: StreamConfig) -> int:
+    """Room for what is in hand, prefetched and on the way, for every process and a second host."""
+    room: int = 4 * config.writer.batch_messages * config.processes
+    return room
+
+
+def _new(config: StreamConfig, start: int) -> dict[str, Any]:
+    wanted: dict[str, Any] = {
+        "durable_name": config.durable,
+        "description": f"{durable.OURS} {config.name} into {config.table}",
+        "deliver_policy": "all",
+        "ack_policy": "explicit" if config.writer.ack == "each" else "all",
+        "ack_wait": int(config.writer.ack_wait * _NANO),
+        "max_deliver": -1,
+        "max_ack_pending": max_ack_pending(config),
+        "replay_policy": "instant",
+    }
+    if start > 1:
+        wanted |= {"deliver_policy": "by_start_sequence", "opt_start_seq": start}
+    return wanted | durable.filters(config.subjects)
+
+
+def _merged(current: dict[str, Any], config: StreamConfig) -> dict[str, Any]:
+    """The consumer's configuration as we need it; raises ConfigurationError if it cannot be changed to that."""
+    if reason := durable.refusal(current, config):
+        raise ConfigurationError(reason)
+    return _wanted(current, config)
+
+
+def _wanted(current: Mapping[str, Any], config: StreamConfig) -> dict[str, Any]:
+    """The consumer's configuration with only what we need changed: fields left out would be reset."""
+    wanted = durable.repaired(current, config)
+    wanted["ack_wait"] = int(config.writer.ack_wait * _NANO)
+    if 0 < current.get("max_ack_pending", 0) < max_ack_pending(config):
+        wanted["max_ack_pending"] = max_ack_pending(config)
+    return wanted
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key)))
+
+
+async def stripped(api: Api, config: StreamConfig, messages: Iterable[Message]) -> int | None:
+    """The first of these messages that was delivered without the payload it has in the stream, None if there is none.
+
+    One that the stream no longer holds counts too, for nobody can tell.
+    """
+    facts = await read_consumer(api, config)
+    suspects = [message.sequence for message in messages if is_hollow(message)]
+    if facts is None or "headers_only" in facts.incomplete:
+        return suspects[0]
+    for start in range(0, len(suspects), _AT_ONCE):
+        part = suspects[start : start + _AT_ONCE]
+        answers = await gather(*(api(f"STREAM.MSG.GET.{config.stream}", {"seq": sequence}) for sequence in part))
+        for sequence, answer in zip(part, answers, strict=True):
+            if "error" in answer or answer["message"].get("data"):
+                return sequence
+    return None
+
+
+async def has(api: Api, config: StreamConfig, facts: StreamFacts, sequence: int, time: int) -> bool:
+    """Whether the stream still is one in which a message of this sequence has this time (nanoseconds since 1970).
+
+    False for a stream that was restored to an earlier state, or lost its latest messages in a power failure: there
+    the sequences are given out a second time. True also if the message is gone, so that nothing can be told.
+    """
+    if facts.last_sequence < sequence:
+        return False
+    answer = await api(f"STREAM.MSG.GET.{config.stream}", {"seq": sequence})
+    if "error" in answer:
+        return True
+    return abs(datetime.fromisoformat(answer["message"]["time"]).timestamp() - time / _NANO) < 1e-3
+
+
+def restored(config: StreamConfig, last: int, known: int) -> ConfigurationError:
+    """What to tell of a stream that no longer continues what the ledger knows up to the sequence ``known``."""
+    copy = f"eventwriter ledger copy --stream {config.name} --from {config.durable} --to NEW --through N"
+    return ConfigurationError(
+        f"stream {config.stream} was restored to an earlier state, or lost its latest messages: it does not continue "
+        f"what the ledger knows up to sequence {known} (it ends at {last}), and new messages would be "
+        f"taken for written ones: run `{copy}`, where N is the last sequence that the stream was restored with, and "
+        f"set streams.{config.name}.durable to NEW"
+    )
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """The body of an API request: nothing at all when there is nothing to say."""
+    return json.dumps(body).encode() if body else b""

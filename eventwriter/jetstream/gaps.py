@@ -1,0 +1,81 @@
+"""What the stream holds beside the durable: looked for by subject, and read again."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+from eventwriter.config.loading import StreamConfig
+from eventwriter.coverage import Segment
+from eventwriter.jetstream.consumer import Api, error_code, failed
+from eventwriter.jetstream.durable import filters
+from eventwriter.jetstream.wire import parse_headers
+from eventwriter.stream import Message
+
+_NO_MESSAGE = 10037
+_NANO = 1_000_000_000
+_NEVER = 1 << 63
+_TIME = re.compile(r"([^.]*?)(?:\.([0-9]{1,9}))?(Z|[+-][0-9:]+)")
+
+
+async def held(api: Api, config: StreamConfig, segments: Sequence[Segment]) -> list[Segment]:
+    """Of segments in rising order what the stream still holds: each from its first message that a filter matches.
+
+    One request a segment and filter at most: a message that is found beyond a segment answers for those before it.
+    """
+    following: dict[str, int] = {}
+    found = []
+    for segment in segments:
+        for pattern in segment.filters:
+            if following.get(pattern, 0) < segment.first:
+                message = await next_message(api, config, pattern, segment.first)
+                following[pattern] = message.sequence if message else _NEVER
+        first = min(following[pattern] for pattern in segment.filters)
+        if first <= segment.last:
+            found.append(Segment(first, segment.last, segment.filters))
+    return found
+
+
+async def next_message(api: Api, config: StreamConfig, pattern: str, first: int) -> Message | None:
+    """The first message from the sequence ``first`` on that a filter matches, None if the stream holds none."""
+    answer = await api(f"STREAM.MSG.GET.{config.stream}", {"seq": first, "next_by_subj": pattern})
+    if error_code(answer) == _NO_MESSAGE:
+        return None
+    if "error" in answer:
+        raise failed(answer, f"stream {config.stream}")
+    message = answer["message"]
+    headers = parse_headers(base64.b64decode(message["hdrs"])) if message.get("hdrs") else None
+    payload = base64.b64decode(message.get("data", ""))
+    return Message(message["subject"], payload, int(message["seq"]), _nanos(message["time"]), headers)
+
+
+async def create_reader(api: Api, config: StreamConfig, segment: Segment) -> str:
+    """A consumer, forgotten by the server soon after its last use, that reads a segment without acknowledging.
+
+    Raises ConfigurationError where the stream or the account allows no second consumer, ForbiddenError.
+    """
+    wanted = {
+        "description": f"eventwriter: {config.name} reads again what {config.durable} missed",
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": segment.first,
+        "ack_policy": "none",
+        "max_deliver": -1,
+        "replay_policy": "instant",
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": 60 * _NANO,
+    } | filters(segment.filters)
+    answer = await api(f"CONSUMER.CREATE.{config.stream}", {"stream_name": config.stream, "config": wanted})
+    if "error" in answer:
+        raise failed(answer, f"a second consumer of stream {config.stream}, to read again what is missing")
+    return str(answer["name"])
+
+
+def _nanos(text: str) -> int:
+    """Nanoseconds since 1970 of a time as JetStream writes it (RFC 3339, up to nine digits of a second)."""
+    found = _TIME.fullmatch(text)
+    assert found is not None, text
+    seconds, fraction, zone = found.groups()
+    return int(datetime.fromisoformat(seconds + zone).timestamp()) * _NANO + int((fraction or "").ljust(9, "0"))

@@ -1,0 +1,105 @@
+"""The Prometheus exposition of the status document; labels are streams and bounded words, never subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from eventwriter.observability.board import AGE_BUCKETS, BATCH_BUCKETS, FATES
+
+_MESSAGES = {
+    "taken": "Messages taken from JetStream: at rest the sum of the five fates below.",
+    "written": "Messages whose rows are committed.",
+    "deadlettered": "Messages of which nothing but a dead letter is committed.",
+    "already_done": "Messages delivered again that the ledger knew.",
+    "excluded": "Messages left out because of their subject, as configured.",
+    "released": "Messages given back to JetStream unwritten.",
+    "redelivered": "Messages taken that had been delivered before.",
+}
+assert set(FATES) < set(_MESSAGES)
+
+_COUNTERS = {
+    "rows_written": ("rows_written", "Rows committed."),
+    "bytes_taken": ("bytes_taken", "Bytes of payload taken."),
+    "messages_reread": ("reread", "Messages that were missing from the ledger, read again and written."),
+    "worker_restarts": ("restarts", "Restarts of workers that ended by themselves."),
+}
+_COUNTERS_BY = {
+    "values_repaired": ("repairs", "reason", "Values changed so that PostgreSQL takes them."),
+    "records_deadlettered": ("rejects", "reason", "Records that became dead letters."),
+    "errors": ("errors", "class", "Errors that interrupted writing."),
+}
+_DOWN = ("parked", "restarting", "stalled")
+_GAUGES: dict[str, tuple[Callable[[Any], float | None], str]] = {
+    "batch_messages": (lambda s: s["batch_messages"], "Messages of the latest batch."),
+    "consumer_pending": (lambda s: s["consumer_pending"], "Messages not delivered yet."),
+    "consumer_ack_pending": (lambda s: s["consumer_ack_pending"], "Messages delivered and not acknowledged."),
+    "messages_missing": (
+        lambda s: s["missing"],
+        "Sequences missing from the ledger and gone from the stream, not accepted yet.",
+    ),
+    "lag_seconds": (lambda s: s["lag_seconds"], "Age of the newest message written while others wait, else 0."),
+    "last_commit_timestamp_seconds": (lambda s: s["last_commit"], "When a batch was last committed."),
+    "worker_up": (lambda s: int(s["state"] not in _DOWN), "1 while every worker of the stream is alive."),
+    "worker_rss_bytes": (lambda s: sum(p["rss_bytes"] for p in s["processes"]), "Resident memory of the workers."),
+}
+
+
+def expose(status: Mapping[str, Any]) -> bytes:
+    """The metrics of a status document in the Prometheus text format 0.0.4."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(status))
+    return generate_latest(registry)
+
+
+class _Collector:
+    def __init__(self, status: Mapping[str, Any]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterable[Metric]:
+        streams = self._status["streams"]
+        for fate, text in _MESSAGES.items():
+            yield _counter(f"messages_{fate}", text, {n: each["messages"][fate] for n, each in streams.items()})
+        for name, (key, text) in _COUNTERS.items():
+            yield _counter(name, text, {n: each[key] for n, each in streams.items()})
+        for name, (key, label, text) in _COUNTERS_BY.items():
+            family = CounterMetricFamily(f"eventwriter_{name}", text, labels=["stream", label])
+            for stream, each in streams.items():
+                for word, count in each[key].items():
+                    family.add_metric([stream, word], count)
+            yield family
+        seconds = HistogramMetricFamily(
+            "eventwriter_batch_seconds", "What the stages of a batch took.", labels=["stream", "stage"]
+        )
+        ages = HistogramMetricFamily("eventwriter_event_age_seconds", "Broker time to commit.", labels=["stream"])
+        for stream, each in streams.items():
+            for stage, counts in each["batch_durations"].items():
+                seconds.add_metric([stream, stage], _cumulated(BATCH_BUCKETS, counts), each["batch_seconds"][stage])
+            found = each["event_ages"]
+            ages.add_metric([stream], _cumulated(AGE_BUCKETS, found["buckets"]), found["sum"])
+        yield seconds
+        yield ages
+        for name, (value, text) in _GAUGES.items():
+            gauge = GaugeMetricFamily(f"eventwriter_{name}", text, labels=["stream"])
+            for stream, each in streams.items():
+                if (known := value(each)) is not None:
+                    gauge.add_metric([stream], known)
+            yield gauge
+        build = GaugeMetricFamily("eventwriter_build_info", "The version that runs.", labels=["version"])
+        build.add_metric([self._status["version"]], 1)
+        yield build
+
+
+def _counter(name: str, text: str, values: Mapping[str, float]) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"eventwriter_{name}", text, labels=["stream"])
+    for stream, value in values.items():
+        family.add_metric([stream], value)
+    return family
+
+
+def _cumulated(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    counts = counts or [0] * (len(bounds) + 1)
+    return [(bound, sum(counts[: place + 1])) for place, bound in enumerate((*map(str, bounds), "+Inf"))]

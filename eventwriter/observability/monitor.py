@@ -1,0 +1,204 @@
+"""The monitor process: serves what the board says as metrics, health, status and the page. It never blocks a writer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from typing import Any
+
+from eventwriter import __version__
+from eventwriter.config.loading import Config
+from eventwriter.observability import status
+from eventwriter.observability.board import Board, Slot
+from eventwriter.observability.exposition import expose
+from eventwriter.processes.process import set_title
+
+log = logging.getLogger("eventwriter.monitor")
+
+STEP = 5.0
+"""Seconds between two points of the history."""
+POINTS = 180
+"""Points of the history: 15 minutes."""
+RECENT = 12
+"""Steps over which the quantiles of the event age are taken: the last minute."""
+DEAD = 10.0
+"""Seconds without a sign of life from the supervisor after which /livez says so; it gives one every second."""
+HUNG = 30.0
+"""Seconds without a sign of life from the monitor after which the supervisor starts another; it gives one a second."""
+NAME = "monitor"
+"""The name of its process and of its slot."""
+TEXT = "text/plain; charset=utf-8"
+
+
+class _History:
+    """One stream's last 15 minutes. Kept on the board, so a monitor that is restarted goes on with it."""
+
+    def __init__(self, name: str, slot: Slot) -> None:
+        self._name = name
+        self._slot = slot
+        before = slot.read()
+        self.points: deque[tuple[float | None, float | None]] = deque(
+            map(tuple, before.get("points", [])), maxlen=POINTS
+        )
+        self._last: tuple[float, int] | None = tuple(before["last"]) if "last" in before else None
+        self._ages: deque[list[int]] = deque(maxlen=RECENT)
+
+    def add(self, stream: dict[str, Any], now: float) -> None:
+        """One more point, in its place: what was missed since the last one, by a pause or a restart, is unknown."""
+        rows = stream["rows_written"]
+        rate = None
+        if self._last is not None:
+            missed = round((now - self._last[0]) / STEP) - 1
+            self.points.extend([(None, None)] * min(POINTS, missed))
+            rate = round(max(0, rows - self._last[1]) / max(0.001, now - self._last[0]), 1)
+        self._last = now, rows
+        self._ages.append(stream["event_ages"]["buckets"])
+        self.points.append((rate, stream["lag_seconds"]))
+        self._slot.write({"name": self._name, "points": list(self.points), "last": self._last})
+
+    def recent_ages(self, buckets: list[int]) -> list[int]:
+        """How many messages of the last minute were of each age."""
+        before = self._ages[0] if self._ages and self._ages[0] else [0] * len(buckets)
+        return [max(0, count - old) for count, old in zip(buckets, before, strict=True)]
+
+
+def history_name(stream: str) -> str:
+    """The name of the slot of a stream's history."""
+    return f"history {stream}"
+
+
+class Monitor:
+    """Samples the history and answers requests."""
+
+    def __init__(self, board: Board, config: Config) -> None:
+        self._board = board
+        self._config = config
+        self._histories = {
+            name: _History(history_name(name), board.slot(history_name(name)))
+            for name, stream in config.streams.items()
+            if stream.enabled
+        }
+
+    def sample(self) -> None:
+        """Adds one point to the history of each stream."""
+        now = time.monotonic()
+        for name, stream in status.read(self._board, self._config)["streams"].items():
+            self._histories[name].add(stream, now)
+
+    def status(self) -> dict[str, Any]:
+        """The status document, with histories and the quantiles of the last minute."""
+        document = status.read(self._board, self._config)
+        for name, stream in document["streams"].items():
+            history = self._histories[name]
+            points = list(history.points)
+            ages = history.recent_ages(stream["event_ages"]["buckets"])
+            stream["event_age_p50"] = status.quantile(ages, 0.5)
+            stream["event_age_p99"] = status.quantile(ages, 0.99)
+            stream["history"] = {
+                "step": STEP,
+                "rows_per_s": [rate for rate, _ in points],
+                "lag": [lag for _, lag in points],
+            }
+        return document
+
+    def answer(self, path: str) -> tuple[int, str, bytes]:
+        """(HTTP status, content type, body) of a request."""
+        if path == "/livez":
+            age = status.read(self._board, self._config)["beat_age"]
+            if age > DEAD:
+                return 503, TEXT, f"no sign of life from the supervisor for {age:.0f} s\n".encode()
+            return 200, TEXT, b"ok\n"
+        if path == "/readyz":
+            problems = status.read(self._board, self._config)["problems"]
+            text = "".join(f"{problem['stream']}: {problem['text']}\n" for problem in problems)
+            return (503, TEXT, text.encode()) if problems else (200, TEXT, b"ok\n")
+        if path == "/metrics":
+            body = expose(status.read(self._board, self._config))
+            return 200, "text/plain; version=0.0.4; charset=utf-8", body
+        if path == "/status":
+            return 200, "application/json", json.dumps(self.status()).encode()
+        if path == "/":
+            page = resources.files("eventwriter.observability") / "page" / "index.html"
+            return 200, "text/html; charset=utf-8", page.read_bytes()
+        return 404, TEXT, b"there are /, /status, /metrics, /readyz and /livez\n"
+
+
+class Server(ThreadingHTTPServer):
+    """Answers each request in a thread of its own."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], monitor: Monitor) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.monitor = monitor
+        super().__init__(address, _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """One line. Who hangs up before the end of an answer, as scrapers do when their time is up, is no error."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            log.exception("a request failed")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = 10
+    server_version = f"eventwriter/{__version__}"
+    sys_version = ""
+    server: Server
+
+    def do_GET(self) -> None:
+        code, kind, body = self.server.monitor.answer(self.path.partition("?")[0])
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Requests are not worth a line each."""
+
+
+def run(board: Board, config: Config, slot: Slot) -> int:
+    """Serves until SIGTERM. While the address is taken it asks for it again and again, and says so once."""
+    set_title("eventwriter: monitor")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is in hand here
+    monitor = Monitor(board, config)
+    server: Server | None = None
+    said = ""
+    due = time.monotonic()
+    while True:
+        if server is None:
+            try:
+                server = Server(config.http.address, monitor)
+            except OSError as error:
+                if said != str(error):
+                    log.error(
+                        "http.listen %s: %s; trying again, the writers go on",
+                        config.http.listen,
+                        error.strerror or error,
+                    )
+                said = str(error)
+            else:
+                host, port = server.server_address[:2]
+                log.info("serving http://%s:%d/", f"[{host!s}]" if ":" in str(host) else host, port)
+                threading.Thread(target=server.serve_forever, daemon=True).start()
+        now = time.monotonic()
+        if now >= due:
+            monitor.sample()
+            due += STEP * (1 + (now - due) // STEP)
+        slot.write({"name": NAME, "beat": now})
+        time.sleep(1.0)

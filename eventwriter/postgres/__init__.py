@@ -1,0 +1,1 @@
+"""PostgreSQL: rows, dead letters and the ledger, in one transaction."""

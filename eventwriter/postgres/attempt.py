@@ -1,0 +1,219 @@
+"""One try at writing a batch: what has become of its records, and their rows in the binary form of COPY."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import compress, count
+from time import perf_counter
+from typing import cast
+
+import psycopg
+from psycopg._copy_base import format_row_binary  # what Copy.write_row calls, which needs a COPY under way
+from psycopg.abc import Transformer
+
+from eventwriter.coverage import Range, runs
+from eventwriter.postgres.catalog import Plan
+from eventwriter.postgres.session import RowRefused
+from eventwriter.stream import Batch, Decoded, Message, Outcome, Reject, Row, Stream
+
+_MESSAGES = 32
+_ROWS = 128
+"""A step ends after so many messages or rows: its own cost does not count, and it takes a millisecond or less."""
+_BLOCK = 64 * 1024
+"""Bytes from which on what is encoded is worth sending."""
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER = b"\xff\xff"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What is known about a batch from the attempts before, and gathered in this one."""
+
+    batch: Batch
+    check_ledger: bool = False
+    staged: bool = False
+    """By way of a temporary table, for rows whose key is there already."""
+    isolate: bool = False
+    """Row by row from that table, to find what is refused."""
+    refused: dict[int, dict[int, Reject]] = field(default_factory=dict)
+    """Message index → record index → why its row is not written."""
+    outcome: Outcome = field(default_factory=Outcome)
+    letters: dict[int, list[Reject]] = field(default_factory=dict)
+    ends: list[int] = field(default_factory=list)
+    """Rows written up to and including each message: tells a COPY line's message."""
+    rows_of: dict[int, int] = field(default_factory=dict)
+    """Rows of each message that has rejects: tells whether anything of it was written."""
+    _ranges: list[Range] | None = None
+
+    def again(self) -> Attempt:
+        """The next one, with what this one has found out."""
+        return Attempt(self.batch, self.check_ledger, self.staged, self.isolate, self.refused)
+
+    def ranges(self, known: Collection[int] = ()) -> list[Range]:
+        """The sequences that this attempt does, but for the ``known`` ones."""
+        batch = self.batch
+        if self._ranges is None and batch.span is not None and not known:
+            self._ranges = [batch.span]
+        elif self._ranges is None:
+            firsts, sequences = batch.each_first(), [message.sequence for message in batch.messages]
+            if known:
+                fresh = [sequence not in known for sequence in sequences]
+                firsts, sequences = [*compress(firsts, fresh)], [*compress(sequences, fresh)]
+            self._ranges = runs(firsts, sequences)
+        return self._ranges
+
+    def fresh(self, known: Collection[int]) -> list[Range]:
+        """The sequences of the messages alone that are not ``known``: what lies between them may be done, and is."""
+        sequences = [message.sequence for message in self.batch.messages if message.sequence not in known]
+        return runs(sequences, sequences)
+
+    def note(self, index: int, decoded: Decoded) -> Sequence[Row]:
+        """The rows to write of a message; its rejects and repairs are noted."""
+        if index in self.refused:
+            decoded = without(decoded, self.refused[index])
+        if decoded.rejects:
+            self.letters[index] = list(decoded.rejects)
+            self.rows_of[index] = len(decoded.rows)
+        repairs = self.outcome.repairs
+        for reason in decoded.repairs:
+            repairs[reason] = repairs.get(reason, 0) + 1
+        return decoded.rows
+
+    def settle(self) -> None:
+        """Counts messages and gathers rejects, once every record's fate is known."""
+        outcome = self.outcome
+        for index, rejects in self.letters.items():
+            if len(outcome.latest) < 5 and rejects:
+                outcome.latest.append((self.batch.messages[index], rejects[0]))
+            for reject in rejects:
+                outcome.rejects[reject.reason] = outcome.rejects.get(reject.reason, 0) + 1
+            if not self.rows_of.get(index):
+                outcome.deadlettered += 1
+        others = outcome.deadlettered + outcome.already_done + outcome.excluded
+        outcome.written = len(self.batch.messages) - others
+
+
+class Encoder:
+    """Decodes the messages of an attempt and encodes their rows, some messages at a time."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        stream: Stream,
+        plan: Plan,
+        transformer: Transformer,
+        excluded: Callable[[str], bool] | None = None,
+        known: Collection[int] = (),
+        at: Callable[[str], None] | None = None,
+    ) -> None:
+        """Messages of ``excluded`` subjects and ``known`` sequences have no rows."""
+        self.attempt = attempt
+        self.refusal: RowRefused | None = None
+        """Why a row has no binary form, if that is so: nothing is encoded any more."""
+        self._stream = stream
+        self._project = plan.project
+        self._transformer = transformer
+        self._excluded = excluded
+        self._known = known
+        self._plain = excluded is None and not known and not attempt.refused
+        self._at = at
+        self._place = 0
+        self._messages = _MESSAGES
+        self._line = 0
+        self._ended = False
+        self._block = bytearray(_SIGNATURE)
+        self.blocks: deque[bytearray] = deque()
+        """What is encoded and not yet taken from here."""
+        attempt.outcome.seconds = {"decode": 0.0}
+
+    def step(self) -> bool:
+        """Decodes and encodes some messages; False when there is nothing more to do."""
+        if self._ended:
+            return False
+        attempt = self.attempt
+        messages = attempt.batch.messages
+        begun = perf_counter()
+        chunk = messages[self._place : self._place + self._messages]
+        quick = quick_rows(self._stream, chunk)
+        if self._plain and all(quick):  # one row of each
+            rows = cast("Sequence[Row]", quick)
+            attempt.ends += range(self._line + 1, self._line + len(chunk) + 1)
+        else:
+            rows = self._decode(chunk, quick)
+        taken = len(attempt.ends) - self._place
+        self._place += taken
+        self._messages = min(2 * taken, _MESSAGES)  # no more than fit a step: what is left over is looked at again
+        if self._at:
+            self._at("after_decode")
+        self._encode(rows)
+        if self._place == len(messages) and self.refusal is None:
+            self._ended = True
+            self._block += _TRAILER
+            attempt.outcome.rows = self._line
+            if not self._known:
+                attempt.ranges()  # before anybody waits for them
+        if self._ended or len(self._block) > _BLOCK:
+            self.blocks.append(self._block)
+            self._block = bytearray()
+        attempt.outcome.seconds["decode"] += perf_counter() - begun
+        return not self._ended
+
+    def _decode(self, chunk: Sequence[Message], quick: Sequence[Row | None]) -> list[Row]:
+        """The rows of the first messages, one by one; ``quick`` has those that are known already."""
+        attempt, known, excluded, decode = self.attempt, self._known, self._excluded, self._stream.decode
+        ends, refused = attempt.ends, attempt.refused
+        rows: list[Row] = []
+        for index, message, row in zip(count(self._place), chunk, quick, strict=False):
+            if known and message.sequence in known:
+                pass
+            elif excluded is not None and excluded(message.subject):
+                attempt.outcome.excluded += 1
+            elif row is not None and index not in refused:
+                rows.append(row)
+            else:
+                decoded = decode(message)
+                found, rejects, repairs = decoded
+                rows += attempt.note(index, decoded) if rejects or repairs or refused else found
+            ends.append(self._line + len(rows))
+            if len(rows) > _ROWS:
+                break
+        return rows
+
+    def _encode(self, rows: Sequence[Row]) -> None:
+        project, transformer, block, line = self._project, self._transformer, self._block, self._line
+        try:
+            for row in rows:
+                line += 1
+                format_row_binary(row if project is None else project(row), transformer, block)
+        except (TypeError, ValueError, OverflowError, psycopg.DataError) as error:
+            self.refusal = RowRefused(line, None, f"{type(error).__name__}: {error}")
+            self._ended = True
+        self._line = line
+
+
+def quick_rows(stream: Stream, messages: Sequence[Message]) -> Sequence[Row | None]:
+    """The only row of each message that has no more than that and is common; None for those that take ``decode``."""
+    if stream.quick is not None:
+        with suppress(Exception):  # a mistake of ours, on which ``decode`` has no part
+            rows = stream.quick(messages)
+            if len(rows) == len(messages):
+                return rows
+    return [None] * len(messages)
+
+
+def record_index(decoded: Decoded, number: int) -> int:
+    """The record index of the ``number``-th row, from 0: rejected records have no row."""
+    index = number
+    for rejected in sorted(r.record_index for r in decoded.rejects if r.record_index is not None):
+        if rejected <= index:
+            index += 1
+    return index
+
+
+def without(decoded: Decoded, refused: dict[int, Reject]) -> Decoded:
+    """The message without the rows of these records."""
+    rows = [row for number, row in enumerate(decoded.rows) if record_index(decoded, number) not in refused]
+    return Decoded(rows, [*decoded.rejects, *refused.values()], decoded.repairs)

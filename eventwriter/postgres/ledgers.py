@@ -1,0 +1,226 @@
+"""A consumer's row in the ledger: found, made, brought to other filters, taken over from another durable, accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from psycopg import Connection
+
+from eventwriter.coverage import Past, merge, to_multirange
+from eventwriter.errors import ConfigurationError
+from eventwriter.postgres.ledger import Identity, Ledger
+
+
+def open_ledger(
+    connection: Connection[Any],
+    identity: Identity,
+    filters: Sequence[str],
+    *,
+    begins: int = 0,
+    continues: str | None = None,
+    used: bool = False,
+    seen: int | None = None,
+) -> Ledger:
+    """The row of this identity, in one transaction; for every worker of the durable the same one.
+
+    One that is missing is made: it knows what the ledger of the durable ``continues`` knows, else its business begins
+    after the sequence ``begins``. That there is no such ledger is an error, unless our consumer was ``used`` before:
+    then the database is of an earlier time. A row with other filters is brought to ours; it is an error if
+    its version is not below ``seen``: somebody brought it to theirs since we had it open. Raises ConfigurationError,
+    with the remedy.
+    """
+    with connection.transaction():
+        row = _row(connection, identity)
+        if row is None or row[-1] is not None or sorted(row[-2] or ()) != sorted(filters):  # else nobody need wait
+            return _settled(connection, identity, sorted(filters), begins, continues, used, seen)
+        number, incarnation, version, begun, since, *_ = row
+        return Ledger(number, incarnation, version, begun, since, sorted(filters), _past(connection, number))
+
+
+def _settled(
+    connection: Connection[Any],
+    identity: Identity,
+    filters: list[str],
+    begins: int,
+    continues: str | None,
+    used: bool,
+    seen: int | None,
+) -> Ledger:
+    new = _insert(connection, identity, filters, begins)
+    if new and continues is not None:
+        _take_over(connection, identity, continues, used)
+    row = _row(connection, identity, lock=True)
+    assert row is not None, "inserted, and locked"
+    number, incarnation, version, begun, since, believed, continued_by = row
+    if continued_by is not None:
+        raise ConfigurationError(
+            f"durable {continued_by} goes on with the ledger of {identity.durable}: "
+            f'set streams.{identity.logical_stream}.durable = "{continued_by}"'
+        )
+    changed = new
+    if sorted(believed or ()) != filters:
+        if believed is not None and not new and seen is not None and version >= seen:
+            raise ConfigurationError(
+                f"another worker of durable {identity.durable} was started with the subjects "
+                f"{', '.join(believed)}: set streams.{identity.logical_stream}.subjects to the same everywhere"
+            )
+        incarnation = _rebase(connection, number, believed, filters)
+        changed = True
+    past = _past(connection, number)
+    if changed:
+        believed_for_all = (entry for entry in past if all(map(entry.covers, filters)))
+        ranges = to_multirange(merge(each for entry in believed_for_all for each in entry.done))
+        connection.execute(
+            "UPDATE eventwriter.ledger SET done = done + %s::int8multirange WHERE id = %s", [ranges, number]
+        )
+    return Ledger(number, incarnation, version, begun, since, filters, past, new=new)
+
+
+def _insert(connection: Connection[Any], identity: Identity, filters: list[str], begins: int) -> bool:
+    row = connection.execute(
+        "INSERT INTO eventwriter.ledger (logical_stream, stream, stream_created, durable, filters, begins) "
+        "VALUES (%(logical)s, %(stream)s, %(created)s, %(durable)s, %(filters)s, %(begins)s) "
+        "ON CONFLICT (stream, stream_created, durable) DO NOTHING RETURNING id",
+        {**identity_keys(identity), "filters": filters, "begins": begins},
+    ).fetchone()
+    return row is not None
+
+
+def _row(connection: Connection[Any], identity: Identity, *, lock: bool = False) -> tuple[Any, ...] | None:
+    return connection.execute(
+        "SELECT id, incarnation, version, begins, updated_at, filters, continued_by FROM eventwriter.ledger "
+        "WHERE stream = %(stream)s AND stream_created = %(created)s AND durable = %(durable)s"
+        + (" FOR UPDATE" if lock else ""),
+        identity_keys(identity),
+    ).fetchone()
+
+
+def identity_keys(identity: Identity) -> dict[str, Any]:
+    """The parameters of a statement that looks for its row."""
+    return {
+        "logical": identity.logical_stream,
+        "stream": identity.stream,
+        "created": identity.stream_created,
+        "durable": identity.durable,
+    }
+
+
+def _past(connection: Connection[Any], number: int) -> list[Past]:
+    rows = connection.execute(
+        "SELECT filters, array(SELECT ARRAY[lower(r), upper(r) - 1] FROM unnest(done) r) "
+        "FROM eventwriter.ledger_past WHERE ledger_id = %s ORDER BY id",
+        [number],
+    )
+    return [Past(tuple(filters), tuple((first, last) for first, last in done)) for filters, done in rows]
+
+
+def _rebase(connection: Connection[Any], number: int, believed: list[str] | None, filters: list[str]) -> Any:
+    """What is done is from now on believed for the old filters alone; other workers must open the row again."""
+    if believed is not None:
+        found = connection.execute(
+            "UPDATE eventwriter.ledger_past p SET done = p.done + l.done FROM eventwriter.ledger l "
+            "WHERE l.id = %(id)s AND p.ledger_id = l.id AND p.filters = l.filters RETURNING 1",
+            {"id": number},
+        ).fetchone()
+        if found is None:
+            connection.execute(
+                "INSERT INTO eventwriter.ledger_past (ledger_id, filters, done) "
+                "SELECT id, filters, done FROM eventwriter.ledger WHERE id = %s AND NOT isempty(done)",
+                [number],
+            )
+    row = connection.execute(
+        "UPDATE eventwriter.ledger SET filters = %(f)s, version = version + 1, "
+        "done = CASE WHEN filters IS NULL THEN done ELSE '{}' END, "
+        "incarnation = CASE WHEN filters IS NULL THEN incarnation ELSE gen_random_uuid() END "
+        "WHERE id = %(id)s RETURNING incarnation",
+        {"f": filters, "id": number},
+    ).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def _take_over(connection: Connection[Any], identity: Identity, old: str, used: bool) -> None:
+    """Copies what the ledger of the durable ``old`` knows, and closes that one: it must not go on beside ours."""
+    row = _row(connection, replace(identity, durable=old), lock=True)
+    if row is None:
+        known = connection.execute("SELECT 1 FROM eventwriter.ledger WHERE stream = %s AND durable = %s LIMIT 1",
+                                   [identity.stream, old]).fetchone()  # fmt: skip
+        if known is None and not used:
+            raise ConfigurationError(
+                f'streams.{identity.logical_stream}.continues = "{old}": there is no ledger of that durable for stream '
+                f"{identity.stream}: correct the name, or remove the line to begin a new ledger"
+            )
+        return  # the stream was created anew since: a ledger of its own is right
+    if row[-1] not in (None, identity.durable):
+        raise ConfigurationError(
+            f'streams.{identity.logical_stream}.continues = "{old}": durable {row[-1]} goes on with that ledger already'
+        )
+    copy_ledger(connection, identity, old)
+
+
+def copy_ledger(connection: Connection[Any], identity: Identity, old: str, through: int | None = None) -> bool:
+    """Lets the row of ``identity``, made if it is missing, know what that of the durable ``old`` knows; closes that.
+
+    Only up to the sequence ``through``, if given. False if there is no such row, or a third one goes on with it.
+    """
+    until = None if through is None else through + 1
+    keys = {**identity_keys(identity), "old": old, "until": until}
+    found = connection.execute(
+        "UPDATE eventwriter.ledger SET continued_by = %(durable)s, incarnation = gen_random_uuid(), "
+        "version = version + 1 WHERE stream = %(stream)s AND stream_created = %(created)s AND durable = %(old)s "
+        "AND (continued_by IS NULL OR continued_by = %(durable)s) RETURNING id",
+        keys,
+    ).fetchone()
+    if found is None:
+        return False
+    row = connection.execute(
+        "INSERT INTO eventwriter.ledger AS l (logical_stream, stream, stream_created, durable, filters, begins) "
+        "SELECT logical_stream, stream, stream_created, %(durable)s, filters, "
+        "least(begins, coalesce(%(until)s::bigint - 1, begins)) FROM eventwriter.ledger "
+        "WHERE stream = %(stream)s AND stream_created = %(created)s AND durable = %(old)s "
+        "ON CONFLICT (stream, stream_created, durable) DO UPDATE SET begins = EXCLUDED.begins, continued_by = NULL, "
+        "version = l.version + 1, incarnation = gen_random_uuid() RETURNING id, filters",
+        keys,
+    ).fetchone()
+    assert row is not None
+    # As what was done under the filters of then: right whatever those of the new row are.
+    connection.execute(
+        "INSERT INTO eventwriter.ledger_past (ledger_id, filters, done) "
+        "SELECT %(new)s, f, d * int8multirange(int8range(NULL, %(until)s::bigint)) FROM ("
+        "SELECT coalesce(filters, %(filters)s) f, done d FROM eventwriter.ledger WHERE id = %(old)s UNION ALL "
+        "SELECT filters, done FROM eventwriter.ledger_past WHERE ledger_id = %(old)s) known "
+        "WHERE f IS NOT NULL AND NOT isempty(d)",
+        {"new": row[0], "filters": row[1], "old": found[0], "until": until},
+    )
+    return True
+
+
+def predecessors(connection: Connection[Any], logical_stream: str, stream: str, durable: str) -> list[str]:
+    """Durables with a ledger of this stream, when ``durable`` has none and goes on with none of theirs.
+
+    It would write a second time what they wrote.
+    """
+    rows = connection.execute(
+        "SELECT durable FROM eventwriter.ledger l WHERE logical_stream = %(logical)s AND stream = %(stream)s "
+        "AND NOT isempty(done) AND continued_by IS NULL AND NOT EXISTS (SELECT FROM eventwriter.ledger ours "
+        "WHERE ours.stream = l.stream AND ours.durable = %(durable)s AND ours.stream_created >= l.stream_created "
+        "AND NOT isempty(ours.done)) ORDER BY stream_created DESC, 1",
+        {"logical": logical_stream, "stream": stream, "durable": durable},
+    )
+    return [row[0] for row in rows]
+
+
+def accept_losses(connection: Connection[Any], logical_stream: str) -> list[tuple[Any, ...]]:
+    """Takes note of what is missing and gone from the stream; returns it, nobody is told of it again.
+
+    A tuple each: first and last sequence, published after and before.
+    """
+    rows = connection.execute(
+        "UPDATE eventwriter.ledger_losses SET accepted_at = now() WHERE accepted_at IS NULL AND ledger_id IN "
+        "(SELECT id FROM eventwriter.ledger WHERE logical_stream = %s) "
+        "RETURNING first, last, after, before",
+        [logical_stream],
+    ).fetchall()
+    return sorted(rows, key=lambda row: row[0])

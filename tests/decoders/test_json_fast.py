@@ -1,0 +1,327 @@
+"""The short way and the general way give the same row for what fits the short one."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from datetime import datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventwriter import registry
+from eventwriter.postgres.attempt import quick_rows
+from eventwriter.stream import Message
+from quick import JSON, OBJECT, TEXT, agree, compare, nearly
+from traffic import ENCODINGS, Traffic
+from workers._json import events_fast, sweep_fast, telemetry_fast
+from workers._otlp import logs_flat_fast
+
+STREAMS = registry.load()
+RESOURCE = OBJECT | st.dictionaries(
+    st.sampled_from(["service.name", "service.version", "service.instance.id", "x"]),
+    TEXT | st.none() | st.integers(),
+    max_size=4,
+)
+TIME = st.datetimes(datetime(1999, 12, 1)).map(lambda time: f"{time.isoformat()}Z") | st.sampled_from(
+    [
+        "2025-12-12T10:30:00+02:00",
+        "2025-12-12T10:30",
+        "2025-12-12 10:30:00Z",
+        "2025-12-12",
+        "20251212",
+        "1765535400",
+        "0001-01-01T00:00:00Z",
+        "",
+        "0",
+        "soon",
+    ]
+)
+NUMBER = st.integers(-(2**54), 2**54) | st.floats(allow_nan=False, allow_infinity=False)
+NAME = TEXT.filter(bool)
+
+LOG = nearly(
+    {
+        "timestamp": st.integers(10**17, 2**63 - 1),
+        "severity_number": st.integers(1, 24),
+        "severity_text": TEXT,
+        "body": TEXT,
+        "resource": RESOURCE,
+        "attributes": OBJECT,
+    },
+    {"scope": TEXT, "trace_id": TEXT, "span_id": TEXT},
+    "host",
+)
+METRIC = nearly(
+    {"timestamp": TIME, "gateway_id": TEXT, "metric_name": TEXT, "metric_type": TEXT, "value": NUMBER},
+    {
+        "agent_id": TEXT | st.none(),
+        "tags": OBJECT | st.none(),
+        "metadata": OBJECT | st.none(),
+        "scale": NUMBER | st.none(),
+        "is_delta": st.booleans(),
+        "if_index": st.integers(-(2**31), 2**31) | st.none(),
+        "unit": TEXT,
+    },
+    "poller_id",
+    "other",
+)
+GELF = nearly(
+    {
+        "version": TEXT,
+        "short_message": TEXT,
+        "timestamp": st.floats(2.0**30, 2.0**33) | st.sampled_from([1765535400, 1, -1.0, 1765535400123]),
+    },
+    {
+        "host": TEXT | st.none(),
+        "level": st.integers(-(2**31), 2**31) | st.none(),
+        "severity": TEXT | st.none(),
+        "_remote_addr": TEXT | st.none(),
+        "full_message": JSON,
+        "time": TIME,
+    },
+    "remote_addr",
+    "remoteAddr",
+    "varbinds",
+)
+EVENT = nearly(
+    {"specversion": TEXT, "id": NAME, "data": GELF},
+    {"source": TEXT, "type": TEXT, "datacontenttype": TEXT, "subject": TEXT, "time": TIME, "extension": JSON},
+    "data_base64",
+    "short_message",
+    "version",
+)
+HOST = nearly(
+    {"host_ip": NAME, "last_sweep_time": TIME},
+    {
+        "gateway_id": TEXT,
+        "agent_id": TEXT,
+        "partition": TEXT,
+        "network_cidr": TEXT | st.none(),
+        "hostname": TEXT | st.none(),
+        "mac": TEXT | st.none(),
+        "icmp_available": st.booleans() | st.none(),
+        "icmp_response_time_ns": st.integers(-(2**63), 2**63) | st.none(),
+        "icmp_packet_loss": NUMBER | st.none(),
+        "tcp_ports_scanned": st.lists(JSON, max_size=3) | st.none(),
+        "tcp_ports_open": st.lists(JSON, max_size=3) | st.none(),
+        "port_scan_results": st.lists(OBJECT, max_size=3) | st.none(),
+        "first_seen": TIME | st.none(),
+        "metadata": OBJECT | st.none(),
+    },
+    "poller_id",
+    "hosts",
+)
+
+
+@given(LOG, st.booleans())
+def test_logs(record: dict[str, Any], escape: bool) -> None:
+    """Flat logs."""
+    compare(STREAMS["LOGS"], logs_flat_fast.typed_rows, record, escape=escape)
+
+
+@given(METRIC, st.booleans())
+def test_telemetry(record: dict[str, Any], escape: bool) -> None:
+    """Measurements."""
+    compare(STREAMS["TELEMETRY"], telemetry_fast.typed_rows, record, escape=escape)
+
+
+@given(EVENT, st.booleans())
+def test_events(record: dict[str, Any], escape: bool) -> None:
+    """GELF in CloudEvents."""
+    compare(STREAMS["EVENTS"], events_fast.typed_rows, record, escape=escape)
+
+
+@given(HOST, st.booleans())
+def test_sweeps(record: dict[str, Any], escape: bool) -> None:
+    """Hosts."""
+    compare(STREAMS["SWEEP"], sweep_fast.typed_rows, record, escape=escape)
+
+
+LOG_RECORD = {
+    "timestamp": 1765535400123456789,
+    "severity_number": 9,
+    "severity_text": "INFO",
+    "resource": {"service.name": "cart"},
+    "scope": "lib",
+    "body": "cart loaded",
+    "attributes": {"items": 0},
+}
+METRIC_RECORD = {
+    "timestamp": "2025-12-12T10:30:00.250Z",
+    "gateway_id": "edge-07",
+    "metric_name": "ifInOctets",
+    "metric_type": "snmp",
+    "value": 99120044812,
+    "tags": {"ifName": "ge-0/0/1"},
+    "metadata": None,
+}
+
+
+GELF_RECORD: dict[str, Any] = {
+    "specversion": "1.0",
+    "id": "e-1",
+    "source": "nats://events/events.syslog",
+    "type": "cef_severity",
+    "datacontenttype": "application/json",
+    "subject": "events.syslog.processed",
+    "time": "2025-12-12T10:30:00.250Z",
+    "data": {
+        "version": "1.1",
+        "host": "fw-3",
+        "short_message": "deny",
+        "full_message": None,
+        "timestamp": 1765535400.25,
+        "level": 4,
+        "_remote_addr": "default:10.20.0.3",
+    },
+}
+HOST_RECORD = {
+    "host_ip": "10.0.0.7",
+    "gateway_id": "edge-07",
+    "hostname": "h-7",
+    "mac": None,
+    "icmp_available": True,
+    "icmp_response_time_ns": 1481200,
+    "icmp_packet_loss": 0,
+    "tcp_ports_scanned": [22, 80],
+    "tcp_ports_open": [],
+    "port_scan_results": None,
+    "last_sweep_time": "2025-12-12T10:30:00.250Z",
+    "first_seen": "2025-12-11T10:30:00Z",
+    "metadata": {"scanner": "icmp"},
+}
+COMMON: dict[str, tuple[Any, dict[str, Any]]] = {
+    "LOGS": (logs_flat_fast.typed_rows, LOG_RECORD),
+    "TELEMETRY": (telemetry_fast.typed_rows, METRIC_RECORD),
+    "EVENTS": (events_fast.typed_rows, GELF_RECORD),
+    "SWEEP": (sweep_fast.typed_rows, HOST_RECORD),
+}
+
+
+@pytest.mark.parametrize("stream", COMMON)
+def test_the_common_records_take_the_short_way(stream: str) -> None:
+    """Otherwise it would be of no use."""
+    typed, record = COMMON[stream]
+    assert STREAMS[stream].quick is typed
+    assert compare(STREAMS[stream], typed, record, escape=True)
+
+
+@pytest.mark.parametrize(
+    ("stream", "change"),
+    [
+        ("LOGS", {"body": "nul \0"}),
+        ("LOGS", {"attributes": {"x": "\ud800"}}),
+        ("LOGS", {"attributes": {"x": 1e300}, "host": "h"}),
+        ("LOGS", {"severity_number": 0}),
+        ("LOGS", {"timestamp": 1765535400}),
+        ("LOGS", {"attributes": []}),
+        ("LOGS", {"resource": {"service.name": 5}}),
+        ("LOGS", {"body": None}),
+        ("TELEMETRY", {"timestamp": "20251212"}),  # a number of seconds in text
+        ("TELEMETRY", {"if_index": 2**31}),
+        ("EVENTS", {"id": ""}),
+        ("EVENTS", {"data": {**GELF_RECORD["data"], "level": 2**31}}),
+        ("EVENTS", {"data": {**GELF_RECORD["data"], "timestamp": 1765535400250}}),
+        ("EVENTS", {"data": {**GELF_RECORD["data"], "remote_addr": None}}),
+        ("EVENTS", {"data": {**GELF_RECORD["data"], "host": "\ud800"}}),
+        ("SWEEP", {"poller_id": "p"}),
+        ("SWEEP", {"host_ip": ""}),
+        ("SWEEP", {"last_sweep_time": "20251212"}),
+        ("SWEEP", {"first_seen": "0001-01-01T00:00:00Z"}),
+        ("SWEEP", {"icmp_response_time_ns": 2**63}),
+        ("SWEEP", {"icmp_packet_loss": 2**53 + 1}),
+        ("SWEEP", {"tcp_ports_open": "[80]"}),
+        ("SWEEP", {"metadata": ""}),
+    ],
+)
+def test_what_is_not_common_goes_the_general_way(stream: str, change: dict[str, Any]) -> None:
+    """What to make of it, and whether that is a repair to count, is decided in one place."""
+    typed, record = COMMON[stream]
+    assert not compare(STREAMS[stream], typed, {**record, **change}, escape=True)
+
+
+@pytest.mark.parametrize("subject", ["events.otel.logs", "events.netflow.raw", "events.\0"])
+def test_events_of_other_streams_go_the_general_way(subject: str) -> None:
+    """Where they belong is told by their subject."""
+    assert events_fast.typed_rows([Message(subject, json.dumps(GELF_RECORD).encode(), 1, 0)]) == [None]
+
+
+@pytest.mark.parametrize("number", ["1e99999", "1E-99999", "0.1e+99999"])
+def test_numbers_that_jsonb_might_refuse_go_the_general_way(number: str) -> None:
+    """msgspec does not look at numbers in what it leaves undecoded."""
+    payload = json.dumps(LOG_RECORD).replace('"items": 0', f'"items": {number}').encode()
+    assert logs_flat_fast.typed_rows([Message("logs.x", payload, 1, 0)]) == [None]
+
+
+def test_bytes_that_are_not_utf8_go_the_general_way() -> None:
+    """They are repaired there."""
+    payload = json.dumps(LOG_RECORD).encode().replace(b'"items"', b'"\xff"')
+    assert logs_flat_fast.typed_rows([Message("logs.x", payload, 1, 0)]) == [None]
+    decoded = STREAMS["LOGS"].decode(Message("logs.x", payload, 1, 0))
+    assert len(decoded.rows) == 1
+
+
+def test_the_first_moment_of_2000_is_a_time() -> None:
+    """It is 0 in PostgreSQL's own count, and no missing time."""
+    decoded = STREAMS["LOGS"].decode(Message("logs.x", b'{"timestamp":"2000-01-01T00:00:00Z","body":"x"}', 1, 10**18))
+    assert decoded.rows[0][0] == 0
+
+
+def test_each_of_many_messages_goes_its_own_way() -> None:
+    """One that does not fit leaves its neighbours alone."""
+    fits = json.dumps(LOG_RECORD).encode()
+    payloads = [
+        fits,
+        fits.replace(b'"items": 0', b'"items": 1e99999'),
+        b'{"version":"1.1","host":"r1","short_message":"link down"}',
+        b"\xff",
+        fits,
+    ]
+    messages = [Message("logs.x", payload, number, 10**18) for number, payload in enumerate(payloads)]
+    rows = logs_flat_fast.typed_rows(messages)
+    assert [row is not None for row in rows] == [True, False, False, False, True]
+    assert rows[0] == rows[4] == logs_flat_fast.typed_rows(messages[:1])[0]
+
+
+@given(
+    st.sampled_from(sorted(COMMON)),
+    st.lists(
+        st.tuples(
+            st.floats(0, 1), st.integers(0, 3), st.sampled_from(b'{}[]",:\\0123456789eE+-.ntfu \n\t\x00\x7f\xc3\xff')
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+)
+def test_damaged_payloads(name: str, damage: list[tuple[float, int, int]]) -> None:
+    """What the short way does not look at is no less damaged: the general way takes it, or says the same."""
+    typed, record = COMMON[name]
+    nested = {"LOGS": "attributes", "TELEMETRY": "tags", "EVENTS": "extension", "SWEEP": "metadata"}[name]
+    data = bytearray(json.dumps(record | {nested: {"a": "b\n", "c": [1, -2.5e3, None]}}).encode())
+    for place, width, byte in damage:
+        at = int(place * len(data))
+        data[at : at + width] = bytes([byte])
+    agree(STREAMS[name], typed, bytes(data))
+
+
+@pytest.mark.parametrize(("stream", "encoding"), [(name, each) for name in ENCODINGS for each in ENCODINGS[name]])
+def test_decoding_leaves_nothing_behind(stream: str, encoding: str) -> None:
+    """A worker decodes billions of messages: what a library forgets to free would fill the memory."""
+    declared = STREAMS[stream]
+    traffic = Traffic(stream, only=encoding, records=3, clock=lambda: 1_765_535_400.0)
+    chunk = [Message(p.subject, p.payload, 1, 10**18, p.headers) for p in (traffic.next() for _ in range(32))]
+
+    def decode(times: int) -> int:
+        for _ in range(times):
+            for message, row in zip(chunk, quick_rows(declared, chunk), strict=True):
+                if row is None:
+                    declared.decode(message)
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    before = decode(20)
+    assert decode(60) - before < 32  # not one block for every other chunk

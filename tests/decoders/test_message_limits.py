@@ -1,0 +1,160 @@
+"""How much one message may hold: at the limit it is decoded, beyond it is one dead letter, on every stream."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from eventwriter import registry
+from eventwriter.postgres.attempt import quick_rows
+from eventwriter.stream import Decoded
+from records import message, reasons
+from workers._flow.flow_pb2 import FlowMessage
+from workers._limits import RECORDS_MAX
+from workers._otlp.fast import field
+
+STREAMS = registry.load()
+EVENT = b'{"specversion":"1.0","id":"7","source":"/a","type":"t",%b}'
+FLOW = FlowMessage(src_addr=b"\x0a\0\0\1").SerializeToString()
+OTLP = {
+    "LOGS": b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[%b]}]}]}',
+    "OTEL_TRACES": b'{"resource_spans":[{"scopeSpans":[{"spans":[%b]}]}]}',
+    "OTEL_METRICS": b'{"resourceMetrics":[{"scope_metrics":[{"metrics":[{"name":"m","sum":{"dataPoints":[%b]}}]}]}]}',
+}
+KINDS = {"gauge": 0x2A, "sum": 0x3A, "histogram": 0x4A, "exponential histogram": 0x52, "summary": 0x5A}
+
+
+def many(element: bytes, count: int, separator: bytes = b",") -> bytes:
+    """So many of them."""
+    return separator.join([element] * count)
+
+
+def array(count: int) -> bytes:
+    """A JSON array of what is no record: each would be rejected by itself."""
+    return b"[" + many(b"0", count) + b"]"
+
+
+def request(stream: str, count: int, kind: int = 0x2A) -> bytes:
+    """An OTLP request in protobuf with empty records."""
+    if stream == "OTEL_METRICS":
+        return field(0x0A, field(0x12, field(0x12, field(kind, b"\x0a\x00" * count))))
+    return field(0x0A, field(0x12, b"\x12\x00" * count))
+
+
+def b64(octets: bytes) -> bytes:
+    """As the data of an event."""
+    return EVENT % (b'"data_base64":"' + base64.b64encode(octets) + b'"')
+
+
+def json_request(stream: str, count: int) -> bytes:
+    """The same in JSON."""
+    return OTLP[stream] % many(b"{}", count)
+
+
+Maker = Callable[[int], bytes]
+AT_THE_LIMIT: dict[tuple[str, str], Maker] = {
+    **{(name, "array"): array for name in STREAMS},
+    **{(name, "OTLP/JSON"): partial(json_request, name) for name in OTLP},
+    **{(name, "OTLP"): partial(request, name) for name in OTLP},
+    ("SWEEP", "summary"): lambda count: b'{"hosts":' + array(count) + b"}",
+    ("NETFLOW", "lines"): lambda count: many(b"{}", count, b"\n \n"),
+    ("NETFLOW", "flows"): lambda count: bytes((len(FLOW),)) + FLOW + b"\x02\x30\x01" * (count - 1),
+}
+_EVENTS: dict[str, Maker] = {
+    "event, data first": lambda count: b'{"data":' + array(count) + b',"id":"1","specversion":"1.0"}',
+    "event with text": lambda count: EVENT % (b'"data":"' + array(count) + b'"'),
+    "event with gzip": lambda count: b64(gzip.compress(array(count))),
+    "two events": lambda count: b"[" + b64(gzip.compress(array(count - 9))) + b"," + b64(array(9)) + b"]",
+}
+_REQUESTS: dict[str, Callable[[str, int], bytes]] = {
+    "OTLP/JSON of no objects": lambda name, count: OTLP[name] % many(b"0", count),
+    "OTLP/JSON groups": lambda name, count: OTLP[name].split(b"[")[0] + b"[" + many(b"{}", count) + b"]}",
+    "two in OTLP/JSON": lambda name, count: (
+        b"[%b,%b]" % (OTLP[name] % many(b"{}", count - 9), OTLP[name] % many(b"{}", 9))
+    ),
+    "OTLP groups": lambda name, count: b"\x0a\x00" * count,
+    "OTLP scopes": lambda name, count: b"\x0a\x02\x12\x00" * count,
+    "OTLP in an event": lambda name, count: b64(gzip.compress(request(name, count))),
+    "OTLP in two groups": lambda name, count: request(name, count - 9) + request(name, 9),
+}
+BEYOND: dict[tuple[str, str], Maker] = AT_THE_LIMIT | {
+    **{(name, "event"): lambda count: EVENT % (b'"data":' + array(count)) for name in STREAMS if name != "EVENTS"},
+    **{(name, kind): maker for name in ("TELEMETRY", "NETFLOW", "LOGS") for kind, maker in _EVENTS.items()},
+    **{(name, kind): partial(make, name) for name in ("LOGS", "OTEL_METRICS") for kind, make in _REQUESTS.items()},
+    **{("OTEL_METRICS", kind): partial(request, "OTEL_METRICS", kind=tag) for kind, tag in KINDS.items()},
+    ("OTEL_METRICS", "summary of a request"): lambda count: json.dumps(
+        {"resource_metric_count": 1, "raw_payload": base64.b64encode(request("OTEL_METRICS", count)).decode()}
+    ).encode(),
+    ("SWEEP", "summary in an event"): lambda count: EVENT % (b'"data":{"hosts":' + array(count) + b"}"),
+    ("NETFLOW", "lines of events"): lambda count: (EVENT % (b'"data":' + array(count // 2)) + b"\n") * 3,
+}
+
+
+def decode(stream: str, payload: bytes) -> Decoded:
+    """What a message becomes, by the quick way if it takes it."""
+    declared = STREAMS[stream]
+    given = message(payload, declared.subjects[0].replace(">", "x"))
+    (row,) = quick_rows(declared, [given])
+    return declared.decode(given) if row is None else Decoded([row])
+
+
+def ids(case: object) -> str:
+    """The name of a parameter."""
+    return " ".join(case) if isinstance(case, tuple) else ""
+
+
+@pytest.mark.parametrize(("case", "maker"), AT_THE_LIMIT.items(), ids=ids)
+def test_a_message_at_the_limit_is_decoded(case: tuple[str, str], maker: Maker) -> None:
+    """Each record is a row or a reject."""
+    found = decode(case[0], gzip.compress(maker(RECORDS_MAX), 1))
+    assert len(found.rows) + len(found.rejects) == RECORDS_MAX
+    first = len(found.rows)
+    assert [reject.record_index for reject in found.rejects] == [*range(first, RECORDS_MAX)]
+
+
+@pytest.mark.parametrize(("case", "maker"), BEYOND.items(), ids=ids)
+def test_a_message_beyond_the_limit_is_one_dead_letter(case: tuple[str, str], maker: Maker) -> None:
+    """However its records are wrapped, and however small it is."""
+    found = decode(case[0], gzip.compress(maker(RECORDS_MAX + 1), 1))
+    assert reasons(found) == [("too_large", None)]
+    assert not found.rows
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_it_need_not_be_compressed(stream: str) -> None:
+    """A larger payload than usual may hold as much by itself."""
+    found = decode(stream, array(RECORDS_MAX + 1))
+    assert reasons(found) == [("too_large", None)]
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_what_is_not_a_record_does_not_count(stream: str) -> None:
+    """A message with more commas than it may have records, and fewer records."""
+    record = {"host_ip": "10.0.0.1", "value": 1, "name": "n", "body": "a,b,[c],{d}", "src_addr": "10.0.0.1", "msg": "m"}
+    record |= {f"k{number}": number for number in range(20)} | {"data": [*range(20)], "logRecords": [1, 2, 3]}
+    payload = json.dumps([record] * 6000).encode()
+    assert payload.count(b",") > RECORDS_MAX
+    found = decode(stream, payload)
+    assert (len(found.rows), found.rejects) == (6000, [])
+
+
+def nested(levels: int) -> bytes:
+    """Blanks in gzip in many events in gzip, and so on: a hundred times as many at each level."""
+    payload = gzip.compress(b"[" + b" " * (8 * 2**20) + b"]")
+    for _ in range(levels):
+        payload = gzip.compress(b"[" + many(b64(payload), 100) + b"]")
+    return payload
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("levels", [1, 4])
+def test_compressed_parts_share_one_limit(stream: str, levels: int) -> None:
+    """Each may be below it, and their number grow with the levels: to inflate them all would take for ever."""
+    if levels == 4 and stream in ("EVENTS", "NETFLOW"):
+        pytest.skip("takes what is in an event as it is")
+    assert reasons(decode(stream, nested(levels))) == [("too_large", None)]

@@ -1,0 +1,161 @@
+"""The metrics: what Prometheus parses, with every name that dashboards and alerts build on."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from boards import batch, running, settings, trouble, write
+from eventwriter.observability import status
+from eventwriter.observability.board import AGE_BUCKETS, BATCH_BUCKETS, FATES, STAGES, Board
+from eventwriter.observability.exposition import expose
+from eventwriter.stream import Message, Reject
+from fix_monitor import Sample, samples
+from fix_service import STREAMS
+
+FAMILIES = {
+    "messages_taken": "counter",
+    "messages_written": "counter",
+    "messages_deadlettered": "counter",
+    "messages_already_done": "counter",
+    "messages_excluded": "counter",
+    "messages_released": "counter",
+    "messages_redelivered": "counter",
+    "messages_reread": "counter",
+    "messages_missing": "gauge",
+    "rows_written": "counter",
+    "bytes_taken": "counter",
+    "values_repaired": "counter",
+    "records_deadlettered": "counter",
+    "errors": "counter",
+    "worker_restarts": "counter",
+    "batch_seconds": "histogram",
+    "event_age_seconds": "histogram",
+    "batch_messages": "gauge",
+    "consumer_pending": "gauge",
+    "consumer_ack_pending": "gauge",
+    "lag_seconds": "gauge",
+    "last_commit_timestamp_seconds": "gauge",
+    "worker_up": "gauge",
+    "worker_rss_bytes": "gauge",
+    "build_info": "gauge",
+}
+
+
+def exposed(board: Board, **environ: str) -> str:
+    """The exposition of a board."""
+    return expose(status.read(board, settings(**environ))).decode()
+
+
+def test_every_metric_is_there_for_every_stream() -> None:
+    """Names, types and help as agreed, nothing else, and each family once."""
+    board = Board()
+    _, reports = running(board, settings())
+    for report in reports.values():
+        trouble(report)
+    text = exposed(board)
+    families = {family.name.removeprefix("eventwriter_"): family for family in text_string_to_metric_families(text)}
+    assert {name: family.type for name, family in families.items()} == FAMILIES
+    for name, family in families.items():
+        assert family.documentation.endswith("."), name
+        if name != "build_info":
+            assert {sample.labels["stream"] for sample in family.samples} == set(STREAMS), name
+    assert text.count("# TYPE ") == len(FAMILIES)
+    assert all(line.startswith(("#", "eventwriter_")) for line in text.splitlines())
+
+
+def test_what_is_unknown_is_absent() -> None:
+    """A service that has just begun claims no lag and no commit; its counters are 0."""
+    found = samples(exposed(Board()))
+    names = {name for name, _ in found}
+    assert not names & {"lag_seconds", "consumer_pending", "consumer_ack_pending", "last_commit_timestamp_seconds"}
+    assert all(value == 0 for (name, _), value in found.items() if name.endswith("_total"))
+
+
+def test_histograms_are_cumulative() -> None:
+    """Buckets never fall, the last is the count, and the bounds are those that were declared."""
+    board = Board()
+    _, reports = running(board, settings())
+    for count in (1, 2, 50, 333):
+        for age in (0.001, 0.005, 0.3, 4000.0):
+            taken = batch(count, age=age)
+            reports["LOGS"].took(taken, age)
+            write(reports["LOGS"], count)
+    found = samples(exposed(board))
+    buckets: dict[Sample, list[tuple[float, float]]] = defaultdict(list)
+    for (name, labels), value in found.items():
+        if name.endswith("_bucket"):
+            rest = tuple(label for label in labels if label[0] != "le")
+            buckets[name.removesuffix("_bucket"), rest].append((float(dict(labels)["le"]), value))
+    assert len(buckets) == len(STREAMS) * (1 + len(STAGES))
+    for (name, labels), steps in buckets.items():
+        assert steps == sorted(steps)
+        assert [value for _, value in steps] == sorted(value for _, value in steps)
+        assert steps[-1] == (float("inf"), found[f"{name}_count", labels])
+        bounds = AGE_BUCKETS if name == "event_age_seconds" else BATCH_BUCKETS
+        assert tuple(bound for bound, _ in steps[:-1]) == bounds
+        assert found[f"{name}_sum", labels] >= 0
+
+
+def test_processes_of_a_stream_are_added_and_stay_counted() -> None:
+    """Two processes count together, and what they counted stays when there is only one with another name."""
+    board = Board()
+    more = {"STREAMS__LOGS__PROCESSES": "2"}
+    children, reports = running(board, settings(**more))
+    write(reports["LOGS/1"], 20)
+    write(reports["LOGS/2"], 30)
+    children.restarting("LOGS/2", 1.0)
+    labels = (("stream", "LOGS"),)
+    before = samples(exposed(board, **more))
+    assert before["messages_written_total", labels] == 70
+    assert before["worker_restarts_total", labels] == 1
+    after = samples(exposed(board))
+    assert after["messages_written_total", labels] == 70
+    assert after["worker_restarts_total", labels] == 1
+
+
+def test_nothing_from_a_message_becomes_a_label() -> None:
+    """Subjects and texts of any kind leave the series as they are."""
+    board = Board()
+    _, reports = running(board, settings())
+    trouble(reports["LOGS"])
+    known = set(samples(exposed(board)))
+    for number in range(500):
+        subject = f'logs.{chr(0x4E00 + number)}.{number}"\\\n'
+        rejected = [(Message(subject, b"", number, 0), Reject("malformed", subject))]
+        write(reports["LOGS"], 1, written=0, deadlettered=1, rejects={"malformed": 1}, latest=rejected)
+    text = exposed(board)
+    assert set(samples(text)) == known
+    assert "logs." not in text
+
+
+@pytest.mark.parametrize("in_hand", [0, 3])
+def test_the_accounts_are_exact(in_hand: int) -> None:
+    """Messages taken are those with a fate and those in hand; a process that ends has none in hand."""
+    board = Board()
+    _, reports = running(board, settings())
+    for report in reports.values():
+        trouble(report)
+        if in_hand:
+            report.took(batch(in_hand), 0.0)
+        report.beat(force=True)
+    for left in (in_hand, 0):
+        found = samples(exposed(board))
+        for name in STREAMS:
+            labels = (("stream", name),)
+            fates = sum(found[f"messages_{fate}_total", labels] for fate in FATES)
+            assert found["messages_taken_total", labels] - fates == left
+        for report in reports.values():
+            report.ended(None)
+
+
+def test_the_status_document_is_json() -> None:
+    """Whatever is on the board, it can be served."""
+    board = Board()
+    _, reports = running(board, settings())
+    trouble(reports["LOGS"])
+    document = status.read(board, settings())
+    assert json.loads(json.dumps(document)) == document

@@ -1,0 +1,266 @@
+"""What each kind of PostgreSQL error means: a dead letter for its row, a batch held, or a stream that stops."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from eventwriter import registry
+from eventwriter.config.loading import PostgresConfig
+from eventwriter.errors import AuthenticationError, ConfigurationError, SchemaError, UnavailableError
+from eventwriter.postgres.ledger import Identity
+from eventwriter.postgres.sink import Sink
+from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Stream
+from fix_proxy import last_words
+from fix_service import World, wait_until
+from proxy import Proxy
+
+IDENTITY = Identity("NUMBERS", "numbers", datetime(2026, 1, 1, tzinfo=UTC), "writer")
+BAD = 13
+
+ABOUT_THE_ROW = [
+    "22000", "22001", "22003", "22007", "22008", "22012", "22021", "22P02", "22P05", "23502", "23503", "23505", "23514",
+    "23P01", "44000", "54000", "54001", "P0001", "P0002", "P0004",
+]  # fmt: skip
+PASSING = [
+    "08000", "08003", "08006", "40001", "40P01", "53000", "53100", "53200", "53300", "55006", "55P03", "57000", "57014",
+    "57P01", "57P02", "57P03", "57P05", "58000", "58030", "25006", "26000", "XX000",
+]  # fmt: skip
+NEVER_BY_ITSELF = ["53400", "42501", "42703", "42P01", "42804", "42883", "0A000", "3F000"]
+
+
+def decode(message: Message) -> Decoded:
+    """A row with the message's number."""
+    if message.payload == b"no number":
+        return Decoded(rejects=[Reject("malformed", "no number")])
+    return Decoded([(int(message.payload),)])
+
+
+STREAM = Stream("NUMBERS", ("numbers.>",), "numbers", (Column("n", "bigint"),), decode)
+
+
+def batch(count: int, start: int = 1) -> Batch:
+    """Messages whose numbers are their sequences."""
+    messages = [Message("numbers.x", str(n).encode(), n, n) for n in range(start, start + count)]
+    return Batch(messages, [message.sequence for message in messages])
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
+    """A table whose trigger raises what the table ``trouble`` says, for one number or for all."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(sql.SQL(registry.table_sql("eventwriter")))
+        connection.execute("CREATE TABLE numbers (n bigint)")
+        connection.execute("CREATE TABLE trouble (code text)")
+        connection.execute(
+            "CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE c text; BEGIN "
+            f"IF NEW.n = {BAD} THEN SELECT code INTO c FROM trouble; "
+            "IF FOUND THEN RAISE EXCEPTION 'trouble' USING ERRCODE = c; END IF; END IF; RETURN NEW; END $$"
+        )
+        connection.execute("CREATE TRIGGER t BEFORE INSERT ON numbers FOR EACH ROW EXECUTE FUNCTION trouble()")
+        yield connection
+
+
+def open_sink(dsn: str) -> Sink:
+    """A worker's sink, begun."""
+    sink = Sink(PostgresConfig(dsn=dsn), STREAM, "numbers")
+    sink.open()
+    sink.begin(IDENTITY, (">",))
+    return sink
+
+
+@pytest.fixture
+def sink(connection: Any, database: str) -> Iterator[Sink]:
+    """A sink for the table of the test."""
+    sink = open_sink(database)
+    yield sink
+    sink.close()
+
+
+def numbers(connection: Any) -> list[int]:
+    """What is in the table."""
+    return [row[0] for row in connection.execute("SELECT n FROM numbers ORDER BY n")]
+
+
+def letters(connection: Any) -> list[tuple[int, str]]:
+    """Sequence and SQLSTATE of the dead letters."""
+    rows: list[tuple[int, str]] = connection.execute(
+        "SELECT sequence, sqlstate FROM eventwriter.dead_letters ORDER BY 1"
+    ).fetchall()
+    return rows
+
+
+def test_what_is_about_the_row_is_a_dead_letter(connection: Any, sink: Sink) -> None:
+    """Classes 22, 23, 44, 54 and P0: that row alone, with its SQLSTATE; its neighbours are written."""
+    for number, code in enumerate(ABOUT_THE_ROW):
+        connection.execute("TRUNCATE trouble, numbers")
+        connection.execute("INSERT INTO trouble VALUES (%s)", [code])
+        start = 1 + number * 20
+        messages = [m._replace(sequence=start + i) for i, m in enumerate(batch(20).messages)]
+        sink.write(Batch(messages, [m.sequence for m in messages]))
+        assert numbers(connection) == [n for n in range(1, 21) if n != BAD], code
+        assert letters(connection)[-1] == (start + BAD - 1, code)
+    assert len(letters(connection)) == len(ABOUT_THE_ROW)
+
+
+def test_what_passes_is_tried_again(connection: Any, sink: Sink) -> None:
+    """Connection, resources, operator, locks, deadlock: nothing is written, nothing is a dead letter, and then all."""
+    for number, code in enumerate(PASSING):
+        connection.execute("TRUNCATE trouble, numbers")
+        connection.execute("INSERT INTO trouble VALUES (%s)", [code])
+        start = 1 + number * 20
+        messages = [m._replace(sequence=start + i) for i, m in enumerate(batch(20).messages)]
+        again = Batch(messages, [m.sequence for m in messages])
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match=f"trouble .{code}."):
+                sink.write(again)
+        assert numbers(connection) == [], code
+        connection.execute("TRUNCATE trouble")
+        assert sink.write(again).written == 20
+        assert numbers(connection) == list(range(1, 21)), code
+    assert letters(connection) == []
+
+
+def test_what_does_not_pass_by_itself_stops_the_stream(connection: Any, sink: Sink) -> None:
+    """Schema, permissions, configured limits: an error for a person, and no dead letter that a person must repair."""
+    for code in NEVER_BY_ITSELF:
+        connection.execute("TRUNCATE trouble, numbers")
+        connection.execute("INSERT INTO trouble VALUES (%s)", [code])
+        with pytest.raises(SchemaError, match=f"trouble .{code}."):
+            sink.write(batch(20))
+        assert numbers(connection) == [], code
+    connection.execute("TRUNCATE trouble")
+    assert sink.write(batch(20)).written == 20
+    assert letters(connection) == []
+
+
+LAST_WORDS = [
+    *itertools.product(["FATAL"], [*ABOUT_THE_ROW, *PASSING, *NEVER_BY_ITSELF, "42710", "28P01", "3D000", "99999"]),
+    *itertools.product(["PANIC", "ERROR"], ["22003", "23505", "P0001", "42710", "42501", "28000", "53400"]),
+]
+"""Severity and SQLSTATE of what a session says before it ends; after an ERROR it should not, but may."""
+
+
+LEDGER = b"{["
+"""In its update, which the driver prepares after some times and then names only: the sequences."""
+
+
+@pytest.mark.parametrize("statement", [b'"numbers"', b"PGCOPY", LEDGER, b"dead_letter_records", b"COMMIT"])
+def test_what_ends_the_session_is_an_outage(connection: Any, database: str, statement: bytes) -> None:
+    """Whatever it says and whenever: nothing is written, nothing is a dead letter, and with the next session all is."""
+    with Proxy(int(str(psycopg.conninfo.conninfo_to_dict(database)["port"]))) as proxy:
+        sink = open_sink(psycopg.conninfo.make_conninfo(database, port=proxy.port))
+        for number, (severity, code) in enumerate(LAST_WORDS):
+            start = 1 + number * 20
+            messages = [m._replace(sequence=start + i) for i, m in enumerate(batch(20).messages)]
+            messages[7] = messages[7]._replace(payload=b"no number")
+            work = Batch(messages, [m.sequence for m in messages])
+            proxy.lose(statement, "before", last_words(severity, code))
+            with pytest.raises(UnavailableError, match=f"ended the session: last words .{code}."):
+                sink.write(work)
+            assert len(numbers(connection)) == number * 19, (severity, code)
+            assert sink.write(work).written == 19
+        sink.close()
+    assert len(numbers(connection)) == len(LAST_WORDS) * 19
+    assert [code for _, code in letters(connection)] == [None] * len(LAST_WORDS)
+
+
+def test_row_by_row_too(connection: Any, database: str) -> None:
+    """The way that finds refused rows takes the end of a session for an outage as well."""
+    with Proxy(int(str(psycopg.conninfo.conninfo_to_dict(database)["port"]))) as proxy:
+        sink = open_sink(psycopg.conninfo.make_conninfo(database, port=proxy.port))
+        connection.execute("ALTER TABLE numbers ADD CHECK (n % 10 <> 3)")
+        for number, statement in enumerate([b"eventwriter_stage", b"insert_isolating", LEDGER, b"COMMIT"]):
+            work = batch(20, 1 + number * 20)
+            proxy.lose(statement, "before", last_words("FATAL", "22003"))
+            with pytest.raises(UnavailableError, match="ended the session"):
+                sink.write(work)
+            outcome = sink.write(work)
+            assert (outcome.written, outcome.deadlettered) == (18, 2)
+        sink.close()
+    assert [code for _, code in letters(connection)] == ["23514"] * 8
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        *((code, UnavailableError) for code in ("42710", "42501", "22023", "53300", "57P03", "0A000", "XX000")),
+        ("28P01", AuthenticationError), ("28000", AuthenticationError), ("3D000", ConfigurationError),
+    ],
+)  # fmt: skip
+def test_what_ends_the_first_session(connection: Any, database: str, code: str, expected: type[Exception]) -> None:
+    """A worker that begins is told of credentials and databases, as a pooler does it; all else may pass."""
+    with Proxy(int(str(psycopg.conninfo.conninfo_to_dict(database)["port"]))) as proxy:
+        sink = Sink(PostgresConfig(dsn=psycopg.conninfo.make_conninfo(database, port=proxy.port)), STREAM, "numbers")
+        proxy.lose(b"to_regclass", "before", last_words("FATAL", code))
+        with pytest.raises(expected, match="last words"):
+            sink.open()
+
+
+@pytest.mark.parametrize("code", ["42501", "53400"])
+def test_only_the_stream_with_the_wrong_table_stops(world: World, code: str) -> None:
+    """Its worker exits 78 and is not started again; another stream is written, and nothing is acknowledged wrongly."""
+    world.execute(
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION 'not for you' USING ERRCODE = '{code}'; END $$; "
+        "CREATE TRIGGER no BEFORE INSERT ON logs FOR EACH ROW EXECUTE FUNCTION no()"
+    )
+    world.traffic(["LOGS", "EVENTS"], count=50, broken=0)
+    service = world.start()
+    wait_until(lambda: world.counts("EVENTS")[0] == 50, "the events")
+    wait_until(lambda: "parked: exit status 78" in world.log, "the parked stream")
+    assert f"not for you ({code})" in world.log
+    assert world.counts("LOGS") == (0, 0)
+    world.execute("DROP TRIGGER no ON logs")
+    assert world.stop(service) == 0
+    world.start()
+    world.wait_settled()
+    world.assert_exact()
+
+
+def timed(sink: Sink, work: Batch) -> float:
+    """Seconds that a batch takes."""
+    begun = time.perf_counter()
+    sink.write(work)
+    return time.perf_counter() - begun
+
+
+def test_one_bad_row_of_5000_costs_at_most_three_clean_batches(connection: Any, sink: Sink) -> None:
+    """PostgreSQL names the line, so the second attempt leaves it out."""
+    connection.execute("INSERT INTO trouble VALUES ('22003')")
+    sink.write(batch(5000, 100_000))
+    clean = statistics.median(timed(sink, batch(5000, 200_000 + 5000 * n)) for n in range(5))
+    dirty = []
+    for place in (0, 1, 2, 3, 4):
+        messages = list(batch(5000, 300_000 + 5000 * place).messages)
+        messages[place * 1200] = messages[place * 1200]._replace(payload=str(BAD).encode())
+        dirty.append(timed(sink, Batch(messages, [m.sequence for m in messages])))
+    ratio = statistics.median(dirty) / clean
+    print(f"one bad row of 5,000: {ratio:.2f} times a clean batch ({clean * 1000:.0f} ms)")
+    assert len(letters(connection)) == 5
+    assert ratio < 3 * 1.5  # a busy machine
+
+
+def test_500_bad_rows_of_5000_cost_a_bounded_number_of_round_trips(connection: Any, database: str) -> None:
+    """PostgreSQL isolates them by itself: no round trip for each."""
+    connection.execute("ALTER TABLE numbers ADD CHECK (n % 10 <> 3)")
+    port = int(str(psycopg.conninfo.conninfo_to_dict(database)["port"]))
+    with Proxy(port) as proxy:
+        sink = open_sink(psycopg.conninfo.make_conninfo(database, port=proxy.port))
+        sink.write(batch(2))
+        before, begun = proxy.sent, time.perf_counter()
+        outcome = sink.write(batch(5000, 10_000))
+        pieces, seconds = proxy.sent - before, time.perf_counter() - begun
+        sink.close()
+    print(f"500 bad rows of 5,000: at most {pieces} round trips, {seconds:.2f} s")
+    assert (outcome.written, outcome.deadlettered) == (4500, 500)
+    assert len(letters(connection)) == 500
+    assert pieces < 60

@@ -1,0 +1,286 @@
+"""A table that changes while it is written: followed at once, nothing written wrongly, nothing a dead letter for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from eventwriter import registry
+from eventwriter.config.loading import PostgresConfig
+from eventwriter.errors import TableError, UnavailableError
+from eventwriter.postgres.ledger import Identity
+from eventwriter.postgres.sink import Sink
+from eventwriter.stream import Batch, Column, Decoded, Message, Stream
+
+IDENTITY = Identity("NUMBERS", "numbers", datetime(2026, 1, 1, tzinfo=UTC), "writer")
+
+
+def decode(message: Message) -> Decoded:
+    """One row for each element of a JSON list."""
+    numbers = json.loads(message.payload)
+    return Decoded([(n, f"v{n}", f"x{n}", f"y{n}", message.time // 1000) for n in numbers])
+
+
+COLUMNS = (
+    Column("k", "bigint"),
+    Column("v", "text"),
+    Column("x", "text", core=False),
+    Column("y", "text", core=False),
+    Column("received_at", "timestamptz", core=False),
+)
+PLAIN = Stream("NUMBERS", ("numbers.>",), "numbers", COLUMNS, decode)
+KEYED = replace(PLAIN, key=("k",))
+TABLE = "CREATE TABLE numbers (k bigint, v text, x text, y text, received_at timestamptz)"
+KEY = "ALTER TABLE numbers ADD PRIMARY KEY (k)"
+
+
+def batch(first: int, count: int = 10) -> Batch:
+    """Messages with one number each, which is their sequence."""
+    messages = [Message("numbers.x", b"[%d]" % n, n, n * 1_000_000) for n in range(first, first + count)]
+    return Batch(messages, [message.sequence for message in messages])
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection to a fresh database with eventwriter's own tables."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(sql.SQL(registry.table_sql("eventwriter")))
+        yield connection
+
+
+Opened = tuple[Sink, list[tuple[str, ...]]]
+
+
+@pytest.fixture
+def opened(connection: psycopg.Connection[Any], database: str) -> Iterator[Callable[..., Opened]]:
+    """Opens sinks, and closes them at the end; with each what its plans left out."""
+    sinks = []
+
+    def open_one(stream: Stream = PLAIN, **more: Any) -> Opened:
+        told: list[tuple[str, ...]] = []
+        sink = Sink(
+            PostgresConfig(dsn=database, pool_size=1),
+            stream,
+            "numbers",
+            planned=lambda plan: told.append(plan.omitted),
+            **more,
+        )
+        sinks.append(sink)
+        sink.open()
+        sink.begin(IDENTITY, (">",))
+        return sink, told
+
+    yield open_one
+    for sink in sinks:
+        sink.close()
+
+
+def rows(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
+    """The table's rows in order, without times."""
+    found = connection.execute("SELECT to_jsonb(n) - 'received_at' FROM numbers n ORDER BY k").fetchall()
+    return [row for (row,) in found]
+
+
+def whole(*numbers: int) -> list[dict[str, Any]]:
+    """What rows with all columns look like."""
+    return [{"k": n, "v": f"v{n}", "x": f"x{n}", "y": f"y{n}"} for n in numbers]
+
+
+@pytest.mark.parametrize("keyed", [False, True], ids=["copy", "upsert"])
+@pytest.mark.parametrize("ahead", [False, True], ids=["", "prepared"])
+def test_a_column_that_goes_and_comes_is_followed_at_once(
+    connection: psycopg.Connection[Any], opened: Callable[..., Opened], keyed: bool, ahead: bool
+) -> None:
+    """The very next batch is written without it, and with it again; also one that was prepared with the plan before."""
+    connection.execute(TABLE)
+    if keyed:
+        connection.execute(KEY)
+    sink, told = opened(KEYED if keyed else PLAIN)
+
+    def write(first: int, change: str) -> None:
+        following = batch(first)
+        if ahead:
+            while sink.prepare(following):
+                pass
+        connection.execute(change)
+        outcome = sink.write(following)
+        assert (outcome.written, outcome.rows, outcome.deadlettered) == (10, 10, 0)
+
+    write(1, "SELECT 1")
+    write(11, "ALTER TABLE numbers DROP COLUMN x")
+    write(21, "ALTER TABLE numbers ADD COLUMN x text")
+    write(31, "ALTER TABLE numbers DROP COLUMN received_at")
+    lacking = [row | {"x": None} for row in whole(*range(1, 21))]
+    assert rows(connection) == lacking + whole(*range(21, 41))
+    assert told == [(), ("x",), (), ("received_at",)]
+    assert connection.execute("SELECT done::text FROM eventwriter.ledger").fetchone() == ("{[1,41)}",)
+
+
+def test_a_column_that_comes_while_a_batch_is_written_is_not_missed(
+    connection: psycopg.Connection[Any], opened: Callable[..., Opened], database: str
+) -> None:
+    """The plan is compared in the transaction that writes, behind its lock: there is no moment in between."""
+    connection.execute("CREATE TABLE numbers (k bigint PRIMARY KEY, v text, y text)")
+    points: list[str] = []
+
+    def at(point: str) -> None:
+        points.append(point)
+        # Rows whose key is there already are sent to a temporary table first: the table itself is not locked yet.
+        if points.count("after_decode") == 3 and point == "after_decode":
+            with psycopg.connect(database, autocommit=True) as other:
+                other.execute("ALTER TABLE numbers ADD COLUMN x text")
+
+    sink, told = opened(KEYED, at=at)
+    sink.write(batch(1))
+    again = [message._replace(sequence=message.sequence + 10) for message in batch(1).messages]
+    assert sink.write(Batch(again, range(11, 21))).written == 10
+    assert points.count("after_decode") > 3
+    assert rows(connection) == whole(*range(1, 11))
+    assert told == [("x", "received_at"), ("received_at",)]
+
+
+def test_what_was_prepared_is_prepared_anew(connection: psycopg.Connection[Any], opened: Callable[..., Opened]) -> None:
+    """Above all where as many columns of the same types are there: its values would land in the wrong ones."""
+    connection.execute("CREATE TABLE numbers (k bigint, v text, x text)")
+    sink, _ = opened()
+    following = batch(11)
+    while sink.prepare(following):
+        pass
+    connection.execute("ALTER TABLE numbers DROP COLUMN x, ADD COLUMN y text")
+    sink.write(batch(1))
+    sink.write(following)
+    assert rows(connection) == [{"k": n, "v": f"v{n}", "y": f"y{n}"} for n in range(1, 21)]
+
+
+def test_rows_that_are_staged_get_what_came(connection: psycopg.Connection[Any], opened: Callable[..., Opened]) -> None:
+    """The temporary table of before, which lives as long as the session, has not their columns."""
+    connection.execute("CREATE TABLE numbers (k bigint PRIMARY KEY, v text, y text)")
+    sink, _ = opened(KEYED)
+    sink.write(batch(1))
+    for first, change in (
+        (11, "ADD COLUMN x text"),
+        (21, "ADD COLUMN received_at timestamptz"),
+        (31, "ADD COLUMN z int"),
+    ):
+        again = [message._replace(sequence=first + place) for place, message in enumerate(batch(1).messages)]
+        assert sink.write(Batch(again, range(first, first + 10))).deadlettered == 0
+        connection.execute(f"ALTER TABLE numbers {change}")
+    assert rows(connection) == [row | {"z": None} for row in whole(*range(1, 11))]
+
+
+def test_a_refusal_by_a_key_that_came_is_decided_by_its_new_plan(
+    connection: psycopg.Connection[Any], opened: Callable[..., Opened]
+) -> None:
+    """An equal row is there already: no dead letter, though the table refused it when nobody knew of the key."""
+    connection.execute("CREATE TABLE numbers (k bigint, v text, x text, y text)")
+    sink, _ = opened()
+    sink.write(batch(1))
+    connection.execute(KEY)
+    again = [message._replace(sequence=message.sequence + 10) for message in batch(5).messages]
+    assert sink.write(Batch(again, range(15, 25))).deadlettered == 0
+    assert rows(connection) == whole(*range(1, 15))
+
+
+def test_a_core_column_that_goes_stops_the_stream(
+    connection: psycopg.Connection[Any], opened: Callable[..., Opened]
+) -> None:
+    """With the line that names it, of which nothing is written; what was not written is written when it is back."""
+    connection.execute(TABLE)
+    sink, _ = opened()
+    sink.write(batch(1))
+    connection.execute("ALTER TABLE numbers DROP COLUMN v")
+    for meets in (lambda: sink.write(batch(11)), sink.look):
+        with pytest.raises(
+            TableError, match=r"table numbers lacks the column v of stream NUMBERS: .* ADD COLUMN v text"
+        ):
+            meets()
+    connection.execute("ALTER TABLE numbers ADD COLUMN v text")
+    sink.write(batch(11))
+    assert rows(connection)[10:] == whole(*range(11, 21))
+    assert connection.execute("SELECT count(*) FROM eventwriter.dead_letters").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("staged", [False, True], ids=["copy", "staged"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("ADD COLUMN tenant text NOT NULL", "tenant text .* NOT NULL"),
+        ("ALTER COLUMN k TYPE double precision", "column k .* is double precision"),
+        ("ALTER COLUMN v TYPE bytea USING NULL", "column v .* is bytea"),
+        ("RENAME TO others", "table numbers .* does not exist"),
+    ],
+)
+def test_another_change_is_no_fault_of_the_rows(
+    connection: psycopg.Connection[Any], opened: Callable[..., Opened], change: str, words: str, staged: bool
+) -> None:
+    """Rows that fit before and do not fit now are neither dead letters nor stored as something else."""
+    connection.execute(TABLE)
+    if staged:
+        connection.execute(KEY)
+    sink, _ = opened(KEYED if staged else PLAIN)
+    sink.write(batch(1))
+    connection.execute("TRUNCATE numbers")
+    connection.execute(f"ALTER TABLE numbers {change}")
+    with pytest.raises(TableError, match=words):
+        sink.write(batch(11))
+    assert connection.execute("SELECT count(*) FROM eventwriter.dead_letters").fetchone() == (0,)
+    assert connection.execute("SELECT done::text FROM eventwriter.ledger").fetchone() == ("{[1,11)}",)
+
+
+def test_what_looks_like_an_outage_is_looked_at(
+    connection: psycopg.Connection[Any], opened: Callable[..., Opened]
+) -> None:
+    """A value of another width makes the server speak of the protocol: the next try knows better."""
+    connection.execute(TABLE)
+    sink, _ = opened()
+    connection.execute("ALTER TABLE numbers ALTER COLUMN v TYPE uuid USING NULL")
+    with pytest.raises(UnavailableError, match="08P01"):
+        sink.write(batch(1))
+    with pytest.raises(TableError, match="column v of table numbers is uuid"):
+        sink.write(batch(1))
+
+
+def test_another_width_is_written_as_it_is_now(
+    connection: psycopg.Connection[Any], opened: Callable[..., Opened]
+) -> None:
+    """A type that fits in another form, with a row that is refused for itself, and a key that came meanwhile."""
+    connection.execute(TABLE)
+    sink, _ = opened()
+    sink.write(batch(1))
+    connection.execute("ALTER TABLE numbers ALTER COLUMN k TYPE integer, ALTER COLUMN x TYPE varchar")
+    large = Message("numbers.x", b"[3000000000]", 21, 21_000_000)
+    messages = [*batch(11).messages, large]
+    outcome = sink.write(Batch(messages, [message.sequence for message in messages]))
+    assert (outcome.written, outcome.deadlettered) == (10, 1)
+    connection.execute(KEY)
+    outcome = sink.write(Batch([*batch(22).messages], range(22, 32)))
+    assert outcome.written == 10
+    assert rows(connection) == whole(*range(1, 21), *range(22, 32))
+    assert connection.execute("SELECT sequence FROM eventwriter.dead_letters").fetchall() == [(21,)]
+
+
+def test_an_idle_worker_sees_what_changed(connection: psycopg.Connection[Any], opened: Callable[..., Opened]) -> None:
+    """Its look reads the plan again if there is another, and only then."""
+    connection.execute(TABLE)
+    sink, told = opened()
+    sink.look()
+    assert len(told) == 1
+    for change, omitted in (
+        ("ALTER TABLE numbers DROP COLUMN x", ("x",)),
+        ("ALTER TABLE numbers ADD COLUMN x text", ()),
+        ("DROP TABLE numbers; CREATE TABLE numbers (k bigint, v text)", ("x", "y", "received_at")),
+    ):
+        connection.execute(change)
+        before = len(told)
+        sink.look()
+        assert told[before:] == [omitted]
+        connection.execute("ANALYZE numbers")
+        sink.look()
+        assert len(told) == before + 1

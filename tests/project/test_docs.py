@@ -1,0 +1,92 @@
+"""The documentation: what it shows exists, and what exists is shown."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from eventwriter import cli, errors, registry
+from eventwriter.config import loading
+from eventwriter.config.model import SECTIONS, kinds_of, stream_kinds
+from fix_service import ROOT
+
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def commands(group: click.Group, prefix: str = "") -> list[str]:
+    """Every command with its group's name."""
+    found = []
+    for name, command in group.commands.items():
+        found += commands(command, f"{prefix}{name} ") if isinstance(command, click.Group) else [f"{prefix}{name}"]
+    return found
+
+
+def test_every_setting_is_documented() -> None:
+    """docs/configuration.md has a row for each key, in the section it belongs to."""
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    sections = dict(re.findall(r"^## \[([^\]]+)\]\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    for name, section in SECTIONS:
+        for key in kinds_of(section):
+            assert f"`{key}`" in sections[name], f"{name}.{key}"
+    for key in stream_kinds():
+        assert f"`{key}`" in sections["streams.NAME"] + sections["writer"], f"streams.NAME.{key}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_toml_in_the_documents_loads(document: Path) -> None:
+    """Every TOML block is a valid configuration."""
+    for block in re.findall(r"```toml\n(.*?)```", document.read_text(), re.DOTALL):
+        tomllib.loads(block)
+        path = document.parent / "example.toml"
+        assert loading.load(registry.load(), file=_written(path.name, block), environ={}, flags={})
+
+
+def _written(name: str, text: str) -> Path:
+    import tempfile
+
+    path = Path(tempfile.mkdtemp()) / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    """A relative link names a file that exists."""
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_and_scripts_exist(document: Path) -> None:
+    """`eventwriter …` and `scripts/…` in code are real."""
+    known = commands(cli.cli)
+    groups = {name.split()[0] for name in known}
+    for words in re.findall(r"(?:^|`)eventwriter ((?:[a-z]+ ?)+)", document.read_text(), re.MULTILINE):
+        first = words.split()[0]
+        assert first in groups, words
+    for script in re.findall(r"scripts/([a-z_]+)(?![\w.])", document.read_text()):
+        assert (ROOT / "scripts" / script).exists(), script
+
+
+def test_exit_codes_are_those_of_the_code() -> None:
+    """The README's table and eventwriter.errors agree."""
+    table = (ROOT / "README.md").read_text().partition("## Exit codes")[2].partition("##")[0]
+    shown = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+    assert shown == {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int)}
+
+
+def test_every_command_explains_itself() -> None:
+    """`--help` of each command has a sentence."""
+
+    def check(group: click.Group) -> None:
+        for name, command in group.commands.items():
+            assert command.help, name
+            if isinstance(command, click.Group):
+                check(command)
+
+    check(cli.cli)

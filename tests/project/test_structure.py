@@ -1,0 +1,144 @@
+"""The rooms of the project: who may import whom. Kept by reading the import statements of every module."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+GROUND = {"errors", "masking", "stream", "values"}
+"""Imported by everybody; of ours they import each other alone."""
+SIDES = {"jetstream", "postgres", "observability"}
+"""The three sides of a worker: none imports another."""
+
+ROOMS: dict[str, set[str]] = {
+    "errors": {"masking"},
+    "masking": set(),
+    "stream": set(),
+    "values": set(),
+    "registry": {"schemas", "workers"},
+    "pipeline": set(),
+    "coverage": {"config"},
+    "config": set(),
+    "processes": set(),
+    "embedded": {"processes"},
+    "jetstream": {"config", "coverage"},
+    "postgres": {"config", "coverage"},
+    "observability": {"__init__", "config", "processes"},
+    "reconcile": {"config", "coverage", "jetstream", "postgres"},
+    "worker": {"config", "coverage", "pipeline", "processes", "reconcile", "registry", *SIDES},
+    "commands": {"config", "coverage", "registry", *SIDES},
+    "cli": {"__init__", "commands", "config", "processes", "registry", "worker", *SIDES},
+    "__init__": set(),
+    "__main__": {"cli"},
+}
+"""Folder or module of ``eventwriter`` → those that it may import, beside the ground and itself."""
+
+LIBRARIES = {
+    "nats": {"jetstream"},
+    # dsn.py asks libpq how it reads a connection string; nothing else of config knows PostgreSQL
+    "psycopg": {"postgres", "commands", "config/dsn.py"},
+    "psycopg_pool": {"postgres"},
+    "prometheus_client": {"observability"},
+    "setproctitle": {"processes"},
+    "click": {"cli"},
+    "rich": {"cli", "commands"},
+}
+"""Library → the only rooms, or files, that import it."""
+
+DECODER_ROOMS: dict[str, set[str]] = {
+    "_limits": set(),
+    "_wire": set(),
+    "_guard": {"_limits"},
+    "_json": {"_limits"},
+    "_otlp": {"_json", "_limits", "_wire"},
+    "_flow": {"_json", "_limits", "_wire"},
+    "__init__": set(),
+}
+"""The same for ``workers``: a stream may import all of these, and no other stream."""
+
+
+def modules(package: str) -> list[Path]:
+    """The Python files of a package and its rooms, generated ones left out."""
+    return [path for path in sorted((ROOT / package).rglob("*.py")) if not path.stem.endswith("_pb2")]
+
+
+def room(path: Path) -> str:
+    """The room of a module: its folder, or its own name if it lies on the street."""
+    return path.relative_to(ROOT).parts[1].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, with its dots."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def neighbours(path: Path, package: str) -> Iterator[str]:
+    """The rooms of a package from which a module imports."""
+    for each in imports(path):
+        parts = each.split(".")
+        if parts[0] == package:
+            below = ROOT / package / parts[1] if len(parts) > 1 else Path()
+            yield parts[1] if below.is_dir() or below.with_suffix(".py").is_file() else "__init__"
+
+
+@pytest.mark.parametrize("path", modules("eventwriter"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_only_what_its_room_may(path: Path) -> None:
+    """The table above holds, and has a row for every module."""
+    own = room(path)
+    assert own in ROOMS, f"no row for {own}"
+    allowed = ROOMS[own] | GROUND - {own} if own not in GROUND else ROOMS[own]
+    assert {*neighbours(path, "eventwriter")} - {own} <= allowed
+    others = {each.split(".")[0] for each in imports(path)} & {"schemas", "workers", "scripts", "tests"}
+    assert others <= ROOMS[own]
+
+
+@pytest.mark.parametrize("library", sorted(LIBRARIES))
+def test_a_library_stays_in_its_room(library: str) -> None:
+    """Only these rooms know NATS, PostgreSQL and the command line."""
+    for path in modules("eventwriter"):
+        if any(each.split(".")[0] == library for each in imports(path)):
+            assert {room(path), str(path.relative_to(ROOT / "eventwriter"))} & LIBRARIES[library], path
+
+
+@pytest.mark.parametrize("path", modules("workers"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_decoders_know_nothing_of_the_engine(path: Path) -> None:
+    """A worker module imports the contract, the conversions and the rooms beside it, never another stream."""
+    own = room(path)
+    found = imports(path)
+    of_engine = {".".join(each.split(".")[:2]) for each in found if each.split(".")[0] == "eventwriter"}
+    assert of_engine <= {"eventwriter.stream", "eventwriter.values"}
+    assert not {each.split(".")[0] for each in found} & {"schemas", "scripts", "tests"}
+    shared = {*DECODER_ROOMS} - {"__init__"}
+    assert {*neighbours(path, "workers")} - {own} <= DECODER_ROOMS.get(own, shared), path
+
+
+def test_the_table_names_what_there_is() -> None:
+    """No row for a room that is gone."""
+    assert {room(path) for path in modules("eventwriter")} == {*ROOMS}
+    assert {*DECODER_ROOMS} <= {room(path) for path in modules("workers")}
+
+
+def test_property_tests_go_by_one_profile() -> None:
+    """conftest.py alone decides what the machine may decide: a test says how many examples are worth its time."""
+    profile = settings()
+    assert (profile.derandomize, profile.deadline, profile.database) == (True, None, None)
+    assert HealthCheck.too_slow in profile.suppress_health_check
+    for path in modules("tests"):
+        if path.stem != "conftest" and {"hypothesis.settings", "hypothesis.HealthCheck"} & imports(path):
+            assert "hypothesis.HealthCheck" not in imports(path) or path == Path(__file__), path
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "settings":
+                    given = {keyword.arg for keyword in node.keywords}
+                    assert given <= {"max_examples", "stateful_step_count"}, f"{path}:{node.lineno}"

@@ -1,0 +1,68 @@
+"""Messages made to stop a stream, against real servers: each is one dead letter, and its neighbours are rows."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from eventwriter import registry
+from fix_service import STREAMS, World
+from traffic import Publication, Traffic
+from workers._otlp.fast import field
+
+RSS_MAX = 300 * 2**10
+"""KiB of memory that no message may drive a worker to."""
+CPU_MAX = 2.0
+"""Seconds of a processor for one of them. The processors may be busy with something else: on a quiet machine this is
+also how long its neighbours wait."""
+ELEMENTS = gzip.compress(b"[" + b"1," * 8_300_000 + b"1]")
+RECORDS = {
+    "OTEL_METRICS": field(0x0A, field(0x12, field(0x12, field(0x2A, b"\x0a\x00" * 2**19)))),
+    "OTEL_TRACES": field(0x0A, field(0x12, b"\x12\x00" * 2**19)),
+    "LOGS": field(0x0A, field(0x12, b"\x12\x00" * 2**19)),
+    "NETFLOW": b"\x06\x32\x04\x0a\x00\x00\x01" * 2**20,
+}
+"""The same in protobuf, in a few kilobytes of gzip."""
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process has had, in KiB."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1])
+    pytest.fail("no VmHWM")
+
+
+def hostile(stream: str) -> list[Publication]:
+    """What would be millions of records."""
+    subject = registry.load()[stream].subjects[-1].replace(">", "hostile")
+    payloads = [ELEMENTS, *([gzip.compress(RECORDS[stream])] if stream in RECORDS else [])]
+    assert all(len(payload) < 2**15 for payload in payloads)
+    return [Publication(subject, payload, (), 1) for payload in payloads]
+
+
+@pytest.mark.parametrize("batch", ["10000", "1"], ids=["one batch", "a batch each"])
+def test_a_few_bytes_of_gzip_stop_no_stream(world: World, batch: str) -> None:
+    """Between good messages, on every stream: in one transaction with them, and in one of its own."""
+    service = world.start(EVENTWRITER_WRITER__BATCH_MESSAGES=batch)
+    for stream in STREAMS:
+        source = Traffic(stream, records=3)
+        world.publish(stream, [source.next()])
+        world.wait_settled()
+        worker = world.worker(stream)
+        assert worker is not None
+        before = sum(worker.cpu_times()[:2])
+        bad = hostile(stream)
+        world.publish(stream, [source.next(), *bad, source.next()])
+        world.wait_settled()
+        assert sum(worker.cpu_times()[:2]) - before < CPU_MAX * len(bad), stream
+        assert peak(worker.pid) < RSS_MAX, stream
+        letters = world.query(
+            "SELECT reason, record_index FROM eventwriter.dead_letters WHERE logical_stream = %s", stream
+        )
+        assert letters == [("too_large", None)] * len(bad)
+    world.assert_exact()
+    assert world.stop(service) == 0
+    assert "restart" not in world.log

@@ -1,0 +1,1 @@
+"""Flow records: NetFlow, IPFIX and sFlow, as protobuf and as JSON."""

@@ -1,0 +1,186 @@
+"""Flow records in protobuf (flow.proto), many messages at a time: the commonest ones, from columns to rows.
+
+Every step is for a whole column. A flow with a value that must be repaired goes the general way, and so does one
+without an address, for which it takes more to tell bare from length-delimited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from itertools import compress, count, repeat
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import msgspec
+
+from eventwriter.stream import Message, Row
+from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX
+from workers._flow.columns import Column, Table, table_of
+from workers._flow.flow_pb2 import FLOWUNKNOWN
+from workers._flow.rows import (
+    JS_SAFE,
+    KEPT,
+    PLAIN,
+    REST,
+    TYPES,
+    address,
+    mac_text,
+    metadata_of,
+    protocol_text,
+    tail_value,
+)
+
+_TYPES = {kind: name for kind, name in TYPES.items() if kind != FLOWUNKNOWN}
+_LIMITS = {
+    "src_port": 0xFFFF, "dst_port": 0xFFFF, "proto": 0xFF, "in_if": INT4_MAX, "out_if": INT4_MAX,
+    "packets": INT8_MAX, "bytes": INT8_MAX, "sampling_rate": JS_SAFE, "bytes_in": JS_SAFE, "bytes_out": JS_SAFE,
+    "packets_in": JS_SAFE, "packets_out": JS_SAFE,
+}  # fmt: skip
+"""Beyond these a number is repaired, or written in another form."""
+_OWN = (*KEPT, "src_addr", "dst_addr", "src_port", "dst_port", "proto", "packets", "bytes", "sampler_address", "in_if",
+        "out_if")  # fmt: skip
+"""Fields that have columns of the table, or another form in metadata."""
+_CONVERTED = frozenset(
+    ("mpls_ttl", "mpls_label", "mpls_ip", "bgp_next_hop", "bgp_communities", "as_path", "layer_stack", "layer_size",
+     "ipv6_routing_header_addresses")
+)  # fmt: skip
+"""Fields of REST that have another form in metadata."""
+
+_ZEROS: Any = repeat(0)
+_NULLS = repeat(None)
+"""The column of a field that no flow has, before and after it is converted. It is endless: ``zip`` and ``map`` end with
+the others."""
+_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+class _Plan(NamedTuple):
+    """Where the columns of some fields are, _ZEROS being the last of all."""
+
+    limits: list[tuple[int, int]]
+    """Place of a column, and its limit."""
+    own: Callable[[Sequence[Column]], tuple[Column, ...]]
+    """Picks those of _OWN."""
+    plain: Callable[[Sequence[Column]], tuple[Column, ...]]
+    """Picks those of PLAIN, up to the last one that is there unless there are others behind."""
+    rest: list[tuple[str, int]]
+    """Names and places of REST, if any of them is there."""
+    metadata: type[msgspec.Struct]
+
+
+def typed_rows(messages: Sequence[Message]) -> list[Row | None]:
+    """The row of each message that is one such flow; None for every other message."""
+    rows: list[Row | None] = [None] * len(messages)
+    table = table_of(messages)
+    if table is None:
+        return rows
+    made = _rows(table)
+    if len(made) == len(rows):
+        return made
+    for place, row in zip(table.places, made, strict=True):
+        rows[place] = row
+    return rows
+
+
+@lru_cache(maxsize=1024)
+def _plan(names: tuple[str, ...]) -> _Plan:
+    places = dict.fromkeys((*PLAIN, *REST, *_OWN), -1) | {name: place for place, name in enumerate(names)}
+    rest = [(name, places[name]) for name in REST] if {*REST}.intersection(names) else []
+    plain = [places[name] for name in PLAIN]
+    while len(plain) > 2 and plain[-1] < 0 and not rest:  # of one alone, itemgetter would not make a tuple
+        del plain[-1]
+    return _Plan(
+        [(places[name], _LIMITS[name]) for name in names if name in _LIMITS],
+        itemgetter(*(places[name] for name in _OWN)),
+        itemgetter(*plain),
+        rest,
+        metadata_of(len(KEPT) + len(plain) + len(rest)),
+    )
+
+
+def _rows(table: Table) -> list[Row | None]:
+    """The rows of flows, in the order of netflow.COLUMNS; None for one that goes the general way."""
+    _, arrivals, names, columns = table
+    plan = _plan(names)
+    columns = [*columns, _ZEROS]
+    (
+        kind, received, start, end, next_hop, src_mac, dst_mac, protocol_name, src_octets, dst_octets, src_port,
+        dst_port, proto, packets, volume, sampler_octets, in_if, out_if,
+    ) = plan.own(columns)  # fmt: skip
+    odd: set[int] = set()
+    for place, limit in plan.limits:
+        if sum(columns[place]) > limit and max(columns[place]) > limit:  # a sum takes a third of the time
+            _mark(odd, map(limit.__lt__, columns[place]))
+    src_addr, dst_addr, sampler_address = _texts(src_octets), _texts(dst_octets), _texts(sampler_octets)
+    if None in src_addr or None in dst_addr or None in sampler_address:
+        each = zip(arrivals, src_octets, dst_octets, sampler_octets, strict=False)
+        _mark(odd, (not any(octets) or any(o and address(o) is None for o in octets) for _, *octets in each))
+    kinds = [*map(_TYPES.get, kind)]
+    if None in kinds:
+        _mark(odd, (name is None for name in kinds))
+    times = received
+    if 0 in received:
+        times = [a or b or c or d for a, b, c, d in zip(received, end, start, arrivals, strict=False)]
+    metadata = map(
+        plan.metadata, kinds, _digits(received, odd), _digits(start, odd), _digits(end, odd), _hops(next_hop),
+        _macs(src_mac), _macs(dst_mac), _protocols(protocol_name, odd), *plan.plain(columns),
+        *(_converted(name, columns[place]) for name, place in plan.rest),
+    )  # fmt: skip
+    packed = _encode_lines([*metadata]).split(b"\n")  # an iterator, and what it holds, msgspec would never let go
+    micros = [time // 1000 - EPOCH for time in times]
+    rows: list[Row | None] = [*zip(
+        micros, _NULLS, _NULLS, _NULLS, _NULLS, src_addr, dst_addr, src_port, dst_port, proto, packets, volume,
+        sampler_address, in_if, out_if, packed, strict=False,
+    )]  # fmt: skip
+    for place in odd:
+        rows[place] = None
+    return rows
+
+
+def _mark(odd: set[int], flags: Iterable[object]) -> None:
+    odd.update(compress(count(), flags))
+
+
+def _texts(column: Column) -> Iterable[str | None]:
+    return _NULLS if column is _ZEROS else [*map(address, column)]
+
+
+def _hops(column: Column) -> Iterable[str | None]:
+    texts = _texts(column)
+    if column is not _ZEROS and None in texts:
+        texts = [address(octets) or octets.hex() or None for octets in column]
+    return texts
+
+
+def _macs(column: Column) -> Iterable[str | int | None]:
+    return _NULLS if column is _ZEROS else [mac_text(mac) if mac else None for mac in column]
+
+
+def _digits(column: Column, odd: set[int]) -> Iterable[str | None]:
+    """Times as text, in half the time that str takes; those beyond int64 are negative here."""
+    if column is _ZEROS:
+        return _NULLS
+    text = _encode(column).decode()
+    if "-" in text:
+        _mark(odd, (number < 0 for number in column))
+    texts = text[1:-1].split(",")
+    return [digits if digits != "0" else None for digits in texts] if 0 in column else texts
+
+
+def _protocols(column: Column, odd: set[int]) -> Iterable[str | None]:
+    if column is _ZEROS:
+        return _NULLS
+    texts: list[str | None] = []
+    for place, octets in enumerate(column):
+        repairs: list[str] = []
+        texts.append(protocol_text(octets, repairs) if octets else None)
+        if repairs:
+            odd.add(place)
+    return texts
+
+
+def _converted(name: str, column: Column) -> Column:
+    if column is _ZEROS or name not in _CONVERTED:
+        return column
+    return [tail_value(name, value) if value else 0 for value in column]

@@ -1,0 +1,312 @@
+"""Flow records in protobuf (workers/_flow/flow.proto), from flows to rows.
+
+Metadata holds what has no column, under the field's name, and leaves out what is 0 (proto3 does not send it). Types and
+layers are named, addresses and MAC addresses are text as in goflow2's JSON, integers beyond 2^53 are strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from ipaddress import IPv6Address
+from itertools import compress
+from operator import attrgetter
+from socket import AF_INET6, inet_ntop
+from typing import Any
+
+import msgspec
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from eventwriter.stream import Row
+from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX, Unfit, clean, dump_json
+from workers._flow.flow_pb2 import FlowHead, FlowMessage, FlowTail, FlowType
+from workers._flow.read import Flow, by_number, tail_of, unknown_in
+
+JS_SAFE = 2**53 - 1
+"""The largest integer that every reader of JSON takes exactly; larger ones are written as strings."""
+
+TYPES = {number: name for name, number in FlowType.items()}
+_LAYERS = {number: name for name, number in FlowMessage.Layer.items()}
+
+PLAIN = (
+    "sampling_rate", "sequence_num", "in_if", "out_if", "etype", "ip_tos", "ip_ttl", "tcp_flags", "src_as", "dst_as",
+    "src_net", "dst_net", "forwarding_status", "src_vlan", "dst_vlan", "vlan_id", "icmp_type", "icmp_code",
+    "next_hop_as", "observation_domain_id",
+)  # fmt: skip
+"""Fields of FlowHead that go into metadata as they are; the common ones first."""
+_IN_IF = PLAIN.index("in_if")
+_OTHERS = (
+    "type", "next_hop", "src_mac", "dst_mac", "protocol_name", "time_flow_start_ns", "time_flow_end_ns",
+    "time_received_ns", "src_addr", "dst_addr", "sampler_address", "src_port", "dst_port", "proto", "packets", "bytes",
+)  # fmt: skip
+"""Fields of FlowHead that have columns, or another form in metadata."""
+_BYTE_LISTS = ("mpls_ip", "ipv6_routing_header_addresses")
+_ADDRESSES = ("src_addr", "dst_addr", "sampler_address")
+_ADDRESSES_MAX = 65536
+
+REST = tuple(field.name for field in FlowTail.DESCRIPTOR.fields if field.name in FlowMessage.DESCRIPTOR.fields_by_name)
+
+_rest = attrgetter(*REST)
+_plain = attrgetter(*PLAIN)
+_others = attrgetter(*_OTHERS)
+_addresses = attrgetter(*_ADDRESSES)
+
+KEPT = ("type", "time_received_ns", "time_flow_start_ns", "time_flow_end_ns", "next_hop", "src_mac", "dst_mac",
+        "protocol_name")  # fmt: skip
+
+
+@lru_cache
+def metadata_of(size: int) -> type[msgspec.Struct]:
+    """Metadata of the first so many of KEPT, PLAIN and REST, each in its own form, without what is not there.
+
+    A Struct takes a third of the time of a dict, and the less of it the fewer fields it could have.
+    """
+    fields = [*((name, Any, None) for name in KEPT), *((name, Any, 0) for name in (*PLAIN, *REST))]
+    return msgspec.defstruct("Metadata", fields[:size], omit_defaults=True, gc=False)
+
+
+_Metadata = metadata_of(len(KEPT) + len(PLAIN))
+_encode = msgspec.json.Encoder().encode
+
+
+def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, Any] | None = None) -> Row:
+    """The row of a flow, in the order of netflow.COLUMNS; ``received`` stands in for a missing time.
+
+    The attributes of a CloudEvent around it, if any, go into metadata.
+    Raises Unfit("malformed") if the flow has no field at all.
+    """
+    _, head, has_tail = flow
+    plain = _plain(head)
+    (
+        kind, next_hop, src_mac, dst_mac, protocol_name, start, end, received_at, src_octets, dst_octets,
+        sampler_octets, src_port, dst_port, protocol, packets, volume,
+    ) = _others(head)  # fmt: skip
+    more: dict[str, Any] = {}
+    # Received, else end, else start. They are strings: no time of our days is below 2^53 nanoseconds.
+    time = 0
+    if start:
+        time = start if start <= INT8_MAX else _bad_time(time, repairs)
+    if end:
+        time = end if end <= INT8_MAX else _bad_time(time, repairs)
+    if received_at:
+        time = received_at if received_at <= INT8_MAX else _bad_time(time, repairs)
+
+    direction = None
+    if has_tail:
+        time, direction = _keep_tail(flow, time, more, repairs)
+
+    src_addr = address(src_octets)
+    dst_addr = address(dst_octets)
+    sampler_address = address(sampler_octets)
+    if src_addr is None or dst_addr is None or sampler_address is None:
+        _keep_addresses(head, more, repairs)
+    if src_port > 0xFFFF or dst_port > 0xFFFF or protocol > 0xFF:
+        src_port = _within("src_port", src_port, 0xFFFF, more, repairs)
+        dst_port = _within("dst_port", dst_port, 0xFFFF, more, repairs)
+        protocol = _within("protocol", protocol, 0xFF, more, repairs)
+    if packets > INT8_MAX or volume > INT8_MAX:
+        packets = _clamp("packets", packets, more, repairs)
+        volume = _clamp("octets", volume, more, repairs)
+    in_if, out_if = plain[_IN_IF], plain[_IN_IF + 1]
+    if in_if > INT4_MAX or out_if > INT4_MAX:
+        in_if = min(in_if, INT4_MAX)  # metadata has both as they are
+        out_if = min(out_if, INT4_MAX)
+        repairs.append("clamped")
+    metadata = _Metadata(
+        TYPES.get(kind, kind) if kind else None,
+        str(received_at) if received_at else None,
+        str(start) if start else None,
+        str(end) if end else None,
+        (address(next_hop) or next_hop.hex()) if next_hop else None,
+        mac_text(src_mac) if src_mac else None,
+        mac_text(dst_mac) if dst_mac else None,
+        protocol_text(protocol_name, repairs) if protocol_name else None,
+        *plain,
+    )
+    packed = _encode(metadata)
+    if (packed == b"{}" or envelope) and not more and not head.ListFields():
+        raise Unfit("malformed", "a FlowMessage without any field")
+    if more or envelope or plain[0] > JS_SAFE:  # the rate is the only one that may be
+        more = msgspec.to_builtins(metadata) | more
+        if envelope:
+            more["cloudevent"] = envelope
+        packed = dump_json({name: safe(value) for name, value in more.items()})
+    return (
+        time // 1000 - EPOCH if time else received,
+        None,
+        None,
+        None,
+        direction,
+        src_addr,
+        dst_addr,
+        src_port,
+        dst_port,
+        protocol,
+        packets,
+        volume,
+        sampler_address,
+        in_if,
+        out_if,
+        None if packed == b"{}" else packed,
+    )
+
+
+class _Addresses(dict[bytes, str | None]):
+    """The texts of addresses, once made: in half the time of lru_cache, which puts each into a tuple first."""
+
+    def __missing__(self, octets: bytes) -> str | None:
+        text = _address(octets)
+        if len(octets) <= 16:
+            if len(self) == _ADDRESSES_MAX:
+                self.clear()
+            self[octets] = text
+        return text
+
+
+address = _Addresses().__getitem__
+"""The text of an IP address of 4 or 16 bytes (RFC 5952); None for any other length."""
+
+
+def _address(octets: bytes) -> str | None:
+    if len(octets) == 4:
+        return f"{octets[0]}.{octets[1]}.{octets[2]}.{octets[3]}"
+    if len(octets) != 16:
+        return None
+    if octets.startswith(bytes(10)):  # where C libraries disagree about dotted quads inside IPv6
+        mapped = IPv6Address(octets).ipv4_mapped
+        return str(IPv6Address(octets)) if mapped is None else f"::ffff:{mapped}"
+    return inet_ntop(AF_INET6, octets)
+
+
+@lru_cache(maxsize=65536)
+def mac_text(mac: int) -> str | int:
+    """00:11:22:33:44:55, the way goflow2's JSON writes a MAC address; beyond 48 bits it is but a number."""
+    return mac.to_bytes(6, "big").hex(":") if mac < 1 << 48 else safe(mac)
+
+
+def protocol_text(octets: bytes, repairs: list[str]) -> str:
+    """The name of a protocol, fit for PostgreSQL."""
+    try:
+        text = octets.decode()
+    except UnicodeDecodeError:
+        repairs.append("invalid_utf8")
+        text = octets.decode("utf-8", "replace")
+    return clean(text, repairs)
+
+
+def safe(value: Any) -> Any:
+    """The value, or the text of an integer that not every reader of JSON takes exactly."""
+    return str(value) if isinstance(value, int) and abs(value) > JS_SAFE else value
+
+
+def _keep_addresses(head: FlowHead, metadata: dict[str, Any], repairs: list[str]) -> None:
+    for name, octets in zip(_ADDRESSES, _addresses(head), strict=True):
+        if octets and address(octets) is None:
+            metadata[name] = octets.hex()
+            repairs.append("bad_address")
+
+
+def _within(name: str, number: int, limit: int, metadata: dict[str, Any], repairs: list[str]) -> int | None:
+    """The number, or None with the original in metadata if it has no meaning."""
+    if number <= limit:
+        return number
+    metadata[name] = number
+    repairs.append("bad_value")
+    return None
+
+
+def _clamp(name: str, number: int, metadata: dict[str, Any], repairs: list[str]) -> int:
+    """The number, or the largest bigint with the original as text in metadata."""
+    if number <= INT8_MAX:
+        return number
+    metadata[name] = str(number)
+    repairs.append("clamped")
+    return INT8_MAX
+
+
+def _bad_time(other: int, repairs: list[str]) -> int:
+    repairs.append("bad_time")
+    return other
+
+
+# --- the tail: lists, version 1, fields of others -------------------------------------------------------------
+
+
+def _keep_tail(flow: Flow, time: int, metadata: dict[str, Any], repairs: list[str]) -> tuple[int, str | None]:
+    """Keeps what is not in the head; the time in nanoseconds and the direction, which version 1 has there.
+
+    A flow of version 1 has no time_received_ns, but time_received, time_flow_end or time_flow_start_ms; its times are
+    added in the names and unit of version 2. Fields of nobody's, such as the user-defined ones from 1000, go under
+    ``unknown_fields`` by their numbers: integers as such, bytes as hex.
+    """
+    payload, head, _ = flow
+    try:
+        whole = FlowMessage.FromString(payload)
+        known = not len(UnknownFieldSet(whole))
+    except DecodeError:
+        known = False
+    if known:  # to look at unknown fields one by one costs more than all the rest
+        rest = _rest(whole)
+        for name, value in compress(zip(REST, rest, strict=True), rest):
+            metadata[name] = tail_value(name, value)
+        return time, None
+
+    direction = None
+    tail = tail_of(flow)
+    unknown = unknown_in(flow, tail)
+    if tail is not None:
+        for field, value in tail.ListFields():
+            metadata[field.name] = tail_value(field.name, value)
+        old = tail.time_received or tail.time_flow_end or tail.time_flow_start_ms
+        if old and not head.time_received_ns:
+            time = _keep_v1_times(tail, time, metadata, repairs)
+            direction = "egress" if tail.flow_direction == 1 else None
+    if segments := [value for value in unknown.get(105, ()) if isinstance(value, int)]:
+        # goflow2 of August 2024: 104 held the addresses of the routing header, 105 the segments left.
+        octets = [value for value in by_number(UnknownFieldSet(head)).get(104, ()) if isinstance(value, bytes)]
+        metadata.pop("layer_size", None)
+        metadata["ipv6_routing_header_addresses"] = [address(each) or each.hex() for each in octets]
+        metadata["ipv6_routing_header_seg_left"] = safe(segments[-1])
+        del unknown[105]
+        unknown.pop(104, None)
+    if unknown:
+        metadata["unknown_fields"] = {str(n): [*map(_unknown_value, values)] for n, values in unknown.items()}
+    return time, direction
+
+
+def tail_value(name: str, value: Any) -> Any:
+    """The value of a field beyond the head as metadata has it."""
+    if isinstance(value, int):
+        return value if value <= JS_SAFE else str(value)
+    if isinstance(value, bytes):
+        return address(value) or value.hex()
+    values = value[:]  # a third of the time that going through it takes
+    if name == "layer_stack":
+        return [_LAYERS.get(layer, layer) for layer in values]
+    return [address(octets) or octets.hex() for octets in values] if name in _BYTE_LISTS else values
+
+
+def _unknown_value(value: Any) -> Any:
+    if isinstance(value, int):
+        return safe(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return {str(n): [*map(_unknown_value, values)] for n, values in by_number(value).items()}
+
+
+def _keep_v1_times(tail: FlowTail, time: int, metadata: dict[str, Any], repairs: list[str]) -> int:
+    if tail.ip_flags:
+        del metadata["ip_flags"]
+        metadata["time_flow_start"] = safe(tail.ip_flags)
+    for name, nanos in (
+        ("time_flow_start_ns", tail.time_flow_start_ms * 1_000_000 or tail.ip_flags * 1_000_000_000),
+        ("time_flow_end_ns", tail.time_flow_end_ms * 1_000_000 or tail.time_flow_end * 1_000_000_000),
+        ("time_received_ns", tail.time_received * 1_000_000_000),
+    ):
+        if nanos > INT8_MAX:
+            repairs.append("bad_time")
+        elif nanos:
+            metadata[name] = str(nanos)
+            time = nanos
+    return time

@@ -1,0 +1,1 @@
+"""JSON: payloads, records, CloudEvents and flat rows."""

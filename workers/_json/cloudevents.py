@@ -1,0 +1,84 @@
+"""CloudEvents 1.0: structured objects, batches of them, and binary mode, where NATS headers are the envelope.
+
+An envelope is a mapping of context attributes by name. It is taken as it comes: events with a missing or empty
+required attribute exist, and their data is worth keeping.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from eventwriter import values
+from eventwriter.values import Unfit, shown
+from workers._json.count import Shape
+from workers._json.payload import parse, read_json
+from workers._limits import Room
+
+_PREFIX = "ce-"
+_DATA = ("data", "data_base64")
+
+
+def is_event(value: Mapping[str, Any]) -> bool:
+    """Whether a JSON object is a CloudEvent: ``specversion`` and one of type, source and id are strings."""
+    return type(value.get("specversion")) is str and (
+        type(value.get("type")) is str or type(value.get("source")) is str or type(value.get("id")) is str
+    )
+
+
+def envelope_of(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The context attributes of a structured event."""
+    return {name: value for name, value in event.items() if name not in _DATA}
+
+
+def envelope_in(headers: Mapping[str, str] | None, repairs: list[str]) -> dict[str, str] | None:
+    """The context attributes of an event in binary mode (``ce-id`` …); None if the headers are not an envelope.
+
+    Header names may come in any case; values are percent-encoded as in the HTTP binding. ``ce-datacontenttype`` may
+    also be given as ``content-type``.
+    """
+    if not headers:
+        return None
+    found: dict[str, str] = {}
+    content_type = None
+    for header, value in headers.items():
+        name = header.lower()
+        if name.startswith(_PREFIX):
+            found[values.clean(name[3:], repairs)] = values.clean(unquote(value), repairs)
+        elif name == "content-type":
+            content_type = values.clean(value, repairs)
+    if "specversion" not in found:
+        return None
+    if content_type is not None:
+        found.setdefault("datacontenttype", content_type)
+    return found
+
+
+def data_of(event: Mapping[str, Any], repairs: list[str], shape: Shape | None = None, room: Room | None = None) -> Any:
+    """The data of a structured event: a JSON value, also from JSON text; bytes if it is not JSON; None if absent.
+
+    Raises Unfit("malformed") for data_base64 that is not base64, and TooLarge as read_json does.
+    """
+    data = event.get("data")
+    if data is None:
+        encoded = event.get("data_base64")
+        if encoded is None:
+            return None
+        try:
+            octets = b64decode(encoded, validate=True)
+        except (TypeError, ValueError):
+            raise Unfit("malformed", f"data_base64 is {shown(encoded)}, not base64") from None
+        try:
+            return read_json(octets, repairs, shape, room)[1]
+        except Unfit as error:
+            if error.reason == "too_large":
+                raise
+            return octets
+    if type(data) is str and data[:1] in ("{", "["):
+        try:
+            return parse(data.encode(), repairs, shape)
+        except Unfit:
+            return data
+    return data

@@ -1,0 +1,174 @@
+"""Data points of OTLP metrics: what the kinds beyond plain numbers hold, exemplars, units, well-known attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import Any
+
+import orjson
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    ExponentialHistogramDataPoint,
+    HistogramDataPoint,
+    SummaryDataPoint,
+)
+
+from eventwriter.values import INT8_MAX
+from workers._otlp import values
+
+NO_RECORDED_VALUE = 1
+"""Flag of a point without value."""
+TEMPORALITY: Mapping[int, str] = MappingProxyType({0: "unspecified", 1: "delta", 2: "cumulative"})
+
+# Unit (UCUM) → milliseconds as a fraction, seconds as a fraction: dividing keeps 187.5 ms = 0.1875 s exact.
+_TIME_UNITS: Mapping[str, tuple[float, float, float, float]] = MappingProxyType(
+    {
+        "ns": (1.0, 1e6, 1.0, 1e9),
+        "us": (1.0, 1e3, 1.0, 1e6),
+        "\N{MICRO SIGN}s": (1.0, 1e3, 1.0, 1e6),
+        "\N{GREEK SMALL LETTER MU}s": (1.0, 1e3, 1.0, 1e6),
+        "ms": (1.0, 1.0, 1.0, 1e3),
+        "s": (1e3, 1.0, 1.0, 1.0),
+        "min": (6e4, 1.0, 60.0, 1.0),
+        "h": (3.6e6, 1.0, 3600.0, 1.0),
+    }
+)
+
+
+def durations(value: float | None, unit: str | None) -> tuple[float | None, float | None]:
+    """The value in milliseconds and in seconds if its unit is one of time."""
+    scale = _TIME_UNITS.get(unit) if unit else None
+    if value is None or scale is None:
+        return None, None
+    milli_up, milli_down, up, down = scale
+    return value * milli_up / milli_down, value * up / down
+
+
+Details = tuple[int, float | None, float | None, float | None, dict[str, Any]]
+"""What a point of a distribution holds besides attributes and times: count, sum, min, max, and the rest for JSON."""
+
+
+def _histogram(point: HistogramDataPoint) -> Details:
+    return (
+        point.count,
+        point.sum if point.HasField("sum") else None,
+        point.min if point.HasField("min") else None,
+        point.max if point.HasField("max") else None,
+        {"bucket_counts": [*point.bucket_counts], "explicit_bounds": _reals(point.explicit_bounds)},
+    )
+
+
+def _exponential_histogram(point: ExponentialHistogramDataPoint) -> Details:
+    data: dict[str, Any] = {
+        "scale": point.scale,
+        "zero_count": point.zero_count,
+        "zero_threshold": values.number(point.zero_threshold),
+    }
+    for side in ("positive", "negative"):
+        if point.HasField(side):
+            buckets = getattr(point, side)
+            data[side] = {"offset": buckets.offset, "bucket_counts": [*buckets.bucket_counts]}
+    return (
+        point.count,
+        point.sum if point.HasField("sum") else None,
+        point.min if point.HasField("min") else None,
+        point.max if point.HasField("max") else None,
+        data,
+    )
+
+
+def _summary(point: SummaryDataPoint) -> Details:
+    quantiles = [
+        {"quantile": values.number(at.quantile), "value": values.number(at.value)} for at in point.quantile_values
+    ]
+    return point.count, point.sum, None, None, {"quantile_values": quantiles}
+
+
+DETAILS: Mapping[str, Callable[[Any], Details]] = MappingProxyType(
+    {"histogram": _histogram, "exponential_histogram": _exponential_histogram, "summary": _summary}
+)
+"""Kind of metric → what its points hold; gauges and sums have plain numbers instead."""
+
+
+def exemplars(given: Sequence[Any]) -> list[dict[str, Any]]:
+    """Exemplars for JSON, integers and reals told apart by the name of their value, as in OTLP."""
+    found = []
+    for exemplar in given:
+        kind = exemplar.WhichOneof("value")
+        entry: dict[str, Any] = {
+            "time_unix_nano": exemplar.time_unix_nano,
+            "trace_id": exemplar.trace_id.hex(),
+            "span_id": exemplar.span_id.hex(),
+            "filtered_attributes": values.attributes(exemplar.filtered_attributes),
+        }
+        if kind == "as_int":
+            entry[kind] = exemplar.as_int
+        elif kind is not None:
+            entry[kind] = values.number(exemplar.as_double)
+        found.append(entry)
+    return found
+
+
+def clamped(count: int, name: str, data: dict[str, Any], repairs: list[str]) -> int:
+    """A counter within int64; the exact number of a larger one is kept as text in ``data``."""
+    if count <= INT8_MAX:
+        return count
+    repairs.append("clamped")
+    data[name] = str(count)
+    return INT8_MAX
+
+
+def series_hash(
+    kind: str,
+    name: str,
+    unit: str | None,
+    temporality: str | None,
+    resource: bytes,
+    scope_name: str | None,
+    scope_version: str | None,
+    scope_attributes: bytes | None,
+) -> Any:
+    """What a series has in common with the others of its metric, as a hash to be copied and completed."""
+    parts = [kind, name, unit or "", temporality or "", scope_name or "", scope_version or ""]
+    identity = orjson.dumps(parts) + _sorted(resource) + _sorted(scope_attributes or b"")
+    return blake2b(identity, digest_size=8)
+
+
+def _sorted(attributes: bytes) -> bytes:
+    """The same JSON with its keys in order: exporters promise none."""
+    with suppress(orjson.JSONDecodeError, TypeError):  # nothing, or nested too deep for orjson
+        attributes = orjson.dumps(orjson.loads(attributes), option=orjson.OPT_SORT_KEYS)
+    return attributes
+
+
+_KNOWN = (
+    ("span.kind",),
+    ("http.request.method", "http.method"),
+    ("http.route",),
+    ("http.response.status_code", "http.status_code"),
+    ("rpc.service", "grpc.service"),
+    ("rpc.method", "grpc.method"),
+    ("rpc.grpc.status_code", "grpc.status_code"),
+    ("component",),
+    ("level",),
+)
+_KNOWN_NAMES = frozenset(name for names in _KNOWN for name in names)
+_NONE_KNOWN = (None,) * len(_KNOWN)
+
+
+def known_attributes(attributes: Mapping[str, Any], repairs: list[str]) -> tuple[str | None, ...]:
+    """The attributes that have columns: span kind; HTTP method, route, status; gRPC service, method, status;
+    component; level."""
+    if _KNOWN_NAMES.isdisjoint(attributes):
+        return _NONE_KNOWN
+    found: list[str | None] = []
+    for names in _KNOWN:
+        value = next((attributes[name] for name in names if attributes.get(name) is not None), None)
+        found.append(None if value is None else values.text(value, repairs))
+    return tuple(found)
+
+
+def _reals(given: Sequence[float]) -> list[float | str]:
+    return [values.number(real) for real in given]

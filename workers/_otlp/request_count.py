@@ -1,0 +1,79 @@
+"""Counts the records of OTLP requests without making anything of them, in protobuf and, by its shape, in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+from workers._json.count import RECORD, Shape
+from workers._limits import COUNTED_FROM, RECORDS_MAX, TooLarge, too_many
+from workers._wire import LENGTH, fields
+
+RECORDS = frozenset(
+    ("LogRecord", "Span", "NumberDataPoint", "HistogramDataPoint", "ExponentialHistogramDataPoint", "SummaryDataPoint")
+)
+GROUPS = frozenset(
+    ("ResourceLogs", "ScopeLogs", "ResourceSpans", "ScopeSpans", "ResourceMetrics", "ScopeMetrics", "Metric", "Gauge",
+     "Sum", "Histogram", "ExponentialHistogram", "Summary")
+)  # fmt: skip
+"""Messages with records somewhere below."""
+
+_Tree = Mapping[int, Any]
+"""Tag of a field with groups or records → the same of these; empty for records."""
+
+
+@cache
+def shape_of(request: Any, events: int = 8) -> Shape:
+    """Where a request with this descriptor has records in JSON, with ``events`` around it."""
+    groups: dict[str, Shape] = {}
+    for field in request.fields:
+        message = field.message_type
+        if message is not None and message.name in GROUPS | RECORDS:
+            inner = RECORD if message.name in RECORDS else shape_of(message, 0)
+            groups |= {field.name: inner, field.json_name: inner}
+    return Shape(groups, events=events)
+
+
+@cache
+def _tree_of(message: Any) -> _Tree:
+    if message.name in RECORDS:
+        return {}
+    return {
+        field.number << 3 | LENGTH: _tree_of(field.message_type)
+        for field in message.fields
+        if field.message_type is not None and field.message_type.name in GROUPS | RECORDS
+    }
+
+
+def check_request(payload: bytes, request: Any) -> None:
+    """Raises TooLarge if a request has more than RECORDS_MAX records.
+
+    A group without any counts as one. As many fields are all that a group, or a large record, may have besides: to
+    look at fields that are unknown takes memory too. What is no message is left to the parser.
+    """
+    if len(payload) > COUNTED_FROM:
+        with suppress(ValueError):
+            _count(payload, 0, len(payload), _tree_of(request))
+
+
+def _count(data: bytes, place: int, end: int, tree: _Tree) -> int:
+    """The records in a message."""
+    found = others = 0
+    for tag, begin, stop in fields(data, place, end):
+        inner = tree.get(tag)
+        if inner is None:
+            others += 1
+            if others > RECORDS_MAX:
+                raise TooLarge(f"more than {RECORDS_MAX} fields in one {'group' if tree else 'record'}")
+            continue
+        if inner:
+            found += _count(data, begin, stop, inner) or 1
+        else:
+            found += 1
+            if stop - begin > COUNTED_FROM:
+                _count(data, begin, stop, inner)
+        if found > RECORDS_MAX:
+            raise too_many()
+    return found

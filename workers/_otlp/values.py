@@ -1,0 +1,275 @@
+"""OTLP requests (opentelemetry-proto 1.x): what logs, traces and metrics have in common.
+
+A request is a tree: resource, scope, records. What belongs to a resource or a scope is converted once, for all its
+records. Attribute lists become JSON objects in which every kind of AnyValue keeps its type: bytes as base64, NaN and
+infinities as strings, an unset value as null, a key that comes several times as the list of its values.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
+from typing import Any, NamedTuple, TypeVar
+
+from google.protobuf.message import DecodeError, EncodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+from eventwriter import values
+from eventwriter.values import INT8_MAX, Unfit
+from workers._json.flat import keep_original, trimmed
+from workers._otlp.utf8 import mended
+
+M = TypeVar("M", bound=Message)
+
+_INFINITY = float("inf")
+_CACHED_MAX = 4096
+"""Bytes of a resource that is worth keeping."""
+
+
+# --- requests ---------------------------------------------------------------------------------------------
+
+
+def parse_request(kind: type[M], payload: bytes, repairs: list[str]) -> M:
+    """The protobuf request of type ``kind``; raises Unfit("malformed") for bytes that are not one.
+
+    Text that is not UTF-8 is repaired: OTLP exporters exist that cut a text inside a character.
+
+    Protobuf does not say its type, and most bytes of one type parse as another one, with nonsense in it. What gives it
+    away is a known field number with the wire type of something else; the first record shows it.
+    """
+    try:
+        request = kind.FromString(payload)
+    except DecodeError:
+        try:
+            octets, count = mended(payload, kind.DESCRIPTOR)
+            request = kind.FromString(octets)
+        except (ValueError, DecodeError):
+            raise Unfit("malformed", f"neither JSON nor a protobuf {kind.DESCRIPTOR.name}") from None
+        repairs.extend(["invalid_utf8"] * count)
+    record: Any = request
+    for name in _path(kind.DESCRIPTOR):
+        siblings = getattr(record, name)
+        if not siblings:
+            return request
+        record = siblings[0]
+    if any(number in record.DESCRIPTOR.fields_by_number for number in _unknown(record)):
+        raise Unfit("malformed", f"a protobuf message, but not a {kind.DESCRIPTOR.name}")
+    return request
+
+
+def check_empty(request: Message) -> None:
+    """Raises Unfit("malformed") if a request without records has fields that OTLP does not: it was something else."""
+    nodes: list[Any] = [request]
+    for name in (*_path(request.DESCRIPTOR), None):
+        if any(_unknown(node) for node in nodes):
+            raise Unfit("malformed", f"a protobuf {request.DESCRIPTOR.name} without records, but with unknown fields")
+        nodes = [] if name is None else [child for node in nodes for child in getattr(node, name)]
+
+
+def _unknown(node: Message) -> list[int]:
+    unknown = UnknownFieldSet(node)
+    return [unknown[place].field_number for place in range(len(unknown))]
+
+
+@cache
+def _path(descriptor: Any) -> tuple[str, ...]:
+    """The names of the lists that lead from a request to its records: of resource groups, scope groups, records."""
+    names = []
+    for _ in range(3):
+        field = next(field for field in descriptor.fields if field.is_repeated)
+        names.append(field.name)
+        descriptor = field.message_type
+    return tuple(names)
+
+
+def clean_text(message: Message, repairs: list[str]) -> None:
+    """Replaces U+0000 in every text of a message."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            if not field.is_repeated:
+                setattr(message, field.name, values.clean(value, repairs))
+            else:
+                value[:] = [values.clean(text, repairs) for text in value]
+        elif field.type == field.TYPE_MESSAGE:
+            for inner in value if field.is_repeated else (value,):
+                clean_text(inner, repairs)
+
+
+# --- values -----------------------------------------------------------------------------------------------
+
+
+def any_value(value: AnyValue) -> Any:
+    """The JSON value of an AnyValue, its type kept; its strings may hold U+0000, which dump() replaces."""
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    plain = getattr(value, kind)
+    if kind == "double_value":
+        return number(plain)
+    if kind == "array_value":
+        return [any_value(element) for element in plain.values]
+    if kind == "kvlist_value":
+        return attributes(plain.values)
+    if kind == "bytes_value":
+        return b64encode(plain).decode()
+    return plain
+
+
+def number(real: float) -> float | str:
+    """A float64 for JSON, which has no NaN and no infinities: those are strings, spelled as in protobuf's JSON."""
+    if -_INFINITY < real < _INFINITY:
+        return real
+    return "NaN" if real != real else "Infinity" if real > 0 else "-Infinity"
+
+
+def attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+    """A list of attributes as a JSON object."""
+    found: dict[str, Any] = {}
+    count = 0
+    for pair in pairs:
+        count += 1
+        value = pair.value
+        # Most values are strings with something in them: reading that is cheaper than asking for the kind.
+        if text := value.string_value:
+            found[pair.key] = text
+        else:
+            kind = value.WhichOneof("value")
+            if kind == "int_value":
+                found[pair.key] = value.int_value
+            elif kind == "bool_value":
+                found[pair.key] = value.bool_value
+            else:
+                found[pair.key] = any_value(value)
+    return found if len(found) == count else _with_duplicates(pairs)
+
+
+def _with_duplicates(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+    lists: dict[str, list[Any]] = {}
+    for pair in pairs:
+        lists.setdefault(pair.key, []).append(any_value(pair.value))
+    return {key: found[0] if len(found) == 1 else found for key, found in lists.items()}
+
+
+def dump(value: Any, repairs: list[str], *, sort: bool = False) -> bytes:
+    """JSON text for a jsonb column, U+0000 replaced; raises Unfit for nesting that PostgreSQL could not read."""
+    text = trimmed(values.dump_json(value, sort=sort))
+    if b"\\" in text and b"\\u0000" in text:
+        text = values.dump_json(values.scrub(value, repairs), sort=sort)
+    return text
+
+
+def add_envelope(attributes: dict[str, Any], envelope: Mapping[str, Any]) -> None:
+    """Keeps the context attributes of the CloudEvent around a record among its attributes, as ``cloudevent``."""
+    name = "cloudevent"
+    while name in attributes:
+        name = f"original.{name}"
+    attributes[name] = envelope
+
+
+def keep_times(record: Message, fields: Iterable[str], attributes: dict[str, Any], repairs: list[str]) -> None:
+    """Keeps times beyond int64 as text among the attributes."""
+    for field in fields:
+        nanos: int = getattr(record, field)
+        if nanos > INT8_MAX:
+            keep_original(attributes, field, str(nanos), repairs, "bad_time")
+
+
+def cleaned(text: str, repairs: list[str]) -> str | None:
+    """An optional text field of a protobuf message, where empty means absent."""
+    return (values.clean(text, repairs) if "\0" in text else text) or None
+
+
+# --- resources and scopes -----------------------------------------------------------------------------------
+
+
+class ResourceValues(NamedTuple):
+    """What the rows of one resource share."""
+
+    service_name: str
+    service_version: str | None
+    service_instance: str | None
+    attributes: bytes
+    schema_url: str | None
+    rest: dict[str, Any]
+    """What has no column of its own: dropped attributes, entity references."""
+
+
+class ScopeValues(NamedTuple):
+    """What the rows of one instrumentation scope share."""
+
+    name: str | None
+    version: str | None
+    attributes: bytes | None
+    schema_url: str | None
+    rest: dict[str, Any]
+    """What has no column of its own, of the scope and of its resource."""
+    data: bytes | None
+    """The same as JSON, None if there is nothing."""
+
+
+def resource_values(resource: Resource, schema_url: str, repairs: list[str]) -> ResourceValues:
+    """The shared values of a resource; one that the request leaves out is an empty one."""
+    # The same few resources come with message after message; to write one as bytes takes a tenth of converting it.
+    if resource.ByteSize() > _CACHED_MAX:
+        return convert_resource(resource, schema_url, repairs)
+    try:
+        shared, noted = _cached_resource(resource.SerializeToString(), schema_url)
+    except (EncodeError, DecodeError):  # built from JSON, it may be as deep as protobuf just does not write
+        return convert_resource(resource, schema_url, repairs)
+    repairs.extend(noted)
+    return shared
+
+
+@lru_cache(maxsize=1024)
+def _cached_resource(octets: bytes, schema_url: str) -> tuple[ResourceValues, list[str]]:
+    """The shared values of a resource, and their repairs; the caller does not change them."""
+    repairs: list[str] = []
+    return convert_resource(Resource.FromString(octets), schema_url, repairs), repairs
+
+
+def convert_resource(resource: Resource, schema_url: str, repairs: list[str]) -> ResourceValues:
+    """The same, always made anew."""
+    found = attributes(resource.attributes)
+    rest: dict[str, Any] = {}
+    if resource.dropped_attributes_count:
+        rest["resource_dropped_attributes_count"] = resource.dropped_attributes_count
+    if resource.entity_refs:
+        rest["resource_entity_refs"] = [
+            {"schema_url": ref.schema_url, "type": ref.type, "id_keys": [*ref.id_keys],
+             "description_keys": [*ref.description_keys]}
+            for ref in resource.entity_refs
+        ]  # fmt: skip
+    return ResourceValues(
+        text(found.get("service.name"), repairs) or "unknown",
+        text(found.get("service.version"), repairs),
+        text(found.get("service.instance.id"), repairs),
+        dump(found, repairs),
+        cleaned(schema_url, repairs),
+        rest,
+    )
+
+
+def scope_values(scope: InstrumentationScope, schema_url: str, rest: dict[str, Any], repairs: list[str]) -> ScopeValues:
+    """The shared values of an instrumentation scope; ``rest`` is that of its resource."""
+    if scope.dropped_attributes_count:
+        rest = rest | {"scope_dropped_attributes_count": scope.dropped_attributes_count}
+    return ScopeValues(
+        cleaned(scope.name, repairs),
+        cleaned(scope.version, repairs),
+        dump(attributes(scope.attributes), repairs) if scope.attributes else None,
+        cleaned(schema_url, repairs),
+        rest,
+        dump(rest, repairs) if rest else None,
+    )
+
+
+def text(value: Any, repairs: list[str]) -> str | None:
+    """An attribute's value for a text column: a string as it is, another value as its JSON text."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return values.clean(value, repairs) if "\0" in value else value
+    return dump(value, repairs).decode()
