@@ -93,14 +93,21 @@ class Slot:
         return dict(orjson.loads(data)) if data else {}
 
     def _latest(self) -> tuple[int, bytes]:
-        best = 0, b""
-        for _ in range(10):
-            halves = [self._half(0), self._half(1)]
-            best = max(best, *halves)
-            if all(number >= 0 for number, _ in halves):
-                break
-            # One is being written, and meanwhile the other may have been, too. Or its writer was killed.
-        return best
+        """(number of the write, its data) of the newest state; (0, b"") if there is none.
+
+        A writer overwrites the older half. So if the newer one is not whole, it became the older one meanwhile: the
+        other is newer now, and is looked up again. To take whichever is whole could take a state that is older than
+        one read before. Only a writer that was killed leaves a half that stays torn.
+        """
+        for _ in range(100):
+            found = self._half(max((0, 1), key=self._number))
+            if found[0] >= 0:
+                return found
+        return max((0, b""), self._half(0), self._half(1))
+
+    def _number(self, half: int) -> int:
+        number: int = _HEADER.unpack_from(self._memory, self._start + half * _HALF)[0]
+        return number
 
     def _half(self, half: int) -> tuple[int, bytes]:
         """(number of the write, its data) of a half; number 0: never written, -1: not whole."""

@@ -131,12 +131,12 @@ def test_the_table_names_what_there_is() -> None:
 
 
 def test_property_tests_go_by_one_profile() -> None:
-    """conftest.py alone decides what the machine may decide: a test says how many examples are worth its time."""
+    """profiles.py alone decides what the machine may decide: a test says how many examples are worth its time."""
     profile = settings()
     assert (profile.derandomize, profile.deadline, profile.database) == (True, None, None)
     assert HealthCheck.too_slow in profile.suppress_health_check
     for path in modules("tests"):
-        if path.stem != "conftest" and {"hypothesis.settings", "hypothesis.HealthCheck"} & imports(path):
+        if path.stem != "profiles" and {"hypothesis.settings", "hypothesis.HealthCheck"} & imports(path):
             assert "hypothesis.HealthCheck" not in imports(path) or path == Path(__file__), path
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "settings":
