@@ -72,7 +72,7 @@ def test_bytes_make_a_full_batch_too(source: Source) -> None:
 
 def test_half_a_batch_when_a_backlog_comes_slowly(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small transactions one after the other would never catch up."""
-    monkeypatch.setattr("eventwriter.source.CATCHING_UP", 60.0)
+    monkeypatch.setattr("eventwriter.jetstream.source.CATCHING_UP", 60.0)
     assert taken(source, *(deliveries(20, 500) for _ in range(4)), pause=0.2)[0] == 60
 
 

@@ -23,7 +23,7 @@ LOGS = {f"EVENTWRITER_STREAMS__{name}__ENABLED": "false" for name in STREAMS if 
 
 PROCESS = r"""
 import os, sys
-from eventwriter.turn import Turn
+from eventwriter.jetstream.turn import Turn
 turn = Turn(int(sys.argv[1]), int(sys.argv[2]))
 say = lambda text: os.write(1, f"{text}\n".encode())  # in one piece: two threads say something
 turn.ask(lambda: say("mine"))

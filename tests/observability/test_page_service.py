@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import signal
-import socket
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import expect
 
+from eventwriter.embedded import free_port
 from fix_browser import Window, browser, pictures
 from fix_service import World, wait_until
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def test_the_page_shows_what_the_service_does(world: World, tmp_path: Path) -> None:
     """Ready and counted; a killed worker is a restart; a table that goes is named; an end is told."""
-    pytest.importorskip("eventwriter.monitor", reason="no HTTP server yet")
     address = f"127.0.0.1:{free_port()}"
     world.traffic(count=50, broken=0.1)
     service = world.start(EVENTWRITER_HTTP__LISTEN=address)

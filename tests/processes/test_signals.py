@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @contextmanager
 def python(code: str) -> Iterator[subprocess.Popen[str]]:
     """A Python process that runs ``code`` after the imports it needs."""
-    code = "import os, signal, time\nfrom eventwriter.signals import *\n" + code
+    code = "import os, signal, time\nfrom eventwriter.processes.signals import *\n" + code
     command = [sys.executable, "-c", code]
     with ending(
         subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
