@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventwriter.values import INT4_MAX, INT4_MIN
-from patience import PATIENCE
 from records import (
     HOSTILE,
     RECEIVED,
@@ -662,11 +661,11 @@ def test_a_message_holds_a_bounded_number_of_events() -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_payloads_take_no_time(name: str) -> None:
-    """Each is decoded four times in well under the five seconds allowed here."""
-    begun = time.monotonic()
+    """Each is decoded four times in well under the five seconds of CPU allowed here."""
+    begun = time.process_time()
     decoded(STREAM, HOSTILE[name])
     decoded(STREAM, b'{"specversion":"1.0","id":"1","data":' + HOSTILE[name] + b"}")
-    assert time.monotonic() - begun < 5 * PATIENCE
+    assert time.process_time() - begun < 5
 
 
 NAMES = [

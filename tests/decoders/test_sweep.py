@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventwriter.values import INT8_MAX
-from patience import PATIENCE
 from records import HOSTILE, RECEIVED, at, damaged, decoded, json_values, only_row, reasons, records_with, rows
 from workers.sweep import _PLACES, STREAM
 
@@ -310,11 +309,11 @@ def test_columns_have_their_older_names() -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_payloads_take_no_time(name: str) -> None:
-    """Each is decoded four times in well under the five seconds allowed here."""
-    begun = time.monotonic()
+    """Each is decoded four times in well under the five seconds of CPU allowed here."""
+    begun = time.process_time()
     decoded(STREAM, HOSTILE[name])
     decoded(STREAM, b'{"last_sweep":1,"hosts":[{"host":"a"},' + HOSTILE[name] + b"]}")
-    assert time.monotonic() - begun < 5 * PATIENCE
+    assert time.process_time() - begun < 5
 
 
 NAMES = [

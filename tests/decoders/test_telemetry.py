@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patience import PATIENCE
 from records import HOSTILE, RECEIVED, at, damaged, decoded, json_values, only_row, reasons, records_with, rows
 from workers.telemetry import _PLACES, STREAM
 
@@ -293,10 +292,10 @@ def test_columns_have_their_older_names() -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_payloads_take_no_time(name: str) -> None:
-    """Each is decoded twice in well under the five seconds allowed here."""
-    begun = time.monotonic()
+    """Each is decoded twice in well under the five seconds of CPU allowed here."""
+    begun = time.process_time()
     decoded(STREAM, HOSTILE[name])
-    assert time.monotonic() - begun < 5 * PATIENCE
+    assert time.process_time() - begun < 5
 
 
 NAMES = [*_PLACES.place_of, "specversion", "data", "data_base64", "id", "extra"]
