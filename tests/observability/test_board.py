@@ -54,7 +54,8 @@ def test_a_reader_never_meets_half_a_state() -> None:
             number += 1
             slot.write({"number": number, "filling": [number] * sizes.choice((0, 1, 10, 500, 5000))})
     try:
-        before, seen = 0, set()
+        before = 0
+        seen: set[int] = set()
         deadline = time.monotonic() + 30 * PATIENCE
         while len(seen) <= 1000 and time.monotonic() < deadline:
             state = board.slot("x").read()
