@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from compression import gz
 from eventwriter.stream import Decoded, Message, Row
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit
 from records import RECEIVED, at, message, reasons
@@ -61,14 +61,14 @@ def b64(value: Any) -> str:
         ({"n": 1}, [1]),
         (b'\n {"n": 1}', [1]),
         (b'\xef\xbb\xbf{"n": 1}', [1]),
-        (gzip.compress(b'{"n": 1}'), [1]),
+        (gz(b'{"n": 1}'), [1]),
         ([{"n": 1}, {"n": 2}], [1, 2]),
         ([], []),
         (EVENT | {"data": {"n": 1}}, [1]),
         (EVENT | {"data": [{"n": 1}, {"n": 2}]}, [1, 2]),
         (EVENT | {"data": '{"n": 1}'}, [1]),
         (EVENT | {"data_base64": b64({"n": 1})}, [1]),
-        (EVENT | {"data_base64": b64(gzip.compress(b'[{"n": 1}]'))}, [1]),
+        (EVENT | {"data_base64": b64(gz(b'[{"n": 1}]'))}, [1]),
         ([EVENT | {"data": {"n": 1}}, EVENT | {"data": [{"n": 2}]}, {"n": 3}], [1, 2, 3]),
         (EVENT | {"data": EVENT | {"data": {"n": 1}}}, [1]),
         ({"group": [{"n": 1}, {"n": 2}]}, [1, 2]),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 from collections.abc import Callable
 from functools import partial
 
 import pytest
 
+from compression import gz
 from eventwriter import registry
 from eventwriter.postgres.attempt import quick_rows
 from eventwriter.stream import Decoded
@@ -68,8 +68,8 @@ AT_THE_LIMIT: dict[tuple[str, str], Maker] = {
 _EVENTS: dict[str, Maker] = {
     "event, data first": lambda count: b'{"data":' + array(count) + b',"id":"1","specversion":"1.0"}',
     "event with text": lambda count: EVENT % (b'"data":"' + array(count) + b'"'),
-    "event with gzip": lambda count: b64(gzip.compress(array(count))),
-    "two events": lambda count: b"[" + b64(gzip.compress(array(count - 9))) + b"," + b64(array(9)) + b"]",
+    "event with gzip": lambda count: b64(gz(array(count))),
+    "two events": lambda count: b"[" + b64(gz(array(count - 9))) + b"," + b64(array(9)) + b"]",
 }
 _REQUESTS: dict[str, Callable[[str, int], bytes]] = {
     "OTLP/JSON of no objects": lambda name, count: OTLP[name] % many(b"0", count),
@@ -79,7 +79,7 @@ _REQUESTS: dict[str, Callable[[str, int], bytes]] = {
     ),
     "OTLP groups": lambda name, count: b"\x0a\x00" * count,
     "OTLP scopes": lambda name, count: b"\x0a\x02\x12\x00" * count,
-    "OTLP in an event": lambda name, count: b64(gzip.compress(request(name, count))),
+    "OTLP in an event": lambda name, count: b64(gz(request(name, count))),
     "OTLP in two groups": lambda name, count: request(name, count - 9) + request(name, 9),
 }
 BEYOND: dict[tuple[str, str], Maker] = AT_THE_LIMIT | {
@@ -111,7 +111,7 @@ def ids(case: object) -> str:
 @pytest.mark.parametrize(("case", "maker"), AT_THE_LIMIT.items(), ids=ids)
 def test_a_message_at_the_limit_is_decoded(case: tuple[str, str], maker: Maker) -> None:
     """Each record is a row or a reject."""
-    found = decode(case[0], gzip.compress(maker(RECORDS_MAX), 1))
+    found = decode(case[0], gz(maker(RECORDS_MAX), 1))
     assert len(found.rows) + len(found.rejects) == RECORDS_MAX
     first = len(found.rows)
     assert [reject.record_index for reject in found.rejects] == [*range(first, RECORDS_MAX)]
@@ -120,7 +120,7 @@ def test_a_message_at_the_limit_is_decoded(case: tuple[str, str], maker: Maker) 
 @pytest.mark.parametrize(("case", "maker"), BEYOND.items(), ids=ids)
 def test_a_message_beyond_the_limit_is_one_dead_letter(case: tuple[str, str], maker: Maker) -> None:
     """However its records are wrapped, and however small it is."""
-    found = decode(case[0], gzip.compress(maker(RECORDS_MAX + 1), 1))
+    found = decode(case[0], gz(maker(RECORDS_MAX + 1), 1))
     assert reasons(found) == [("too_large", None)]
     assert not found.rows
 
@@ -145,9 +145,9 @@ def test_what_is_not_a_record_does_not_count(stream: str) -> None:
 
 def nested(levels: int) -> bytes:
     """Blanks in gzip in many events in gzip, and so on: a hundred times as many at each level."""
-    payload = gzip.compress(b"[" + b" " * (8 * 2**20) + b"]")
+    payload = gz(b"[" + b" " * (8 * 2**20) + b"]")
     for _ in range(levels):
-        payload = gzip.compress(b"[" + many(b64(payload), 100) + b"]")
+        payload = gz(b"[" + many(b64(payload), 100) + b"]")
     return payload
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from compression import gz
 from eventwriter.cli import cli
 from fix_service import ROOT, STREAMS
 
@@ -46,7 +46,7 @@ def test_every_json_sample_becomes_rows(stream: str, payload: str) -> None:
     assert result.exit_code == 0, result.output
     assert all("reject" not in record for record in records(result))
     assert any("row" in record for record in records(result))
-    compressed = decode(stream, gzip.compress(payload.encode()), "--time", "2026-01-02T03:04:05Z")
+    compressed = decode(stream, gz(payload.encode()), "--time", "2026-01-02T03:04:05Z")
     if stream != "EVENTS":  # raw_data holds the payload's text
         assert records(compressed) == records(result)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
 import pytest
 
+from compression import gz
 from eventwriter import registry
 from fix_service import STREAMS, World
 from traffic import Publication, Traffic
@@ -17,7 +17,7 @@ RSS_MAX = 300 * 2**10
 CPU_MAX = 2.0
 """Seconds of a processor for one of them. The processors may be busy with something else: on a quiet machine this is
 also how long its neighbours wait."""
-ELEMENTS = gzip.compress(b"[" + b"1," * 8_300_000 + b"1]")
+ELEMENTS = gz(b"[" + b"1," * 8_300_000 + b"1]")
 RECORDS = {
     "OTEL_METRICS": field(0x0A, field(0x12, field(0x12, field(0x2A, b"\x0a\x00" * 2**19)))),
     "OTEL_TRACES": field(0x0A, field(0x12, b"\x12\x00" * 2**19)),
@@ -38,7 +38,7 @@ def peak(pid: int) -> int:
 def hostile(stream: str) -> list[Publication]:
     """What would be millions of records."""
     subject = registry.load()[stream].subjects[-1].replace(">", "hostile")
-    payloads = [ELEMENTS, *([gzip.compress(RECORDS[stream])] if stream in RECORDS else [])]
+    payloads = [ELEMENTS, *([gz(RECORDS[stream])] if stream in RECORDS else [])]
     assert all(len(payload) < 2**15 for payload in payloads)
     return [Publication(subject, payload, (), 1) for payload in payloads]
 
