@@ -267,7 +267,7 @@ def test_compressed_payloads_are_inflated(stream: Stream) -> None:
     request = KINDS[stream.name]()
     for octets in (b'{"name":"a","body":"b"}', request.SerializeToString(), log_request("x")):
         bare = decode(stream, octets)
-        for packed in (gz(octets, mtime=0), zlib.compress(octets)):
+        for packed in (gz(octets), zlib.compress(octets)):
             assert [*map(list, decode(stream, packed))] == [*map(list, bare)]
 
 
