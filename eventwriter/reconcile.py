@@ -19,7 +19,7 @@ from uuid import uuid4
 from eventwriter.config.loading import StreamConfig
 from eventwriter.coverage import Range, Segment, holes, merge
 from eventwriter.errors import ConfigurationError, ForbiddenError, UnavailableError
-from eventwriter.jetstream.consumer import StreamFacts
+from eventwriter.jetstream.consumer import StreamInfo
 from eventwriter.jetstream.source import Source
 from eventwriter.postgres.ledger import Glance
 from eventwriter.postgres.sink import Sink
@@ -163,15 +163,15 @@ class Reconciler:
             return
         # The stream before the consumer, both before the ledger: what is behind is asked first.
         with _asking():
-            stream = self._source.stream()
-            facts = self._source.facts()
-        if facts is None:
+            stream = self._source.stream_info()
+            consumer = self._source.consumer_info()
+        if consumer is None:
             self._next = monotonic() + SOON
             return
-        passed = max(facts.ack_floor, facts.start - 1)
-        if not facts.pending and not facts.ack_pending:
+        passed = max(consumer.ack_floor, consumer.start - 1)
+        if not consumer.pending and not consumer.ack_pending:
             passed = max(passed, stream.last_sequence)
-        self._target = self._target or facts.delivered
+        self._target = self._target or consumer.delivered
         with self._sink.connection() as connection:
             missing = self._sink.ledger.missing(connection, 1, passed)
         kept = self._lost(missing, stream)
@@ -181,7 +181,7 @@ class Reconciler:
             self._finished(passed)
         self._passed = passed
 
-    def _lost(self, missing: Sequence[Segment], stream: StreamFacts) -> list[Segment]:
+    def _lost(self, missing: Sequence[Segment], stream: StreamInfo) -> list[Segment]:
         """Tells what is gone from the stream, and closes it; returns the rest.
 
         What was done under earlier filters, or lies before the ledger and was asked for, was nobody's loss.

@@ -112,7 +112,7 @@ class Batch(NamedTuple):
     """For each message the first sequence it accounts for: its own, or that after the previous message of ours
     when the consumer has shown that nothing of ours lies between. None: each that after the message before it, as
     ``span`` tells; see ``each_first``."""
-    receipts: Sequence[bytes] = ()
+    reply_subjects: Sequence[bytes] = ()
     """What the source needs to acknowledge them: reply subjects, many a piece, a line each."""
     size: int = 0
     """Bytes of payload."""

@@ -163,7 +163,7 @@ class _Session:
 
     def _tell(self) -> None:
         """The main loop is alive: once a second at least, and whenever it waits."""
-        source, report = self._source, self._report
+        link, report = self._source.link, self._report
         if self._writing is not None and self._writing.idle():
             try:
                 self._writing.look()
@@ -171,13 +171,13 @@ class _Session:
                 report.waits(error, LOOK)
             else:
                 report.answered()
-        facts = source.latest
-        pending, ack_pending = (facts.pending, facts.ack_pending) if facts else (None, None)
+        info = link.watch.latest
+        pending, ack_pending = (info.pending, info.ack_pending) if info else (None, None)
         report.consumer(
-            source.connected, pending, ack_pending, source.nats_error, source.trouble, standby=source.standby
+            link.connected, pending, ack_pending, link.nats_error, link.trouble, standby=link.puller.standby
         )
-        while source.acknowledged:
-            report.acknowledged(source.acknowledged.popleft())
+        while link.acknowledger.seconds:
+            report.acknowledged(link.acknowledger.seconds.popleft())
         report.beat()
 
 
@@ -198,13 +198,13 @@ def _prepare(
 ) -> None:
     """Connects both ends and lets ledger and consumer agree on where to begin."""
     sink.open()
-    facts = source.open()
+    stream = source.open()
     if at:
         at("at_start")
     # Before the ledger: what a consumer delivered while there was none is not the business of a new one.
-    before = source.facts()
-    identity = Identity(settings.name, facts.name, facts.created, settings.durable)
-    begins = max(facts.first_sequence - 1, before.delivered if before else 0, 0)
+    before = source.consumer_info()
+    identity = Identity(settings.name, stream.name, stream.created, settings.durable)
+    begins = max(stream.first_sequence - 1, before.delivered if before else 0, 0)
     ledger = sink.begin(
         identity,
         settings.subjects,
@@ -215,11 +215,11 @@ def _prepare(
     )
     highest = sink.look().highest
     # Other workers of this consumer may be at work: what is behind is asked first, what is ahead of it second.
-    if highest > facts.last_sequence and highest > (last := source.stream().last_sequence):
+    if highest > stream.last_sequence and highest > (last := source.stream_info().last_sequence):
         raise restored(settings, last, highest)
     if at:
         at("at_consumer")
-    consumer = source.bind(sink.resume(facts.first_sequence))
+    consumer = source.bind(sink.resume(stream.first_sequence))
     ledger.delivered = consumer.delivered
     for warning in consumer.warnings:
         log.warning("%s", warning, extra={"stream": settings.name})
@@ -236,7 +236,7 @@ def _prepare(
         )
     log.info(
         "%s → %s: consumer %s %s, %d messages waiting",
-        facts.name,
+        stream.name,
         settings.table,
         settings.durable,
         "created" if consumer.created else "bound",

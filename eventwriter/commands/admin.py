@@ -13,7 +13,7 @@ from eventwriter import registry
 from eventwriter.commands.bookkeeping import losses
 from eventwriter.config.loading import Config, StreamConfig
 from eventwriter.errors import CONFIGURATION, OK, ConfigurationError, EventWriterError, UnavailableError
-from eventwriter.jetstream.consumer import ConsumerFacts
+from eventwriter.jetstream.consumer import ConsumerInfo
 from eventwriter.jetstream.durable import begins_anew
 from eventwriter.jetstream.source import Source
 from eventwriter.postgres import definition
@@ -175,21 +175,21 @@ def check(settings: Config, declared: Mapping[str, Stream]) -> list[Finding]:
 def _check_stream(settings: Config, stream: StreamConfig) -> list[Finding]:
     source = Source(settings.nats, stream)
     try:
-        facts = source.open()
-        consumer = source.facts()
+        info = source.open()
+        consumer = source.consumer_info()
         if consumer is None or consumer.changes:
             source.check_create()
     finally:
         source.close(2.0)
-    held = facts.last_sequence - facts.first_sequence + 1 if facts.last_sequence else 0
-    where = f"stream {facts.name} holds {held} messages"
+    held = info.last_sequence - info.first_sequence + 1 if info.last_sequence else 0
+    where = f"stream {info.name} holds {held} messages"
     if consumer is None:
         return [Finding(stream.name, f"{where}; consumer {stream.durable} will be created")]
     text = f"{where}; consumer {stream.durable}: {consumer.pending} waiting, {consumer.ack_pending} unacknowledged"
     return [Finding(stream.name, text), *_check_consumer(stream, consumer)]
 
 
-def _check_consumer(stream: StreamConfig, consumer: ConsumerFacts) -> Iterator[Finding]:
+def _check_consumer(stream: StreamConfig, consumer: ConsumerInfo) -> Iterator[Finding]:
     name = f"consumer {stream.durable}"
     if consumer.refusal:
         yield Finding(stream.name, consumer.refusal, CONFIGURATION)

@@ -52,9 +52,9 @@ class Buffer:
         self._gaps += 1
         self._waiting.append(gap)
 
-    def receipts(self) -> list[bytes]:
+    def reply_subjects(self) -> list[bytes]:
         """The reply subjects of all that waits, by portion."""
-        return [portion.receipts for portion in list(self._waiting) if isinstance(portion, Portion)]
+        return [portion.reply_subjects for portion in list(self._waiting) if isinstance(portion, Portion)]
 
     # --- both ------------------------------------------------------------------------------------------------------
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from asyncio import gather
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,14 +11,11 @@ from typing import Any
 from eventwriter.config.loading import StreamConfig
 from eventwriter.errors import ConfigurationError, UnavailableError
 from eventwriter.jetstream import durable
+from eventwriter.jetstream.api import STREAM_NOT_FOUND, Request, error_code, failed
 from eventwriter.jetstream.deliveries import is_hollow
 from eventwriter.jetstream.limits import Limits
 from eventwriter.stream import Message
 
-Api = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
-"""Sends a JetStream API request (subject below ``$JS.API.``, body) and returns the answer, errors included."""
-
-_STREAM_NOT_FOUND = 10059
 _CONSUMER_NOT_FOUND = 10014
 _DELIVER_ALL = 10101
 _NANO = 1_000_000_000
@@ -28,7 +24,7 @@ _AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class StreamFacts:
+class StreamInfo:
     """What JetStream says of a stream."""
 
     name: str
@@ -41,7 +37,7 @@ class StreamFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class ConsumerFacts:
+class ConsumerInfo:
     """What JetStream says of our consumer."""
 
     created: bool
@@ -75,29 +71,17 @@ class ConsumerFacts:
     """How many messages may be delivered and not acknowledged before it stops."""
 
 
-def failed(answer: Mapping[str, Any], what: str) -> Exception:
-    error = answer["error"]
-    text = f"{what}: {error.get('description', 'unknown error')} ({error.get('err_code', error.get('code'))})"
-    if int(error.get("code", 500)) in (500, 503) or error_code(answer) == _STREAM_NOT_FOUND:
-        return UnavailableError(text)
-    return ConfigurationError(text)
-
-
-def error_code(answer: Mapping[str, Any]) -> int:
-    return int(answer.get("error", {}).get("err_code", 0))
-
-
-async def read_stream(api: Api, config: StreamConfig) -> StreamFacts:
-    """The facts of the stream; raises UnavailableError while there is none, since producers may yet create it."""
-    answer = await api(f"STREAM.INFO.{config.stream}", {})
-    if error_code(answer) == _STREAM_NOT_FOUND:
+async def stream_info(request: Request, config: StreamConfig) -> StreamInfo:
+    """The stream as it is now; raises UnavailableError while there is none, since producers may yet create it."""
+    answer = await request(f"STREAM.INFO.{config.stream}", {})
+    if error_code(answer) == STREAM_NOT_FOUND:
         raise UnavailableError(
             f"JetStream has no stream {config.stream}: create it, or set streams.{config.name}.stream to its name"
         )
     if "error" in answer:
         raise failed(answer, f"stream {config.stream}")
     state = answer["state"]
-    return StreamFacts(
+    return StreamInfo(
         name=config.stream,
         created=datetime.fromisoformat(answer["created"]),
         first_sequence=int(state["first_seq"]),
@@ -106,43 +90,43 @@ async def read_stream(api: Api, config: StreamConfig) -> StreamFacts:
     )
 
 
-async def read_consumer(api: Api, config: StreamConfig) -> ConsumerFacts | None:
-    """The facts of our consumer, None if it does not exist."""
-    answer = await api(f"CONSUMER.INFO.{config.stream}.{config.durable}", {})
+async def consumer_info(request: Request, config: StreamConfig) -> ConsumerInfo | None:
+    """Our consumer as it is now, None if it does not exist."""
+    answer = await request(f"CONSUMER.INFO.{config.stream}.{config.durable}", {})
     if error_code(answer) == _CONSUMER_NOT_FOUND:
         return None
     if "error" in answer:
         raise failed(answer, f"consumer {config.durable} of stream {config.stream}")
-    return _facts(answer, config, created=False)
+    return _info(answer, config, created=False)
 
 
-async def ensure_consumer(api: Api, config: StreamConfig, start: int) -> ConsumerFacts:
+async def ensure_consumer(request: Request, config: StreamConfig, start: int) -> ConsumerInfo:
     """Our consumer, ready to pull from; a new one begins at stream sequence ``start``.
 
     Raises ConfigurationError, with the remedy, if a consumer of that name cannot serve us.
     """
-    answer = await api(f"CONSUMER.INFO.{config.stream}.{config.durable}", {})
+    answer = await request(f"CONSUMER.INFO.{config.stream}.{config.durable}", {})
     missing = error_code(answer) == _CONSUMER_NOT_FOUND
     if "error" in answer and not missing:
         raise failed(answer, f"consumer {config.durable} of stream {config.stream}")
     wanted = _new(config, start) if missing else _merged(answer["config"], config)
     if missing or wanted != answer["config"]:
-        answer = await _write(api, config, wanted)
+        answer = await _write(request, config, wanted)
         if error_code(answer) == _DELIVER_ALL:
             # A work queue holds nothing that was acknowledged: its beginning is where to begin.
-            answer = await _write(api, config, _new(config, 1))
+            answer = await _write(request, config, _new(config, 1))
         if "error" in answer:
             verb = "created" if missing else "updated"
             raise failed(answer, f"consumer {config.durable} of stream {config.stream} cannot be {verb}")
-    return _facts(answer, config, created=missing)
+    return _info(answer, config, created=missing)
 
 
-async def _write(api: Api, config: StreamConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
+async def _write(request: Request, config: StreamConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
     body = {"stream_name": config.stream, "config": wanted}
-    return await api(f"CONSUMER.DURABLE.CREATE.{config.stream}.{config.durable}", body)
+    return await request(f"CONSUMER.DURABLE.CREATE.{config.stream}.{config.durable}", body)
 
 
-def _facts(answer: Mapping[str, Any], config: StreamConfig, *, created: bool) -> ConsumerFacts:
+def _info(answer: Mapping[str, Any], config: StreamConfig, *, created: bool) -> ConsumerInfo:
     floor, current = answer["ack_floor"], answer["config"]
     acknowledged, passed = int(floor["consumer_seq"]) > 0, int(floor["stream_seq"])
     if current.get("deliver_policy", "all") == "all":
@@ -151,7 +135,7 @@ def _facts(answer: Mapping[str, Any], config: StreamConfig, *, created: bool) ->
         start = int(current["opt_start_seq"])
     else:  # begun at a time, or at what was the end: no longer known
         start = passed + 1
-    return ConsumerFacts(
+    return ConsumerInfo(
         created=created,
         start=start,
         complete=current.get("max_deliver", -1) <= 0,
@@ -213,33 +197,33 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, .
     return tuple(sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key)))
 
 
-async def stripped(api: Api, config: StreamConfig, messages: Iterable[Message]) -> int | None:
+async def stripped(request: Request, config: StreamConfig, messages: Iterable[Message]) -> int | None:
     """The first of these messages that was delivered without the payload it has in the stream, None if there is none.
 
     One that the stream no longer holds counts too, for nobody can tell.
     """
-    facts = await read_consumer(api, config)
+    info = await consumer_info(request, config)
     suspects = [message.sequence for message in messages if is_hollow(message)]
-    if facts is None or "headers_only" in facts.incomplete:
+    if info is None or "headers_only" in info.incomplete:
         return suspects[0]
     for start in range(0, len(suspects), _AT_ONCE):
         part = suspects[start : start + _AT_ONCE]
-        answers = await gather(*(api(f"STREAM.MSG.GET.{config.stream}", {"seq": sequence}) for sequence in part))
+        answers = await gather(*(request(f"STREAM.MSG.GET.{config.stream}", {"seq": sequence}) for sequence in part))
         for sequence, answer in zip(part, answers, strict=True):
             if "error" in answer or answer["message"].get("data"):
                 return sequence
     return None
 
 
-async def has(api: Api, config: StreamConfig, facts: StreamFacts, sequence: int, time: int) -> bool:
+async def has(request: Request, config: StreamConfig, stream: StreamInfo, sequence: int, time: int) -> bool:
     """Whether the stream still is one in which a message of this sequence has this time (nanoseconds since 1970).
 
     False for a stream that was restored to an earlier state, or lost its latest messages in a power failure: there
     the sequences are given out a second time. True also if the message is gone, so that nothing can be told.
     """
-    if facts.last_sequence < sequence:
+    if stream.last_sequence < sequence:
         return False
-    answer = await api(f"STREAM.MSG.GET.{config.stream}", {"seq": sequence})
+    answer = await request(f"STREAM.MSG.GET.{config.stream}", {"seq": sequence})
     if "error" in answer:
         return True
     return abs(datetime.fromisoformat(answer["message"]["time"]).timestamp() - time / _NANO) < 1e-3
@@ -254,8 +238,3 @@ def restored(config: StreamConfig, last: int, known: int) -> ConfigurationError:
         f"taken for written ones: run `{copy}`, where N is the last sequence that the stream was restored with, and "
         f"set streams.{config.name}.durable to NEW"
     )
-
-
-def encode(body: Mapping[str, Any]) -> bytes:
-    """The body of an API request: nothing at all when there is nothing to say."""
-    return json.dumps(body).encode() if body else b""

@@ -28,7 +28,7 @@ class Portion:
     """Deliveries that arrived together, at least one, with all that their reply subjects tell."""
 
     messages: list[Message]
-    receipts: bytes
+    reply_subjects: bytes
     """Their reply subjects, a line each."""
     delivered: Sequence[int]
     """How often each was delivered."""
@@ -47,14 +47,14 @@ class Portion:
 
     def split(self, count: int) -> tuple[Portion, Portion]:
         """The first ``count``, fewer than all, and the rest."""
-        lines = self.receipts.split(b"\n")
+        lines = self.reply_subjects.split(b"\n")
         halves = []
         for part in (slice(count), slice(count, None)):
             messages = self.messages[part]
             size = sum(len(message.payload) for message in messages)
-            receipts = b"\n".join(lines[part])
+            replies = b"\n".join(lines[part])
             numbers = self.delivered[part], self.numbers[part]
-            halves.append(Portion(messages, receipts, *numbers, size, 0, self.pending, self.in_order, self.hollow))
+            halves.append(Portion(messages, replies, *numbers, size, 0, self.pending, self.in_order, self.hollow))
         return halves[0], halves[1]
 
 
@@ -64,9 +64,9 @@ def read(deliveries: Sequence[Delivery], size: int) -> Portion:
     Raises ValueError if a reply subject lacks the numbers. Done as soon as they arrive and a few hundred at a time:
     later, and on another core, each would have to be fetched from memory again.
     """
-    subjects, payloads, receipts, headers = zip(*deliveries, strict=True)
-    lines = b"\n".join(receipts)
-    delivered, sequences, numbers, times = _numbers(receipts, lines)
+    subjects, payloads, replies, headers = zip(*deliveries, strict=True)
+    lines = b"\n".join(replies)
+    delivered, sequences, numbers, times = _numbers(replies, lines)
     count = len(deliveries)
     consecutive = _consecutive(numbers)
     in_order = (
@@ -89,7 +89,7 @@ def read(deliveries: Sequence[Delivery], size: int) -> Portion:
         range(numbers[0], numbers[0] + count) if consecutive else numbers,
         size,
         cost,
-        _pending(receipts[-1]),
+        _pending(replies[-1]),
         in_order,
         not all(payloads) and any(map(is_hollow, messages)),
     )
@@ -127,7 +127,7 @@ class Sequencer:
         return Batch(
             messages,
             firsts,
-            [portion.receipts for portion in portions],
+            [portion.reply_subjects for portion in portions],
             sum(portion.size for portion in portions),
             sum(len(portion.messages) - portion.delivered.count(1) for portion in portions),
             span,
@@ -177,28 +177,28 @@ def _consecutive(numbers: list[int]) -> bool:
     return numbers == [*range(numbers[0], numbers[0] + len(numbers))]
 
 
-def _numbers(receipts: Sequence[bytes], lines: bytes) -> tuple[list[int], list[int], list[int], list[int]]:
+def _numbers(replies: Sequence[bytes], lines: bytes) -> tuple[list[int], list[int], list[int], list[int]]:
     """Of each delivery, how often it was made, its stream sequence, its consumer sequence and its time.
 
-    ``lines`` are the receipts, a line each.
+    ``lines`` are the reply subjects, a line each.
     """
-    head = _head(receipts[0])
+    head = _head(replies[0])
     tails = lines.replace(b"\n" + head, b",")[len(head) :]
     # What is left of reply subjects of one consumer is five numbers each, and none is read sooner than as JSON.
     with suppress(orjson.JSONDecodeError):
         found = orjson.loads(b"[" + tails.replace(b".", b",") + b"]")
-        if len(found) == _NUMBERS * len(receipts):
+        if len(found) == _NUMBERS * len(replies):
             return found[::5], found[1::5], found[2::5], found[3::5]
-    each = [[*map(int, receipt[len(_head(receipt)) :].split(b".")[:4])] for receipt in receipts]
+    each = [[*map(int, reply[len(_head(reply)) :].split(b".")[:4])] for reply in replies]
     delivered, sequences, numbers, times = map(list, zip(*each, strict=True))
     return delivered, sequences, numbers, times
 
 
-def _pending(receipt: bytes) -> int:
-    return int(receipt[len(_head(receipt)) :].split(b".")[4])
+def _pending(reply: bytes) -> int:
+    return int(reply[len(_head(reply)) :].split(b".")[4])
 
 
-def _head(receipt: bytes) -> bytes:
+def _head(reply: bytes) -> bytes:
     """What comes before how often delivered, stream sequence, consumer sequence, time: the same for a consumer."""
-    place = 4 if receipt.count(b".") == _PLAIN - 1 else 6
-    return b".".join(receipt.split(b".", place)[:place]) + b"."
+    place = 4 if reply.count(b".") == _PLAIN - 1 else 6
+    return b".".join(reply.split(b".", place)[:place]) + b"."

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from eventwriter.config.loading import StreamConfig
 from eventwriter.coverage import Segment
-from eventwriter.jetstream.consumer import Api, error_code, failed
+from eventwriter.jetstream.api import Request, error_code, failed
 from eventwriter.jetstream.durable import filters
 from eventwriter.jetstream.wire import parse_headers
 from eventwriter.stream import Message
@@ -20,7 +20,7 @@ _NEVER = 1 << 63
 _TIME = re.compile(r"([^.]*?)(?:\.([0-9]{1,9}))?(Z|[+-][0-9:]+)")
 
 
-async def held(api: Api, config: StreamConfig, segments: Sequence[Segment]) -> list[Segment]:
+async def held(request: Request, config: StreamConfig, segments: Sequence[Segment]) -> list[Segment]:
     """Of segments in rising order what the stream still holds: each from its first message that a filter matches.
 
     One request a segment and filter at most: a message that is found beyond a segment answers for those before it.
@@ -30,7 +30,7 @@ async def held(api: Api, config: StreamConfig, segments: Sequence[Segment]) -> l
     for segment in segments:
         for pattern in segment.filters:
             if following.get(pattern, 0) < segment.first:
-                message = await next_message(api, config, pattern, segment.first)
+                message = await next_message(request, config, pattern, segment.first)
                 following[pattern] = message.sequence if message else _NEVER
         first = min(following[pattern] for pattern in segment.filters)
         if first <= segment.last:
@@ -38,9 +38,9 @@ async def held(api: Api, config: StreamConfig, segments: Sequence[Segment]) -> l
     return found
 
 
-async def next_message(api: Api, config: StreamConfig, pattern: str, first: int) -> Message | None:
+async def next_message(request: Request, config: StreamConfig, pattern: str, first: int) -> Message | None:
     """The first message from the sequence ``first`` on that a filter matches, None if the stream holds none."""
-    answer = await api(f"STREAM.MSG.GET.{config.stream}", {"seq": first, "next_by_subj": pattern})
+    answer = await request(f"STREAM.MSG.GET.{config.stream}", {"seq": first, "next_by_subj": pattern})
     if error_code(answer) == _NO_MESSAGE:
         return None
     if "error" in answer:
@@ -51,7 +51,7 @@ async def next_message(api: Api, config: StreamConfig, pattern: str, first: int)
     return Message(message["subject"], payload, int(message["seq"]), _nanos(message["time"]), headers)
 
 
-async def create_reader(api: Api, config: StreamConfig, segment: Segment) -> str:
+async def create_reader(request: Request, config: StreamConfig, segment: Segment) -> str:
     """A consumer, forgotten by the server soon after its last use, that reads a segment without acknowledging.
 
     Raises ConfigurationError where the stream or the account allows no second consumer, ForbiddenError.
@@ -67,7 +67,7 @@ async def create_reader(api: Api, config: StreamConfig, segment: Segment) -> str
         "num_replicas": 1,
         "inactive_threshold": 60 * _NANO,
     } | filters(segment.filters)
-    answer = await api(f"CONSUMER.CREATE.{config.stream}", {"stream_name": config.stream, "config": wanted})
+    answer = await request(f"CONSUMER.CREATE.{config.stream}", {"stream_name": config.stream, "config": wanted})
     if "error" in answer:
         raise failed(answer, f"a second consumer of stream {config.stream}, to read again what is missing")
     return str(answer["name"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from eventwriter.config.loading import StreamConfig
-from eventwriter.jetstream.consumer import ConsumerFacts
+from eventwriter.jetstream.consumer import ConsumerInfo
 
 log = logging.getLogger("eventwriter.source")
 
@@ -48,7 +48,7 @@ class Progress:
         """Acks were confirmed: there is a way for them."""
         self._unconfirmed = None
 
-    def look(self, facts: ConsumerFacts | None, now: float, *, connected: bool, eager: bool, silent: str = "") -> None:
+    def look(self, info: ConsumerInfo | None, now: float, *, connected: bool, eager: bool, silent: str = "") -> None:
         """Decides from what the consumer says every few seconds, or else why it is ``silent``, what ``trouble`` is.
 
         ``eager``: messages would be taken now.
@@ -56,36 +56,36 @@ class Progress:
         if not connected or self._answered is None:
             self._answered = now
             self._unconfirmed = None
-        if facts is not None or not silent:
+        if info is not None or not silent:
             self._answered = now
-        if facts is None or not facts.pending or not eager or facts.deliveries != self._deliveries:
+        if info is None or not info.pending or not eager or info.deliveries != self._deliveries:
             self._delivered = now  # or there was nothing to deliver
-        if facts is not None:
-            self._deliveries = facts.deliveries
-            if not facts.ack_pending:
+        if info is not None:
+            self._deliveries = info.deliveries
+            if not info.ack_pending:
                 self._unconfirmed = None
-        before, self.trouble = self.trouble, self._cause(facts, now, silent)
+        before, self.trouble = self.trouble, self._cause(info, now, silent)
         if self.trouble != before:
             if self.trouble:
                 log.warning("%s", self.trouble, extra=self._extra)
             else:
                 log.info("%s works again", self._name, extra=self._extra)
 
-    def _cause(self, facts: ConsumerFacts | None, now: float, silent: str) -> str:
-        if facts is not None and facts.paused:
+    def _cause(self, info: ConsumerInfo | None, now: float, silent: str) -> str:
+        if info is not None and info.paused:
             remedy = f"nats consumer resume {self._config.stream} {self._config.durable}"
-            return f"{self._name} is paused until {facts.paused}, so nothing is delivered: resume it ({remedy})"
+            return f"{self._name} is paused until {info.paused}, so nothing is delivered: resume it ({remedy})"
         if self._answered is not None and now - self._answered > STALLED:
             return f"JetStream does not tell about {self._name}: {silent}"
-        if facts is not None and now - self._delivered > STALLED:
-            return f"messages wait, and {self._name} delivers none: {self._why(facts)}"
+        if info is not None and now - self._delivered > STALLED:
+            return f"messages wait, and {self._name} delivers none: {self._why(info)}"
         if self._unconfirmed is not None and now - self._unconfirmed > STALLED:
             return f"{self._name} does not confirm acks: what is written is delivered again, and known"
         return ""
 
-    def _why(self, facts: ConsumerFacts) -> str:
+    def _why(self, info: ConsumerInfo) -> str:
         if self._refusal:
             return f"JetStream refuses our pulls ({self._refusal})"
-        if 0 < facts.max_ack_pending <= facts.ack_pending:
-            return f"as many as its max_ack_pending ({facts.max_ack_pending}) are not acknowledged"
+        if 0 < info.max_ack_pending <= info.ack_pending:
+            return f"as many as its max_ack_pending ({info.max_ack_pending}) are not acknowledged"
         return "look at it with nats consumer info"

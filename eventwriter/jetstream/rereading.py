@@ -16,7 +16,7 @@ from eventwriter.config.loading import StreamConfig
 from eventwriter.coverage import Segment
 from eventwriter.errors import ConfigurationError, ForbiddenError, UnavailableError
 from eventwriter.jetstream import gaps, wire
-from eventwriter.jetstream.consumer import Api
+from eventwriter.jetstream.api import Request
 from eventwriter.jetstream.deliveries import read
 from eventwriter.jetstream.wire import Delivery
 from eventwriter.stream import Batch, Message
@@ -43,9 +43,9 @@ class Reader:
     A batch accounts for everything from the one before it in its segment, so that the ledger's ranges stay few.
     """
 
-    def __init__(self, client: Client, api: Api, config: StreamConfig, arrived: Callable[[], None]) -> None:
+    def __init__(self, client: Client, request: Request, config: StreamConfig, arrived: Callable[[], None]) -> None:
         self._nc = client
-        self._api = api
+        self._request = request
         self._config = config
         self._arrived = arrived
         self._batches: deque[Batch] = deque()
@@ -93,7 +93,7 @@ class Reader:
         filters = tuple(dict.fromkeys(pattern for segment in near for pattern in segment.filters))
         whole = Segment(near[0].first, near[-1].last, filters)
         try:
-            name = await gaps.create_reader(self._api, self._config, whole)
+            name = await gaps.create_reader(self._request, self._config, whole)
         except (ConfigurationError, ForbiddenError) as error:
             # A work-queue stream, a limit, a permission: one by one it takes longer, but nothing more than to look.
             log.info("reading one by one: %s", error, extra={"stream": self._config.name})
@@ -117,7 +117,7 @@ class Reader:
             for pattern in segment.filters:
                 known = following.get(pattern, messages)
                 if known is messages or (isinstance(known, Message) and known.sequence < sequence):
-                    following[pattern] = await gaps.next_message(self._api, self._config, pattern, sequence)
+                    following[pattern] = await gaps.next_message(self._request, self._config, pattern, sequence)
             found = [each for each in following.values() if each is not None and each.sequence <= segment.last]
             if found:
                 messages.append(min(found, key=lambda each: each.sequence))

@@ -68,3 +68,38 @@ class Turn:
         """Gives it, and does not want it any more, until it is asked for again."""
         self._got = None
         self.give()
+
+
+class Order:
+    """Whether a process pulls when it wants to: in turns, or always if it has the durable for itself."""
+
+    def __init__(self, turn: Turn | None) -> None:
+        self._turn = turn
+        self.backlog = False
+        """Whether more waits than the latest pull brought."""
+        self.stuck = False
+        """Whether whoever's turn it is seems to have stopped in it: then all pull, as if there were no turns."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether there are others."""
+        return self._turn is not None
+
+    @property
+    def mine(self) -> bool:
+        """Whether it is nobody else's turn."""
+        return self._turn is None or self._turn.mine
+
+    def admits(self, *, wanted: bool, idle: bool, got: Callable[[], object]) -> bool:
+        """Whether to pull now, if that is ``wanted``; if not, ``got`` is called, in another thread, when it may.
+
+        With a backlog, or nothing wanted, a process whose pull is over (``idle``) lets the others have their turn.
+        """
+        if self._turn is None:
+            return wanted
+        if idle and (self.backlog or not wanted):
+            self.backlog = False
+            self._turn.give()
+        if wanted:
+            self._turn.ask(got)
+        return wanted and (self._turn.mine or self.stuck)

@@ -25,7 +25,7 @@ READ_SIZE = 256 * 1024
 """Bytes to read at once, as many as asyncio takes from a socket: nats-py's 32 KiB are 70 messages."""
 
 Delivery = tuple[bytes, bytes, bytes, bytes | None]
-"""One message as it came, nothing decoded: subject, payload, receipt (its reply subject), block of headers."""
+"""One message as it came, nothing decoded: subject, payload, reply subject, block of headers."""
 
 Deliver = Callable[[list[Delivery], int], None]
 """Is given deliveries and the bytes of their payloads."""
@@ -82,27 +82,27 @@ class BulkParser(Parser):
             words = data[position:line].split(b" ")
             count = len(words)
             if count == 5:
-                verb, subject, its_sid, receipt, length = words
+                verb, subject, its_sid, reply, length = words
                 if verb != b"MSG":
                     break
                 headers = b"0"
             elif count == 6:
-                verb, subject, its_sid, receipt, headers, length = words
+                verb, subject, its_sid, reply, headers, length = words
                 if verb != b"HMSG":
                     break
             else:
                 break
-            if its_sid != sid or receipt[:8] != _PREFIX:
+            if its_sid != sid or reply[:8] != _PREFIX:
                 break
             start = line + 2
             end = start + int(length)
             if end + 2 > size:
                 break
             if count == 5:
-                found.append((subject, data[start:end], receipt, None))
+                found.append((subject, data[start:end], reply, None))
             else:
                 body = start + int(headers)
-                found.append((subject, data[body:end], receipt, data[start:body]))
+                found.append((subject, data[body:end], reply, data[start:body]))
                 start = body
             payloads += end - start
             position = end + 2
@@ -140,15 +140,15 @@ def install(client: Client, deliver: Deliver) -> BulkParser:
     return parser
 
 
-async def acknowledge(client: Client, receipts: bytes, kind: bytes = b"") -> None:
+async def acknowledge(client: Client, reply_subjects: bytes, kind: bytes = b"") -> None:
     """Sends acks (or ``-NAK``, ``+WPI``) for many deliveries, a reply subject a line, as one buffered write.
 
     It confirms nothing.
     """
-    if not receipts:
+    if not reply_subjects:
         return
     tail = b" %d\r\n%b\r\n" % (len(kind), kind)
-    await client._send_command(b"PUB " + receipts.replace(b"\n", tail + b"PUB ") + tail)
+    await client._send_command(b"PUB " + reply_subjects.replace(b"\n", tail + b"PUB ") + tail)
     await client._flush_pending()
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 import nats.errors
 
 from consumers import STREAM
-from eventwriter.config.loading import NatsConfig
-from eventwriter.jetstream.source import Source
+from eventwriter.jetstream.acknowledger import Acknowledger
+from eventwriter.jetstream.api import Api
+from eventwriter.jetstream.connection import Client
+from eventwriter.jetstream.handover import Handover
+from eventwriter.jetstream.permissions import Permissions
+from eventwriter.jetstream.progress import Progress
 
-RECEIPTS = [b"$JS.ACK.a\n$JS.ACK.b", b"$JS.ACK.c"]
+REPLY_SUBJECTS = [b"$JS.ACK.a\n$JS.ACK.b", b"$JS.ACK.c"]
 FIRST_TWO = b"PUB $JS.ACK.a 0\r\n\r\nPUB $JS.ACK.b 0\r\n\r\n"
 
 
@@ -41,11 +46,11 @@ class LateServer:
 
 def acknowledged(client: LateServer) -> LateServer:
     """The client after the acks of one batch."""
-    source = Source(NatsConfig(), STREAM)
-    source._nc = client  # type: ignore[assignment]
-    asyncio.run(source._acknowledge(RECEIPTS))
-    source._loop.close()
-    assert len(source.acknowledged) == 1
+    nats, permissions = cast(Client, client), Permissions(STREAM)
+    api = Api(nats, permissions)
+    acknowledger = Acknowledger(nats, api, STREAM, Handover(STREAM), permissions, Progress(STREAM))
+    asyncio.run(acknowledger.acknowledge(REPLY_SUBJECTS))
+    assert len(acknowledger.seconds) == 1
     return client
 
 

@@ -115,7 +115,7 @@ def test_what_comes_without_its_payload_is_released(world: World) -> None:
         source.bind(1)
         world.traffic(["LOGS"], count=10, broken=0)
         edit(world, headers_only=True)
-        source._edited = lambda facts: None  # type: ignore[method-assign]  # nobody looks at the consumer
+        source.link.binding.edited = lambda info: None  # type: ignore[method-assign]  # nobody looks at the consumer
         source.start()
         with pytest.raises(UnavailableError, match=r"delivered message 1 without its payload \(headers_only\)"):
             source.take()
@@ -227,8 +227,8 @@ def test_pulls_keep_to_the_limits_of_the_consumer(world: World, running: bool) -
 def test_a_pull_whose_bytes_are_used_up_exactly(world: World) -> None:
     """The server ends it without a word: the next follows at once, not after the silence of a lost one."""
     payload = b'{"message": "x"}'
-    receipt = "$JS.ACK.LOGS.eventwriter-logs.1.1.1.1700000000000000000.8"
-    create(world, max_bytes=5 * (len("logs.app") + len(receipt) + len(payload)))
+    reply = "$JS.ACK.LOGS.eventwriter-logs.1.1.1.1700000000000000000.8"
+    create(world, max_bytes=5 * (len("logs.app") + len(reply) + len(payload)))
 
     async def publish(client: Any) -> None:
         for _ in range(9):

@@ -17,9 +17,9 @@ SIZES = st.integers(1, 120)
 def delivery(times: int, sequence: int, number: int, *, domain: bool = False, token: str = "") -> Delivery:
     """A delivery with these numbers on it, in the first or the second version of the reply subject."""
     place = "hub.A1B2." if domain else ""
-    receipt = f"$JS.ACK.{place}LOGS.eventwriter-logs.{times}.{sequence}.{number}.{1_700_000_000 + sequence}.5{token}"
+    reply = f"$JS.ACK.{place}LOGS.eventwriter-logs.{times}.{sequence}.{number}.{1_700_000_000 + sequence}.5{token}"
     headers = b"NATS/1.0\r\na: b\r\n\r\n" if sequence % 5 == 0 else None
-    return b"logs.\xff" if sequence % 3 == 0 else b"logs.x", b"x" * (sequence % 4), receipt.encode(), headers
+    return b"logs.\xff" if sequence % 3 == 0 else b"logs.x", b"x" * (sequence % 4), reply.encode(), headers
 
 
 def portion(*deliveries: Delivery) -> Portion:
@@ -83,13 +83,13 @@ def test_batches_say_the_same_as_one_by_one(
         left = left[cut:]
     messages: list[Message] = []
     firsts: list[int] = []
-    receipts: list[bytes] = []
+    replies: list[bytes] = []
     size = again = 0
     while not buffer.empty:
         batch = sequencer.batch(taken(buffer))
         messages += batch.messages
         firsts += batch.each_first()
-        receipts += b"\n".join(batch.receipts).split(b"\n")
+        replies += b"\n".join(batch.reply_subjects).split(b"\n")
         size += batch.size
         if batch.span:
             sequences = [message.sequence for message in batch.messages]
@@ -104,7 +104,7 @@ def test_batches_say_the_same_as_one_by_one(
     assert {message.subject for message in messages} <= {"logs.x", "logs.�"}
     assert size == sum(len(message.payload) for message in messages)
     assert again == sum(int(times > 1) for times, _, _ in deliveries)
-    assert receipts == [receipt for _, _, receipt, _ in made]
+    assert replies == [reply for _, _, reply, _ in made]
 
 
 def test_a_run_of_first_deliveries_has_a_span() -> None:

@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 
 from consumers import STREAM
-from eventwriter.jetstream.consumer import ConsumerFacts
+from eventwriter.jetstream.consumer import ConsumerInfo
 from eventwriter.jetstream.limits import Limits
 from eventwriter.jetstream.progress import Progress
 
-FACTS = ConsumerFacts(created=False, ack_floor=0, pending=0, ack_pending=0, delivered=0, limits=Limits())
+FACTS = ConsumerInfo(created=False, ack_floor=0, pending=0, ack_pending=0, delivered=0, limits=Limits())
 WAITING = replace(FACTS, pending=7)
 
 
 def watched(
-    looks: Sequence[ConsumerFacts | None], progress: Progress | None = None, *, eager: bool = True, **more: Any
+    looks: Sequence[ConsumerInfo | None], progress: Progress | None = None, *, eager: bool = True, **more: Any
 ) -> list[str]:
     """The trouble after each look, one every three seconds."""
     progress = progress or Progress(STREAM)
     found = []
-    for number, facts in enumerate(looks):
+    for number, info in enumerate(looks):
         progress.look(
-            facts, 3.0 * number, connected=more.get("connected", True), eager=eager, silent=more.get("silent", "")
+            info, 3.0 * number, connected=more.get("connected", True), eager=eager, silent=more.get("silent", "")
         )
         found.append(progress.trouble)
     return found
@@ -49,7 +49,7 @@ def test_messages_that_wait_and_do_not_come() -> None:
     ],
     ids=["nothing waits", "others get them"],
 )
-def test_what_is_no_stall(looks: list[ConsumerFacts]) -> None:
+def test_what_is_no_stall(looks: list[ConsumerInfo]) -> None:
     """An idle stream, and one that other workers write."""
     assert watched(looks) == [""] * 9
 

@@ -23,8 +23,8 @@ def deliveries(number: int, pending: int, size: int = 10) -> list[Delivery]:
     found: list[Delivery] = []
     for left in reversed(range(pending, pending + number)):
         sequence = next(NUMBERS)
-        receipt = f"$JS.ACK.LOGS.eventwriter-logs.1.{sequence}.{sequence}.{sequence}.{left}".encode()
-        found.append((b"logs.x", b"x" * size, receipt, None))
+        reply = f"$JS.ACK.LOGS.eventwriter-logs.1.{sequence}.{sequence}.{sequence}.{left}".encode()
+        found.append((b"logs.x", b"x" * size, reply, None))
     return found
 
 
@@ -33,7 +33,7 @@ def source() -> Iterator[Source]:
     """One that is not connected: the test delivers."""
     source = Source(NatsConfig(), STREAM)
     yield source
-    source._loop.close()
+    source.close(0)
 
 
 def taken(source: Source, *portions: list[Delivery], pause: float = 0.0) -> tuple[int, float]:
@@ -41,7 +41,7 @@ def taken(source: Source, *portions: list[Delivery], pause: float = 0.0) -> tupl
 
     def deliver() -> None:
         for portion in portions:
-            source._deliver(portion, sum(len(each[1]) for each in portion))
+            source.link.puller.deliver(portion, sum(len(each[1]) for each in portion))
             time.sleep(pause)
 
     thread = threading.Thread(target=deliver)
@@ -85,6 +85,6 @@ def test_even_a_backlog_is_not_waited_for_long(source: Source) -> None:
 
 def test_deliveries_without_numbers_end_the_worker(source: Source) -> None:
     """Nothing of them is passed over in silence."""
-    source._deliver([(b"logs.x", b"x", b"$JS.ACK.LOGS.eventwriter-logs.1.2", None)], 1)
+    source.link.puller.deliver([(b"logs.x", b"x", b"$JS.ACK.LOGS.eventwriter-logs.1.2", None)], 1)
     with pytest.raises(UnavailableError, match="cannot be read"):
         source.take()

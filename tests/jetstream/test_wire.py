@@ -40,12 +40,12 @@ class FakeClient:
 
 def delivery(subject: bytes, payload: bytes, headers: bytes, number: int, sid: bytes = b"7") -> tuple[bytes, object]:
     """The bytes of a delivery and what must come of it."""
-    receipt = b"$JS.ACK.LOGS.eventwriter-logs.1.%d.%d.1765535400000000000.5" % (number, number)
+    reply = b"$JS.ACK.LOGS.eventwriter-logs.1.%d.%d.1765535400000000000.5" % (number, number)
     sizes = b"%d %d" % (len(headers), len(headers) + len(payload)) if headers else b"%d" % len(payload)
     verb = b"HMSG" if headers else b"MSG"
-    line = b"%s %s %s %s %s\r\n" % (verb, subject, sid, receipt, sizes)
+    line = b"%s %s %s %s %s\r\n" % (verb, subject, sid, reply, sizes)
     if sid == b"7":
-        expected: object = (subject, payload, receipt, headers or None)
+        expected: object = (subject, payload, reply, headers or None)
     else:
         expected = ("msg", int(sid), subject, payload)
     return line + headers + payload + b"\r\n", expected

@@ -25,7 +25,7 @@ from eventwriter.config.loading import PostgresConfig
 from eventwriter.config.subjects import subject_matches
 from eventwriter.coverage import Segment
 from eventwriter.errors import ConfigurationError, LedgerChangedError
-from eventwriter.jetstream.consumer import ConsumerFacts, StreamFacts
+from eventwriter.jetstream.consumer import ConsumerInfo, StreamInfo
 from eventwriter.jetstream.limits import Limits
 from eventwriter.postgres.ledger import Done, Identity
 from eventwriter.postgres.ledgers import accept_losses, open_ledger
@@ -306,16 +306,16 @@ class Jetstream:
         """Whether everything that was read again is written."""
         return not self.batches
 
-    def stream(self) -> StreamFacts:
+    def stream_info(self) -> StreamInfo:
         """What STREAM.INFO tells."""
-        return StreamFacts("numbers", IDENTITY.stream_created, self.first, len(self.subjects))
+        return StreamInfo("numbers", IDENTITY.stream_created, self.first, len(self.subjects))
 
-    def facts(self) -> ConsumerFacts | None:
+    def consumer_info(self) -> ConsumerInfo | None:
         """What CONSUMER.INFO tells."""
         consumer = self.consumer
         if consumer is None:
             return None
-        return ConsumerFacts(
+        return ConsumerInfo(
             created=False,
             ack_floor=consumer.floor if consumer.acknowledged else 0,
             pending=sum(self.ours(n) for n in range(consumer.next, len(self.subjects) + 1)),
@@ -400,7 +400,7 @@ class Delivery(RuleBasedStateMachine):
         """What worker._prepare does."""
         sink, crash_at = self.sinks[which]
         crash_at.clear()
-        before = self.js.facts()
+        before = self.js.consumer_info()
         begins = max(self.js.first - 1, before.delivered if before else 0)
         used = before is not None
         ledger = sink.begin(self.identity, self.js.filters, begins=begins, continues=self.continues, used=used)

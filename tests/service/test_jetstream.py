@@ -216,19 +216,20 @@ def test_what_arrives_while_the_stream_is_asked_is_not_ahead_of_it(world: World)
     world.traffic(["LOGS"], count=50, broken=0)
     found = loading.load(registry.load(), file=None, environ=world.environment, flags={})
     source = Source(found.nats, found.streams["LOGS"])
-    ask = source._api
+    binding = source.link.binding
+    ask = binding._request
 
     async def slow(subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
         answer = await ask(subject, body)
-        source._newest = (51, 0)  # as the main thread does when it takes a batch
+        source._handover.newest = (51, 0)  # as the main thread does when it takes a batch
         return answer
 
     try:
         source.open()
         source.bind(1)
-        source._api = slow  # type: ignore[method-assign]
-        assert source._call(source._changed(), 10) is None
-        assert "ends at 50" in str(source._call(source._changed(), 10)), "what was known before it is asked"
+        binding._request = slow
+        assert source._loop.call(binding.changed(), 10) is None
+        assert "ends at 50" in str(source._loop.call(binding.changed(), 10)), "what was known before it is asked"
     finally:
         source.close(5.0)
 

@@ -1,0 +1,63 @@
+"""Requests to NATS and to JetStream's API, with what their refusals mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from eventwriter.errors import ConfigurationError, UnavailableError
+from eventwriter.jetstream.permissions import Permissions
+
+ANSWER_TIMEOUT = 5.0
+"""Seconds to wait for an answer."""
+STREAM_NOT_FOUND = 10059
+
+Request = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
+"""Sends a JetStream API request (subject below ``$JS.API.``, body) and returns the answer, errors included."""
+
+
+class Api:
+    """One worker's requests. Of the loop thread."""
+
+    def __init__(self, client: Client, permissions: Permissions) -> None:
+        self._client = client
+        self._permissions = permissions
+
+    async def request(self, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A ``Request``; raises UnavailableError if nobody answers, ForbiddenError if we may not ask."""
+        try:
+            # no body at all when there is nothing to say
+            answer = await self.ask(f"$JS.API.{subject}", json.dumps(body).encode() if body else b"")
+        except nats.errors.NoRespondersError:
+            raise UnavailableError("NATS has no JetStream for this account: enable it in the server") from None
+        except nats.errors.TimeoutError:
+            raise UnavailableError(f"JetStream does not answer {subject.partition('.')[0].lower()} requests") from None
+        parsed: dict[str, Any] = json.loads(answer.data)
+        return parsed
+
+    async def ask(self, subject: str, body: bytes) -> Msg:
+        """The answer to a request of any subject; raises nats-py's errors, and ForbiddenError if we may not ask."""
+        return await self._permissions.asked(subject, self._client.request(subject, body, timeout=ANSWER_TIMEOUT))
+
+    async def probe(self) -> None:
+        """Asks for everything that a worker needs, without any effect; the permissions tell what is refused."""
+        await self._permissions.probe(self._client.publish, self.ask)
+
+
+def failed(answer: Mapping[str, Any], what: str) -> Exception:
+    """The error to raise for an answer that is one."""
+    error = answer["error"]
+    text = f"{what}: {error.get('description', 'unknown error')} ({error.get('err_code', error.get('code'))})"
+    if int(error.get("code", 500)) in (500, 503) or error_code(answer) == STREAM_NOT_FOUND:
+        return UnavailableError(text)
+    return ConfigurationError(text)
+
+
+def error_code(answer: Mapping[str, Any]) -> int:
+    """JetStream's own code of an answer that is an error, 0 of any other."""
+    return int(answer.get("error", {}).get("err_code", 0))
