@@ -23,7 +23,7 @@ class Source(Protocol):
         """The batch is committed."""
 
     def hold(self, seconds: float) -> bool:
-        """Keeps the batch in hand alive while waiting; False when it is time to end."""
+        """Keeps what is in flight alive while waiting; False when it is time to end."""
 
 
 class Sink(Protocol):
@@ -70,7 +70,7 @@ def run(
     """Moves batches until the source ends. A batch is acknowledged only after its commit, however long that takes.
 
     While PostgreSQL is at work on a batch, the next one is prepared, if there is a full one: one transaction at a time,
-    but neither side waits for the other. What is in hand when the source ends during an outage is not acknowledged:
+    but neither side waits for the other. What is in flight when the source ends during an outage is not acknowledged:
     the source releases it.
     """
     following: Batch | None = None

@@ -3,7 +3,7 @@
 What the stream still holds, matches the filters, and is not in the ledger, is missing. Up to the consumer's ack floor
 nobody else will bring it: it was acknowledged, so it was written once, into a database that went back in time since; or
 its subject was not among the filters then; or somebody else acknowledged it. It is read again, beside the live
-messages, and written by the ordinary transaction. What the stream does not hold any more is told, once.
+messages, and written by the ordinary transaction. What the stream does not hold any more is lost (``losses``).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from time import monotonic
 from typing import Protocol
 from uuid import uuid4
 
+from eventwriter import losses
 from eventwriter.config.loading import StreamConfig
-from eventwriter.coverage import Range, Segment, holes, merge
+from eventwriter.coverage import Range, Segment
 from eventwriter.errors import ConfigurationError, ForbiddenError, UnavailableError
-from eventwriter.jetstream.consumer import StreamInfo
 from eventwriter.jetstream.source import Source
 from eventwriter.postgres.ledger import Glance
 from eventwriter.postgres.sink import Sink
@@ -174,42 +174,12 @@ class Reconciler:
         self._target = self._target or consumer.delivered
         with self._sink.connection() as connection:
             missing = self._sink.ledger.missing(connection, 1, passed)
-        kept = self._lost(missing, stream)
+        kept = losses.note(self._sink, self._config, missing, stream, asked_for=self._asked_for)
         if kept:
             self._asked = kept, self._source.held(kept)
         else:
             self._finished(passed)
         self._passed = passed
-
-    def _lost(self, missing: Sequence[Segment], stream: StreamInfo) -> list[Segment]:
-        """Tells what is gone from the stream, and closes it; returns the rest.
-
-        What was done under earlier filters, or lies before the ledger and was asked for, was nobody's loss.
-        """
-        first = stream.first_sequence
-        gone = merge((each.first, min(each.last, first - 1)) for each in missing if each.first < first)
-        if gone:
-            ledger = self._sink.ledger
-            past = [each for entry in ledger.past for each in entry.done]
-            lost = [] if self._asked_for else [hole for each in gone for hole in holes(past, *each)]
-            with self._sink.connection() as connection:
-                ledger.close(connection, gone)
-                for each in lost:
-                    ledger.lose(connection, each, stream.first_time)
-            if lost:
-                log.error(
-                    "stream %s: %d sequences from %d to %d are not in the ledger and gone from the stream, whose first "
-                    "message is of %s: anything they held of %s is lost. `eventwriter check` tells more, `eventwriter "
-                    "ledger accept --stream %s` takes note of it",
-                    *(self._config.stream, sum(last - first + 1 for first, last in lost), lost[0][0], lost[-1][1]),
-                    *(stream.first_time or "later", ", ".join(ledger.filters), self._config.name),
-                    extra=self._extra,
-                )
-        return [
-            Segment(max(segment.first, first), segment.last, segment.filters)
-            for segment in missing
-            if segment.last >= first
-        ]
 
     def _answered(self, asked: list[Segment], future: Future[list[Segment]]) -> None:
         """Closes the gaps in which there is nothing of ours, and has the others read."""

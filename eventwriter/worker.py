@@ -32,17 +32,16 @@ from eventwriter.postgres.sink import Sink
 from eventwriter.processes.backoff import Backoff
 from eventwriter.processes.signals import on_stop
 from eventwriter.reconcile import Reconciler
-from eventwriter.stream import Batch, Outcome, Stream
+from eventwriter.stream import Stream
+from eventwriter.writing import LOOK, Writing
 
 log = logging.getLogger("eventwriter.worker")
 
 LONGEST_PAUSE = 3.0
 """Seconds between two tries to write a batch during an outage."""
-LOOK = 2.0
-"""Seconds between two looks at the ledger, which also tell whether PostgreSQL is there."""
 
-CRASH_VARIABLE = "EVENTWRITER_CRASH_AT"
-"""For tests of exactly once: ``LOGS:after_commit`` kills that worker, without any clean-up, at that point."""
+FAILPOINT = "EVENTWRITER_CRASH_AT"
+"""For tests of exactly once: ``LOGS:after_commit`` kills that worker, without any clean-up, at that failpoint."""
 
 
 def run(
@@ -56,7 +55,7 @@ def run(
 ) -> int:
     """Runs the worker of one stream until it is told to stop; the exit status. With others on its durable it has turns.
 
-    SIGTERM or SIGINT: no more pulls, the batch in hand is finished and acknowledged, the rest released. A second one
+    SIGTERM or SIGINT: no more pulls, the batch in flight is finished and acknowledged, the rest released. A second one
     ends at once, unless a supervisor sets the deadline: a service manager that signals a whole group makes two of one.
     A ledger that turns out to be another one than was opened is opened again, and all else with it.
     """
@@ -76,7 +75,7 @@ def run(
         except EventWriterError as error:
             log.error("%s", error, extra={"stream": stream.name})
             report.ended(error)
-            # Told to end meanwhile, and nothing is left in hand: that is what matters to who told it.
+            # Told to end meanwhile, and nothing is left in flight: that is what matters to who told it.
             return OK if session.released else error.exit_code
         else:
             report.ended(None)
@@ -89,7 +88,7 @@ class _Session:
     def __init__(self, config: Config, stream: Stream, report: Report, turn: Turn | None) -> None:
         self._settings = settings = config.streams[stream.name]
         self._report = report
-        self._at = at = _crash_point(stream.name)
+        self._at = at = _failpoint(stream.name)
         self._source = Source(config.nats, settings, at, self._tell, turn)
         excluded = matcher(settings.exclude) if settings.exclude else None
         exclusive = settings.writer.ack == "all"
@@ -98,18 +97,18 @@ class _Session:
             report.omits(settings.table, plan.omitted)
 
         self._sink = Sink(config.postgres, stream, settings.table, excluded, at, exclusive=exclusive, planned=planned)
-        self._writing: _Writing | None = None
+        self._writing: Writing | None = None
         self._stopped = self._clean = False
 
     @property
     def released(self) -> bool:
-        """Whether it was told to end, and everything in hand was acknowledged or released."""
+        """Whether it was told to end, and everything in flight was acknowledged or released."""
         return self._stopped and self._clean
 
     def stop(self) -> None:
         """Ends it in order; in a signal handler."""
         if self._writing is None:
-            os._exit(OK)  # nothing is in hand yet, and an exception could come up anywhere in a library
+            os._exit(OK)  # nothing is in flight yet, and an exception could come up anywhere in a library
         self._stopped = True
         self._source.stop()
 
@@ -124,7 +123,7 @@ class _Session:
                 self._forget(before._source.claims.ranges())
             reconciler = Reconciler(self._sink, self._source, self._settings, self._report)
             self._report.ready()
-            self._writing = _Writing(self._sink, reconciler, self._report)
+            self._writing = Writing(self._sink, reconciler, self._report)
             if before is None:
                 # What exists now lives as long as the process: collections need not look at it again.
                 gc.collect()
@@ -181,8 +180,8 @@ class _Session:
         report.beat()
 
 
-def _crash_point(stream: str) -> Callable[[str], None] | None:
-    name, _, point = os.environ.get(CRASH_VARIABLE, "").partition(":")
+def _failpoint(stream: str) -> Callable[[str], None] | None:
+    name, _, point = os.environ.get(FAILPOINT, "").partition(":")
     if name != stream:
         return None
 
@@ -243,47 +242,3 @@ def _prepare(
         consumer.pending + consumer.ack_pending,
         extra={"stream": settings.name},
     )
-
-
-class _Writing:
-    """The sink, with a look at the ledger every two seconds, and its comparison with the stream between batches."""
-
-    def __init__(self, sink: Sink, reconciler: Reconciler, report: Report) -> None:
-        self._sink = sink
-        self._reconciler = reconciler
-        self._report = report
-        self._next_look = 0.0
-        self._failed = False
-
-    def prepare(self, batch: Batch) -> bool:
-        """As the sink."""
-        return self._sink.prepare(batch)
-
-    def write(self, batch: Batch, meanwhile: Callable[[], bool]) -> Outcome:
-        """Writes, after a look if it is time for one."""
-        self._failed = True
-        if monotonic() >= self._next_look:
-            self._look()
-        outcome = self._sink.write(batch, meanwhile)
-        self._failed = False
-        if batch.reread:
-            self._reconciler.rewrote(outcome.written + outcome.deadlettered + outcome.excluded)
-        return outcome
-
-    def idle(self) -> bool:
-        """Whether it is time to look, and no batch waits for another try, which tells all there is to know."""
-        return not self._failed
-
-    def look(self) -> None:
-        """Looks whether database, table and ledger are as they were; raises the error that writing would meet."""
-        if monotonic() >= self._next_look:
-            self._look()
-        else:
-            self._reconciler.step()
-
-    def _look(self) -> None:
-        self._next_look = monotonic() + LOOK
-        glance = self._sink.look()
-        self._report.missing(glance.lost)
-        self._reconciler.noticed(glance)
-        self._reconciler.step()

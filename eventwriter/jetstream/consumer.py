@@ -156,7 +156,7 @@ def _info(answer: Mapping[str, Any], config: StreamConfig, *, created: bool) -> 
 
 
 def max_ack_pending(config: StreamConfig) -> int:
-    """Room for what is in hand, prefetched and on the way, for every process and a second host."""
+    """Room for what is in flight, prefetched and on the way, for every process and a second host."""
     room: int = 4 * config.writer.batch_messages * config.processes
     return room
 

@@ -114,8 +114,7 @@ class Source:
 
     def check_create(self) -> None:
         """Raises ForbiddenError if NATS lets us neither create our consumer nor change it; does nothing else."""
-        subject = f"$JS.API.CONSUMER.DURABLE.CREATE.{self._config.stream}.{self._config.durable}"
-        self._loop.call(self.link.api.ask(subject, b"{}"), CONNECT_TIMEOUT)
+        self._loop.call(self.link.check_create(), CONNECT_TIMEOUT)
 
     def held(self, segments: Sequence[Segment]) -> Future[list[Segment]]:
         """What the stream still holds of them, as ``gaps.held`` tells; it may take seconds."""
@@ -169,8 +168,7 @@ class Source:
 
     def acknowledge(self, batch: Batch) -> None:
         """Acknowledges the first batch that is taken and not acknowledged, without waiting for the confirmation."""
-        self._handover.in_flight.popleft()
-        reply_subjects = batch.reply_subjects
+        reply_subjects = self._handover.in_flight.popleft()
         if batch.reread:
             self.reader.committed()
             return

@@ -214,7 +214,7 @@ def stops(stream):
             time.sleep(1000)
     return at
 
-worker._crash_point = stops
+worker._failpoint = stops
 cli.cli(sys.argv[2:])
 """
 

@@ -108,6 +108,6 @@ def test_an_outage_changes_neither_order_nor_number(early: set[int]) -> None:
     assert story.count("hold") == 4
 
 
-def test_what_is_in_hand_when_the_service_ends_in_an_outage_is_not_acknowledged() -> None:
+def test_what_is_in_flight_when_the_service_ends_in_an_outage_is_not_acknowledged() -> None:
     """Neither the batch nor the one that was prepared."""
     assert run(3, {2}, failures=99, patience=2) == ["took 1", "send 1", "took 2", "prepare 2", "hold", "send 1", "hold"]
