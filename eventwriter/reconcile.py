@@ -208,7 +208,7 @@ class Reconciler:
             return
         with _asking():
             future.result()
-        if self._source.reader.idle:
+        if self._source.rereads.idle:
             self._read = None
             # What was looked for and not found: not at once again, whatever the reason.
             self._next = monotonic() + (0.0 if self._count else OFTEN)

@@ -7,6 +7,7 @@ from enum import Enum
 from time import monotonic
 
 from eventwriter.jetstream.deliveries import Portion
+from eventwriter.stream import Batch
 
 
 class Gap(Enum):
@@ -112,6 +113,48 @@ class Buffer:
         self.taken += sum(len(portion.messages) for portion in portions)
         self.taken_bytes += sum(portion.size for portion in portions)
         return portions
+
+
+class Rereads:
+    """Batches of what was missing and is read again, a few at a time."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Batch] = deque()
+        self._taken = 0
+
+    # --- the loop thread -----------------------------------------------------------------------------------------
+
+    def put(self, batch: Batch) -> None:
+        """Appends one."""
+        self._waiting.append(batch)
+
+    def clear(self) -> None:
+        """Forgets those that wait: all is read again from the beginning."""
+        self._waiting.clear()
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    # --- the main thread -----------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was read is taken and committed."""
+        return not self._waiting and not self._taken
+
+    def take(self) -> Batch | None:
+        """The next one, None if there is none (any more)."""
+        self._taken += 1  # first: between the two it must not seem as if all were committed
+        try:
+            return self._waiting.popleft()
+        except IndexError:
+            self._taken -= 1
+            return None
+
+    def committed(self) -> None:
+        """One that was taken is in the tables."""
+        self._taken -= 1
 
 
 def _fitting(portion: Portion, messages: int, size: int) -> int:

@@ -21,7 +21,7 @@ from eventwriter.config.loading import NatsConfig
 from eventwriter.errors import AuthenticationError, ConfigurationError, UnavailableError
 
 _FAREWELL = 0.5
-"""Seconds that the peer has to close a connection: TLS would give it 30, and after a failure wait for ever."""
+"""Seconds that the peer has to close a connection: TLS would give it 30, and after a failure wait forever."""
 
 
 class Listener(Protocol):
@@ -90,7 +90,7 @@ class _Encrypted(TcpTransport):
 
 
 async def connect(client: Client, settings: NatsConfig, name: str, listener: Listener) -> None:
-    """Connects for good: the first time or not at all, then reconnecting for ever.
+    """Connects for good: the first time or not at all, then reconnecting forever.
 
     If the settings ask for TLS, no connection is ever used without. Raises AuthenticationError, ConfigurationError or
     UnavailableError, which name the servers and the remedy.
@@ -129,7 +129,7 @@ async def connect(client: Client, settings: NatsConfig, name: str, listener: Lis
         )
     except (OSError, nats.errors.Error, ValueError) as error:
         raise _explained(reasons or [error], settings) from None
-    # … and later ones for ever.
+    # … and later ones forever.
     client.options["max_reconnect_attempts"] = -1
     client.options["reconnect_time_wait"] = 0.5
     client._error_cb = listener.on_error

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from eventwriter.config.loading import StreamConfig
 from eventwriter.errors import EventWriterError, UnavailableError
-from eventwriter.jetstream.buffer import Buffer
+from eventwriter.jetstream.buffer import Buffer, Rereads
 from eventwriter.jetstream.claims import Claims
 from eventwriter.jetstream.deliveries import Portion
 from eventwriter.stream import Batch
@@ -30,6 +30,7 @@ class Handover:
         self._wanted = FOREVER
         self._arrived = threading.Event()
         self.buffer = Buffer(config.writer.batch_messages, config.writer.batch_bytes)
+        self.rereads = Rereads()
         self.claims = Claims()
         self.in_flight: deque[Sequence[bytes]] = deque()
         """The reply subjects of each batch that is taken and not written. Of the main thread."""
@@ -50,6 +51,11 @@ class Handover:
         if len(self.buffer) >= self._wanted or (self._wanted < FOREVER and self.buffer.size >= self._enough):
             self._wanted = FOREVER
             self._arrived.set()
+
+    def put_reread(self, batch: Batch) -> None:
+        """What was missing and is read again; wakes the main thread."""
+        self.rereads.put(batch)
+        self._arrived.set()
 
     def notify(self) -> None:
         """Wakes the main thread."""
@@ -85,14 +91,12 @@ class Handover:
             self.newest = (newest.sequence, newest.time)
         self.claims.add(batch)
 
-    def wait(self, wanted: int, timeout: float, there: Callable[[], bool]) -> None:
-        """Waits until so many messages wait, or bytes enough for a batch, or else ``timeout`` seconds.
-
-        Not at all if something else is ``there``; who makes that so afterwards calls ``notify``.
-        """
+    def wait(self, wanted: int, timeout: float) -> None:
+        """Waits until so many messages are there, or bytes enough for a batch, or a reread; ``timeout`` in seconds."""
         self._arrived.clear()
         self._wanted = wanted
         # Checked after announcing what is wanted: what arrived in between would otherwise not wake us.
-        if not (self.stopping or self.failure is not None or len(self.buffer) >= wanted or there()):
+        there = len(self.buffer) >= wanted or (wanted < FOREVER and self.rereads)
+        if not (self.stopping or self.failure is not None or there):
             self._arrived.wait(timeout)
         self._wanted = FOREVER

@@ -58,7 +58,7 @@ class Link:
         self.binding = Binding(self.api.request, config, handover)
         self.puller = Puller(client, self.binding, config, handover, permissions, progress, turn, at)
         self.acknowledger = Acknowledger(client, self.api, config, handover, permissions, progress, at)
-        self.reader = Reader(client, self.api.request, config, handover.notify)
+        self.reader = Reader(client, self.api.request, config, handover)
         self.watch = Watch(client, self.api, self.binding, self.puller, permissions, progress, handover.claims)
         self._parser = wire.install(client, self.puller.deliver)
         self._subscription: Any = None

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -18,6 +18,7 @@ from eventwriter.errors import ConfigurationError, ForbiddenError, UnavailableEr
 from eventwriter.jetstream import gaps, wire
 from eventwriter.jetstream.api import Request
 from eventwriter.jetstream.deliveries import read
+from eventwriter.jetstream.handover import Handover
 from eventwriter.jetstream.wire import Delivery
 from eventwriter.stream import Batch, Message
 
@@ -38,51 +39,22 @@ _PATIENCE = 0.5
 
 
 class Reader:
-    """Reads on the loop thread; the main thread takes batches, and tells which are committed.
+    """Hands batches over to the main thread. Of the loop thread.
 
     A batch accounts for everything from the one before it in its segment, so that the ledger's ranges stay few.
     """
 
-    def __init__(self, client: Client, request: Request, config: StreamConfig, arrived: Callable[[], None]) -> None:
+    def __init__(self, client: Client, request: Request, config: StreamConfig, handover: Handover) -> None:
         self._nc = client
         self._request = request
         self._config = config
-        self._arrived = arrived
-        self._batches: deque[Batch] = deque()
-        self._taken = 0
+        self._handover = handover
         self._answers: asyncio.Queue[Msg] = asyncio.Queue()
         self._reconnects = 0
 
-    # --- the main thread ----------------------------------------------------------------------------------------
-
-    @property
-    def waiting(self) -> bool:
-        """Whether there is a batch to take."""
-        return bool(self._batches)
-
-    @property
-    def idle(self) -> bool:
-        """Whether all that was read is taken and committed."""
-        return not self._batches and not self._taken
-
-    def take(self) -> Batch | None:
-        """The next batch, None if there is none (any more)."""
-        self._taken += 1  # first: between the two it must not seem as if all were committed
-        try:
-            return self._batches.popleft()
-        except IndexError:
-            self._taken -= 1
-            return None
-
-    def committed(self) -> None:
-        """A batch that was taken is in the tables."""
-        self._taken -= 1
-
-    # --- the loop thread ----------------------------------------------------------------------------------------
-
     async def read(self, segments: Sequence[Segment]) -> None:
         """Reads all of them; raises UnavailableError if that cannot be done now."""
-        self._batches.clear()
+        self._handover.rereads.clear()
         for near in _neighbours(segments):
             if near[-1].last - near[0].first < _FEW or not await self._read_at_once(near):
                 for segment in near:
@@ -130,12 +102,11 @@ class Reader:
                 return
 
     async def _room(self) -> None:
-        while len(self._batches) >= _WAITING:
+        while len(self._handover.rereads) >= _WAITING:
             await asyncio.sleep(0.01)
 
     def _put(self, batch: Batch) -> None:
-        self._batches.append(batch._replace(reread=True))
-        self._arrived()
+        self._handover.put_reread(batch._replace(reread=True))
 
     async def _read(self, missing: _Missing, name: str, inbox: str) -> None:
         size, number = self._config.writer.batch_bytes, 1

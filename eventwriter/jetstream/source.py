@@ -48,7 +48,7 @@ class Source:
         self._handover = Handover(config)
         self._buffer = self._handover.buffer
         self.link = Link(settings, config, self._handover, turn, at)
-        self.reader = self.link.reader
+        self.rereads = self._handover.rereads
         self.claims = self._handover.claims
         self._sequencer = Sequencer(lambda: self._verify(self.link.binding.changed(), CONNECT_TIMEOUT))
         self._ack_all: AckAll | None = None
@@ -122,7 +122,7 @@ class Source:
 
     def reread(self, segments: Sequence[Segment]) -> Future[None]:
         """Lets ``take`` return what the stream holds of them, beside what arrives; done when all of it is read."""
-        return self._loop.begin(self.reader.read(segments))
+        return self._loop.begin(self.link.reader.read(segments))
 
     # --- batches ------------------------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class Source:
         """Acknowledges the first batch that is taken and not acknowledged, without waiting for the confirmation."""
         reply_subjects = self._handover.in_flight.popleft()
         if batch.reread:
-            self.reader.committed()
+            self.rereads.committed()
             return
         if self._ack_all is not None:
             if not self._ack_all.committed(message.sequence for message in batch.messages):
@@ -194,14 +194,14 @@ class Source:
 
     def _wait(self, wanted: int, timeout: float) -> None:
         self._beat()
-        self._handover.wait(wanted, timeout, lambda: wanted < FOREVER and self.reader.waiting)
+        self._handover.wait(wanted, timeout)
 
     def _reread(self) -> Batch | None:
         """What is read again and what arrives take turns."""
         self._reread_next = not self._reread_next or self._buffer.empty
-        if not self._reread_next or not self.reader.waiting:
+        if not self._reread_next or not self.rereads:
             return None
-        batch = self.reader.take()
+        batch = self.rereads.take()
         if batch is not None:
             self._handover.took(batch)
         return batch

@@ -283,7 +283,7 @@ class Jetstream:
         self.consumer: Consumer | None = Consumer()
         self.connected = True
         self.reconnects = 0
-        self.reader = self
+        self.rereads = self
         self.batches: deque[Batch] = deque()
 
     def ours(self, sequence: int, filters: Sequence[str] | None = None) -> bool:
