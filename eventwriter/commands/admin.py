@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -47,6 +48,18 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"subject": self.subject, "ok": self.ok, "warning": self.warning, "text": self.text}
+
+
+def shown(findings: Sequence[Finding], *, as_json: bool) -> str:
+    """The findings for a terminal, one a line, or for a program."""
+    if as_json:
+        return json.dumps({"ok": all(found.ok for found in findings), "findings": [f.as_dict() for f in findings]})
+    return "\n".join(f"{found.mark} {found.subject:<14}{found.text}" for found in findings)
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """What a command that found this ends with."""
+    return max((found.exit_code for found in findings), default=OK)
 
 
 def _tables(settings: Config, declared: Mapping[str, Stream]) -> Iterator[tuple[StreamConfig, Stream]]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import click
 from psycopg import Connection
 
+from eventwriter.commands import options
+from eventwriter.commands.settings import Settings
 from eventwriter.config.loading import PostgresConfig, StreamConfig
 from eventwriter.errors import UsageError
 from eventwriter.postgres.ledger import Identity
@@ -36,6 +41,13 @@ def accept(settings: PostgresConfig, stream: StreamConfig) -> list[Loss]:
     with translated(), connect(settings, "eventwriter ledger") as connection:
         check_server(connection)
         return [Loss(*row) for row in accept_losses(connection, stream.name)]
+
+
+def accepted(found: Sequence[Loss], *, as_json: bool) -> str:
+    """What ``accept`` took note of, one a line, or for a program."""
+    if as_json:
+        return json.dumps([[loss.first, loss.last] for loss in found])
+    return "\n".join(f"accepted: {loss}" for loss in found)
 
 
 def losses(connection: Connection[Any], stream: StreamConfig) -> list[Loss]:
@@ -85,3 +97,67 @@ def _identity(connection: Connection[Any], stream: StreamConfig, durable: str) -
         there = f"there are those of {', '.join(durables)}" if durables else "there is none"
         raise UsageError(f"no ledger of durable {durable} for stream {stream.stream}: {there}")
     return Identity(stream.name, stream.stream, row[0], durable)
+
+
+@click.group("ledger")
+def group() -> None:
+    """The ledger: which messages are done."""
+
+
+@group.command("accept")
+@options.stream
+@options.output
+@click.pass_obj
+def _accept(settings: Settings, name: str, as_json: bool) -> None:
+    """Take note of messages that are missing and gone from the stream, so that nobody is told of them any more.
+
+    \b
+        eventwriter ledger accept --stream LOGS
+    """
+    loaded = settings.load()
+    found = accept(loaded.config.postgres, loaded.stream(name))
+    options.say(accepted(found, as_json=as_json), "nothing is missing")
+
+
+@group.command("copy")
+@options.stream
+@click.option("--from", "old", required=True, help="The durable whose ledger to go on with.")
+@click.option("--to", "new", required=True, help="The durable that shall go on with it.")
+@click.option(
+    "--through",
+    type=click.IntRange(0),
+    help="Only up to this sequence: the last that a restored stream has in common with the ledger.",
+)
+@click.pass_obj
+def _copy(settings: Settings, name: str, old: str, new: str, through: int | None) -> None:
+    """Let another durable go on with a ledger, so that nothing is written twice; the old one writes nothing any more.
+
+    streams.NAME.continues does the same when the new durable begins. With --through for a JetStream stream that was
+    restored to an earlier state, where sequences beyond that one hold other messages than the ledger knows.
+
+    \b
+        eventwriter ledger copy --stream LOGS --from eventwriter-logs --to logs-2
+    """
+    loaded = settings.load()
+    copy(loaded.config.postgres, loaded.stream(name), old, new, through)
+    click.echo(f"durable {new} knows what {old} knows" + ("" if through is None else f" up to sequence {through}"))
+
+
+@click.command("replay")
+@options.stream
+@click.option(
+    "--from-seq", "first", type=click.IntRange(1), default=1, show_default=True, help="From this sequence on."
+)
+@click.pass_obj
+def replay_command(settings: Settings, name: str, first: int) -> None:
+    """Have the past written: what the stream still holds and the ledger lacks, also from before there was a ledger.
+
+    The running service does it within seconds, beside what arrives; messages_reread_total counts. What the ledger
+    knows is not written again.
+
+    \b
+        eventwriter replay --stream LOGS --from-seq 120000
+    """
+    loaded = settings.load()
+    replay(loaded.config.postgres, loaded.stream(name), first)
+    click.echo(f"the service writes what {name.upper()} holds from sequence {first} on and the ledger lacks")

@@ -5,16 +5,61 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, Literal
 
 import orjson
 
-from eventwriter.errors import UsageError
+from eventwriter.errors import BAD_DATA, OK, UsageError
 from eventwriter.stream import Message, Stream
-from eventwriter.values import time_to_text
+from eventwriter.values import EPOCH, Unfit, time_from_text, time_to_text
 
 Form = Literal["raw", "base64", "hex", "lines"]
+
+EXAMPLES = """\b
+Examples, one per encoding:
+  eventwriter decode --stream LOGS --lines app.jsonl              JSON lines
+  eventwriter decode --stream TELEMETRY metric.json               a JSON object or array
+  eventwriter decode --stream EVENTS event.json                   a CloudEvent, structured or a batch
+  eventwriter decode --stream EVENTS --header ce-specversion=1.0 --header ce-id=1 \\
+      --header ce-source=/a --header ce-type=t data.json          a CloudEvent in binary mode
+  eventwriter decode --stream LOGS --subject logs.syslog gelf.json  GELF
+  eventwriter decode --stream OTEL_TRACES --base64 request.b64    OTLP protobuf
+  eventwriter decode --stream OTEL_METRICS request.json           OTLP/JSON
+  eventwriter decode --stream NETFLOW --hex flow.hex              FlowMessage protobuf
+  eventwriter decode --stream SWEEP summary.json.gz               gzip, of any of them
+"""
+
+
+def run(
+    stream: Stream,
+    files: Iterable[IO[bytes]],
+    say: Callable[[bytes], object],
+    *,
+    form: Form = "raw",
+    subject: str | None = None,
+    headers: Sequence[str] = (),
+    received: str | None = None,
+) -> int:
+    """Says what would become of the payloads in ``files``, a line of JSON for each record; the exit status.
+
+    ``headers`` as ``header`` takes them; ``received`` is an RFC 3339 time, now by default. Raises UsageError.
+    """
+    try:
+        micros = time_from_text(received) if received else int(time.time() * 1e6) - EPOCH
+    except Unfit as error:
+        raise UsageError(f"--time: {error}") from None
+    nanos = (micros + EPOCH) * 1000
+    parsed = dict(map(header, headers)) or None
+    rejected = False
+    found = (payload for file in files for payload in payloads(file.read(), form))
+    for sequence, payload in enumerate(found, 1):
+        message = Message(subject or default_subject(stream), payload, sequence, nanos, parsed)
+        for record in decode(stream, message):
+            rejected = rejected or "reject" in record
+            say(to_line(record))
+    return BAD_DATA if rejected else OK
 
 
 def payloads(data: bytes, form: Form) -> Iterator[bytes]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import click
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from eventwriter.commands import options
+from eventwriter.commands.settings import Settings
 from eventwriter.config.loading import PostgresConfig
+from eventwriter.config.units import parse_duration
 from eventwriter.errors import UsageError
 from eventwriter.postgres.session import connect, translated
 
@@ -45,7 +50,19 @@ def find(
         return [_plain(row) for row in rows.execute(query, values | {"limit": limit})]
 
 
-def show(settings: PostgresConfig, number: int) -> dict[str, Any]:
+def shown(letters: Sequence[Mapping[str, Any]], *, as_json: bool) -> str:
+    """What ``find`` found, one a line, or for a program."""
+    return json.dumps(letters) if as_json else "\n".join(map(_line, letters))
+
+
+def _line(letter: Mapping[str, Any]) -> str:
+    index = "" if letter["record_index"] is None else f"[{letter['record_index']}]"
+    code = f" {letter['sqlstate']}" if letter["sqlstate"] else ""
+    place = f"{letter['logical_stream']} {letter['sequence']}{index}"
+    return f"{letter['id']:>8}  {place:<24} {letter['reason']}{code}: {letter['detail']}  ({letter['subject']})"
+
+
+def read(settings: PostgresConfig, number: int) -> dict[str, Any]:
     """One dead letter with its payload, as text if it is UTF-8, else in base64; UsageError if there is none."""
     with (
         translated(),
@@ -62,6 +79,14 @@ def show(settings: PostgresConfig, number: int) -> dict[str, Any]:
     except UnicodeDecodeError:
         shown["payload_base64"] = base64.b64encode(payload).decode()
     return shown
+
+
+def age(text: str) -> float:
+    """The seconds of ``--older-than``, such as 30m; raises UsageError."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"--older-than {text}: {error}") from None
 
 
 def purge(
@@ -85,3 +110,47 @@ def purge(
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+
+
+@click.group("dlq")
+def group() -> None:
+    """The dead letters: what could not become a row, and why."""
+
+
+@group.command("list")
+@click.option("--stream", help="Only of this stream.")
+@click.option("--reason", help="Only with this reason, such as malformed.")
+@click.option("--limit", default=50, show_default=True, help="At most so many, the latest first.")
+@options.output
+@click.pass_obj
+def _list(settings: Settings, stream: str | None, reason: str | None, limit: int, as_json: bool) -> None:
+    """List the latest dead letters, one line for each record that was rejected."""
+    loaded = settings.load()
+    name = None if stream is None else loaded.stream(stream).name
+    letters = find(loaded.config.postgres, stream=name, reason=reason, limit=limit)
+    options.say(shown(letters, as_json=as_json), "no dead letters")
+
+
+@group.command("show")
+@click.argument("number", type=int)
+@click.pass_obj
+def _show(settings: Settings, number: int) -> None:
+    """Print one dead letter as JSON, with its payload."""
+    letter = read(settings.load().config.postgres, number)
+    click.echo(json.dumps(letter, indent=2, ensure_ascii=False))
+
+
+@group.command("purge")
+@click.option("--stream", help="Only of this stream.")
+@click.option("--reason", help="Only with this reason.")
+@click.option("--older-than", default="0s", show_default=True, help="Only those older than this, such as 30m or 12h.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def _purge(settings: Settings, stream: str | None, reason: str | None, older_than: str, yes: bool) -> None:
+    """Remove dead letters for good."""
+    loaded, seconds = settings.load(), age(older_than)
+    name = None if stream is None else loaded.stream(stream).name
+    if not yes:
+        click.confirm(f"Remove dead letters of {name or 'all streams'} for good?", abort=True)
+    removed = purge(loaded.config.postgres, stream=name, reason=reason, older_than=seconds)
+    click.echo(f"removed {removed} dead letters")

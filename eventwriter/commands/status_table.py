@@ -15,7 +15,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from eventwriter.errors import UnavailableError, listed
+from eventwriter.config.model import HttpConfig
+from eventwriter.errors import OK, UNAVAILABLE, UnavailableError, listed
 
 PATIENCE = 5.0
 """Seconds to wait for an answer."""
@@ -94,10 +95,26 @@ def fetch(url: str) -> dict[str, Any]:
     return document
 
 
-def show(document: Mapping[str, Any]) -> None:
-    """Prints the document."""
+def address(config: HttpConfig) -> str:
+    """The URL at which a service with these settings answers on this machine."""
+    host, port = config.address
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def show(url: str, *, as_json: bool) -> int:
+    """Prints the document once; the exit status: whether every stream is being written."""
     console = Console()
-    console.print(render(document, console.width))
+    document = fetch(url)
+    _print(console, document, as_json=as_json)
+    return OK if document["ready"] else UNAVAILABLE
+
+
+def _print(console: Console, document: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        console.out(json.dumps(document), highlight=False)
+    else:
+        console.print(render(document, console.width))
 
 
 def watch(url: str, *, as_json: bool) -> None:
@@ -105,11 +122,7 @@ def watch(url: str, *, as_json: bool) -> None:
     console = Console()
     try:
         while as_json or not console.is_terminal:
-            document = fetch(url)
-            if as_json:
-                console.out(json.dumps(document), highlight=False)
-            else:
-                console.print(render(document, console.width))
+            _print(console, fetch(url), as_json=as_json)
             time.sleep(1)
         with Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
             while True:

@@ -34,8 +34,9 @@ ROOMS: dict[str, set[str]] = {
     "reconcile": {"config", "coverage", "jetstream", "losses", "postgres"},
     "writing": {"observability", "postgres", "reconcile"},
     "worker": {"config", "coverage", "pipeline", "processes", "reconcile", "registry", "writing", *SIDES},
+    "service": {"config", "processes", "worker", *SIDES},
     "commands": {"config", "coverage", "registry", *SIDES},
-    "cli": {"__init__", "commands", "config", "processes", "registry", "worker", *SIDES},
+    "cli": {"__init__", "commands", "observability", "registry", "service", "worker"},
     "__init__": set(),
     "__main__": {"cli"},
 }
@@ -48,7 +49,7 @@ LIBRARIES = {
     "psycopg_pool": {"postgres"},
     "prometheus_client": {"observability"},
     "setproctitle": {"processes"},
-    "click": {"cli"},
+    "click": {"cli", "commands"},
     "rich": {"cli", "commands"},
 }
 """Library → the only rooms, or files, that import it."""

@@ -1,0 +1,58 @@
+"""The settings that a command goes by, and the streams that it may be asked about."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from eventwriter import registry
+from eventwriter.config import loading
+from eventwriter.config.model import Config, StreamConfig
+from eventwriter.errors import UsageError
+from eventwriter.stream import Stream
+
+
+class Loaded(NamedTuple):
+    """The effective settings, and the streams that exist."""
+
+    config: Config
+    declared: dict[str, Stream]
+
+    def stream(self, name: str) -> StreamConfig:
+        """The settings of a stream, in whatever case it is written; UsageError if there is none."""
+        return self.config.streams[declared(self.declared, name).name]
+
+
+class Settings:
+    """Reads the settings when a command needs them."""
+
+    def __init__(self, file: Path | None, flags: Mapping[str, object]) -> None:
+        self.file = file
+        self._flags = flags
+
+    def load(self) -> Loaded:
+        """All there is to know; raises ConfigurationError."""
+        streams, config, _ = self._load()
+        return Loaded(config, streams)
+
+    def shown(self, *, origins: bool, as_json: bool) -> str:
+        """The effective settings, secrets masked, as TOML or JSON; with ``origins`` also where each comes from."""
+        _, config, found = self._load()
+        if not as_json:
+            return loading.render(config, found if origins else None).removesuffix("\n")
+        told = {"origins": dict(found)} if origins else {}
+        return json.dumps({"settings": loading.as_dict(config), **told})
+
+    def _load(self) -> tuple[dict[str, Stream], Config, Mapping[str, str]]:
+        streams = registry.load()
+        return streams, *loading.load_with_origins(streams, file=self.file, environ=os.environ, flags=self._flags)
+
+
+def declared(streams: Mapping[str, Stream], name: str) -> Stream:
+    """The stream of this name, in whatever case it is written; UsageError if there is none."""
+    if name.upper() not in streams:
+        raise UsageError(f"there is no stream {name}; the streams are {', '.join(streams)}")
+    return streams[name.upper()]

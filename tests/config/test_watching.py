@@ -1,0 +1,68 @@
+"""A configuration file that changes: when that is noticed, and what it changes."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from eventwriter.config.watching import Watched
+from fix_service import World, wait_until
+from patience import PATIENCE
+
+
+def test_a_file_that_is_replaced_has_changed(tmp_path: Path) -> None:
+    """Edited, replaced, or a link that leads elsewhere; once each, and not while it is missing."""
+    file = tmp_path / "a.toml"
+    file.write_text("a")
+    watched = Watched(file)
+    assert not watched.changed()
+    file.write_text("ab")
+    assert watched.changed()
+    assert not watched.changed()
+    file.unlink()
+    assert not watched.changed()
+    other = tmp_path / "b.toml"
+    other.write_text("ab")
+    file.symlink_to(other)
+    assert watched.changed()
+
+
+def pids(world: World) -> dict[str, int]:
+    """The pid of each stream's latest worker, by the log."""
+    return {
+        stream: int(pid)
+        for stream, pid in re.findall(r'"stream": "([A-Z_]+)", "pid": \d+, "message": "started, pid (\d+)"', world.log)
+    }
+
+
+def test_a_changed_file_restarts_only_the_worker_it_changes(world: World, tmp_path: Path) -> None:
+    """Within 5 s, and nothing is lost; a broken file changes nothing and is told once; a removed stream drains."""
+    file = tmp_path / "eventwriter.toml"
+    file.write_text("[streams.LOGS]\nbatch_messages = 1000\n")
+    service = world.start("--config", str(file), "supervise")
+    wait_until(lambda: len(pids(world)) == 7, "seven workers")
+    world.traffic(count=50)
+    before = pids(world)
+    file.write_text("[streams.LOGS]\nbatch_messages = 500\n")
+    changed = time.monotonic()
+    wait_until(lambda: pids(world)["LOGS"] != before["LOGS"], "a new worker", 5)
+    assert time.monotonic() - changed < 5 * PATIENCE
+    after = pids(world)
+    assert {name: pid for name, pid in after.items() if name != "LOGS"} == {
+        name: pid for name, pid in before.items() if name != "LOGS"
+    }
+
+    file.write_text("[streams.LOGS]\nbatch_mesages = 1\n")
+    wait_until(lambda: "the configuration is wrong" in world.log, "the complaint", 5)
+    world.traffic(count=20, seed=1)
+    world.wait_settled()
+    assert world.log.count("the configuration is wrong") == 1
+    assert "Traceback" not in world.log
+    assert pids(world) == after
+
+    file.write_text("[streams.LOGS]\nbatch_messages = 500\n[streams.SWEEP]\nenabled = false\n")
+    wait_until(lambda: world.worker("SWEEP") is None, "the drained stream", 5)
+    assert pids(world) == after
+    world.assert_exact()
+    assert world.stop(service) == 0
