@@ -24,9 +24,9 @@ def note(
     gone = merge((each.first, min(each.last, first - 1)) for each in missing if each.first < first)
     if gone:
         ledger = sink.ledger
-        past = [each for entry in ledger.past for each in entry.done]
+        past = [each for entry in ledger.scope.past for each in entry.done]
         lost = [] if asked_for else [hole for each in gone for hole in holes(past, *each)]
-        with sink.connection() as connection:
+        with sink.session.connection() as connection:
             ledger.close(connection, gone)
             for each in lost:
                 ledger.lose(connection, each, stream.first_time)
@@ -36,7 +36,7 @@ def note(
                 "message is of %s: anything they held of %s is lost. `eventwriter check` tells more, `eventwriter "
                 "ledger accept --stream %s` takes note of it",
                 *(config.stream, sum(last - first + 1 for first, last in lost), lost[0][0], lost[-1][1]),
-                *(stream.first_time or "later", ", ".join(ledger.filters), config.name),
+                *(stream.first_time or "later", ", ".join(ledger.scope.filters), config.name),
                 extra={"stream": config.name},
             )
     return [

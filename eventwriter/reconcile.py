@@ -70,7 +70,7 @@ class Reconciler:
         self._claimed = 0.0
         self._doubt = "the worker starts"
         self._target = 0
-        self._connections = (sink.connections, source.reconnects)
+        self._connections = (sink.session.connections, source.reconnects)
         self._asked: tuple[list[Segment], Future[list[Segment]]] | None = None
         self._read: Future[None] | None = None
         self._passed = 0
@@ -129,7 +129,7 @@ class Reconciler:
         self._next = monotonic() + SOON
 
     def _suspect(self) -> None:
-        connections = (self._sink.connections, self._source.reconnects)
+        connections = (self._sink.session.connections, self._source.reconnects)
         if self._sink.rewound:
             self._sink.rewound = False
             self._doubted("the database went back in time")
@@ -150,7 +150,7 @@ class Reconciler:
         self._next = 0.0
 
     def _claim(self, seconds: float = _TURN) -> bool:
-        with self._sink.connection() as connection:
+        with self._sink.session.connection() as connection:
             ours = self._sink.ledger.claim(connection, self._who, seconds)
         if ours:
             self._claimed = monotonic()
@@ -172,7 +172,7 @@ class Reconciler:
         if not consumer.pending and not consumer.ack_pending:
             passed = max(passed, stream.last_sequence)
         self._target = self._target or consumer.delivered
-        with self._sink.connection() as connection:
+        with self._sink.session.connection() as connection:
             missing = self._sink.ledger.missing(connection, 1, passed)
         kept = losses.note(self._sink, self._config, missing, stream, asked_for=self._asked_for)
         if kept:
@@ -222,7 +222,7 @@ class Reconciler:
 
     def _close(self, ranges: Sequence[Range]) -> None:
         if ranges:
-            with self._sink.connection() as connection:
+            with self._sink.session.connection() as connection:
                 self._sink.ledger.close(connection, ranges)
 
     def _finished(self, passed: int) -> None:

@@ -26,8 +26,9 @@ from eventwriter.jetstream.source import Source
 from eventwriter.jetstream.turn import Turn
 from eventwriter.observability.board import Slot
 from eventwriter.observability.report import Report
-from eventwriter.postgres.catalog import Plan
 from eventwriter.postgres.ledger import Identity
+from eventwriter.postgres.ledgers import Opening, predecessors
+from eventwriter.postgres.plan import Plan
 from eventwriter.postgres.sink import Sink
 from eventwriter.processes.backoff import Backoff
 from eventwriter.processes.signals import on_stop
@@ -151,7 +152,7 @@ class _Session:
         if not ranges and not everybody:
             return
         try:
-            with self._sink.connection() as connection:
+            with self._sink.session.connection() as connection:
                 self._sink.ledger.forget(connection, ranges, everybody=everybody)
         except UnavailableError as error:
             log.error(
@@ -204,26 +205,24 @@ def _prepare(
     before = source.consumer_info()
     identity = Identity(settings.name, stream.name, stream.created, settings.durable)
     begins = max(stream.first_sequence - 1, before.delivered if before else 0, 0)
-    ledger = sink.begin(
-        identity,
-        settings.subjects,
-        begins=begins,
-        continues=settings.continues,
-        used=before is not None,
-        seen=seen,
-    )
+    used = before is not None
+    ledger = sink.begin(Opening(identity, settings.subjects, begins, settings.continues, used, seen))
     highest = sink.look().highest
     # Other workers of this consumer may be at work: what is behind is asked first, what is ahead of it second.
     if highest > stream.last_sequence and highest > (last := source.stream_info().last_sequence):
         raise restored(settings, last, highest)
     if at:
         at("at_consumer")
-    consumer = source.bind(sink.resume(stream.first_sequence))
-    ledger.delivered = consumer.delivered
+    with sink.session.connection() as connection:
+        first = ledger.resume(connection, stream.first_sequence)
+    consumer = source.bind(first)
+    ledger.scope.delivered = consumer.delivered
     for warning in consumer.warnings:
         log.warning("%s", warning, extra={"stream": settings.name})
     if ledger.new and settings.continues is None:
-        for old in sink.predecessors(identity)[:1]:
+        with sink.session.connection() as connection:
+            others = predecessors(connection, settings.name, stream.name, settings.durable)
+        for old in others[:1]:
             log.warning("%s", begins_anew(settings, old), extra={"stream": settings.name})
     if ledger.new and before is not None and before.delivered and not highest:
         log.warning(

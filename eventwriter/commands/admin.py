@@ -19,8 +19,9 @@ from eventwriter.jetstream.durable import begins_anew
 from eventwriter.jetstream.source import Source
 from eventwriter.postgres import definition
 from eventwriter.postgres.catalog import read_plan
+from eventwriter.postgres.connection import check_server, connect
+from eventwriter.postgres.errors import translated
 from eventwriter.postgres.ledgers import predecessors
-from eventwriter.postgres.session import check_server, connect, translated
 from eventwriter.stream import Stream
 
 

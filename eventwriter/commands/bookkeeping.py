@@ -15,9 +15,10 @@ from eventwriter.commands import options
 from eventwriter.commands.settings import Settings
 from eventwriter.config.loading import PostgresConfig, StreamConfig
 from eventwriter.errors import UsageError
+from eventwriter.postgres.connection import check_server, connect
+from eventwriter.postgres.errors import translated
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import accept_losses, copy_ledger
-from eventwriter.postgres.session import check_server, connect, translated
 
 
 @dataclass(frozen=True, slots=True)

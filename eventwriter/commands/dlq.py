@@ -17,7 +17,8 @@ from eventwriter.commands.settings import Settings
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.config.units import parse_duration
 from eventwriter.errors import UsageError
-from eventwriter.postgres.session import connect, translated
+from eventwriter.postgres.connection import connect
+from eventwriter.postgres.errors import translated
 
 _LISTED = (
     *("id", "logical_stream", "stream", "sequence", "record_index"),

@@ -15,8 +15,8 @@ from psycopg._copy_base import format_row_binary  # what Copy.write_row calls, w
 from psycopg.abc import Transformer
 
 from eventwriter.coverage import Range, runs
-from eventwriter.postgres.catalog import Plan
-from eventwriter.postgres.session import RowRefused
+from eventwriter.postgres.errors import RowRefused
+from eventwriter.postgres.plan import Plan
 from eventwriter.stream import Batch, Decoded, Message, Outcome, Reject, Row, Stream
 
 _MESSAGES = 32
@@ -217,3 +217,17 @@ def without(decoded: Decoded, refused: dict[int, Reject]) -> Decoded:
     """The message without the rows of these records."""
     rows = [row for number, row in enumerate(decoded.rows) if record_index(decoded, number) not in refused]
     return Decoded(rows, [*decoded.rejects, *refused.values()], decoded.repairs)
+
+
+def repeats(batch: Batch) -> bool:
+    """Whether a message is in the batch twice."""
+    return batch.span is None and len({message.sequence for message in batch.messages}) < len(batch.messages)
+
+
+def each_once(batch: Batch) -> Batch:
+    """The batch without what was delivered again while its first delivery still waited: the ledger sees neither."""
+    places: dict[int, int] = {}
+    for place, message in enumerate(batch.messages):
+        places.setdefault(message.sequence, place)
+    kept, firsts = places.values(), batch.each_first()
+    return Batch([batch.messages[place] for place in kept], [firsts[place] for place in kept])

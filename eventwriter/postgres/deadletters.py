@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import psycopg
 from psycopg import Connection
 
 from eventwriter import values
+from eventwriter.errors import SchemaError
+from eventwriter.postgres.errors import RowRefused, classify
 from eventwriter.stream import Headers, Message, Reject
 
 _POSTGRES_EPOCH_NS = 946_684_800_000_000_000
@@ -20,9 +23,19 @@ def write(connection: Connection[Any], ledger: int, letters: Sequence[tuple[Mess
     """Copies ``letters`` into eventwriter.dead_letter_messages and …_records; the payload is stored once a message.
 
     Whatever a message holds can be written: one that could not would stop its stream, and again after each restart.
+    Raises SchemaError if these tables refuse it all the same.
     """
-    if not letters:
-        return
+    try:
+        if letters:
+            _copy(connection, ledger, letters)
+    except psycopg.DatabaseError as error:
+        # Not a row of the stream's table, though it names a line too.
+        if isinstance(classify(error, connection), RowRefused):
+            raise SchemaError(f"dead letters cannot be written: {error}") from error
+        raise
+
+
+def _copy(connection: Connection[Any], ledger: int, letters: Sequence[tuple[Message, Sequence[Reject]]]) -> None:
     fit = _utf8 if connection.info.parameter_status("server_encoding") == "UTF8" else _ascii
     with (
         connection.cursor() as cursor,

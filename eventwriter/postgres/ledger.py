@@ -14,13 +14,10 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from eventwriter.config import subjects
-from eventwriter.coverage import Past, Range, Segment, merge, segments, to_multirange
+from eventwriter.coverage import Range, Segment, merge, segments, to_multirange
 from eventwriter.errors import LedgerChangedError
-from eventwriter.stream import Batch, Message
-
-_MANY_SUBJECTS = 10_000
-"""Subjects to remember as ours: to look each up in a set costs a tenth of matching it."""
+from eventwriter.postgres.scope import Scope
+from eventwriter.stream import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,35 +59,18 @@ class Ledger:
     """The ledger row of one consumer. Every method takes the connection whose transaction it belongs to."""
 
     def __init__(
-        self,
-        row: int,
-        incarnation: UUID,
-        version: int,
-        begins: int,
-        since: datetime,
-        filters: Sequence[str],
-        past: Sequence[Past] = (),
-        *,
-        new: bool = False,
+        self, row: int, incarnation: UUID, version: int, begins: int, since: datetime, scope: Scope, *, new: bool
     ) -> None:
         self.row = row
         self.new = new
         """Whether it was missing, and was made by this worker."""
-        self.filters = tuple(filters)
-        self.past = tuple(past)
+        self.scope = scope
         self.begins = begins
         """Sequences up to here are not our business."""
-        self.delivered = 0
-        """What the consumer had delivered when we began: again, it may deliver what earlier filters matched."""
-        self.wants = subjects.matcher(self.filters)
-        """Whether a subject matches the filters."""
-        self._subjects: set[str] = set()
         self._since = since
         self._key = {"id": row, "incarnation": incarnation}
         self._version = version
         self._recorded: int | None = None
-        self._past_last = max((last for entry in self.past for _, last in entry.done), default=0)
-        self._of_past = [(subjects.matcher(entry.filters), entry.done) for entry in self.past]
         self.answer: Any = None
         """To what the latest ``record`` was asked beside."""
 
@@ -163,28 +143,8 @@ class Ledger:
             {"s": sequences, **self._key},
         )
         done = {row[0] for row in rows}
-        past = {m.sequence for m in messages if m.sequence not in done and self._in_past(m)}
+        past = {m.sequence for m in messages if m.sequence not in done and self.scope.in_past(m)}
         return done, past
-
-    def reaches_back(self, batch: Batch) -> bool:
-        """Whether any of its messages may be of earlier or of others' filters, which ``record`` does not look at."""
-        strange = {message.subject for message in batch.messages} - self._subjects
-        if strange:
-            if len(self._subjects) > _MANY_SUBJECTS:
-                self._subjects.clear()
-            self._subjects.update(filter(self.wants, strange))
-            if not strange <= self._subjects:
-                return True
-        last = max(self._past_last, self.delivered)
-        if batch.span is not None and batch.span[0] > last:  # as is usual: no need to look at each
-            return False
-        return min(message.sequence for message in batch.messages) <= last
-
-    def _in_past(self, message: Message) -> bool:
-        return message.sequence <= self._past_last and any(
-            matches(message.subject) and any(first <= message.sequence <= last for first, last in done)
-            for matches, done in self._of_past
-        )
 
     # --- what is missing ------------------------------------------------------------------------------------------
 
@@ -203,8 +163,7 @@ class Ledger:
         version, highest, self.begins, ranges, lost = row
         rewound = version < self._version
         self._version = version
-        past = [last for entry in self.past for _, last in entry.done]
-        return Glance(rewound, max([highest, *past]), self.begins, ranges, lost)
+        return Glance(rewound, max(highest, self.scope.past_last), self.begins, ranges, lost)
 
     def resume(self, connection: Connection[Any], first: int) -> int:
         """The lowest sequence from ``first`` on of which something is missing: where a new consumer starts."""
@@ -222,7 +181,7 @@ class Ledger:
         ).fetchall()
         if not rows:
             self._verify(connection)
-        return segments(self.filters, max(first, self.begins + 1), last, rows, self.past)
+        return segments(self.scope.filters, max(first, self.begins + 1), last, rows, self.scope.past)
 
     def close(self, connection: Connection[Any], ranges: Iterable[Range]) -> None:
         """Adds ranges that were looked into: nothing of ours is in them that is not done."""

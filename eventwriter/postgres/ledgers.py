@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg import Connection
@@ -11,18 +10,26 @@ from psycopg import Connection
 from eventwriter.coverage import Past, merge, to_multirange
 from eventwriter.errors import ConfigurationError
 from eventwriter.postgres.ledger import Identity, Ledger
+from eventwriter.postgres.scope import Scope
 
 
-def open_ledger(
-    connection: Connection[Any],
-    identity: Identity,
-    filters: Sequence[str],
-    *,
-    begins: int = 0,
-    continues: str | None = None,
-    used: bool = False,
-    seen: int | None = None,
-) -> Ledger:
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a worker that opens its ledger knows."""
+
+    identity: Identity
+    filters: tuple[str, ...]
+    begins: int = 0
+    """Where a ledger that is made anew begins: after this sequence."""
+    continues: str | None = None
+    """The durable whose ledger one that is made anew goes on with."""
+    used: bool = False
+    """Whether our consumer was there before: then a ledger that is missing is one of a database of an earlier time."""
+    seen: int | None = None
+    """The version that we saw last, if we had it open."""
+
+
+def open_ledger(connection: Connection[Any], opening: Opening) -> Ledger:
     """The row of this identity, in one transaction; for every worker of the durable the same one.
 
     One that is missing is made: it knows what the ledger of the durable ``continues`` knows, else its business begins
@@ -31,26 +38,20 @@ def open_ledger(
     its version is not below ``seen``: somebody brought it to theirs since we had it open. Raises ConfigurationError,
     with the remedy.
     """
+    filters = sorted(opening.filters)
     with connection.transaction():
-        row = _row(connection, identity)
-        if row is None or row[-1] is not None or sorted(row[-2] or ()) != sorted(filters):  # else nobody need wait
-            return _settled(connection, identity, sorted(filters), begins, continues, used, seen)
+        row = _row(connection, opening.identity)
+        if row is None or row[-1] is not None or sorted(row[-2] or ()) != filters:  # else nobody need wait
+            return _settled(connection, opening, filters)
         number, incarnation, version, begun, since, *_ = row
-        return Ledger(number, incarnation, version, begun, since, sorted(filters), _past(connection, number))
+        return Ledger(number, incarnation, version, begun, since, Scope(filters, _past(connection, number)), new=False)
 
 
-def _settled(
-    connection: Connection[Any],
-    identity: Identity,
-    filters: list[str],
-    begins: int,
-    continues: str | None,
-    used: bool,
-    seen: int | None,
-) -> Ledger:
-    new = _insert(connection, identity, filters, begins)
-    if new and continues is not None:
-        _take_over(connection, identity, continues, used)
+def _settled(connection: Connection[Any], opening: Opening, filters: list[str]) -> Ledger:
+    identity = opening.identity
+    new = _insert(connection, identity, filters, opening.begins)
+    if new and opening.continues is not None:
+        _take_over(connection, identity, opening.continues, opening.used)
     row = _row(connection, identity, lock=True)
     assert row is not None, "inserted, and locked"
     number, incarnation, version, begun, since, believed, continued_by = row
@@ -61,7 +62,7 @@ def _settled(
         )
     changed = new
     if sorted(believed or ()) != filters:
-        if believed is not None and not new and seen is not None and version >= seen:
+        if believed is not None and not new and opening.seen is not None and version >= opening.seen:
             raise ConfigurationError(
                 f"another worker of durable {identity.durable} was started with the subjects "
                 f"{', '.join(believed)}: set streams.{identity.logical_stream}.subjects to the same everywhere"
@@ -75,7 +76,7 @@ def _settled(
         connection.execute(
             "UPDATE eventwriter.ledger SET done = done + %s::int8multirange WHERE id = %s", [ranges, number]
         )
-    return Ledger(number, incarnation, version, begun, since, filters, past, new=new)
+    return Ledger(number, incarnation, version, begun, since, Scope(filters, past), new=new)
 
 
 def _insert(connection: Connection[Any], identity: Identity, filters: list[str], begins: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from eventwriter.postgres.catalog import Plan
+from eventwriter.postgres.plan import Plan
 
 
 class Stage:

@@ -16,7 +16,7 @@ from eventwriter.config import dsn, loading
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.embedded import free_port
 from eventwriter.errors import CONFIGURATION, UNAVAILABLE, ConfigurationError, EventWriterError
-from eventwriter.postgres import session
+from eventwriter.postgres import connection
 from fix_monitor import Endpoint
 from fix_service import World, wait_until
 from strategies_secrets import ODD, secrets, seen
@@ -118,7 +118,7 @@ def test_what_cannot_be_read_is_refused_without_a_word_of_it(text: str, reason: 
     assert "s3cret" not in message
     assert dsn.show(text) == "***"
     with pytest.raises(ConfigurationError) as caught:
-        session.connect(PostgresConfig(dsn=text), "test")
+        connection.connect(PostgresConfig(dsn=text), "test")
     assert "s3cret" not in str(caught.value)
 
 
@@ -165,9 +165,9 @@ def test_no_part_of_a_password_is_seen(text: str) -> None:
         return
     assert not seen(loading.render(loaded) + json.dumps(loading.as_dict(loaded)) + repr(loaded))
     with pytest.raises(EventWriterError) as caught:
-        session.connect(loaded.postgres, "test").close()
+        connection.connect(loaded.postgres, "test").close()
     assert not seen(str(caught.value))
-    assert not seen(str(session.unreachable(loaded.postgres, "test")))
+    assert not seen(str(connection.unreachable(loaded.postgres, "test")))
 
 
 # ---- what comes from elsewhere
@@ -190,7 +190,7 @@ def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_mistakes_in_service_files(services: Path, service: str) -> None:
     """libpq quotes values of the file in what it says of a connection."""
     with pytest.raises(EventWriterError) as caught:
-        session.connect(PostgresConfig(dsn=f"service={service}"), "test")
+        connection.connect(PostgresConfig(dsn=f"service={service}"), "test")
     assert "s3cret" not in str(caught.value)
 
 
@@ -211,7 +211,7 @@ def test_mistakes_in_the_environment(monkeypatch: pytest.MonkeyPatch, variable: 
     for name, value in {"PGHOST": "127.0.0.1", "PGPORT": "1", variable: text}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(EventWriterError) as caught:
-        session.connect(PostgresConfig(), "test")
+        connection.connect(PostgresConfig(), "test")
     assert "s3cret" not in str(caught.value)
 
 
@@ -221,7 +221,7 @@ def test_a_database_named_like_a_uri(database: str, monkeypatch: pytest.MonkeyPa
     given.pop("dbname")
     monkeypatch.setenv("PGDATABASE", "postgresql://u:s3cret@h/d")
     with pytest.raises(ConfigurationError) as caught:
-        session.connect(PostgresConfig(dsn=psycopg.conninfo.make_conninfo("", **given)), "test")
+        connection.connect(PostgresConfig(dsn=psycopg.conninfo.make_conninfo("", **given)), "test")
     assert "does not exist" in str(caught.value)
     assert "s3cret" not in str(caught.value)
 

@@ -22,6 +22,7 @@ from eventwriter import registry
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.embedded import PostgresServer
 from eventwriter.postgres.ledger import Identity
+from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Message
 from fix_service import STREAMS
@@ -120,7 +121,7 @@ def sinks(postgres_server: PostgresServer) -> Iterator[dict[str, Sink]]:
     for name, stream in DECLARED.items():
         sink = Sink(PostgresConfig(dsn=dsn), stream, stream.table)
         sink.open()
-        sink.begin(Identity(name, name, datetime(2026, 1, 1, tzinfo=UTC), "copy"), (">",))
+        sink.begin(Opening(Identity(name, name, datetime(2026, 1, 1, tzinfo=UTC), "copy"), (">",)))
         opened[name] = sink
     yield opened
     for sink in opened.values():

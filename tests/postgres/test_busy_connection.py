@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from eventwriter.postgres.session import BusyConnection
+from eventwriter.postgres.busy import BusyConnection
 from patience import PATIENCE
 
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from eventwriter import registry
 from eventwriter.jetstream.wire import parse_headers
 from eventwriter.postgres import deadletters
+from eventwriter.postgres.binary import JsonbDumper
 from eventwriter.postgres.ledger import Identity
-from eventwriter.postgres.ledgers import open_ledger
-from eventwriter.postgres.session import JsonbDumper
+from eventwriter.postgres.ledgers import Opening, open_ledger
 from eventwriter.stream import Headers, Message, Reject
 from fix_service import World, wait_until
 
@@ -45,7 +45,7 @@ def databases(postgres_server: Any) -> Iterator[dict[str, tuple[psycopg.Connecti
             other = psycopg.connect(dsn, autocommit=True)
             other.adapters.register_dumper(None, JsonbDumper)
             other.execute(registry.table_sql("eventwriter"))
-            ledger = open_ledger(other, Identity("X", "x", datetime(2026, 1, 1, tzinfo=UTC), "w"), (">",))
+            ledger = open_ledger(other, Opening(Identity("X", "x", datetime(2026, 1, 1, tzinfo=UTC), "w"), (">",)))
             opened[encoding] = other, ledger.row
     yield opened
     for connection, _ in opened.values():

@@ -16,6 +16,7 @@ from eventwriter import registry
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.errors import AuthenticationError, ConfigurationError, SchemaError, UnavailableError
 from eventwriter.postgres.ledger import Identity
+from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Stream
 from fix_proxy import last_words
@@ -72,7 +73,7 @@ def open_sink(dsn: str) -> Sink:
     """A worker's sink, begun."""
     sink = Sink(PostgresConfig(dsn=dsn), STREAM, "numbers")
     sink.open()
-    sink.begin(IDENTITY, (">",))
+    sink.begin(Opening(IDENTITY, (">",)))
     return sink
 
 

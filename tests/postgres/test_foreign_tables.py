@@ -12,6 +12,7 @@ import pytest
 from eventwriter import registry
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.postgres.ledger import Identity
+from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Message
 from fix_service import STREAMS
@@ -37,7 +38,8 @@ def write(dsn: str, stream: str, messages: list[Message]) -> Any:
     sink = Sink(PostgresConfig(dsn=dsn), DECLARED[stream], DECLARED[stream].table)
     try:
         sink.open()
-        sink.begin(Identity(stream, stream, datetime(2026, 1, 1, tzinfo=UTC), "w"), registry.load()[stream].subjects)
+        identity = Identity(stream, stream, datetime(2026, 1, 1, tzinfo=UTC), "w")
+        sink.begin(Opening(identity, registry.load()[stream].subjects))
         return sink.write(Batch(messages, [message.sequence for message in messages]))
     finally:
         sink.close()

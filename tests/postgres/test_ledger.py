@@ -28,7 +28,7 @@ from eventwriter.errors import ConfigurationError, LedgerChangedError
 from eventwriter.jetstream.consumer import ConsumerInfo, StreamInfo
 from eventwriter.jetstream.limits import Limits
 from eventwriter.postgres.ledger import Done, Identity
-from eventwriter.postgres.ledgers import accept_losses, open_ledger
+from eventwriter.postgres.ledgers import Opening, accept_losses, open_ledger
 from eventwriter.postgres.sink import Sink
 from eventwriter.reconcile import Reconciler
 from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Stream
@@ -59,7 +59,7 @@ def open_sink(dsn: str) -> Sink:
     """A worker's sink, begun."""
     sink = Sink(PostgresConfig(dsn=dsn), STREAM, "numbers")
     sink.open()
-    sink.begin(IDENTITY, STREAM.subjects)
+    sink.begin(Opening(IDENTITY, STREAM.subjects))
     return sink
 
 
@@ -86,9 +86,9 @@ def test_a_message_that_is_twice_in_a_batch_is_written_once(connection: Any, dat
 
 def test_guard_and_record(connection: Any) -> None:
     """A range of which anything is done is refused as a whole; counts add up; a second worker opens the same row."""
-    ledger = open_ledger(connection, IDENTITY, STREAM.subjects)
+    ledger = open_ledger(connection, Opening(IDENTITY, STREAM.subjects))
     assert ledger.new
-    again = open_ledger(connection, IDENTITY, STREAM.subjects)
+    again = open_ledger(connection, Opening(IDENTITY, STREAM.subjects))
     assert (again.row, again.new) == (ledger.row, False)
     assert ledger.glance(connection).highest == 0
     assert ledger.record(connection, [(1, 5)], Done(messages_written=4, messages_deadlettered=1, rows_written=9))
@@ -103,7 +103,7 @@ def test_guard_and_record(connection: Any) -> None:
 
 def test_what_is_missing(connection: Any) -> None:
     """A consumer begins again at the first gap; what lies before the ledger's beginning is not missing."""
-    ledger = open_ledger(connection, IDENTITY, STREAM.subjects, begins=2)
+    ledger = open_ledger(connection, Opening(IDENTITY, STREAM.subjects, begins=2))
     ledger.record(connection, [(3, 5), (10, 12), (20, 20)], Done())
     assert [ledger.resume(connection, first) for first in (1, 3, 5, 7, 10)] == [6, 6, 6, 7, 13]
     assert [(each.first, each.last) for each in ledger.missing(connection, 1, 20)] == [(6, 9), (13, 19)]
@@ -113,13 +113,13 @@ def test_what_is_missing(connection: Any) -> None:
 
 def test_a_row_is_found_by_what_it_is_for(connection: Any) -> None:
     """A row that is gone, or another one with its number, is never changed: the ledger must be opened again."""
-    ledger = open_ledger(connection, IDENTITY, STREAM.subjects)
+    ledger = open_ledger(connection, Opening(IDENTITY, STREAM.subjects))
     ledger.record(connection, [(1, 5)], Done())
     connection.execute("TRUNCATE eventwriter.ledger RESTART IDENTITY CASCADE")
     other = replace(IDENTITY, durable="other")
-    assert open_ledger(connection, other, STREAM.subjects).row != ledger.row  # dead letters may be there still
+    assert open_ledger(connection, Opening(other, STREAM.subjects)).row != ledger.row  # dead letters may be there still
     connection.execute("UPDATE eventwriter.ledger SET id = %s", [ledger.row])
-    taken = open_ledger(connection, other, STREAM.subjects)
+    taken = open_ledger(connection, Opening(other, STREAM.subjects))
     uses: list[Callable[[], object]] = [
         lambda: ledger.record(connection, [(6, 7)], Done()),
         lambda: ledger.close(connection, [(6, 7)]),
@@ -135,7 +135,7 @@ def test_a_row_is_found_by_what_it_is_for(connection: Any) -> None:
 
 def test_a_database_that_went_back_is_noticed(connection: Any) -> None:
     """Its version is lower than that of the last change that was seen, whoever made it."""
-    ledger = open_ledger(connection, IDENTITY, STREAM.subjects)
+    ledger = open_ledger(connection, Opening(IDENTITY, STREAM.subjects))
     for first in (1, 2, 3):
         assert ledger.record(connection, [(first, first)], Done())
         assert ledger.committed()
@@ -149,52 +149,48 @@ def test_a_database_that_went_back_is_noticed(connection: Any) -> None:
 
 def test_a_new_durable_goes_on_with_the_ledger_of_the_old_one(connection: Any) -> None:
     """It knows what the old one knows, and the old one writes nothing any more; a name without ledger is an error."""
-    old = open_ledger(connection, IDENTITY, STREAM.subjects, begins=1)
+    old = open_ledger(connection, Opening(IDENTITY, STREAM.subjects, begins=1))
     old.record(connection, [(2, 5)], Done())
     identity = replace(IDENTITY, durable="new")
-    new = open_ledger(connection, identity, STREAM.subjects, begins=4, continues="writer")
+    new = open_ledger(connection, Opening(identity, STREAM.subjects, begins=4, continues="writer"))
     assert new.glance(connection).highest == 5
     assert new.begins == 1
     assert not new.record(connection, [(5, 6)], Done())
     with pytest.raises(LedgerChangedError):
         old.record(connection, [(6, 6)], Done())
     with pytest.raises(ConfigurationError, match='durable = "new"'):
-        open_ledger(connection, IDENTITY, STREAM.subjects)
-    assert not open_ledger(connection, identity, STREAM.subjects, continues="writer").new
+        open_ledger(connection, Opening(IDENTITY, STREAM.subjects))
+    assert not open_ledger(connection, Opening(identity, STREAM.subjects, continues="writer")).new
     with pytest.raises(ConfigurationError, match="new goes on with that ledger already"):
-        open_ledger(connection, replace(IDENTITY, durable="third"), STREAM.subjects, continues="writer")
+        open_ledger(connection, Opening(replace(IDENTITY, durable="third"), STREAM.subjects, continues="writer"))
     with pytest.raises(ConfigurationError, match="no ledger of that durable"):
-        open_ledger(connection, replace(IDENTITY, durable="fourth"), STREAM.subjects, continues="typo")
-    assert not open_ledger(
-        connection,
-        replace(identity, stream_created=datetime(2026, 2, 1, tzinfo=UTC)),
-        STREAM.subjects,
-        continues="writer",
-    ).past
+        open_ledger(connection, Opening(replace(IDENTITY, durable="fourth"), STREAM.subjects, continues="typo"))
+    anew = replace(identity, stream_created=datetime(2026, 2, 1, tzinfo=UTC))
+    assert not open_ledger(connection, Opening(anew, STREAM.subjects, continues="writer")).scope.past
 
 
 def test_filters_belong_to_what_is_done(connection: Any) -> None:
     """A subject that is added has all its history missing, one that was there before only what came in between."""
-    first = open_ledger(connection, IDENTITY, ("a", "b"))
+    first = open_ledger(connection, Opening(IDENTITY, ("a", "b")))
     first.record(connection, [(1, 10)], Done())
-    second = open_ledger(connection, IDENTITY, ("a",))
+    second = open_ledger(connection, Opening(IDENTITY, ("a",)))
     with pytest.raises(LedgerChangedError):
         first.record(connection, [(11, 11)], Done())
     assert second.missing(connection, 1, 10) == []
     second.record(connection, [(11, 20)], Done())
-    third = open_ledger(connection, IDENTITY, ("a", "b", "c"))
+    third = open_ledger(connection, Opening(IDENTITY, ("a", "b", "c")))
     assert third.missing(connection, 1, 20) == [Segment(1, 10, ("c",)), Segment(11, 20, ("b", "c"))]
     messages = [Message(subject, b"", n, n) for subject, n in [("a", 5), ("b", 5), ("c", 5), ("a", 15), ("b", 16)]]
     assert [m for m in messages if third.known(connection, [m])[1]] == [messages[0], messages[1], messages[3]]
-    assert third.reaches_back(Batch([messages[0]], [5]))
-    assert not third.reaches_back(Batch([Message("a", b"", 21, 21)], None, span=(21, 21)))
+    assert third.scope.reaches_back(Batch([messages[0]], [5]))
+    assert not third.scope.reaches_back(Batch([Message("a", b"", 21, 21)], None, span=(21, 21)))
     with pytest.raises(ConfigurationError, match="was started with the subjects a, b, c"):
-        open_ledger(connection, IDENTITY, ("a",), seen=0)
+        open_ledger(connection, Opening(IDENTITY, ("a",), seen=0))
 
 
 def test_what_is_gone_is_told_until_it_is_accepted(connection: Any) -> None:
     """It is closed, and counted until somebody takes note."""
-    ledger = open_ledger(connection, IDENTITY, STREAM.subjects)
+    ledger = open_ledger(connection, Opening(IDENTITY, STREAM.subjects))
     ledger.record(connection, [(11, 20)], Done())
     ledger.close(connection, [(1, 10)])
     ledger.lose(connection, (1, 10), datetime(2026, 1, 2, tzinfo=UTC))
@@ -223,7 +219,7 @@ def test_a_ledger_of_the_first_release_goes_on(database: str) -> None:
         )
         for _ in range(2):
             connection.execute(sql.SQL(registry.table_sql("eventwriter")))
-        ledger = open_ledger(connection, IDENTITY, STREAM.subjects)
+        ledger = open_ledger(connection, Opening(IDENTITY, STREAM.subjects))
         assert not ledger.new
         assert [(each.first, each.last) for each in ledger.missing(connection, 1, 1000)] == [(901, 949)]
         assert ledger.record(connection, [(1001, 1002)], Done(messages_written=2))
@@ -232,7 +228,7 @@ def test_a_ledger_of_the_first_release_goes_on(database: str) -> None:
 
 def test_one_compares_at_a_time(connection: Any) -> None:
     """Until its time is over."""
-    ledger = open_ledger(connection, IDENTITY, STREAM.subjects)
+    ledger = open_ledger(connection, Opening(IDENTITY, STREAM.subjects))
     one, two = uuid4(), uuid4()
     assert ledger.claim(connection, one, 60)
     assert not ledger.claim(connection, two, 60)
@@ -403,12 +399,12 @@ class Delivery(RuleBasedStateMachine):
         before = self.js.consumer_info()
         begins = max(self.js.first - 1, before.delivered if before else 0)
         used = before is not None
-        ledger = sink.begin(self.identity, self.js.filters, begins=begins, continues=self.continues, used=used)
+        ledger = sink.begin(Opening(self.identity, tuple(self.js.filters), begins, self.continues, used))
         if ledger.new:
             self.begins = max(self.begins, ledger.begins)
         sink.look()
         if self.js.consumer is None:
-            start = sink.resume(self.js.first)
+            start = resume(sink, self.js.first)
             self.js.consumer = Consumer(start, start)
             self.earlier = copy.deepcopy(self.js.consumer)
         return Worker(sink, crash_at)
@@ -541,10 +537,10 @@ class Delivery(RuleBasedStateMachine):
 
     def _resume(self) -> int:
         try:
-            return self.workers[0].sink.resume(1)
+            return resume(self.workers[0].sink, 1)
         except LedgerChangedError:
             self._replace(0)
-            return self.workers[0].sink.resume(1)
+            return resume(self.workers[0].sink, 1)
 
     # --- what the database and people do ---------------------------------------------------------------------------
 
@@ -566,7 +562,7 @@ class Delivery(RuleBasedStateMachine):
             with self.connection.cursor().copy(sql.SQL(f"COPY {table} FROM STDIN")) as into:
                 into.write(dump)
         for worker in self.workers:
-            worker.sink.connections += 1
+            worker.sink.session.connections += 1
 
     @rule(filters=st.sampled_from([("a",), ("b",), ("a", "b"), ("a", "b", "c"), (">",)]))
     def subjects_are_edited(self, filters: tuple[str, ...]) -> None:
@@ -659,7 +655,7 @@ class Delivery(RuleBasedStateMachine):
                 assert sequence in there | lost, f"{sequence} is gone without a word"
         sink = self.workers[0].sink
         assert self.js.consumer is not None
-        with sink.connection() as connection:  # no gaps remain
+        with sink.session.connection() as connection:  # no gaps remain
             assert sink.ledger.missing(connection, 1, self.js.consumer.floor) == []
 
 
@@ -710,6 +706,12 @@ def test_long_interleavings_write_each_message_once(machine: type[Delivery]) -> 
             chosen()
             run.exact()
         run.teardown()
+
+
+def resume(sink: Sink, first: int) -> int:
+    """Where a new consumer starts."""
+    with sink.session.connection() as connection:
+        return sink.ledger.resume(connection, first)
 
 
 def crashing_sink(dsn: str) -> tuple[Sink, list[str]]:

@@ -17,8 +17,9 @@ from psycopg import conninfo, sql
 from eventwriter import registry
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.embedded import NatsServer, PostgresServer
-from eventwriter.postgres import session
+from eventwriter.postgres import connection as connecting
 from eventwriter.postgres.ledger import Done, Identity
+from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Stream
 from fix_hosts import second_host
@@ -69,7 +70,7 @@ def open_sink(dsn: str, declared: Stream, at: Callable[[str], None] | None = Non
     """A worker's sink, begun."""
     sink = Sink(PostgresConfig(dsn=dsn), declared, "numbers", at=at)
     sink.open()
-    sink.begin(IDENTITY, declared.subjects)
+    sink.begin(Opening(IDENTITY, declared.subjects))
     return sink
 
 
@@ -151,14 +152,14 @@ def shown(connection: psycopg.Connection[Any]) -> list[str]:
 def test_sessions_ask_for_limits_unless_the_dsn_sets_them(database: str) -> None:
     """Those of the pool all of them; commands may let a transaction wait. Explicit options are the user's."""
     limits = ["5", "2", "3", "10000", "2s", "12s"]
-    with session.connect(PostgresConfig(dsn=database), "test") as connection:
+    with connecting.connect(PostgresConfig(dsn=database), "test") as connection:
         assert shown(connection) == [*limits[:-1], "0"]
-    pool = session.open_pool(PostgresConfig(dsn=database), "test", 1)
+    pool = connecting.open_pool(PostgresConfig(dsn=database), "test", 1)
     with pool.connection() as connection:
         assert shown(connection) == limits
     pool.close()
     options = "-c idle_in_transaction_session_timeout=0 -c tcp_user_timeout=60s"
-    pool = session.open_pool(PostgresConfig(dsn=conninfo.make_conninfo(database, options=options)), "test", 1)
+    pool = connecting.open_pool(PostgresConfig(dsn=conninfo.make_conninfo(database, options=options)), "test", 1)
     with pool.connection() as connection:
         assert shown(connection) == [*limits[:3], "60000", "2s", "0"]
     pool.close()
@@ -171,7 +172,7 @@ def test_unix_sockets_need_no_keepalives(open_folder: Path) -> None:
     sockets.chmod(0o777)
     with PostgresServer(open_folder / "server", settings=FAST | {"unix_socket_directories": str(sockets)}) as server:
         dsn = conninfo.make_conninfo(server.dsn(), host=str(sockets))
-        pool = session.open_pool(PostgresConfig(dsn=dsn), "test", 1)
+        pool = connecting.open_pool(PostgresConfig(dsn=dsn), "test", 1)
         with pool.connection() as connection:
             assert shown(connection) == ["0", "0", "0", "0", "2s", "12s"]
         pool.close()

@@ -19,6 +19,7 @@ from eventwriter import registry
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.errors import SchemaError
 from eventwriter.postgres.ledger import Identity
+from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Row, Stream
 from fix_service import wait_until
@@ -74,7 +75,7 @@ def open_sink(database: str) -> Iterator[Any]:
         sink = Sink(PostgresConfig(dsn=database), stream, stream.table)
         opened.append(sink)
         sink.open()
-        sink.begin(IDENTITY, (">",))
+        sink.begin(Opening(IDENTITY, (">",)))
         return sink
 
     yield open_one
@@ -415,7 +416,7 @@ def test_text_arrives_whatever_the_encoding_of_the_database(connection: Any, dat
     )
     sink = Sink(PostgresConfig(dsn=f"{dsn} client_encoding=LATIN1"), PLAIN, PLAIN.table)
     sink.open()
-    sink.begin(IDENTITY, (">",))
+    sink.begin(Opening(IDENTITY, (">",)))
     start = 1
     for sent in (["Zoë", "雪"], ["Zoë", "雪", "plain", "\U0001f600", "雪"]):
         outcome = sink.write(batch(*([record(start + n, text)] for n, text in enumerate(sent)), start=start))

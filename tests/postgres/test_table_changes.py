@@ -16,6 +16,7 @@ from eventwriter import registry
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.errors import TableError, UnavailableError
 from eventwriter.postgres.ledger import Identity
+from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Stream
 
@@ -74,7 +75,7 @@ def opened(connection: psycopg.Connection[Any], database: str) -> Iterator[Calla
         )
         sinks.append(sink)
         sink.open()
-        sink.begin(IDENTITY, (">",))
+        sink.begin(Opening(IDENTITY, (">",)))
         return sink, told
 
     yield open_one

@@ -1,0 +1,62 @@
+"""A connection that lets other work be done while it waits for the server."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from psycopg import Connection, abc
+from psycopg.waiting import Ready, Wait
+
+_EVENTS = {Wait.R: select.POLLIN, Wait.W: select.POLLOUT, Wait.RW: select.POLLIN | select.POLLOUT}
+_LOOK = 0.005
+"""Seconds between two looks for work when there was none and the server does not answer."""
+
+
+class BusyConnection(Connection[Any]):
+    """A connection that lets other work be done while it waits for the server."""
+
+    _meanwhile: Callable[[], bool] | None = None
+
+    @contextmanager
+    def working(self, meanwhile: Callable[[], bool]) -> Iterator[None]:
+        """Whenever it waits in this context it calls ``meanwhile``, again and again while that returns True.
+
+        The server may have to wait for the end of a call, so it should have enough to do before the first.
+        """
+        self._meanwhile = meanwhile
+        try:
+            yield
+        finally:
+            self._meanwhile = None
+
+    def wait(self, gen: abc.PQGen[abc.RV], *args: Any, **kwargs: Any) -> abc.RV:
+        """Brings a generator of the driver to its end: everything that it does with the server passes here."""
+        if self._meanwhile is None:
+            return super().wait(gen, *args, **kwargs)
+        if not args:
+            kwargs.setdefault("interval", _LOOK)
+        return super().wait(self._worked(gen, self._meanwhile), *args, **kwargs)
+
+    def _worked(self, gen: abc.PQGen[abc.RV], meanwhile: Callable[[], bool]) -> abc.PQGen[abc.RV]:
+        """A generator that works before it lets its caller wait."""
+        poll = select.poll()
+        try:
+            awaited = next(gen)
+            while True:
+                poll.register(self.pgconn.socket, _EVENTS[awaited])
+                while not (ready := poll.poll(0)) and meanwhile():
+                    pass
+                if not ready:
+                    awaited = gen.send((yield awaited))
+                elif ready[0][1] == select.POLLIN:
+                    awaited = gen.send(Ready.R)
+                elif ready[0][1] == select.POLLOUT:
+                    awaited = gen.send(Ready.W)
+                else:  # both, or an error for libpq to find
+                    awaited = gen.send(Ready(awaited))
+        except StopIteration as end:
+            result: abc.RV = end.value
+            return result

@@ -1,0 +1,141 @@
+"""Connects to PostgreSQL, with time limits on everything that may hang."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psycopg
+from psycopg import Connection, conninfo
+from psycopg_pool import ConnectionPool
+
+from eventwriter.config import dsn
+from eventwriter.config.model import PostgresConfig
+from eventwriter.errors import ConfigurationError, TableError, UnavailableError
+from eventwriter.postgres.binary import JsonbDumper
+from eventwriter.postgres.busy import BusyConnection
+from eventwriter.postgres.errors import translated
+
+OLDEST_POSTGRES = 140000
+"""Multiranges, which the ledger is made of, came with PostgreSQL 14."""
+
+_PATIENCE = 2.0
+"""Seconds to wait for a connection of the pool."""
+
+# What a session asks of its server, whose own answers are two hours and never. A host that vanished is found out after
+# 5 + 3 × 2 s when nothing is on its way to it and after 10 s otherwise, also in the middle of a statement.
+_LINK = {
+    "tcp_keepalives_idle": "5s",
+    "tcp_keepalives_interval": "2s",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10s",
+    "client_connection_check_interval": "2s",
+}
+# A worker that stopped, or is behind something that answers in its place. Longer than the 10 s of any call to NATS.
+_IDLE = {"idle_in_transaction_session_timeout": "12s"}
+
+
+def connection_string(settings: PostgresConfig, application_name: str) -> str:
+    """libpq conninfo: the settings over libpq's own environment, with time limits on everything that may hang."""
+    limits: dict[str, Any] = {
+        "application_name": application_name,
+        "connect_timeout": max(2, int(settings.connect_timeout)),
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
+    try:
+        given = dsn.parse(settings.dsn)
+    except dsn.Unreadable as error:
+        raise ConfigurationError(f"postgres.dsn: {error}") from None
+    if settings.password is not None:
+        limits["password"] = settings.password
+    # Rows are encoded as UTF-8; the server converts them if its database has another encoding.
+    given["client_encoding"] = "UTF8"
+    return conninfo.make_conninfo("", **{**limits, **given})
+
+
+def connect(settings: PostgresConfig, application_name: str) -> Connection[Any]:
+    """One connection, outside of a pool; raises the typed error that tells why it cannot be had.
+
+    Its locks do not outlive its host; its transactions may wait, such as for a person who reads.
+    """
+    with translated():
+        connection = psycopg.connect(connection_string(settings, application_name))
+        _limit(connection, _LINK)
+        return connection
+
+
+def _limit(connection: Connection[Any], limits: Mapping[str, str]) -> None:
+    """Sets what the server knows, unless the options of the connection string say otherwise."""
+    statement = (
+        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value) "
+        "JOIN pg_settings USING (name) WHERE source <> 'client'"
+    )
+    connection.autocommit = True
+    try:
+        connection.execute(statement, [[*limits], [*limits.values()]])
+    except psycopg.errors.InvalidParameterValue:  # on the server's operating system this one cannot be had
+        known = {name: value for name, value in limits.items() if name != "client_connection_check_interval"}
+        connection.execute(statement, [[*known], [*known.values()]])
+    connection.autocommit = False
+
+
+def unreachable(settings: PostgresConfig, application_name: str) -> UnavailableError:
+    """Why the pool has no connection to give, which it does not tell itself: what one more try says."""
+    try:
+        psycopg.connect(
+            conninfo.make_conninfo(connection_string(settings, application_name), connect_timeout=int(_PATIENCE))
+        ).close()
+    except psycopg.Error as error:
+        return UnavailableError(f"PostgreSQL cannot be reached: {' '.join(dsn.told(error).split())}")
+    return UnavailableError(f"PostgreSQL gave no connection within {_PATIENCE:g} s, but does now")
+
+
+def check_server(connection: Connection[Any]) -> None:
+    """Raises ConfigurationError for a PostgreSQL too old, TableError if eventwriter's own tables are missing."""
+    version = connection.info.server_version
+    if version < OLDEST_POSTGRES:
+        raise ConfigurationError(f"PostgreSQL {version // 10000} is too old: eventwriter needs 14 or later")
+    if connection.execute("SELECT to_regclass('eventwriter.ledger')").fetchone() == (None,):
+        raise TableError("the table eventwriter.ledger does not exist: run `eventwriter schema apply`")
+    latest = "SELECT FROM pg_attribute WHERE attrelid = 'eventwriter.ledger'::regclass AND attname = 'comparing_until'"
+    if connection.execute(latest).fetchone() is None:
+        raise TableError("the table eventwriter.ledger is that of an earlier release: run `eventwriter schema apply`")
+
+
+def open_pool(
+    settings: PostgresConfig, application_name: str, size: int, connected: Callable[[], None] = lambda: None
+) -> ConnectionPool[BusyConnection]:
+    """A pool of one worker, opened after the fork: an inherited one would use the parent's backend.
+
+    ``connected`` is called, in whatever thread, for each connection that is made.
+    """
+
+    def configure(connection: BusyConnection) -> None:
+        connected()
+        connection.adapters.register_dumper(None, JsonbDumper)
+        connection.autocommit = True
+        connection.execute(
+            "SELECT set_config('statement_timeout', %s, false), set_config('TimeZone', 'UTC', false), "
+            "set_config('client_min_messages', 'warning', false)",
+            [f"{int(settings.statement_timeout * 1000)}ms"],
+        )
+        _limit(connection, _LINK | _IDLE)
+
+    pool = ConnectionPool(
+        connection_string(settings, application_name),
+        connection_class=BusyConnection,
+        min_size=1,
+        max_size=size,
+        configure=configure,
+        # Whoever asks during an outage is soon told, and asks again: it ends within seconds of its cause. A connection
+        # that takes longer is made all the same, and is there for the next who asks.
+        timeout=min(_PATIENCE, settings.connect_timeout),
+        reconnect_timeout=_PATIENCE,
+        open=True,
+    )
+    with translated():
+        pool.wait(settings.connect_timeout)
+    return pool

@@ -1,0 +1,83 @@
+"""What the errors of PostgreSQL and its driver mean for a batch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+
+from eventwriter.config import dsn
+from eventwriter.errors import AuthenticationError, ConfigurationError, SchemaError, UnavailableError
+from eventwriter.stream import Reject
+
+_COPY_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
+
+# About the rows: data, constraints, views' checks, limits (an index entry too long), raised by triggers.
+_DATA = ("22", "23", "44", "54", "P0")
+# What passes: connection, deadlock, resources, operator, system, locks, read-only, lost prepared statements.
+_TRANSIENT = ("08", "40", "53", "57", "58", "55", "25", "26", "XX", "F0")
+
+
+_REMEDIES = {
+    "42P01": "run `eventwriter schema apply`",  # no such table
+    "42703": "run `eventwriter schema apply`",  # no such column
+    "42501": "grant INSERT and SELECT on it, and all of schema eventwriter",
+}
+
+
+class RowRefused(Exception):
+    """PostgreSQL, or the driver, refuses a row; ``line`` is its number in the COPY, from 1, when known."""
+
+    def __init__(self, line: int | None, sqlstate: str | None, detail: str) -> None:
+        super().__init__(detail)
+        self.line = line
+        self.reject = Reject("refused", detail[:500], None, sqlstate)
+
+
+@contextmanager
+def translated(connection: Connection[Any] | None = None) -> Iterator[None]:
+    """Raises the typed error for what the driver raises, also while ``connection``, if given, is used."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise classify(error, connection) from error
+
+
+def classify(error: psycopg.Error, connection: Connection[Any] | None = None) -> Exception:
+    """The typed error for what PostgreSQL or the driver says, by SQLSTATE class.
+
+    Rows (22, 23, 44, 54, P0) → a refusal; passing trouble (40, 53, 57 …) → UnavailableError; credentials →
+    AuthenticationError; all else (42: schema, permission) → SchemaError. But what ends the session says nothing about
+    rows or tables, whatever its code (an upgraded extension: FATAL 42710): UnavailableError. Only credentials and a
+    missing database end one, too, and do not pass: whoever connects is told; ``connection``, which served already, is
+    replaced by a new one, which will be told.
+    """
+    code = error.sqlstate
+    text = dsn.told(error)
+    first = text.splitlines()[0]
+    if code is None:
+        if "authentication failed" in text or "no password supplied" in text or "no pg_hba.conf entry" in text:
+            return AuthenticationError(f"PostgreSQL refuses the credentials: {first}")
+        if isinstance(error, psycopg.OperationalError) and 'database "' in text and "does not exist" in text:
+            return ConfigurationError(f"{first}: create it, or correct postgres.dsn")
+        return UnavailableError(f"PostgreSQL cannot be reached: {' '.join(text.split())}")
+    if connection is not None and connection.broken:
+        return UnavailableError(f"PostgreSQL ended the session: {first} ({code})")
+    if code.startswith("28"):
+        return AuthenticationError(f"PostgreSQL refuses the credentials: {first}")
+    if code == "3D000":
+        return ConfigurationError(f"{first}: create the database, or correct postgres.dsn")
+    # Not the severity that is shown: that is in the language of lc_messages.
+    if error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
+        return UnavailableError(f"PostgreSQL ended the session: {first} ({code})")
+    if code[:2] in _DATA:
+        match = _COPY_LINE.search(error.diag.context or "")
+        return RowRefused(int(match.group(1)) if match else None, code, error.diag.message_primary or first)
+    if code != "53400" and code[:2] in _TRANSIENT:
+        return UnavailableError(f"PostgreSQL: {first} ({code})")
+    remedy = _REMEDIES.get(code)
+    return SchemaError(f"PostgreSQL: {first} ({code})" + (f": {remedy}" if remedy else ""))

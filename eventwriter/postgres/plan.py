@@ -1,0 +1,169 @@
+"""How a stream's rows get into a live table: its columns, how each value is converted, and what a key means."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, Literal
+
+from psycopg import sql
+
+from eventwriter.stream import Row, Stream
+
+Mode = Literal["copy", "upsert", "insert"]
+
+# Live type → the type whose dumper writes a value of the declared type to it.
+_DUMPED_AS = {
+    "character varying": "text",
+    "timestamp with time zone": "int8",  # microseconds since 2000: its binary form is that very integer
+    "integer": "int4",
+    "bigint": "int8",
+    "smallint": "int2",
+    "double precision": "float8",
+    "real": "float4",
+    "boolean": "bool",
+}
+_INTEGER_BITS = {"smallint": 16, "integer": 32, "bigint": 64}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A column of the live table that the rows of a stream fill."""
+
+    name: str
+    position: int
+    """Index of its value in a row of the stream."""
+    type: str
+    """Live type as format_type() prints it."""
+    dumper: str
+    """Name of the type whose psycopg dumper writes the value."""
+    convert: Callable[[Any], Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How rows of a stream get into its table."""
+
+    table: sql.Composable
+    table_name: str
+    mode: Mode
+    """``copy``: straight in; ``upsert``: the latest row of a key replaces; ``insert``: a key is written once."""
+    targets: tuple[Target, ...]
+    keys: tuple[tuple[str, ...], ...]
+    """The unique keys of the live table, as column names."""
+    key_of: Callable[[Row], tuple[Any, ...]] | None
+    """For ``upsert``: the key of a row of the stream."""
+    guard: str | None
+    """For ``upsert``: a timestamptz column that only ever grows for a key (``received_at``), if there is one."""
+    project: Callable[[Row], Sequence[Any]] | None
+    """From a row of the stream to the values of ``targets``; None when they are the same."""
+    omitted: tuple[str, ...]
+    """Columns of the stream that are not written, for the table lacks them."""
+    shape: int | None
+    """What ``SHAPE`` said before all this was read: as long as it says the same, the plan holds."""
+
+    @property
+    def columns(self) -> sql.Composable:
+        """The target columns, comma separated."""
+        return sql.SQL(", ").join(sql.Identifier(target.name) for target in self.targets)
+
+    @property
+    def dumpers(self) -> list[str]:
+        """Names of the types for Copy.set_types, one per target."""
+        return [target.dumper for target in self.targets]
+
+
+def plan_of(
+    stream: Stream,
+    table: sql.Composable,
+    name: str,
+    targets: list[Target],
+    keys: tuple[tuple[str, ...], ...],
+    shape: int | None,
+) -> Plan:
+    """The plan for these targets and unique keys of a table; ``shape`` as the plan has it."""
+    by_position = {target.position: target.name for target in targets}
+    positions = {column.name: position for position, column in enumerate(stream.columns)}
+    mode: Mode = "insert" if keys else "copy"
+    key_of = guard = None
+    if stream.key:
+        ours = tuple(by_position.get(positions[column], "") for column in stream.key)
+        if keys == (tuple(sorted(ours)),):
+            mode = "upsert"
+            keys = (ours,)
+            key_of = itemgetter(*(positions[column] for column in stream.key))
+            guard = next((target.name for target in targets if target.name == "received_at"), None)
+    return Plan(
+        table=table,
+        table_name=name,
+        mode=mode,
+        targets=tuple(targets),
+        keys=keys,
+        key_of=key_of,
+        guard=guard,
+        project=_projection(stream, targets),
+        omitted=_omitted(stream, targets),
+        shape=shape,
+    )
+
+
+def target_of(name: str, position: int, declared: str, live: str) -> Target:
+    """A live column that takes the values at this position of the rows: its type as declared, and as it is."""
+    dumper = _DUMPED_AS.get(live, live)
+    convert: Callable[[Any], Any] | None = None
+    if declared == "jsonb" and live != "jsonb":
+        dumper = "bytea"  # JSON text as it is: json and text take the same bytes
+    elif declared == "uuid" and live != "uuid":
+        convert = str
+    elif live == "real":
+        convert = _to_real
+    elif _INTEGER_BITS.get(declared, 0) > _INTEGER_BITS.get(live, 64):
+        convert = _narrowed(_INTEGER_BITS[live])
+    return Target(name, position, live, dumper, convert)
+
+
+def _projection(stream: Stream, targets: list[Target]) -> Callable[[Row], Sequence[Any]] | None:
+    positions = [target.position for target in targets]
+    converters = [(index, target.convert) for index, target in enumerate(targets) if target.convert is not None]
+    select: Callable[[Row], Sequence[Any]] | None = None
+    if positions != list(range(len(stream.columns))):
+        select = itemgetter(*positions) if len(positions) > 1 else lambda row: (row[positions[0]],)
+    if not converters:
+        return select
+
+    def project(row: Row) -> Sequence[Any]:
+        values = list(row if select is None else select(row))
+        for index, convert in converters:
+            if values[index] is not None:
+                values[index] = convert(values[index])
+        return values
+
+    return project
+
+
+def _omitted(stream: Stream, targets: Sequence[Target]) -> tuple[str, ...]:
+    """What is not written; on older tables because another column has taken the place."""
+    filled = {target.position for target in targets}
+    holds = {target.name: stream.columns[target.position].name for target in targets}
+    return tuple(
+        f"{column.name} (there is {holds[column.name]})" if column.name in holds else column.name
+        for position, column in enumerate(stream.columns)
+        if position not in filled
+    )
+
+
+def _narrowed(bits: int) -> Callable[[int], int]:
+    # The driver's binary dumpers wrap silently.
+    def check(number: int) -> int:
+        if not -(1 << bits - 1) <= number < 1 << bits - 1:
+            raise OverflowError(f"{number} does not fit an integer of {bits} bits")
+        return number
+
+    return check
+
+
+def _to_real(number: float) -> float:
+    struct.pack(">f", number)  # raises OverflowError for what would become infinite
+    return number

@@ -1,0 +1,71 @@
+"""How a batch is tried next: straight in, by way of a temporary table, or row by row from there."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from eventwriter.errors import SchemaError
+from eventwriter.postgres.attempt import Attempt, record_index
+from eventwriter.postgres.errors import RowRefused
+from eventwriter.postgres.plan import Plan
+from eventwriter.stream import Stream
+
+_UNIQUE = "23505"
+_LONGEST_SPAN = 1024
+"""Batches after which rows with keys are written without staging again, however often that failed."""
+
+
+class StagingPolicy:
+    """When to stage: where a key was there already, more of them will be.
+
+    So the batches after that are staged, too; twice as many each time that writing without it failed again soon.
+    """
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._span = 1
+        """Batches to stage when rows are next found whose keys are there already, but for a factor of two."""
+
+    @property
+    def due(self) -> bool:
+        """Whether the next batch is to be staged."""
+        return self._left > 0
+
+    def collided(self) -> None:
+        """A row was refused because its key is there."""
+        self._left = self._span = min(2 * self._span, _LONGEST_SPAN)
+
+    def wrote(self, *, staged: bool) -> None:
+        """A batch is committed."""
+        if staged:
+            self._left = max(0, self._left - 1)
+        else:
+            self._span = max(1, self._span // 2)
+
+
+def following(refusal: RowRefused, attempt: Attempt, stream: Stream, plan: Plan) -> Attempt:
+    """The next attempt: without the refused row when it is the first and known, else letting PostgreSQL find it.
+
+    A row whose key is there already is what staging is for: see ``collides``. Raises SchemaError when rows are refused
+    though each was tried by itself.
+    """
+    then = attempt.again()
+    if collides(refusal, attempt, plan):
+        then.staged = True
+        return then
+    if refusal.line is None or attempt.refused or attempt.staged:
+        if attempt.isolate:
+            raise SchemaError(f"table {plan.table_name} refuses rows one by one: {refusal}") from refusal
+        then.staged = then.isolate = True
+        return then
+    index = bisect_right(attempt.ends, refusal.line - 1)
+    start = attempt.ends[index - 1] if index else 0
+    decoded = stream.decode(attempt.batch.messages[index])
+    record = record_index(decoded, refusal.line - 1 - start)
+    then.refused = {index: {record: refusal.reject._replace(record_index=record)}}
+    return then
+
+
+def collides(refusal: RowRefused, attempt: Attempt, plan: Plan) -> bool:
+    """Whether a row was refused because its key is there already, for the first time."""
+    return refusal.reject.sqlstate == _UNIQUE and plan.mode != "copy" and not attempt.staged

@@ -1,0 +1,107 @@
+"""How a batch is tried next, without a server: when rows are staged, and what follows a refusal."""
+
+from __future__ import annotations
+
+import pytest
+from psycopg import sql
+
+from eventwriter.errors import SchemaError
+from eventwriter.postgres.attempt import Attempt
+from eventwriter.postgres.errors import RowRefused
+from eventwriter.postgres.plan import Plan, plan_of, target_of
+from eventwriter.postgres.policy import StagingPolicy, collides, following
+from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Stream
+
+STREAM = Stream("NUMBERS", (">",), "numbers", (Column("n", "bigint"),), lambda message: ROWS[message.payload])
+ROWS: dict[bytes, Decoded] = {
+    b"one": Decoded([(1,)]),
+    b"none": Decoded(),
+    b"two": Decoded([(2,), (3,)], [Reject("malformed", "the first of three", 0)]),
+}
+
+
+@pytest.mark.parametrize(
+    ("collisions", "staged"),
+    [
+        ([], 0),
+        ([0], 2),
+        ([0, 0], 4),
+        ([0, 0, 0], 8),
+        ([0, 1], 2),  # one batch straight in makes up for it
+        ([0, 0, 1], 4),
+        ([0, 0, 2], 2),
+        ([0] * 20, 1024),
+    ],
+)
+def test_batches_are_staged_for_longer_the_sooner_it_is_needed_again(collisions: list[int], staged: int) -> None:
+    """Each collision comes after so many batches that were written straight in; then how many are staged."""
+    policy = StagingPolicy()
+    for before in collisions:
+        while policy.due:
+            policy.wrote(staged=True)
+        for _ in range(before):
+            policy.wrote(staged=False)
+        policy.collided()
+    for _ in range(staged):
+        assert policy.due
+        policy.wrote(staged=True)
+    assert not policy.due
+
+
+def plan(*keys: tuple[str, ...]) -> Plan:
+    """For a table with these unique keys."""
+    return plan_of(STREAM, sql.Identifier("numbers"), "numbers", [target_of("n", 0, "bigint", "bigint")], keys, 1)
+
+
+def attempt(*payloads: bytes, staged: bool = False) -> Attempt:
+    """At messages with these payloads, whose rows were all encoded."""
+    messages = [Message("a", payload, number, 0) for number, payload in enumerate(payloads, 1)]
+    found = Attempt(Batch(messages, range(1, len(messages) + 1)), staged=staged)
+    for payload in payloads:
+        found.ends.append((found.ends or [0])[-1] + len(ROWS[payload].rows))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "keys", "staged", "collision"),
+    [
+        ("23505", [("n",)], False, True),
+        ("23505", [("n",)], True, False),
+        ("23505", [], False, False),
+        ("22003", [("n",)], False, False),
+        (None, [("n",)], False, False),
+    ],
+)
+def test_only_a_key_that_is_there_is_what_staging_is_for(
+    sqlstate: str | None, keys: list[tuple[str, ...]], staged: bool, collision: bool
+) -> None:
+    """Of a table whose keys we know, and if it was not staged already."""
+    assert collides(RowRefused(1, sqlstate, "no"), attempt(b"one", staged=staged), plan(*keys)) is collision
+
+
+@pytest.mark.parametrize(("line", "message", "record"), [(1, 0, 0), (2, 2, 1), (3, 2, 2), (4, 3, 0)])
+def test_the_first_refused_row_is_left_out(line: int, message: int, record: int) -> None:
+    """A line of COPY tells the message and the record, beside those that have no row."""
+    then = following(RowRefused(line, "22003", "no"), attempt(b"one", b"none", b"two", b"one"), STREAM, plan())
+    assert then.refused == {message: {record: Reject("refused", "no", record, "22003")}}
+    assert (then.staged, then.isolate) == (False, False)
+
+
+def test_then_postgresql_finds_them() -> None:
+    """A second refusal, one without a line, and one while staged: row by row; what is refused there too is an error."""
+    once = following(RowRefused(1, "22003", "no"), attempt(b"one", b"one"), STREAM, plan())
+    for refusal, before in (
+        (RowRefused(1, "22003", "no"), once),
+        (RowRefused(None, "22003", "no"), attempt(b"one")),
+        (RowRefused(1, "22003", "no"), attempt(b"one", staged=True)),
+    ):
+        then = following(refusal, before, STREAM, plan())
+        assert (then.staged, then.isolate, then.refused) == (True, True, before.refused)
+        with pytest.raises(SchemaError, match="table numbers refuses rows one by one: no"):
+            following(refusal, then, STREAM, plan())
+
+
+def test_a_key_that_is_there_is_staged_and_not_isolated() -> None:
+    """Whatever line it was."""
+    then = following(RowRefused(1, "23505", "there"), attempt(b"one"), STREAM, plan(("n",)))
+    assert (then.staged, then.isolate, then.refused) == (True, False, {})
