@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventwriter.commands import go_import
+from eventwriter.commands.go_streams import TABLES
 from eventwriter.config import loading, subjects
 from eventwriter.errors import ConfigurationError
 from eventwriter.stream import Decoded, Message, Stream
@@ -23,7 +24,7 @@ def _decode(message: Message) -> Decoded:
     return Decoded()
 
 
-DECLARED = {name: Stream(name, (f"{name.lower()}.>",), table, (), _decode) for table, name in go_import.TABLES.items()}
+DECLARED = {name: Stream(name, (f"{name.lower()}.>",), table, (), _decode) for table, name in TABLES.items()}
 
 CERTIFICATES = "/etc/serviceradar/certs"
 TLS = {"cert_file": "writer.pem", "key_file": "writer-key.pem", "ca_file": "root.pem"}
@@ -236,7 +237,7 @@ def test_subjects_of_two_streams_are_told() -> None:
 def test_subjects_are_widened_as_the_go_writer_does(given: list[str], table: str, expected: set[str]) -> None:
     """The bare OTLP subjects mean more than what the file says; what was added is told."""
     found, _, notes = converted(with_streams(*((subject, table) for subject in given)))
-    patterns = found.streams[go_import.TABLES[table]].subjects
+    patterns = found.streams[TABLES[table]].subjects
     assert set(patterns) == expected
     assert len(patterns) == len(expected)
     for pattern in expected:
@@ -322,7 +323,7 @@ def assert_taken(pairs: list[tuple[str, str]], found: loading.Config, notes: str
     """Whatever the Go writer takes into a table of ours, the table's stream takes."""
     for subject in _PUBLISHED:
         table = taken_by_go(pairs, subject)
-        name = go_import.TABLES.get(table or "")
+        name = TABLES.get(table or "")
         if name is not None:
             stream = found.streams[name]
             assert stream.enabled

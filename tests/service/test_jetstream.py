@@ -21,7 +21,8 @@ from nats.js.errors import APIError
 
 from eventwriter import registry, worker
 from eventwriter.config import loading
-from eventwriter.embedded import _nats_binary, free_port
+from eventwriter.embedded import free_port
+from eventwriter.embedded.nats import nats_binary
 from eventwriter.jetstream.source import Source
 from eventwriter.postgres.sink import Sink
 from fix_service import STREAMS, World, wait_until
@@ -347,7 +348,7 @@ def test_a_cluster_loses_the_leader_of_stream_and_consumer(world: World, tmp_pat
     ports, routes = [[free_port() for _ in range(3)] for _ in range(2)]
     nodes = {
         f"n{i}": [
-            str(_nats_binary()),
+            str(nats_binary()),
             "-c",
             str(cluster_config(tmp_path, f"n{i}", ports[i], [routes[i], *routes[:i], *routes[i + 1 :]])),
         ]

@@ -1,0 +1,46 @@
+"""Conversions from what producers send to what PostgreSQL takes: JSON, times, numbers, text.
+
+All are pure. A value that cannot be converted raises Unfit, whose ``reason`` is a bounded word for counting.
+Functions that may repair a value take ``repairs``, a list to which they append the reason of each repair.
+"""
+
+from eventwriter.values.jsontext import MAX_DEPTH, REPLACEMENT, clean, dump_json, parse_json, scrub
+from eventwriter.values.scalars import INT4_MAX, INT4_MIN, INT8_MAX, INT8_MIN, boolean, integer, real, text
+from eventwriter.values.times import (
+    EPOCH,
+    MAX_TIME,
+    MIN_TIME,
+    time,
+    time_from_nanos,
+    time_from_number,
+    time_from_text,
+    time_to_text,
+)
+from eventwriter.values.unfit import Unfit, shown
+
+__all__ = [
+    "EPOCH",
+    "INT4_MAX",
+    "INT4_MIN",
+    "INT8_MAX",
+    "INT8_MIN",
+    "MAX_DEPTH",
+    "MAX_TIME",
+    "MIN_TIME",
+    "REPLACEMENT",
+    "Unfit",
+    "boolean",
+    "clean",
+    "dump_json",
+    "integer",
+    "parse_json",
+    "real",
+    "scrub",
+    "shown",
+    "text",
+    "time",
+    "time_from_nanos",
+    "time_from_number",
+    "time_from_text",
+    "time_to_text",
+]

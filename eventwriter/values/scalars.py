@@ -1,0 +1,67 @@
+"""Numbers, bools and text: lenient about the form, strict about the meaning."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from eventwriter.values.jsontext import dump_json
+from eventwriter.values.unfit import Unfit, shown
+
+INT4_MIN, INT4_MAX = -(2**31), 2**31 - 1
+INT8_MIN, INT8_MAX = -(2**63), 2**63 - 1
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+
+
+def integer(value: Any, low: int = INT8_MIN, high: int = INT8_MAX) -> int:
+    """An integer in low…high from an int, a whole float, a decimal text or a bool; otherwise Unfit.
+
+    Out of range is ``out_of_range``, so that a caller may clamp; anything else is ``bad_value``.
+    """
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        number = int(value)
+    elif isinstance(value, str) and len(value) <= 400 and _INTEGER.fullmatch(text := value.strip()):
+        number = int(text)
+    else:
+        raise Unfit("bad_value", f"{shown(value)} is not an integer")
+    if not low <= number <= high:
+        raise Unfit("out_of_range", f"{shown(value)} is not between {low} and {high}")
+    return number
+
+
+def real(value: Any) -> float:
+    """A finite float64 from a number, a numeric text or a bool (1.0, 0.0); otherwise Unfit."""
+    if isinstance(value, int | float) or (isinstance(value, str) and "_" not in value and value.isascii()):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            pass
+        else:
+            if math.isfinite(number):
+                return number
+    raise Unfit("bad_value", f"{shown(value)} is not a number")
+
+
+_BOOLEANS: Mapping[str, bool] = {"true": True, "false": False, "1": True, "0": False}
+
+
+def boolean(value: Any) -> bool:
+    """A bool from a bool, 0 or 1, or the texts true, false, 1 and 0 in any case; otherwise Unfit."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str) and (known := _BOOLEANS.get(value.strip().lower())) is not None:
+        return known
+    raise Unfit("bad_value", f"{shown(value)} is not a boolean")
+
+
+def text(value: Any) -> str:
+    """Text from text; a number or bool gives its JSON text; a list or object is Unfit."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return dump_json(value).decode()
+    raise Unfit("bad_value", f"{shown(value)} is not text")

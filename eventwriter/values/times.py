@@ -1,0 +1,109 @@
+"""Times of every form as timestamptz: microseconds since 2000, truncated."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from eventwriter.values.scalars import INT8_MAX, INT8_MIN
+from eventwriter.values.unfit import Unfit, shown
+
+EPOCH = 946_684_800_000_000
+"""Microseconds from 1970 to 2000-01-01T00:00:00Z, where PostgreSQL's timestamptz begins."""
+MIN_TIME = -211_813_488_000_000_000
+MAX_TIME = 9_223_371_331_200_000_000 - 1
+"""The range of timestamptz, 4713 BC to 294276 AD, in microseconds since 2000."""
+
+_UNIX_2000 = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_from_text = datetime.fromisoformat
+
+
+def time_from_nanos(nanos: int) -> int:
+    """Nanoseconds since 1970 as timestamptz (microseconds since 2000), truncated; beyond int64: Unfit."""
+    if not INT8_MIN <= nanos <= INT8_MAX:
+        raise Unfit("bad_time", f"{shown(nanos)} is not a time in int64 nanoseconds")
+    return nanos // 1000 - EPOCH
+
+
+def time_from_text(text: str) -> int:
+    """RFC 3339 text as timestamptz, truncated to the microsecond; without an offset it is UTC; else Unfit."""
+    try:
+        return (_from_text(text) - _UNIX_2000) // _MICROSECOND
+    except (ValueError, TypeError):  # TypeError: no offset
+        pass
+    try:
+        moment = _from_text(text.strip().upper())
+    except ValueError:
+        raise Unfit("bad_time", f"{shown(text)} is not a time") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _UNIX_2000) // _MICROSECOND
+
+
+def time_from_number(number: int | float | Decimal) -> int:
+    """A number since 1970 as timestamptz; its magnitude tells the unit: below 1e11 s, 1e14 ms, 1e17 µs, else ns."""
+    if isinstance(number, float):
+        if not math.isfinite(number):
+            raise Unfit("bad_time", f"{number} is not a time")
+        if 2**30 <= number < 2**33:
+            return _micros_from_seconds(number) - EPOCH
+    # Decimal, not float64: 1765535400.123456 has no exact binary form, its shortest text has.
+    exact: Any = Decimal(repr(number)) if isinstance(number, float) else number
+    size = abs(exact)
+    if size < 100_000_000_000:
+        micros = exact * 1_000_000
+    elif size < 100_000_000_000_000:
+        micros = exact * 1000
+    elif size < 100_000_000_000_000_000:
+        micros = exact
+    elif size <= INT8_MAX:
+        micros = exact // 1000
+    else:
+        raise Unfit("bad_time", f"{shown(number)} is not a time")
+    whole: int = math.floor(micros)
+    return whole - EPOCH
+
+
+def _micros_from_seconds(seconds: float) -> int:
+    """Microseconds of the shortest decimal text of 2^30 … 2^33 seconds, truncated: what Decimal would find, quicker.
+
+    Floats are then 2^-22 to 2^-20 apart, between a tenth of a microsecond and one: one decimal at most with six digits
+    after the point means this float, else it is the nearest with seven. The products are exact.
+    """
+    whole = int(seconds)
+    fraction = seconds - whole
+    nearest = whole * 1_000_000 + round(fraction * 1e6)
+    if nearest / 1_000_000 == seconds:
+        return nearest
+    return whole * 1_000_000 + round(fraction * 1e7) // 10
+
+
+def time(value: Any) -> int:
+    """A time of any JSON form (number, numeric text, RFC 3339 text) as timestamptz; anything else: Unfit."""
+    if isinstance(value, str):
+        if value[10:11] == "T":
+            return time_from_text(value)
+        text = value.strip()
+        if len(text) > 64:
+            raise Unfit("bad_time", f"{shown(value)} is not a time")
+        if text[:1].isdecimal() and "T" not in text and text.count("-") < 2:
+            try:
+                return time_from_number(Decimal(text))
+            except ArithmeticError:  # no number, or one with an exponent beyond all bounds
+                return time_from_text(text)
+        return time_from_text(text)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return time_from_number(value)
+    raise Unfit("bad_time", f"{shown(value)} is not a time")
+
+
+def time_to_text(micros: int) -> str:
+    """timestamptz (microseconds since 2000) as RFC 3339 text in UTC, for people and for JSON."""
+    try:
+        moment = _UNIX_2000 + timedelta(microseconds=micros)
+    except OverflowError:
+        return f"{micros} µs since 2000"
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
