@@ -17,7 +17,9 @@ from eventwriter.jetstream.turn import Turn, Turns
 from eventwriter.observability import monitor, report
 from eventwriter.observability.board import SUPERVISOR, Board, Slot
 from eventwriter.observability.children import Children
-from eventwriter.processes.supervisor import Child, Supervisor
+from eventwriter.processes.child import Child
+from eventwriter.processes.slot import Pace
+from eventwriter.processes.supervisor import Supervisor
 from eventwriter.processes.systemd import Notifier
 from eventwriter.stream import Stream
 
@@ -68,7 +70,7 @@ def supervise(load: Load, file: Path | None, environ: Mapping[str, str], run: Ru
     return Supervisor(
         processes.wanted(current, declared),
         drain_timeout=drain_timeout(current),
-        restart_maximum=RESTART_MAXIMUM,
+        pace=Pace(restart_maximum=RESTART_MAXIMUM),
         on_reload=reload,
         on_tick=tick,
         tick=min(1.0, notifier.period or 1.0),

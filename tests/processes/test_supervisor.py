@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ import psutil
 import pytest
 
 from eventwriter.errors import ConfigurationError
+from eventwriter.processes.child import Child
 from eventwriter.processes.signals import on_stop
-from eventwriter.processes.supervisor import Child, Supervisor
+from eventwriter.processes.slot import Pace
+from eventwriter.processes.supervisor import Supervisor
 from patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,15 +136,20 @@ class Named(logging.Formatter):
 
 
 class Sayer:
-    """An observer that prints what it is told."""
+    """An observer that prints what it is told, and counts by name how often a child was scheduled again."""
+
+    def __init__(self) -> None:
+        self.restarts: dict[str, int] = {}
 
     def started(self, name: str, pid: int) -> None:
+        self.restarts.setdefault(name, 0)
         say("observed started", name, pid)
 
     def exited(self, name: str, status: int) -> None:
         say("observed exited", name, status)
 
     def restarting(self, name: str, delay: float) -> None:
+        self.restarts[name] = self.restarts.get(name, 0) + 1
         say("observed restarting", name, delay)
 
     def parked(self, name: str, status: int) -> None:
@@ -174,13 +182,15 @@ def serve(config: Path) -> int:
     reload = None if options.pop("no_reload", False) else children
     if "tick" in options:
         options["on_tick"] = lambda: False
-    supervisor = Supervisor(children() or (), on_reload=reload, observer=Sayer(), **options)
+    pace = Pace(**{field.name: options.pop(field.name) for field in fields(Pace) if field.name in options})
+    sayer = Sayer()
+    supervisor = Supervisor(children() or (), pace=pace, on_reload=reload, observer=sayer, **options)
     if no_processes:
         if os.geteuid() == 0:
             os.setuid(65534)  # the limit does not hold for root
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     status = supervisor.run()
-    say("restarts", json.dumps(supervisor.restarts))
+    say("restarts", json.dumps(sayer.restarts))
     return status
 
 
@@ -211,7 +221,7 @@ class Service:
             process = subprocess.Popen(
                 [*prefix, sys.executable, __file__, str(self._config)],
                 cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support'}"},
+                env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/support'}"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

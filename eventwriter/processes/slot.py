@@ -1,0 +1,125 @@
+"""The place of one child: its process, when it is started again, and until when it may drain."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+from dataclasses import dataclass
+from typing import Protocol
+
+from eventwriter.errors import OK
+from eventwriter.processes.backoff import Backoff
+from eventwriter.processes.child import Child, fork, how
+
+logger = logging.getLogger("eventwriter.supervisor")
+
+AS_TOLD = (OK, -signal.SIGTERM)
+"""How a child ends that drained, or had nothing in hand: then it had no handler yet."""
+
+
+class Observer(Protocol):
+    """Is told what becomes of the children, in the supervisor's loop: must not block and must not raise.
+
+    A status is an exit status, or the negative number of the signal that ended the process.
+    """
+
+    def started(self, name: str, pid: int) -> None: ...
+    def exited(self, name: str, status: int) -> None: ...
+    def restarting(self, name: str, delay: float) -> None: ...
+    def parked(self, name: str, status: int) -> None: ...
+
+
+class Nobody:
+    """Observes nothing."""
+
+    def started(self, name: str, pid: int) -> None: ...
+    def exited(self, name: str, status: int) -> None: ...
+    def restarting(self, name: str, delay: float) -> None: ...
+    def parked(self, name: str, status: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How soon children are started again, in seconds."""
+
+    stable_after: float = 60.0
+    """For how long a child has to run until its failures are forgotten."""
+    restart_initial: float = 0.25
+    restart_maximum: float = 30.0
+    look_initial: float = 5.0
+    """Between two tries of a parked child that is ``passing``."""
+    look_maximum: float = 60.0
+
+
+class Slot:
+    """One name, from when it is wanted until its last process is reaped.
+
+    Running (pid), draining (pid, due), waiting to start (due), or parked.
+    """
+
+    def __init__(self, child: Child, pace: Pace, observer: Observer, rng: random.Random, due: float) -> None:
+        self.name = child.name
+        self.child: Child | None = child
+        """What to start next; None: nothing, the name goes when its process has ended."""
+        self.due: float | None = due
+        """When to start, or for a running process when to kill it."""
+        self.pid = 0
+        self.draining = False
+        self.parked: int | None = None
+        self._since = 0.0
+        self._observer = observer
+        self._extra = {"stream": child.name}
+        self._restarts = Backoff(pace.restart_initial, pace.restart_maximum, reset_after=pace.stable_after, rng=rng)
+        self._looks = Backoff(pace.look_initial, pace.look_maximum, reset_after=pace.stable_after, rng=rng)
+
+    def start(self, child: Child, now: float) -> None:
+        """Forks the child; a fork that fails counts as a child that died."""
+        try:
+            pid = fork(child)
+        except OSError as error:
+            logger.error("cannot fork: %s", error, extra=self._extra)
+            self.retry(now)
+            return
+        self.pid, self._since, self.due, self.parked = pid, now, None, None
+        self._restarts.succeeded(now)
+        self._looks.succeeded(now)
+        logger.info("started, pid %d", pid, extra=self._extra)
+        self._observer.started(self.name, pid)
+
+    def drain(self, now: float, timeout: float) -> None:
+        """The process was told to end: it is killed after so many seconds."""
+        self.draining, self.due = True, now + timeout
+        logger.info("draining, pid %d, %g s left", self.pid, timeout, extra=self._extra)
+
+    def kill(self) -> None:
+        """Ends a process that did not end by itself."""
+        self.due = None
+        os.kill(self.pid, signal.SIGKILL)
+        logger.warning("killed: did not drain in time, pid %d", self.pid, extra=self._extra)
+
+    def exited(self, status: int, now: float) -> None:
+        """The process was reaped."""
+        level = logging.INFO if self.draining and status in AS_TOLD else logging.WARNING
+        logger.log(level, "exited after %.1f s: %s", now - self._since, how(status), extra=self._extra)
+        self.pid, self.due = 0, None
+        self._observer.exited(self.name, status)
+
+    def retry(self, now: float) -> None:
+        """Schedules the next start of a child that failed."""
+        delay = self._restarts.failed(now)
+        self.due = now + delay
+        logger.warning("restarting in %.2f s", delay, extra=self._extra)
+        self._observer.restarting(self.name, delay)
+
+    def park(self, child: Child, status: int, now: float) -> None:
+        """Leaves a child alone until a reload, or until it is time to look whether what stopped it has passed."""
+        self.parked = status
+        again = "not started again before a reload (SIGHUP, or a changed configuration file)"
+        if child.passing is not None and child.passing():
+            delay = self._looks.failed(now)
+            self.due = now + delay
+            again = f"looking again in {delay:.3g} s"
+        logger.error("parked: exit status %d, %s", status, again, extra=self._extra)
+        self._observer.parked(self.name, status)
