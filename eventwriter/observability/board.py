@@ -10,11 +10,14 @@ import mmap
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from types import UnionType
+from typing import TypeVar, cast
 
-import orjson
+import msgspec
 
 from eventwriter.errors import ConfigurationError
+
+T = TypeVar("T")
 
 SLOTS = 512
 _HEADER = struct.Struct("<QII")  # number of the write, length, CRC-32 of both and of the data
@@ -54,11 +57,11 @@ class Board:
             self._places[name] = len(self._places)
         return Slot(self._memory, self._places[name] * _SIZE)
 
-    def read(self) -> Iterator[dict[str, Any]]:
-        """The latest state of every slot made before this process was forked; the writers name themselves in it."""
+    def read(self, kind: type[T] | UnionType) -> Iterator[T]:
+        """The latest state, of this kind, of every slot made before this process was forked. It tells whose it is."""
         for place in self._places.values():
-            state = Slot(self._memory, place * _SIZE).read()
-            if state:
+            state: T | None = Slot(self._memory, place * _SIZE).read(kind)
+            if state is not None:
                 yield state
 
 
@@ -74,9 +77,9 @@ class Slot:
         self._start = start
         self._writes: int | None = None
 
-    def write(self, state: dict[str, Any]) -> None:
+    def write(self, state: object) -> None:
         """Replaces the state. What does not fit is left as it was: there is nobody to tell."""
-        data = orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS)
+        data = msgspec.json.encode(state)
         if len(data) > LARGEST:
             return
         if self._writes is None:
@@ -87,10 +90,10 @@ class Slot:
         self._memory[begin : begin + len(data)] = data
         _HEADER.pack_into(self._memory, start, self._writes, len(data), _checksum(self._writes, data))
 
-    def read(self) -> dict[str, Any]:
-        """The latest state, {} if there is none."""
+    def read(self, kind: type[T] | UnionType) -> T | None:
+        """The latest state, which is of this kind; None if there is none."""
         data = self._latest()[1]
-        return dict(orjson.loads(data)) if data else {}
+        return cast("T", msgspec.json.decode(data, type=kind)) if data else None
 
     def _latest(self) -> tuple[int, bytes]:
         """(number of the write, its data) of the newest state; (0, b"") if there is none.

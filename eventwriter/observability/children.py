@@ -8,9 +8,9 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
 
 from eventwriter.observability.board import SUPERVISOR, Board, Slot
+from eventwriter.observability.states import Beat, ChildState, SupervisorState
 
 log = logging.getLogger("eventwriter.supervisor")
 
@@ -28,35 +28,42 @@ class Children:
     def __init__(self, slot: Slot, clock: Callable[[], float] = time.monotonic) -> None:
         self._slot = slot
         self._clock = clock
-        self._children: dict[str, dict[str, Any]] = {}
+        self._state = SupervisorState(name=SUPERVISOR, started=time.time(), beat=clock())
         self._looked = clock()
         self._awake = 0.0
         self._beats: dict[str, float] = {}
         self._alive: dict[str, float] = {}
         """For how long we had been awake when a child's last sign of life was new."""
-        self._started = time.time()
         self.stall_timeouts: dict[str, float] = {}
 
     def started(self, name: str, pid: int) -> None:
         """A process was forked."""
         self._alive[name] = self._awake
-        self._note(name, state="running", pid=pid, since=time.time(), why="")
+        child = self._child(name)
+        child.state, child.pid, child.since, child.why = "running", pid, time.time(), ""
+        self._write()
 
     def exited(self, name: str, status: int) -> None:
         """A process ended."""
-        self._note(name, state="draining", pid=0, status=status)
+        child = self._child(name)
+        child.state, child.pid, child.status = "draining", 0, status
+        self._write()
 
     def restarting(self, name: str, delay: float) -> None:
         """It will be started again."""
-        self._note(name, state="restarting", restarts=self._children.get(name, {}).get("restarts", 0) + 1)
+        child = self._child(name)
+        child.state = "restarting"
+        child.restarts += 1
+        self._write()
 
     def parked(self, name: str, status: int) -> None:
         """It will not be started again before a reload."""
-        self._note(name, state="parked")
+        self._child(name).state = "parked"
+        self._write()
 
     def kill_stalled(self, board: Board) -> None:
         """SIGKILL for workers that were silent for longer than their stall_timeout. A sign of life of its own."""
-        beats = {state["name"]: state.get("beat", 0.0) for state in board.read()}
+        beats = {state.name: state.beat for state in board.read(Beat)}
         now = self._clock()
         self._awake += min(now - self._looked, AWAKE)
         self._looked = now
@@ -64,21 +71,20 @@ class Children:
             if beats.get(name) != self._beats.get(name):
                 self._beats[name] = beats[name]
                 self._alive[name] = self._awake
-            child = self._children.get(name, {})
+            child = self._state.children.get(name, ChildState())
             silence = self._awake - self._alive.get(name, self._awake)
-            if child.get("pid") and silence > timeout:
+            if child.pid and silence > timeout:
                 why = f"stalled: no sign of life for {silence:.0f} s"
-                log.error("%s, killing pid %d", why, child["pid"], extra={"stream": name})
+                log.error("%s, killing pid %d", why, child.pid, extra={"stream": name})
                 self._alive[name] = self._awake
-                self._note(name, why=f"{why}, killed")
+                child.why = f"{why}, killed"
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(child["pid"], signal.SIGKILL)
+                    os.kill(child.pid, signal.SIGKILL)
         self._write()
 
-    def _note(self, name: str, **changes: Any) -> None:
-        self._children.setdefault(name, {}).update(changes)
-        self._write()
+    def _child(self, name: str) -> ChildState:
+        return self._state.children.setdefault(name, ChildState())
 
     def _write(self) -> None:
-        state = {"name": SUPERVISOR, "started": self._started, "beat": self._clock(), "children": self._children}
-        self._slot.write(state)
+        self._state.beat = self._clock()
+        self._slot.write(self._state)

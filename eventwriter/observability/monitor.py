@@ -19,6 +19,7 @@ from eventwriter.config.loading import Config
 from eventwriter.observability import status
 from eventwriter.observability.board import Board, Slot
 from eventwriter.observability.exposition import expose
+from eventwriter.observability.states import HistoryState, MonitorState
 from eventwriter.processes.process import set_title
 
 log = logging.getLogger("eventwriter.monitor")
@@ -44,11 +45,9 @@ class _History:
     def __init__(self, name: str, slot: Slot) -> None:
         self._name = name
         self._slot = slot
-        before = slot.read()
-        self.points: deque[tuple[float | None, float | None]] = deque(
-            map(tuple, before.get("points", [])), maxlen=POINTS
-        )
-        self._last: tuple[float, int] | None = tuple(before["last"]) if "last" in before else None
+        before = slot.read(HistoryState)
+        self.points = deque(before.points if before else [], maxlen=POINTS)
+        self._last = before.last if before else None
         self._ages: deque[list[int]] = deque(maxlen=RECENT)
 
     def add(self, stream: dict[str, Any], now: float) -> None:
@@ -62,7 +61,7 @@ class _History:
         self._last = now, rows
         self._ages.append(stream["event_ages"]["buckets"])
         self.points.append((rate, stream["lag_seconds"]))
-        self._slot.write({"name": self._name, "points": list(self.points), "last": self._last})
+        self._slot.write(HistoryState(name=self._name, points=list(self.points), last=self._last))
 
     def recent_ages(self, buckets: list[int]) -> list[int]:
         """How many messages of the last minute were of each age."""
@@ -200,5 +199,5 @@ def run(board: Board, config: Config, slot: Slot) -> int:
         if now >= due:
             monitor.sample()
             due += STEP * (1 + (now - due) // STEP)
-        slot.write({"name": NAME, "beat": now})
+        slot.write(MonitorState(name=NAME, beat=now))
         time.sleep(1.0)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boards import batch, settings, write
+from boards import batch, noted, settings, write
 from eventwriter.errors import ConfigurationError
 from eventwriter.observability.board import FATES, LARGEST, SLOTS, Board
 from eventwriter.observability.report import Report
@@ -36,8 +36,8 @@ def test_each_slot_holds_what_was_written_last(writes: list[tuple[int, dict[str,
         board.slot(str(number)).write(state)
         expected[str(number)] = state
     for name, state in expected.items():
-        assert board.slot(name).read() == state
-    assert sorted(map(str, board.read())) == sorted(map(str, expected.values()))
+        assert noted(board.slot(name)) == state
+    assert sorted(map(str, board.read(dict))) == sorted(map(str, expected.values()))
 
 
 def test_a_reader_never_meets_half_a_state() -> None:
@@ -58,7 +58,7 @@ def test_a_reader_never_meets_half_a_state() -> None:
         seen: set[int] = set()
         deadline = time.monotonic() + 30 * PATIENCE
         while len(seen) <= 1000 and time.monotonic() < deadline:
-            state = board.slot("x").read()
+            state = noted(board.slot("x"))
             assert state["filling"] == [state["number"]] * len(state["filling"])
             assert state["number"] >= before
             before = state["number"]
@@ -76,7 +76,7 @@ def test_a_writer_may_be_killed_at_any_moment() -> None:
     slot.write({"number": 0, "filling": [0] * 5000})
     moments = random.Random(2)
     for _ in range(25):
-        begun = board.slot("x").read()["number"]
+        begun = noted(board.slot("x"))["number"]
         pid = os.fork()
         if not pid:
             mine = board.slot("x")
@@ -87,10 +87,10 @@ def test_a_writer_may_be_killed_at_any_moment() -> None:
         time.sleep(moments.uniform(0.001, 0.02))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        state = board.slot("x").read()
+        state = noted(board.slot("x"))
         assert state["number"] >= begun
         assert state["filling"] == [state["number"]] * 5000
-    assert board.slot("x").read()["number"] > 0
+    assert noted(board.slot("x"))["number"] > 0
 
 
 @given(st.binary(min_size=1, max_size=40), st.integers(0, 40))
@@ -102,9 +102,9 @@ def test_a_half_that_is_torn_leaves_the_one_before(garbage: bytes, place: int) -
     slot.write({"number": 2})
     whole = board._memory[:28]  # header and data of the second write, which went to the first half
     board._memory[place : place + len(garbage)] = garbage
-    assert board.slot("x").read() == {"number": 2 if board._memory[:28] == whole else 1}
+    assert noted(board.slot("x")) == {"number": 2 if board._memory[:28] == whole else 1}
     board.slot("x").write({"number": 3})
-    assert board.slot("x").read() == {"number": 3}
+    assert noted(board.slot("x")) == {"number": 3}
 
 
 def test_a_state_that_does_not_fit_changes_nothing() -> None:
@@ -115,10 +115,10 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
     fitting = {"text": "x" * (LARGEST - len(b'{"text":""}'))}
     for _ in range(3):
         slot.write(fitting)
-        assert slot.read() == fitting
+        assert noted(slot) == fitting
     slot.write({"text": fitting["text"] + "x"})
-    assert slot.read() == fitting
-    assert beside.read() == {"a": 1}
+    assert noted(slot) == fitting
+    assert noted(beside) == {"a": 1}
 
 
 def test_there_is_room_for_many_and_the_end_of_it_is_said() -> None:
@@ -129,8 +129,8 @@ def test_there_is_room_for_many_and_the_end_of_it_is_said() -> None:
     for _ in range(2):
         with pytest.raises(ConfigurationError, match="512"):
             board.slot("one more")
-    assert len(list(board.read())) == SLOTS
-    assert board.slot("0").read() == {"name": 0}
+    assert len(list(board.read(dict))) == SLOTS
+    assert noted(board.slot("0")) == {"name": 0}
 
 
 def test_counters_survive_a_process() -> None:
@@ -147,7 +147,7 @@ def test_counters_survive_a_process() -> None:
     os.waitpid(pid, 0)
     report = Report("LOGS", "LOGS", board.slot("LOGS"))
     write(report, 10)
-    state = board.slot("LOGS").read()
+    state = noted(board.slot("LOGS"))
     counters = state["counters"]
     assert counters["taken"] == 47
     assert counters["written"] == 35
@@ -165,4 +165,4 @@ def test_what_is_counted_after_a_commit_is_on_the_board_at_once() -> None:
     for number in range(1, 50):
         report.took(batch(1), 0.0)
         report.wrote(batch(1), Outcome(written=1))
-        assert board.slot("LOGS").read()["counters"]["written"] == number
+        assert noted(board.slot("LOGS"))["counters"]["written"] == number

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from boards import noted
 from eventwriter.observability.board import SUPERVISOR, Board
 from eventwriter.observability.children import Children
 from eventwriter.observability.report import Report
@@ -41,7 +42,7 @@ class Service:
     @property
     def why(self) -> str:
         """What the board says of the worker's end."""
-        why: str = self._board.slot(SUPERVISOR).read()["children"]["LOGS"]["why"]
+        why: str = noted(self._board.slot(SUPERVISOR))["children"]["LOGS"]["why"]
         return why
 
 

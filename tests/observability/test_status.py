@@ -25,13 +25,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from boards import batch, running, settings, trouble, write
+from boards import batch, noted, running, settings, trouble, write
 from eventwriter.commands import status_table
 from eventwriter.errors import ConfigurationError, SchemaError, TableError, UnavailableError
 from eventwriter.observability import status
 from eventwriter.observability.board import AGE_BUCKETS, SUPERVISOR, Board
 from eventwriter.observability.monitor import STEP, Monitor, Server
 from eventwriter.observability.report import Report, passing
+from eventwriter.observability.states import SupervisorState
 from eventwriter.stream import Message, Reject
 from fix_monitor import Endpoint
 from fix_service import ROOT, STREAMS, clean_environment, wait_until
@@ -134,7 +135,7 @@ def test_a_worker_without_a_sign_of_life_is_stalled() -> None:
         (31, True, "stalled"),
     ):
         slot = board.slot("LOGS")
-        slot.write(slot.read() | {"beat": time.monotonic() - seconds, "postgres": not away})
+        slot.write(noted(slot) | {"beat": time.monotonic() - seconds, "postgres": not away})
         stream = status.read(board, settings())["streams"]["LOGS"]
         assert stream["state"] == state
         assert (stream["consumer_pending"] is None) == (seconds > 5)
@@ -148,7 +149,7 @@ def test_messages_that_wait_without_a_commit_are_a_stall() -> None:
     reports["LOGS"].beat(force=True)
     assert problems(board) == {}
     slot = board.slot("LOGS")
-    slot.write(slot.read() | {"waiting_since": time.time() - 31})
+    slot.write(noted(slot) | {"waiting_since": time.time() - 31})
     assert problems(board) == {"LOGS": "12 messages wait, none written for 31 s"}
 
 
@@ -264,7 +265,7 @@ def test_the_service_is_alive_as_long_as_its_supervisor_is() -> None:
     slot = board.slot(SUPERVISOR)
     with served(board) as endpoint:
         for age, code in ((0.0, 200), (9.0, 200), (11.0, 503)):
-            slot.write({"name": SUPERVISOR, "started": 0.0, "children": {}, "beat": time.monotonic() - age})
+            slot.write(SupervisorState(name=SUPERVISOR, started=0.0, beat=time.monotonic() - age))
             assert endpoint.get("/livez")[0] == code
         assert "no sign of life from the supervisor for 11 s" in endpoint.get("/livez")[1]
         assert endpoint.get("/readyz")[0] == 503
@@ -322,7 +323,7 @@ def test_the_history_goes_on_after_a_gap() -> None:
     assert rates[1] > 0
     assert first.status()["streams"]["LOGS"]["history"]["lag"] == [0, pytest.approx(0.03, abs=0.5)]
     slot = board.slot("history LOGS")
-    kept = slot.read()
+    kept = noted(slot)
     kept["last"][0] -= 10 * STEP
     slot.write(kept)
     second = Monitor(board, settings())

@@ -10,7 +10,7 @@ from eventwriter import registry
 from eventwriter.config import loading
 from eventwriter.config.loading import Config
 from eventwriter.errors import UnavailableError
-from eventwriter.observability.board import SUPERVISOR, Board
+from eventwriter.observability.board import SUPERVISOR, Board, Slot
 from eventwriter.observability.children import Children
 from eventwriter.observability.report import Report
 from eventwriter.stream import Batch, Message, Outcome, Reject
@@ -22,6 +22,11 @@ def settings(**environ: str) -> Config:
     """The effective settings with these environment variables, such as ``STREAMS__LOGS__PROCESSES``."""
     named = {f"EVENTWRITER_{name}": value for name, value in environ.items()}
     return loading.load_with_origins(registry.load(), file=None, environ=named, flags={})[0]
+
+
+def noted(slot: Slot) -> dict[str, Any]:
+    """What a slot holds, whatever that is; {} if nothing."""
+    return slot.read(dict) or {}
 
 
 def batch(count: int, subject: str = "logs.app", age: float = 0.03) -> Batch:
