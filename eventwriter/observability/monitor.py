@@ -37,6 +37,12 @@ HUNG = 30.0
 NAME = "monitor"
 """The name of its process and of its slot."""
 TEXT = "text/plain; charset=utf-8"
+PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+}
+"""Of each path of the page: its file and content type."""
 
 
 class _History:
@@ -124,9 +130,9 @@ class Monitor:
             return 200, "text/plain; version=0.0.4; charset=utf-8", body
         if path == "/status":
             return 200, "application/json", json.dumps(self.status()).encode()
-        if path == "/":
-            page = resources.files("eventwriter.observability") / "page" / "index.html"
-            return 200, "text/html; charset=utf-8", page.read_bytes()
+        if path in PAGE:
+            name, kind = PAGE[path]
+            return 200, kind, (resources.files("eventwriter.observability") / "page" / name).read_bytes()
         return 404, TEXT, b"there are /, /status, /metrics, /readyz and /livez\n"
 
 

@@ -276,7 +276,7 @@ def test_every_address_answers() -> None:
     board = Board()
     running(board, settings())
     with served(board) as endpoint:
-        for path in ("/", "/status", "/metrics", "/livez", "/readyz", "/readyz?verbose"):
+        for path in ("/", "/page.css", "/page.js", "/status", "/metrics", "/livez", "/readyz", "/readyz?verbose"):
             assert endpoint.get(path)[0] == 200, path
             assert endpoint.get(path, "HEAD") == (200, "")
         assert endpoint.get("/nothing") == (404, "there are /, /status, /metrics, /readyz and /livez\n")
