@@ -1,6 +1,6 @@
 """Reads the settings: flag over environment over TOML file over default, every mistake told in one line.
 
-The names, types and defaults are in :mod:`eventwriter.settings`. In the environment a setting is called
+The names, types and defaults are in :mod:`eventwriter.config.model`. In the environment a setting is called
 ``EVENTWRITER_NATS__URL``, two underscores per level; an empty variable counts as not set, and a secret may be given as
 the name of a file, ``EVENTWRITER_POSTGRES__PASSWORD_FILE``. ``NATS_URL`` is read where ``EVENTWRITER_NATS__URL`` is
 not set. libpq reads its own ``PG*`` variables.
