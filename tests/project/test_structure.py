@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -176,6 +177,19 @@ def test_nothing_is_too_long() -> None:
     """No module, class or function, but for those that are known to be; and none of these is not."""
     every = (path for package in ("eventwriter", "workers") for path in modules(package))
     assert {each for path in every for each in too_long(path)} == TOO_LONG
+
+
+def test_every_room_is_in_the_wheel() -> None:
+    """setup.cfg lists each package."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    found = (
+        path.parent
+        for package in ("eventwriter", "workers", "schemas")
+        for path in (ROOT / package).rglob("__init__.py")
+    )
+    listed = config["options"]["packages"].split()
+    assert sorted(listed) == sorted(".".join(folder.relative_to(ROOT).parts) for folder in found)
 
 
 def test_property_tests_go_by_one_profile() -> None:
