@@ -10,22 +10,12 @@ from typing import Any
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from eventwriter.stream import Column, Row, Stream
-from eventwriter.values import EPOCH, INT8_MAX, Unfit, dump_json, shown
+from eventwriter.values import Unfit, dump_json, shown
 from workers._guard import total
 from workers._json import flat
 from workers._otlp import values
+from workers._otlp.data_points import fast_rows, otlp_rows
 from workers._otlp.message import Context, Signal, decode_message
-from workers._otlp.metric_points import (
-    DETAILS,
-    NO_RECORDED_VALUE,
-    TEMPORALITY,
-    clamped,
-    durations,
-    exemplars,
-    known_attributes,
-    series_hash,
-)
-from workers._otlp.metrics_fast import common_rows
 
 COLUMNS = (
     Column("timestamp", "timestamptz"),
@@ -73,122 +63,6 @@ COLUMNS = (
     Column("resource_schema_url", "text", core=False),
     Column("data", "jsonb", core=False),
 )
-
-
-def otlp_rows(request: ExportMetricsServiceRequest, context: Context) -> list[Row]:
-    """The rows of an OTLP request, one per data point, in its order."""
-    _, received, envelope, repairs = context
-    rows: list[Row] = []
-    for group in request.resource_metrics:
-        resource = values.resource_values(group.resource, group.schema_url, repairs)
-        service, version, instance, resource_attributes, resource_schema_url, _ = resource
-        for scoped in group.scope_metrics:
-            scope = values.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
-            scope_name, scope_version, scope_attributes, schema_url, rest, _ = scope
-            if envelope is not None:
-                rest = {**rest, "cloudevent": envelope}
-            for metric in scoped.metrics:
-                kind = metric.WhichOneof("data")
-                if kind is None:
-                    continue
-                body: Any = getattr(metric, kind)
-                name = values.cleaned(metric.name, repairs) or ""
-                unit = values.cleaned(metric.unit, repairs)
-                description = values.cleaned(metric.description, repairs)
-                temporality = None
-                if kind not in ("gauge", "summary"):
-                    temporality = TEMPORALITY.get(body.aggregation_temporality, str(body.aggregation_temporality))
-                monotonic = body.is_monotonic if kind == "sum" else None
-                details = DETAILS.get(kind)
-                shared = {**rest, "metadata": values.attributes(metric.metadata)} if metric.metadata else rest
-                shared_data = values.dump(shared, repairs) if shared else None
-                series = series_hash(
-                    kind, name, unit, temporality, resource_attributes, scope_name, scope_version, scope_attributes
-                )
-                for point in body.data_points:
-                    attributes = values.attributes(point.attributes)
-                    packed = values.dump(attributes, repairs, sort=True)
-                    key = series.copy()
-                    key.update(packed)
-                    extra: dict[str, Any] = {}
-                    value: float | None = None
-                    integer = count = total = low = high = None
-                    if details is None:
-                        if point.HasField("as_int"):
-                            integer = point.as_int
-                            value = float(integer)
-                        elif point.HasField("as_double"):
-                            value = point.as_double
-                    else:
-                        count, total, low, high, extra = details(point)
-                        count = clamped(count, "count", extra, repairs)
-                        value = total
-                    flags = point.flags
-                    if flags & NO_RECORDED_VALUE:
-                        value = integer = None
-                    time = point.time_unix_nano
-                    start = point.start_time_unix_nano
-                    if time > INT8_MAX or start > INT8_MAX:
-                        values.keep_times(point, ("time_unix_nano", "start_time_unix_nano"), extra, repairs)
-                    start_timestamp = start // 1000 - EPOCH if 0 < start <= INT8_MAX else None
-                    if 0 < time <= INT8_MAX:
-                        timestamp = time // 1000 - EPOCH
-                    else:
-                        timestamp = received if start_timestamp is None else start_timestamp
-                    trace_id = span_id = ""
-                    if kind != "summary" and point.exemplars:
-                        extra["exemplars"] = exemplars(point.exemplars)
-                        trace_id = extra["exemplars"][0]["trace_id"]
-                        span_id = extra["exemplars"][0]["span_id"]
-                    duration_ms, duration_seconds = durations(value, unit) if unit else (None, None)
-                    (span_kind, http_method, http_route, http_status_code, grpc_service, grpc_method,
-                     grpc_status_code, component, level) = known_attributes(attributes, repairs)  # fmt: skip
-                    rows.append(
-                        (
-                            timestamp,
-                            start_timestamp,
-                            trace_id,
-                            key.hexdigest(),
-                            span_id,
-                            service,
-                            version,
-                            instance,
-                            name,
-                            span_kind,
-                            kind,
-                            value,
-                            integer,
-                            unit,
-                            description,
-                            duration_ms,
-                            duration_seconds,
-                            count,
-                            total,
-                            low,
-                            high,
-                            temporality,
-                            monotonic,
-                            flags,
-                            http_method,
-                            http_route,
-                            http_status_code,
-                            grpc_service,
-                            grpc_method,
-                            grpc_status_code,
-                            False,
-                            component,
-                            level,
-                            scope_name,
-                            scope_version,
-                            scope_attributes,
-                            packed,
-                            resource_attributes,
-                            schema_url,
-                            resource_schema_url,
-                            values.dump({**shared, **extra}, repairs) if extra else shared_data,
-                        )
-                    )
-    return rows
 
 
 # --- flat JSON ----------------------------------------------------------------------------------------------
@@ -256,7 +130,7 @@ _SIGNAL = Signal(
     otlp_rows,
     flat_row,
     ("resourceMetrics", "resource_metrics"),
-    common=partial(common_rows, otlp_rows),
+    fast_rows=fast_rows,
 )
 
 

@@ -7,20 +7,17 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import orjson
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from eventwriter.stream import Column, Row, Stream
-from eventwriter.values import EPOCH, INT8_MAX, Unfit, clean, dump_json, shown
+from eventwriter.values import Unfit, dump_json, shown
 from workers._guard import total
 from workers._json import flat
-from workers._json.flat import trimmed
 from workers._otlp import values
 from workers._otlp.json_form import enum_number
 from workers._otlp.message import Context, Signal, decode_message
-from workers._otlp.span_parts import NO_PARENT, events_json, links_json
-from workers._otlp.traces_fast import common_rows
+from workers._otlp.spans import NO_PARENT, fast_rows, otlp_rows
 
 COLUMNS = (
     Column("timestamp", "timestamptz"),
@@ -52,86 +49,6 @@ COLUMNS = (
     Column("resource_schema_url", "text", core=False),
     Column("data", "jsonb", core=False),
 )
-
-
-def otlp_rows(request: ExportTraceServiceRequest, context: Context) -> list[Row]:
-    """The rows of an OTLP request, one per span, in its order."""
-    _, received, envelope, repairs = context
-    rows: list[Row] = []
-    for group in request.resource_spans:
-        resource = values.resource_values(group.resource, group.schema_url, repairs)
-        service, version, instance, resource_attributes, resource_schema_url, _ = resource
-        for scoped in group.scope_spans:
-            scope = values.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
-            scope_name, scope_version, scope_attributes, schema_url, _, data = scope
-            for span in scoped.spans:
-                attributes = values.attributes(span.attributes)
-                start = span.start_time_unix_nano
-                end = span.end_time_unix_nano
-                timestamp = received
-                if 0 < start <= INT8_MAX:
-                    timestamp = start // 1000 - EPOCH
-                elif 0 < end <= INT8_MAX:
-                    timestamp = end // 1000 - EPOCH
-                if start > INT8_MAX or end > INT8_MAX:
-                    values.keep_times(span, ("start_time_unix_nano", "end_time_unix_nano"), attributes, repairs)
-                    start = min(start, INT8_MAX)
-                    end = min(end, INT8_MAX)
-                if envelope is not None:
-                    values.add_envelope(attributes, envelope)
-                try:
-                    packed = trimmed(orjson.dumps(attributes))
-                except TypeError:
-                    packed = values.dump(attributes, repairs)
-                if b"\\" in packed and b"\\u0000" in packed:
-                    packed = values.dump(attributes, repairs)
-                trace_id = span.trace_id.hex()
-                span_id = span.span_id.hex()
-                parent = span.parent_span_id
-                if len(trace_id) != 32 or len(span_id) != 16:
-                    repairs.append("bad_id")
-                name = span.name
-                if "\0" in name:
-                    name = clean(name, repairs)
-                state = span.trace_state or None
-                if state and "\0" in state:
-                    state = clean(state, repairs)
-                events = span.events
-                links = span.links
-                status = span.status
-                rows.append(
-                    (
-                        timestamp,
-                        trace_id,
-                        span_id,
-                        "" if parent == NO_PARENT else parent.hex(),
-                        state,
-                        span.flags,
-                        name,
-                        span.kind,
-                        start or None,
-                        end or None,
-                        service,
-                        version,
-                        instance,
-                        scope_name,
-                        scope_version,
-                        scope_attributes,
-                        status.code,
-                        values.cleaned(status.message, repairs),
-                        packed,
-                        resource_attributes,
-                        events_json(events, values.attributes, repairs) if events else b"[]",
-                        links_json(links, values.attributes, repairs) if links else b"[]",
-                        span.dropped_attributes_count,
-                        span.dropped_events_count,
-                        span.dropped_links_count,
-                        schema_url,
-                        resource_schema_url,
-                        data,
-                    )
-                )
-    return rows
 
 
 # --- flat JSON ----------------------------------------------------------------------------------------------
@@ -189,7 +106,7 @@ def _parent(span_id: str) -> str:
 
 
 _SIGNAL = Signal(
-    ExportTraceServiceRequest, otlp_rows, flat_row, ("resourceSpans", "resource_spans"), common=common_rows
+    ExportTraceServiceRequest, otlp_rows, flat_row, ("resourceSpans", "resource_spans"), fast_rows=fast_rows
 )
 
 

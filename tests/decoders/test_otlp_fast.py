@@ -38,13 +38,13 @@ ATTRIBUTES = {"LOGS": 0x32, "OTEL_TRACES": 0x4A, "OTEL_METRICS": 0x3A}
 def agree(name: str, payload: bytes) -> bool:
     """Whether a request takes the quick way; asserts that it makes no difference, for new attributes and known ones."""
     signal = SIGNALS[name]
-    general = repr(decode_message(dataclasses.replace(signal, common=None), message(payload)))
+    general = repr(decode_message(dataclasses.replace(signal, fast_rows=None), message(payload)))
     fast._ATTRIBUTES.forget()
     for _ in range(2):
         assert repr(decode_message(signal, message(payload))) == general
-    assert signal.common is not None
+    assert signal.fast_rows is not None
     try:
-        return bool(signal.common(payload, ("logs.otel", NOW, None, [])))
+        return bool(signal.fast_rows(payload, ("logs.otel", NOW, None, [])))
     except (ValueError, DecodeError):
         return False
 

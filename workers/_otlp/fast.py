@@ -1,13 +1,13 @@
-"""OTLP requests in protobuf the quick way: what its three signals share. See otlp_lean.proto.
+"""The fast path of OTLP requests in protobuf: what its three signals share. See otlp_lean.proto.
 
-A request becomes the same rows as by the general way, or raises Uncommon, DecodeError or another ValueError: then it is
-for the general way, which knows every case. Bytes that stand for a submessage are parsed at least once, where they
+A request becomes the same rows as by the fallback, or raises Uncommon, DecodeError or another ValueError: then it is
+for the fallback, which knows every case. Bytes that stand for a submessage are parsed at least once, where they
 stand: protobuf refuses a request for what is wrong, or nested too deep, in any of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from struct import unpack
 from types import MappingProxyType
@@ -27,8 +27,6 @@ CACHED_MAX = 4096
 """Bytes of a resource, of a scope, of what tells a metric: whatever is longer is not kept."""
 BACKSLASH = ord("\\")
 """To look for an octet takes a tenth of looking for bytes."""
-MANY_BYTES = 2**16
-"""A request of so many bytes may have so many records that what each of them takes too much of memory counts."""
 _PAIR_MAX = 256
 """Bytes of an attribute that is worth keeping."""
 _PAIRS = 4096
@@ -43,7 +41,7 @@ _BOOLS: Mapping[bytes, bool] = MappingProxyType({b"\0": False, b"\1": True})
 
 
 class Uncommon(ValueError):
-    """The request is for the general way."""
+    """The request is for the fallback."""
 
 
 def field(tag: int, octets: bytes) -> bytes:
@@ -59,8 +57,8 @@ def only(submessages: Any) -> bytes:
     return found[0] if found else b""
 
 
-def scopes(request: Any) -> Iterator[tuple[Any, ResourceValues, Any, ScopeValues]]:
-    """Each (group, its resource, group of a scope, that scope) of a lean request, in its order."""
+def scopes(request: Any, _: list[str]) -> Iterator[tuple[ResourceValues, ScopeValues, Sequence[Any]]]:
+    """Each (resource, scope, records) of a lean request, in its order."""
     for group in request.groups:
         octets, schema_url = only(group.resource), group.schema_url
         convert = _resource if len(octets) + len(schema_url) <= CACHED_MAX else _resource.__wrapped__
@@ -74,7 +72,7 @@ def scopes(request: Any) -> Iterator[tuple[Any, ResourceValues, Any, ScopeValues
             # By unknown fields parse_request() tells other messages from requests.
             if scoped.records and len(UnknownFieldSet(scoped.records[0])):
                 raise Uncommon("unknown fields")
-            yield group, resource, scoped, scope
+            yield resource, scope, scoped.records
 
 
 @lru_cache(maxsize=1024)
@@ -192,11 +190,11 @@ def _unusual(pair: bytes) -> tuple[str, Any]:
             text = plain_text(pair[end + 3 :])
             if text is not None:
                 return pair[2:end].decode(), text
-    return _general(pair)
+    return _by_protobuf(pair)
 
 
-def _general(pair: bytes) -> tuple[str, Any]:
-    # As deep as attributes of a data point are: others that protobuf takes only just are for the general way.
+def _by_protobuf(pair: bytes) -> tuple[str, Any]:
+    # As deep as attributes of a data point are: others that protobuf takes only just are for the fallback.
     octets = pair
     for tag in b"\x0a\x32\x12" * 2:
         octets = field(tag, octets)

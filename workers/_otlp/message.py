@@ -51,8 +51,8 @@ class Signal(Generic[M]):
     """The names by which OTLP/JSON requests are known, such as ``resourceLogs`` and ``resource_logs``."""
     text_field: str | None = None
     """The field of a flat record that plain text in a CloudEvent stands for; None: text is no record."""
-    common: Callable[[bytes, Context], list[Row]] | None = None
-    """A shorter way for protobuf requests without envelope: the same rows and repairs, or ValueError or DecodeError."""
+    fast_rows: Callable[[bytes, Context], list[Row]] | None = None
+    """The fast path for protobuf requests without envelope: the same rows and repairs, or ValueError or DecodeError."""
 
 
 def decode_message(signal: Signal[M], message: Message) -> Decoded:
@@ -103,17 +103,17 @@ class _Records(Generic[M]):
             self.read(inflated, context, depth + 1)
             return
         check_request(payload, self.signal.request.DESCRIPTOR)
-        if not self.take_common(payload, context):
+        if not self.take_fast(payload, context):
             self.take_request(parse_request(self.signal.request, payload, context[3]), context, checked=False)
 
-    def take_common(self, payload: bytes, context: Context) -> bool:
-        """The records of a protobuf request if it is a common one, and has any; else False, and nothing is done."""
+    def take_fast(self, payload: bytes, context: Context) -> bool:
+        """The records of a protobuf request if the fast path knows it, and it has any; else False: nothing is done."""
         subject, received, envelope, repairs = context
-        if envelope is not None or self.signal.common is None:
+        if envelope is not None or self.signal.fast_rows is None:
             return False
         noted: list[str] = []
         try:
-            rows = self.signal.common(payload, (subject, received, None, noted))
+            rows = self.signal.fast_rows(payload, (subject, received, None, noted))
         except (ValueError, DecodeError):
             return False
         if "text_replaced" in noted:

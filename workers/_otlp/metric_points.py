@@ -22,8 +22,8 @@ NO_RECORDED_VALUE = 1
 """Flag of a point without value."""
 TEMPORALITY: Mapping[int, str] = MappingProxyType({0: "unspecified", 1: "delta", 2: "cumulative"})
 
-# Unit (UCUM) → milliseconds as a fraction, seconds as a fraction: dividing keeps 187.5 ms = 0.1875 s exact.
-_TIME_UNITS: Mapping[str, tuple[float, float, float, float]] = MappingProxyType(
+Scale = tuple[float, float, float, float]
+TIME_UNITS: Mapping[str, Scale] = MappingProxyType(
     {
         "ns": (1.0, 1e6, 1.0, 1e9),
         "us": (1.0, 1e3, 1.0, 1e6),
@@ -35,12 +35,12 @@ _TIME_UNITS: Mapping[str, tuple[float, float, float, float]] = MappingProxyType(
         "h": (3.6e6, 1.0, 3600.0, 1.0),
     }
 )
+"""Unit of time (UCUM) → milliseconds as a fraction, seconds as a fraction: dividing keeps 187.5 ms = 0.1875 s exact."""
 
 
-def durations(value: float | None, unit: str | None) -> tuple[float | None, float | None]:
-    """The value in milliseconds and in seconds if its unit is one of time."""
-    scale = _TIME_UNITS.get(unit) if unit else None
-    if value is None or scale is None:
+def durations(value: float | None, scale: Scale) -> tuple[float | None, float | None]:
+    """A value with a unit of time in milliseconds and in seconds."""
+    if value is None:
         return None, None
     milli_up, milli_down, up, down = scale
     return value * milli_up / milli_down, value * up / down

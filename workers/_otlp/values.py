@@ -50,7 +50,7 @@ def parse_request(kind: type[M], payload: bytes, repairs: list[str]) -> M:
             raise Unfit("malformed", f"neither JSON nor a protobuf {kind.DESCRIPTOR.name}") from None
         repairs.extend(["invalid_utf8"] * count)
     record: Any = request
-    for name in _path(kind.DESCRIPTOR):
+    for name in path(kind.DESCRIPTOR):
         siblings = getattr(record, name)
         if not siblings:
             return request
@@ -63,7 +63,7 @@ def parse_request(kind: type[M], payload: bytes, repairs: list[str]) -> M:
 def check_empty(request: Message) -> None:
     """Raises Unfit("malformed") if a request without records has fields that OTLP does not: it was something else."""
     nodes: list[Any] = [request]
-    for name in (*_path(request.DESCRIPTOR), None):
+    for name in (*path(request.DESCRIPTOR), None):
         if any(_unknown(node) for node in nodes):
             raise Unfit("malformed", f"a protobuf {request.DESCRIPTOR.name} without records, but with unknown fields")
         nodes = [] if name is None else [child for node in nodes for child in getattr(node, name)]
@@ -75,7 +75,7 @@ def _unknown(node: Message) -> list[int]:
 
 
 @cache
-def _path(descriptor: Any) -> tuple[str, ...]:
+def path(descriptor: Any) -> tuple[str, ...]:
     """The names of the lists that lead from a request to its records: of resource groups, scope groups, records."""
     names = []
     for _ in range(3):

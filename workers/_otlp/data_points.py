@@ -1,0 +1,230 @@
+"""Data points of OTLP requests: the rows of ``otel_metrics`` that they become, by the fast path and by the fallback.
+
+The fast path is for gauges and sums; it hands distributions that are beside them to the fallback, metric by metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import orjson
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from eventwriter.stream import Row
+from eventwriter.values import EPOCH, INT8_MAX
+from workers._json.flat import trimmed
+from workers._otlp import values
+from workers._otlp.fast import BACKSLASH, CACHED_MAX, Uncommon, attributes, field, joined
+from workers._otlp.message import Context
+from workers._otlp.metric_points import (
+    DETAILS,
+    NO_RECORDED_VALUE,
+    TEMPORALITY,
+    TIME_UNITS,
+    clamped,
+    durations,
+    exemplars,
+    known_attributes,
+    series_hash,
+)
+from workers._otlp.otlp_lean_pb2 import Metrics
+from workers._otlp.reader import FALLBACK, FAST, Reader
+from workers._otlp.values import ResourceValues, ScopeValues
+
+_POINT_MAX = 1024
+"""Bytes of attributes that are worth keeping."""
+_POINTS_KEPT = 4096
+_TIMES = ("time_unix_nano", "start_time_unix_nano")
+_common_fields = attrgetter(*_TIMES, "flags", "attributes")
+_number_fields = attrgetter(*_TIMES, "flags", "attributes", "as_int", "as_double", "exemplars")
+
+_Shared = tuple[ResourceValues, ScopeValues]
+_Point = tuple[str, bytes, tuple[str | None, ...]]
+"""Key of the series, JSON of the attributes, those that have columns."""
+_POINTS: dict[tuple[Any, ...], _Point] = {}
+"""Of the fast path: hash of a metric, and the attributes as bytes → what their points share."""
+
+
+class _Metrics(NamedTuple):
+    """How the parts of a metric are read."""
+
+    reader: Reader
+    whole: Callable[[Any, str], Any]
+    """A submessage of a metric (its bytes, which), as protobuf's own message."""
+    point: Callable[[tuple[Any, ...], list[str]], _Point]
+    """What a point shares with others, by (hash of its metric, *its attributes); repairs go to the list."""
+    known: Callable[[tuple[Any, ...]], _Point | None]
+    """The same if it was found before."""
+
+
+def otlp_rows(request: ExportMetricsServiceRequest, context: Context) -> list[Row]:
+    """The rows of a request, one per data point, in its order."""
+    rows: list[Row] = []
+    for resource, scope, metrics in FALLBACK.scopes(request, context[3]):
+        for metric in metrics:
+            kind = metric.WhichOneof("data")
+            if kind is not None:
+                _add(rows, _FALLBACK, metric, kind, (resource, scope), context)
+    return rows
+
+
+def fast_rows(payload: bytes, context: Context) -> list[Row]:
+    """The rows of a request; ValueError or DecodeError if that takes the fallback."""
+    rows: list[Row] = []
+    for resource, scope, metrics in FAST.scopes(Metrics.FromString(payload), context[3]):
+        kinds = [_number_kind(metric) for metric in metrics]
+        if not rows and not any(kinds):
+            raise Uncommon("for distributions alone this way is the longer one")
+        for metric, kind in zip(metrics, kinds, strict=True):
+            if kind is not None:
+                _add(rows, _FAST, metric, kind, (resource, scope), context)
+                continue
+            octets = metric.SerializeToString()
+            request = ExportMetricsServiceRequest.FromString(field(0x0A, field(0x12, field(0x12, octets))))
+            whole = request.resource_metrics[0].scope_metrics[0].metrics[0]
+            if (kind := whole.WhichOneof("data")) is not None:
+                _add(rows, _FALLBACK, whole, kind, (resource, scope), context)
+    return rows
+
+
+def _number_kind(metric: Any) -> str | None:
+    """``gauge`` or ``sum``; None for anything else."""
+    gauge, total = metric.HasField("gauge"), metric.HasField("sum")
+    if gauge + total + bool(metric.histogram) + bool(metric.exponential_histogram) + bool(metric.summary) > 1:
+        raise Uncommon("of several kinds the last one counts")
+    return "gauge" if gauge else "sum" if total else None
+
+
+def _add(rows: list[Row], read: _Metrics, metric: Any, kind: str, shared: _Shared, context: Context) -> None:
+    """Adds the rows of a metric."""
+    _, received, _, repairs = context
+    (service, version, instance, resource_attributes, resource_schema_url, _), scope = shared
+    scope_name, scope_version, scope_attributes, schema_url, _, _ = scope
+    body = getattr(metric, kind)
+    name, unit, description, temporality, rest, series = _identity(read, metric, kind, shared, context)
+    shared_data = values.dump(rest, repairs) if rest else None
+    monotonic = body.is_monotonic if kind == "sum" else None
+    point_of, known_points = read.point, read.known
+    details = DETAILS.get(kind)
+    scale = TIME_UNITS.get(unit) if unit else None
+    count = total = low = high = duration_ms = duration_seconds = None
+    value: float | None
+    for point in body.data_points:
+        extra: dict[str, Any] | None = None
+        if details is None:
+            time, start, flags, pairs, integer, real, examples = _number_fields(point)
+            if integer:
+                value = float(integer)
+            else:
+                value, integer = (real, None) if real else _zero(point)
+        else:
+            time, start, flags, pairs = _common_fields(point)
+            count, total, low, high, extra = details(point)
+            count = clamped(count, "count", extra, repairs)
+            value, integer, examples = total, None, point.exemplars if kind != "summary" else ()
+        given = (series, *pairs[:])
+        series_key, packed, known = known_points(given) or point_of(given, repairs)
+        if flags & NO_RECORDED_VALUE:
+            value = integer = None
+        if time > INT8_MAX or start > INT8_MAX:
+            read.reader.keep_times(point, _TIMES, extra := extra or {}, repairs)
+            time, start = (0 if nanos > INT8_MAX else nanos for nanos in (time, start))
+        start_timestamp = start // 1000 - EPOCH if start else None
+        timestamp = time // 1000 - EPOCH if time else start_timestamp
+        trace_id = span_id = ""
+        if examples:
+            listed = exemplars(read.whole(examples, "exemplars"))
+            extra = {**(extra or {}), "exemplars": listed}
+            trace_id, span_id = listed[0]["trace_id"], listed[0]["span_id"]
+        if scale is not None:
+            duration_ms, duration_seconds = durations(value, scale)
+        (span_kind, http_method, http_route, http_status_code, grpc_service, grpc_method, grpc_status_code, component,
+         level) = known  # fmt: skip
+        rows.append(
+            (
+                received if timestamp is None else timestamp, start_timestamp, trace_id, series_key, span_id,
+                service, version, instance, name, span_kind, kind, value, integer, unit, description,
+                duration_ms, duration_seconds, count, total, low, high, temporality, monotonic, flags,
+                http_method, http_route, http_status_code, grpc_service, grpc_method, grpc_status_code,
+                False, component, level, scope_name, scope_version, scope_attributes, packed, resource_attributes,
+                schema_url, resource_schema_url, values.dump({**rest, **extra}, repairs) if extra else shared_data,
+            )
+        )  # fmt: skip
+
+
+def _identity(
+    read: _Metrics, metric: Any, kind: str, shared: _Shared, context: Context
+) -> tuple[str, str | None, str | None, str | None, dict[str, Any], Any]:
+    """Name, unit, description, temporality of a metric; what of it has no column; the hash that its series share."""
+    resource, scope = shared
+    _, _, envelope, repairs = context
+    name, unit, description = metric.name, metric.unit or None, metric.description or None
+    if "\0" in name or (unit and "\0" in unit) or (description and "\0" in description):
+        clean = read.reader.clean
+        name, unit = clean(name, repairs), clean(unit or "", repairs) or None
+        description = clean(description or "", repairs) or None
+    temporality = None
+    if kind not in ("gauge", "summary"):
+        number = getattr(metric, kind).aggregation_temporality
+        temporality = TEMPORALITY.get(number) or str(number)
+    rest = scope.rest
+    if envelope is not None:
+        rest = {**rest, "cloudevent": envelope}
+    if metric.metadata:
+        rest = {**rest, "metadata": values.attributes(read.whole(metric.metadata, "metadata"))}
+    parts = (kind, name, unit, temporality, resource.attributes, scope.name, scope.version, scope.attributes)
+    hashed = _cached_hash if sum([len(part) for part in parts if part]) <= CACHED_MAX else series_hash
+    return name, unit, description, temporality, rest, hashed(*parts)
+
+
+_cached_hash = lru_cache(maxsize=1024)(series_hash)
+
+
+def _zero(point: Any) -> tuple[float | None, int | None]:
+    """The value of a point that is 0 or absent, and its integer."""
+    kind = point.WhichOneof("value")
+    return (None, None) if kind is None else (0.0, 0) if kind == "as_int" else (point.as_double, None)
+
+
+def _point(given: tuple[Any, ...], repairs: list[str]) -> _Point:
+    series, *pairs = given
+    found = values.attributes(pairs)
+    packed = values.dump(found, repairs, sort=True)
+    return _series_key(series, packed), packed, known_attributes(found, repairs)
+
+
+def _series_key(series: Any, packed: bytes) -> str:
+    key = series.copy()
+    key.update(packed)
+    return str(key.hexdigest())
+
+
+def _fast_point(given: tuple[Any, ...], _: list[str]) -> _Point:
+    """The same; kept, for series send point after point."""
+    series, *pairs = given
+    found = attributes(pairs)
+    packed = trimmed(orjson.dumps(found, option=orjson.OPT_SORT_KEYS))
+    if BACKSLASH in packed and b"\\u0000" in packed:
+        raise Uncommon("to be repaired")
+    point = _series_key(series, packed), packed, known_attributes(found, [])
+    if len(b"".join(pairs)) <= _POINT_MAX:
+        if len(_POINTS) >= _POINTS_KEPT:
+            _POINTS.clear()
+        _POINTS[given] = point
+    return point
+
+
+def _whole(octets: Any, what: str) -> Any:
+    """The metadata of a metric or the exemplars of a point, parsed where they are in a request."""
+    point = b"" if what == "metadata" else field(0x2A, field(0x0A, joined(0x2A, octets)))
+    metric = joined(0x62, octets) if what == "metadata" else point
+    request = ExportMetricsServiceRequest.FromString(field(0x0A, field(0x12, field(0x12, metric))))
+    found = request.resource_metrics[0].scope_metrics[0].metrics[0]
+    return found.metadata if what == "metadata" else found.gauge.data_points[0].exemplars
+
+
+_FALLBACK = _Metrics(FALLBACK, lambda message, _: message, _point, lambda _: None)
+_FAST = _Metrics(FAST, _whole, _fast_point, _POINTS.get)
