@@ -8,33 +8,37 @@ from types import MappingProxyType
 from typing import Any
 
 from eventwriter import values
-from eventwriter.stream import Column, Decoded, Message, Reject, Row, Stream
+from eventwriter.stream import Decoded, Message, Reject, Row, Stream
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, dump_json, shown
 from workers._guard import total
+from workers._json import convert
 from workers._json.cloudevents import data_of, envelope_in, is_event
+from workers._json.convert import moment
 from workers._json.count import RECORD
 from workers._json.event_shapes import LEVEL_OF, Facts, facts_of
-from workers._json.events_fast import typed_rows
+from workers._json.events_fast import GelfEvent, columns_of
+from workers._json.fast import fast_path
 from workers._json.payload import read_json, unpack
-from workers._json.records import moment
-from workers._limits import RECORDS_MAX, Room, too_many
+from workers._json.records import Kind, Origin, Records
+from workers._json.table import Field, Table
+from workers._limits import Room
 
-COLUMNS = (
-    Column("event_timestamp", "timestamptz"),
-    Column("specversion", "text"),
-    Column("id", "text"),
-    Column("source", "text"),
-    Column("type", "text"),
-    Column("datacontenttype", "text"),
-    Column("subject", "text"),
-    Column("remote_addr", "text"),
-    Column("host", "text"),
-    Column("level", "integer"),
-    Column("severity", "text"),
-    Column("short_message", "text"),
-    Column("version", "text"),
-    Column("raw_data", "text"),
-    Column("received_at", "timestamptz", core=False),
+TABLE = Table(
+    Field("event_timestamp", "timestamptz", own=True),
+    Field("specversion", "text"),
+    Field("id", "text"),
+    Field("source", "text"),
+    Field("type", "text"),
+    Field("datacontenttype", "text"),
+    Field("subject", "text"),
+    Field("remote_addr", "text"),
+    Field("host", "text"),
+    Field("level", "integer", own=True),
+    Field("severity", "text"),
+    Field("short_message", "text"),
+    Field("version", "text"),
+    Field("raw_data", "text", own=True),
+    Field("received_at", "timestamptz", given=False, core=False),
 )
 
 _LATEST = 9_909_000_000
@@ -43,10 +47,6 @@ _NOTHING: Facts = (None, None, None, None, None, None, None)
 _OTEL = MappingProxyType({"logs": "LOGS", "traces": "OTEL_TRACES", "metrics": "OTEL_METRICS"})
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
-_Place = tuple[str, int, int, int, list[str], Room | None]
-"""Where an event was: subject, timestamptz of receipt, sequence, nanoseconds of receipt; the list of repairs; and what
-compressed data may still inflate to if there are other events in the message."""
-
 
 @total
 def decode(message: Message) -> Decoded:
@@ -54,14 +54,15 @@ def decode(message: Message) -> Decoded:
 
     ``raw_data`` is the text of the whole payload; of an array, that of the element, or it would grow with its square.
     """
-    subject, payload, sequence, nanos, headers = message
+    subject, payload, _, nanos, headers = message
     repairs: list[str] = []
     if ("otel" in subject or "netflow" in subject) and (owner := _owner(subject)):
         return _rejected("wrong_stream", f"subject {shown(subject)} belongs to stream {owner}, not to EVENTS", repairs)
     event: Any
     if "\0" in subject:
-        subject = values.clean(subject, repairs)
-    place: _Place = (subject, nanos // 1000 - EPOCH, sequence, nanos, repairs, None)
+        message = message._replace(subject=values.clean(subject, repairs))
+    received = nanos // 1000 - EPOCH
+    origin: Origin = (message, received, received, None, repairs)
     try:
         if headers is not None and (envelope := envelope_in(headers, repairs)) is not None:
             event, raw = _binary_event(envelope, payload, repairs)
@@ -71,28 +72,23 @@ def decode(message: Message) -> Decoded:
         return _rejected(error.reason, f"{error}; an event is JSON", repairs)
     if type(event) is dict:
         try:
-            return Decoded((_row(event, raw, 0, place),), (), repairs)
+            return Decoded((_row(event, raw, 0, origin, None),), (), repairs)
         except Unfit as error:
             return Decoded((), (Reject(error.reason, str(error)[:500], 0),), repairs)
     if type(event) is not list:
         return _rejected("malformed", f"{shown(event)} is not an object", repairs)
-    if len(event) > RECORDS_MAX:
-        raise too_many()
-    place = (*place[:5], Room())
-    rows: list[Row] = []
-    rejects: list[Reject] = []
-    for index, element in enumerate(event):
-        try:
-            if type(element) is not dict:
-                raise Unfit("malformed", f"{shown(element)} is not an object")
-            rows.append(_row(element, dump_json(element).decode(), index, place))
-        except Unfit as error:
-            rejects.append(Reject(error.reason, str(error)[:500], index))
-    return Decoded(rows, rejects, repairs)
+
+    def row_of(element: Mapping[str, Any], origin: Origin) -> Row:
+        return _row(element, dump_json(element).decode(), records.count, origin, records.room)
+
+    records = Records(Kind(row_of, shape=RECORD))
+    records.take(event, origin, 0)
+    return Decoded(records.rows, records.rejects, repairs)
 
 
-def _row(event: Mapping[str, Any], raw: str, index: int, place: _Place) -> Row:
-    subject, received, sequence, nanos, repairs, room = place
+def _row(event: Mapping[str, Any], raw: str, index: int, origin: Origin, room: Room | None) -> Row:
+    """The row of an event, the ``index``-th of its message; compressed data takes ``room`` if there are others."""
+    message, received, _, _, repairs = origin
     get = event.get
     specversion = get("specversion")
     wrapped = type(specversion) is str and is_event(event)
@@ -104,54 +100,21 @@ def _row(event: Mapping[str, Any], raw: str, index: int, place: _Place) -> Row:
         timestamp = values.time_from_number(time)
     else:
         timestamp = _timestamp(time, get("time") if wrapped else None, received, wrapped, repairs)
-    identity = get("id")
-    if type(identity) is not str or not identity:
-        identity = _text(identity, repairs) or f"{sequence}-{nanos}-{index}"
     source = get("source")
     if source is None and not wrapped and "class_uid" in event:
         source = get("log_provider")
-    kind = get("type")
-    content = get("datacontenttype")
-    about = get("subject") or subject
-    if specversion is not None and type(specversion) is not str:
-        specversion = _text(specversion, repairs)
-    if source is not None and type(source) is not str:
-        source = _text(source, repairs)
-    if kind is not None and type(kind) is not str:
-        kind = _text(kind, repairs)
-    if content is not None and type(content) is not str:
-        content = _text(content, repairs)
-    if type(about) is not str:
-        about = _text(about, repairs) or subject
-    if remote_addr is not None and type(remote_addr) is not str:
-        remote_addr = _text(remote_addr, repairs)
-    if host is not None and type(host) is not str:
-        host = _text(host, repairs)
     if level is not None and (type(level) is not int or not INT4_MIN <= level <= INT4_MAX):
         level = _level(level, repairs)
-    if severity is not None and type(severity) is not str:
-        severity = _text(severity, repairs)
-    if short_message is not None and type(short_message) is not str:
-        short_message = _text(short_message, repairs)
-    if version is not None and type(version) is not str:
-        version = _text(version, repairs)
-    return (
-        timestamp,
-        specversion,
-        identity,
-        source,
-        kind,
-        content,
-        about,
-        remote_addr,
-        host,
-        level,
-        severity,
-        short_message,
-        version,
-        raw,
-        received,
-    )
+    row = [timestamp, specversion, get("id"), source, get("type"), get("datacontenttype"),
+           get("subject") or message.subject, remote_addr, host, level, severity, short_message, version,
+           raw]  # fmt: skip
+    TABLE.fill(row, {}, repairs)  # raw_data has what does not fit
+    row[_ID] = row[_ID] or f"{message.sequence}-{message.time}-{index}"
+    row[_SUBJECT] = row[_SUBJECT] or message.subject
+    return (*row, received)
+
+
+_ID, _SUBJECT = TABLE.at["id"], TABLE.at["subject"]
 
 
 def _rejected(reason: str, detail: str, repairs: list[str]) -> Decoded:
@@ -231,37 +194,19 @@ def _timestamp(time: Any, envelope_time: Any, received: int, wrapped: bool, repa
     return received if micros is None else micros
 
 
-def _text(value: Any, repairs: list[str]) -> str | None:
-    """Text from a number or bool too; None for anything else, which raw_data has."""
-    if value is None or type(value) is str:
-        return value
-    try:
-        return values.text(value)
-    except Unfit as error:
-        repairs.append(error.reason)
-        return None
-
-
 def _level(level: Any, repairs: list[str]) -> int | None:
     """A level from its name or number; None for anything else, which raw_data has."""
     if type(level) is str and (known := LEVEL_OF.get(level.strip().lower())) is not None:
         return known
-    try:
-        return values.integer(level, INT4_MIN, INT4_MAX)
-    except Unfit as error:
-        if error.reason != "out_of_range":
-            repairs.append(error.reason)
-            return None
-    repairs.append("clamped")
-    return INT4_MIN if str(level).lstrip().startswith("-") else INT4_MAX
+    return convert.clamped("level", INT4_MIN, INT4_MAX, level, {}, repairs)
 
 
 STREAM = Stream(
     name="EVENTS",
     subjects=("events.>",),
     table="events",
-    columns=COLUMNS,
+    columns=TABLE.columns,
     decode=decode,
-    quick=typed_rows,
+    quick=fast_path(TABLE.columns, GelfEvent, b'"short_message"', columns_of),
     key=("event_timestamp", "id"),
 )

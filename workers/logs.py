@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from eventwriter.stream import Column, Decoded, Message, Stream
+from eventwriter.stream import Stream
 from workers._guard import total
+from workers._json.fast import fast_path
+from workers._json.records import decode_records
 from workers._otlp.log_records import fast_rows, otlp_rows
-from workers._otlp.logs_flat import flat_row
-from workers._otlp.logs_flat_fast import typed_rows
-from workers._otlp.message import Signal, decode_message
+from workers._otlp.logs_flat import TABLE, FlatLog, columns_of, flat_row
+from workers._otlp.message import signal_of
 
-COLUMNS = (
-    Column("timestamp", "timestamptz"),
-    Column("observed_timestamp", "timestamptz", core=False),
-    Column("trace_id", "text"),
-    Column("span_id", "text"),
-    Column("trace_flags", "integer", core=False),
-    Column("flags", "bigint", core=False),
-    Column("severity_text", "text"),
-    Column("severity_number", "integer"),
-    Column("body", "text"),
-    Column("event_name", "text", core=False),
-    Column("service_name", "text"),
-    Column("service_version", "text"),
-    Column("service_instance", "text"),
-    Column("scope_name", "text"),
-    Column("scope_version", "text"),
-    Column("scope_attributes", "jsonb", core=False),
-    Column("attributes", "jsonb"),
-    Column("resource_attributes", "jsonb"),
-    Column("dropped_attributes_count", "bigint", core=False),
-    Column("schema_url", "text", core=False),
-    Column("resource_schema_url", "text", core=False),
-    Column("source", "text", core=False),
-    Column("data", "jsonb", core=False),
+_SIGNAL = signal_of(ExportLogsServiceRequest, otlp_rows, fast_rows, flat_row, "body")
+
+decode = total(partial(decode_records, _SIGNAL))
+"""The rows of one message: OTLP protobuf or JSON, flat JSON, GELF, SNMP traps, CloudEvents around them."""
+
+STREAM = Stream(
+    name="LOGS",
+    subjects=("logs.>",),
+    table="logs",
+    columns=TABLE.columns,
+    decode=decode,
+    quick=fast_path(TABLE.columns, FlatLog, b'"severity_text"', columns_of, ["attributes"]),
 )
-
-
-_SIGNAL = Signal(ExportLogsServiceRequest, otlp_rows, flat_row, ("resourceLogs", "resource_logs"), "body", fast_rows)
-
-
-@total
-def decode(message: Message) -> Decoded:
-    """The rows of one message: OTLP protobuf or JSON, flat JSON, GELF, SNMP traps, CloudEvents around them."""
-    return decode_message(_SIGNAL, message)
-
-
-STREAM = Stream(name="LOGS", subjects=("logs.>",), table="logs", columns=COLUMNS, decode=decode, quick=typed_rows)

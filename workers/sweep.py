@@ -3,130 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from eventwriter import values
-from eventwriter.stream import Column, Decoded, Message, Row, Stream
-from eventwriter.values import INT8_MAX, INT8_MIN, Unfit, dump_json
+from eventwriter.stream import Row, Stream
+from eventwriter.values import Unfit, dump_json
 from workers._guard import total
-from workers._json import records as flat
+from workers._json.convert import metadata_of
 from workers._json.count import RECORD, Shape
-from workers._json.flat import Places, keep_original
-from workers._json.records import EXACT, SHARED_MAX, Origin, moment, named
-from workers._json.sweep_fast import typed_rows
+from workers._json.fast import fast_path_of
+from workers._json.records import SHARED_MAX, Kind, Origin, Records, decode_records
+from workers._json.table import Field, Table, prefer
 from workers._limits import RECORDS_MAX, too_many
 
-COLUMNS = (
-    Column("host_ip", "text"),
-    Column("gateway_id", "text", aliases=("poller_id",)),
-    Column("agent_id", "text"),
-    Column("partition", "text"),
-    Column("network_cidr", "text"),
-    Column("hostname", "text"),
-    Column("mac", "text"),
-    Column("icmp_available", "boolean"),
-    Column("icmp_response_time_ns", "bigint"),
-    Column("icmp_packet_loss", "double precision"),
-    Column("tcp_ports_scanned", "jsonb"),
-    Column("tcp_ports_open", "jsonb"),
-    Column("port_scan_results", "jsonb"),
-    Column("last_sweep_time", "timestamptz"),
-    Column("first_seen", "timestamptz"),
-    Column("metadata", "jsonb"),
-    Column("received_at", "timestamptz", core=False),
+TABLE = Table(
+    Field("host_ip", "text", ("ip",), must=True, required=True),
+    Field("gateway_id", "text", default="unknown", must=True, aliases=("poller_id",)),
+    Field("agent_id", "text", default="unknown", must=True),
+    Field("partition", "text", default="default", must=True),
+    Field("network_cidr", "text", blank=False),
+    Field("hostname", "text", blank=False),
+    Field("mac", "text", blank=False),
+    Field("icmp_available", "boolean"),
+    Field("icmp_response_time_ns", "bigint", clamp=True),
+    Field("icmp_packet_loss", "double precision"),
+    Field("tcp_ports_scanned", "jsonb"),
+    Field("tcp_ports_open", "jsonb"),
+    Field("port_scan_results", "jsonb"),
+    Field("last_sweep_time", "timestamptz", must=True),
+    Field("first_seen", "timestamptz"),
+    Field("metadata", "jsonb", own=True),
+    Field("received_at", "timestamptz", given=False, core=False),
+    others=[("poller_id", "pollerId")],
 )
-
-_PLACES = Places(
-    ("host_ip", "hostIp", "ip"),
-    ("poller_id", "pollerId"),
-    ("gateway_id", "gatewayId"),
-    ("agent_id", "agentId"),
-    ("partition",),
-    ("network_cidr", "networkCidr"),
-    ("hostname",),
-    ("mac",),
-    ("icmp_available", "icmpAvailable"),
-    ("icmp_response_time_ns", "icmpResponseTimeNs"),
-    ("icmp_packet_loss", "icmpPacketLoss"),
-    ("tcp_ports_scanned", "tcpPortsScanned"),
-    ("tcp_ports_open", "tcpPortsOpen"),
-    ("port_scan_results", "portScanResults"),
-    ("last_sweep_time", "lastSweepTime"),
-    ("first_seen", "firstSeen"),
-    ("metadata",),
-)
-_SHAPE = Shape({"hosts": RECORD}, events=8, alone=_PLACES.names[0])
-_FIRST_NAMES = tuple(names[0] for names in _PLACES.names)
-_ONLY_FIRST_NAMES = frozenset(_FIRST_NAMES).issuperset
+_PLACES = TABLE.places
+_HOST_NAMES = TABLE.fields[0].names
 
 
 def _row(record: Mapping[str, Any], origin: Origin) -> Row:
-    received, time, envelope, repairs = origin
-    rest: dict[str, Any] = {}
-    if _ONLY_FIRST_NAMES(record):
-        given = [*map(record.get, _FIRST_NAMES)]
-    else:
-        given, rest = _PLACES.sort(record)
-    (host, poller, gateway, agent, partition, cidr, hostname, mac, available, response, loss, scanned, open_ports,
-     results, swept, seen, metadata) = given  # fmt: skip
-
-    if host is None or host == "":
-        raise Unfit("missing_field", "host_ip is missing")
-    if type(host) is not str:
-        host = named("host_ip", values.text, host)
+    """The row of a host; raises Unfit for one without an address, or with a bad time, agent, gateway or partition."""
+    _, received, time, envelope, repairs = origin
+    given, rest = _PLACES.sort(record)
+    poller = given.pop()
     if poller is not None:
-        if gateway is not None and (type(gateway) is not str or gateway != poller):
-            rest["gateway_id"] = gateway
-        gateway = poller
-    if type(gateway) is not str:
-        gateway = "unknown" if gateway is None else named("gateway_id", values.text, gateway)
-    if type(agent) is not str:
-        agent = "unknown" if agent is None else named("agent_id", values.text, agent)
-    if type(partition) is not str:
-        partition = "default" if partition is None else named("partition", values.text, partition)
-    if swept is not None:
-        found = named("last_sweep_time", moment, swept)
-        if found is not None:
-            time = found
-    first_seen = None
-    if seen is not None:
-        try:
-            first_seen = moment(seen)
-        except Unfit as error:
-            keep_original(rest, "first_seen", seen, repairs, error.reason)
-    if cidr is not None and type(cidr) is not str:
-        cidr = flat.text("network_cidr", cidr, rest, repairs)
-    if hostname is not None and type(hostname) is not str:
-        hostname = flat.text("hostname", hostname, rest, repairs)
-    if mac is not None and type(mac) is not str:
-        mac = flat.text("mac", mac, rest, repairs)
-    if available is not None and type(available) is not bool:
-        available = flat.boolean("icmp_available", available, rest, repairs)
-    if response is not None and (type(response) is not int or not INT8_MIN <= response <= INT8_MAX):
-        response = flat.integer("icmp_response_time_ns", response, INT8_MIN, INT8_MAX, rest, repairs)
-    if type(loss) is int and -EXACT <= loss <= EXACT:
-        loss = float(loss)
-    elif loss is not None and type(loss) is not float:
-        loss = flat.real("icmp_packet_loss", loss, rest, repairs)
-    return (
-        host,
-        gateway,
-        agent,
-        partition,
-        cidr or None,
-        hostname or None,
-        mac or None,
-        available,
-        response,
-        loss,
-        dump_json(scanned) if type(scanned) is list else flat.jsonb(scanned),
-        dump_json(open_ports) if type(open_ports) is list else flat.jsonb(open_ports),
-        dump_json(results) if type(results) is list else flat.jsonb(results),
-        time,
-        first_seen,
-        flat.metadata_of(metadata, rest, envelope),
-        received,
-    )
+        prefer(given, rest, TABLE.at["gateway_id"], "gateway_id", poller)
+    TABLE.fill(given, rest, repairs)
+    swept = TABLE.at["last_sweep_time"]
+    if given[swept] is None:
+        given[swept] = time
+    given[-1] = metadata_of(given[-1], rest, envelope)
+    return (*given, received)
+
+
+class _Hosts(Kind):
+    """Hosts, and the summaries of a sweep that hold some."""
+
+    def take_group(self, records: Records, value: Mapping[str, Any], origin: Origin, depth: int) -> bool:
+        hosts = _hosts(value)
+        if hosts is not None:
+            records.take_each(hosts, origin, depth)
+        return hosts is not None
 
 
 def _hosts(summary: Mapping[str, Any]) -> list[Any] | None:
@@ -136,7 +72,7 @@ def _hosts(summary: Mapping[str, Any]) -> list[Any] | None:
     fills the columns of all hosts is.
     """
     hosts = summary.get("hosts")
-    if type(hosts) is not list or any(name in summary for name in _PLACES.names[0]):
+    if type(hosts) is not list or any(name in summary for name in _HOST_NAMES):
         return None
     if len(hosts) > RECORDS_MAX:
         raise too_many()
@@ -184,18 +120,17 @@ def _host_record(host: Mapping[str, Any], common: Mapping[str, Any], others: Map
     return record
 
 
-@total
-def decode(message: Message) -> Decoded:
-    """The rows of one message: a host, an array of them, a SweepSummary, or CloudEvents around any of these."""
-    return flat.decode_records(message, _row, group="hosts", expand=_hosts, shape=_SHAPE)
+_KIND = _Hosts(_row, ("hosts",), Shape({"hosts": RECORD}, events=8, alone=_HOST_NAMES))
 
+decode = total(partial(decode_records, _KIND))
+"""The rows of one message: a host, an array of them, a SweepSummary, or CloudEvents around any of these."""
 
 STREAM = Stream(
     name="SWEEP",
     subjects=("sweep.>",),
     table="sweep_host_states",
-    columns=COLUMNS,
+    columns=TABLE.columns,
     decode=decode,
-    quick=typed_rows,
+    quick=fast_path_of(TABLE, b'"last_sweep_time"'),
     key=("host_ip", "gateway_id", "partition", "last_sweep_time"),
 )

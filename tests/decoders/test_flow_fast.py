@@ -12,9 +12,9 @@ from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from both_paths import plain
 from compression import gz
 from eventwriter.stream import Message, Row
-from quick import plain
 from traffic import ENCODINGS, Traffic
 from workers._flow.fast import typed_rows
 from workers._flow.flow_pb2 import FlowMessage, FlowTail

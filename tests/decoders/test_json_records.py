@@ -14,9 +14,9 @@ from eventwriter.stream import Decoded, Message, Row
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit
 from records import RECEIVED, at, message, reasons
 from workers._guard import total
-from workers._json import records
+from workers._json import convert
 from workers._json.count import RECORD, Shape
-from workers._json.records import Origin, decode_records
+from workers._json.records import Kind, Origin, Records, decode_records
 from workers._limits import RECORDS_MAX
 
 
@@ -24,21 +24,28 @@ def row_of(record: Mapping[str, Any], origin: Origin) -> Row:
     """A row of the record's ``n``, the time that stands in, and the envelope; no ``n``, no row."""
     if "n" not in record:
         raise Unfit("missing_field", "n is missing")
-    _, time, envelope, _ = origin
+    _, _, time, envelope, _ = origin
     return record["n"], time, envelope
 
 
-def expand(value: Mapping[str, Any]) -> list[Any] | None:
-    """The members of a group."""
-    members = value["group"]
-    return members if isinstance(members, list) else None
+class Groups(Kind):
+    """Records, and groups of them."""
+
+    def take_group(self, records: Records, value: Mapping[str, Any], origin: Origin, depth: int) -> bool:
+        """Takes the members of a group."""
+        if isinstance(value["group"], list):
+            records.take_each(value["group"], origin, depth)
+        return isinstance(value["group"], list)
+
+
+RECORDS = Kind(row_of)
+GROUPS = Groups(row_of, ("group",), Shape({"group": RECORD}, events=8))
 
 
 @total
 def decode(message: Message) -> Decoded:
     """What a message of such records and groups holds."""
-    shape = Shape({"group": RECORD}, events=8)
-    return decode_records(message, row_of, group="group", expand=expand, shape=shape)
+    return decode_records(GROUPS, message)
 
 
 def numbers(payload: Any, headers: dict[str, str] | None = None) -> tuple[list[Any], list[tuple[str, int | None]]]:
@@ -120,7 +127,7 @@ def test_envelopes_within_envelopes_have_an_end() -> None:
 def test_the_envelope_goes_with_the_record() -> None:
     """Its context attributes, those of an inner event over those of an outer one; data is not among them."""
     inner = {"specversion": "1.0", "id": "8", "type": "u", "data": {"n": 1}}
-    found = decode_records(message(EVENT | {"data": inner, "ext": 1}, "s"), row_of)
+    found = decode_records(RECORDS, message(EVENT | {"data": inner, "ext": 1}, "s"))
     assert found.rows[0][2] == EVENT | {"id": "8", "type": "u", "ext": 1}
 
 
@@ -138,7 +145,7 @@ def test_the_envelope_goes_with_the_record() -> None:
 )
 def test_D12_a_missing_time_is_that_of_the_event_or_of_the_broker(time: Any, expected: str, repairs: list[str]) -> None:
     """Never that of decoding: a redelivered message decodes to the same rows."""
-    found = decode_records(message(EVENT | {"time": time, "data": {"n": 1}}, "s"), row_of)
+    found = decode_records(RECORDS, message(EVENT | {"time": time, "data": {"n": 1}}, "s"))
     assert found.rows[0][1] == at(expected)
     assert found.repairs == repairs
 
@@ -146,16 +153,16 @@ def test_D12_a_missing_time_is_that_of_the_event_or_of_the_broker(time: Any, exp
 def test_a_large_envelope_is_kept_once() -> None:
     """With the first of its records; with all of them it would multiply."""
     large = EVENT | {"ext": "x" * 5000}
-    found = decode_records(message(large | {"data": [{"n": 1}, {"n": 2}]}, "s"), row_of)
+    found = decode_records(RECORDS, message(large | {"data": [{"n": 1}, {"n": 2}]}, "s"))
     assert [row[2] for row in found.rows] == [large, None]
-    found = decode_records(message(EVENT | {"data": [{"n": 1}, {"n": 2}]}, "s"), row_of)
+    found = decode_records(RECORDS, message(EVENT | {"data": [{"n": 1}, {"n": 2}]}, "s"))
     assert [row[2] for row in found.rows] == [EVENT, EVENT]
 
 
 def test_a_message_holds_a_bounded_number_of_records() -> None:
     """Each could become a dead letter."""
     few, many = (b"[" + b",".join([b"{}"] * count) + b"]" for count in (1000, RECORDS_MAX + 1))
-    assert len(decode_records(message(few, "s"), row_of).rejects) == 1000
+    assert len(decode_records(RECORDS, message(few, "s")).rejects) == 1000
     assert numbers(many) == ([], [("too_large", None)])
     assert numbers([{"group": json.loads(many)}, {"n": 1}]) == ([], [("too_large", None)])
 
@@ -163,9 +170,9 @@ def test_a_message_holds_a_bounded_number_of_records() -> None:
 def test_headers_may_be_the_envelope() -> None:
     """CloudEvents in binary mode; other headers say nothing."""
     headers = {"ce-specversion": "1.0", "ce-id": "7", "ce-time": "2025-12-12T10:00:00Z"}
-    found = decode_records(message({"n": 1}, "s", headers), row_of)
+    found = decode_records(RECORDS, message({"n": 1}, "s", headers))
     assert found.rows == [(1, at("2025-12-12T10:00:00Z"), {name[3:]: value for name, value in headers.items()})]
-    found = decode_records(message({"n": 1}, "s", {"Nats-Msg-Id": "7"}), row_of)
+    found = decode_records(RECORDS, message({"n": 1}, "s", {"Nats-Msg-Id": "7"}))
     assert found.rows == [(1, at(RECEIVED), None)]
 
 
@@ -175,23 +182,23 @@ def test_headers_may_be_the_envelope() -> None:
 def test_V4_zero_is_no_time() -> None:
     """Nor are null, an empty text, and the zero of Go; the turn of the year 2000 is one."""
     for absent in (None, 0, 0.0, "", "0", "0001-01-01T00:00:00Z"):
-        assert records.moment(absent) is None
-    assert records.moment("2000-01-01T00:00:00Z") == 0
-    assert records.moment(1) == 1_000_000 - EPOCH
+        assert convert.moment(absent) is None
+    assert convert.moment("2000-01-01T00:00:00Z") == 0
+    assert convert.moment(1) == 1_000_000 - EPOCH
     bad: Any
     for bad in (False, "x", [], {}):
         with pytest.raises(Unfit):
-            records.moment(bad)
+            convert.moment(bad)
 
 
 def test_what_does_not_fit_is_kept() -> None:
     """As it came, beside what has the same name already."""
     rest: dict[str, Any] = {"unit": "kept"}
     repairs: list[str] = []
-    assert records.text("unit", {"a": 1}, rest, repairs) is None
-    assert records.boolean("flag", "perhaps", rest, repairs) is None
-    assert records.real("scale", "12abc", rest, repairs) is None
-    assert records.integer("index", 3.5, INT4_MIN, INT4_MAX, rest, repairs) is None
+    assert convert.text("unit", {"a": 1}, rest, repairs) is None
+    assert convert.boolean("flag", "perhaps", rest, repairs) is None
+    assert convert.real("scale", "12abc", rest, repairs) is None
+    assert convert.clamped("index", INT4_MIN, INT4_MAX, 3.5, rest, repairs) is None
     assert rest == {"unit": "kept", "original.unit": {"a": 1}, "flag": "perhaps", "scale": "12abc", "index": 3.5}
     assert repairs == ["bad_value"] * 4
 
@@ -200,14 +207,14 @@ def test_what_fits_is_converted() -> None:
     """Lenient about form; null is nothing, and nothing is noted."""
     rest: dict[str, Any] = {}
     repairs: list[str] = []
-    assert records.text("a", 3, rest, repairs) == "3"
-    assert records.boolean("a", "true", rest, repairs) is True
-    assert records.real("a", "0.5", rest, repairs) == 0.5
-    assert records.integer("a", "3", 0, 9, rest, repairs) == 3
-    assert records.text("a", None, rest, repairs) is None
-    assert records.boolean("a", None, rest, repairs) is None
-    assert records.real("a", None, rest, repairs) is None
-    assert records.integer("a", None, 0, 9, rest, repairs) is None
+    assert convert.text("a", 3, rest, repairs) == "3"
+    assert convert.boolean("a", "true", rest, repairs) is True
+    assert convert.real("a", "0.5", rest, repairs) == 0.5
+    assert convert.clamped("a", 0, 9, "3", rest, repairs) == 3
+    assert convert.text("a", None, rest, repairs) is None
+    assert convert.boolean("a", None, rest, repairs) is None
+    assert convert.real("a", None, rest, repairs) is None
+    assert convert.clamped("a", 0, 9, None, rest, repairs) is None
     assert (rest, repairs) == ({}, [])
 
 
@@ -225,7 +232,7 @@ def test_numbers_out_of_range_are_clamped(value: Any, expected: int, original: s
     """The exact number is kept as text."""
     rest: dict[str, Any] = {}
     repairs: list[str] = []
-    assert records.integer("index", value, INT4_MIN, INT4_MAX, rest, repairs) == expected
+    assert convert.clamped("index", INT4_MIN, INT4_MAX, value, rest, repairs) == expected
     assert (rest, repairs) == ({"index": original}, ["clamped"])
 
 
@@ -233,9 +240,9 @@ def test_integers_that_float64_rounds_are_kept_exactly() -> None:
     """Beyond 2^53, unless they are exact by chance."""
     rest: dict[str, Any] = {}
     repairs: list[str] = []
-    assert records.real("value", 2**60, rest, repairs) == 2.0**60
+    assert convert.real("value", 2**60, rest, repairs) == 2.0**60
     assert rest == {}
-    assert records.real("value", 2**60 + 1, rest, repairs) == 2.0**60
+    assert convert.real("value", 2**60 + 1, rest, repairs) == 2.0**60
     assert (rest, repairs) == ({"value": str(2**60 + 1)}, ["rounded"])
 
 
@@ -257,7 +264,7 @@ def test_integers_that_float64_rounds_are_kept_exactly() -> None:
 )
 def test_V13_T4_json_columns_take_json_and_text_of_it(value: Any, expected: bytes | None) -> None:
     """Text that is none is kept as a JSON string."""
-    assert records.jsonb(value) == expected
+    assert convert.jsonb(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -277,5 +284,5 @@ def test_V13_T4_json_columns_take_json_and_text_of_it(value: Any, expected: byte
 )
 def test_metadata_takes_what_has_no_column(metadata: Any, rest: Any, envelope: Any, expected: Any) -> None:
     """Without displacing anything."""
-    found = records.metadata_of(metadata, rest, envelope)
+    found = convert.metadata_of(metadata, rest, envelope)
     assert (found if found is None else json.loads(found)) == expected

@@ -15,13 +15,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from checks import decode_checked
 from eventwriter.stream import Decoded
 from strategies_otlp import NOW_MICROS, as_dict, attribute_text, message, pairs, requests, text, time
-from workers.otel_traces import COLUMNS, STREAM
+from workers.otel_traces import STREAM
 
 TRACE, SPAN = "5b8efff798038103d269b633813fc60c", "eee19b7ec3c1b174"
 START, END = 1765535400000000001, 1765535400187500001
 MOMENT = 818_850_600_000_000
 """START as timestamptz."""
-EMPTY: dict[str, Any] = dict.fromkeys(column.name for column in COLUMNS) | {
+EMPTY: dict[str, Any] = dict.fromkeys(column.name for column in STREAM.columns) | {
     "timestamp": NOW_MICROS,
     "trace_id": "",
     "span_id": "",
@@ -54,7 +54,7 @@ def rows(payload: bytes | Any) -> list[dict[str, Any]]:
     """The rows of a payload, none of which is rejected."""
     decoded = decode(payload)
     assert not decoded.rejects
-    return [as_dict(COLUMNS, row) for row in decoded.rows]
+    return [as_dict(STREAM.columns, row) for row in decoded.rows]
 
 
 def span(**fields: Any) -> bytes:
@@ -190,14 +190,14 @@ def test_R3_missing_ids_are_empty() -> None:
     assert (row["trace_id"], row["span_id"], row["parent_span_id"]) == ("", "", "")
     assert [reject.reason for reject in decode({"kind": 1}).rejects] == ["missing_field"]
     decoded = decode(span(name="a"))
-    assert as_dict(COLUMNS, decoded.rows[0])["trace_id"] == ""
+    assert as_dict(STREAM.columns, decoded.rows[0])["trace_id"] == ""
     assert decoded.repairs == ["bad_id"]
 
 
 def test_ids_of_wrong_length_are_kept_and_counted() -> None:
     """The hex of whatever came."""
     decoded = decode(span(trace_id=b"\xab", span_id=bytes(8)))
-    assert as_dict(COLUMNS, decoded.rows[0])["trace_id"] == "ab"
+    assert as_dict(STREAM.columns, decoded.rows[0])["trace_id"] == "ab"
     assert decoded.repairs == ["bad_id"]
 
 
@@ -237,7 +237,7 @@ def test_times_beyond_int64_are_clamped_and_kept() -> None:
     decoded = decode(
         span(trace_id=b"t" * 16, span_id=b"s" * 8, start_time_unix_nano=2**63, end_time_unix_nano=2**64 - 1)
     )
-    row = as_dict(COLUMNS, decoded.rows[0])
+    row = as_dict(STREAM.columns, decoded.rows[0])
     assert row["timestamp"] == NOW_MICROS
     assert (row["start_time_unix_nano"], row["end_time_unix_nano"]) == (2**63 - 1, 2**63 - 1)
     assert orjson.loads(row["attributes"]) == {
@@ -249,7 +249,7 @@ def test_times_beyond_int64_are_clamped_and_kept() -> None:
 def test_mistyped_values_are_kept_and_counted() -> None:
     """§12.9: what makes no sense is NULL and kept; a bad id rejects the span."""
     decoded = decode({"name": "a", "kind": "sideways", "flags": "x", "status": "ok", "service_name": 5, "extra": 0})
-    row = as_dict(COLUMNS, decoded.rows[0])
+    row = as_dict(STREAM.columns, decoded.rows[0])
     assert (row["kind"], row["flags"], row["service_name"]) == (None, None, "5")
     assert orjson.loads(row["attributes"]) == {"kind": "sideways", "flags": "x", "status": "ok", "extra": 0}
     assert decoded.repairs == ["bad_value", "bad_value"]
@@ -271,7 +271,7 @@ def test_nul_in_text_is_replaced() -> None:
     request = ExportTraceServiceRequest()
     request.resource_spans.add().scope_spans.add().spans.append(one)
     decoded = decode(request.SerializeToString())
-    row = as_dict(COLUMNS, decoded.rows[0])
+    row = as_dict(STREAM.columns, decoded.rows[0])
     assert (row["name"], row["trace_state"], row["status_message"]) == ("a\ufffd", "b\ufffd", "c\ufffd")
     assert orjson.loads(row["events"])[0]["name"] == "d\ufffd"
     assert decoded.repairs == ["text_replaced"] * 4
@@ -286,7 +286,7 @@ def test_V10_every_field_of_every_span_is_in_its_row(request: ExportTraceService
     """Rows of random requests, compared with the requests field by field."""
     decoded = decode(request.SerializeToString())
     assert not decoded.rejects
-    found = iter([as_dict(COLUMNS, row) for row in decoded.rows])
+    found = iter([as_dict(STREAM.columns, row) for row in decoded.rows])
     for group in request.resource_spans:
         for scoped in group.scope_spans:
             for one in scoped.spans:

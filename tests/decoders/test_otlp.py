@@ -142,7 +142,7 @@ def test_protobuf_that_looks_like_json_is_protobuf(length: int) -> None:
     r"""A request of 91 or 123 bytes begins with "\n[" or "\n{"."""
     payload = log_request("x" * length)
     decoded = decode(logs.STREAM, payload)
-    assert [as_dict(logs.COLUMNS, row)["body"] for row in decoded.rows] == ["x" * length]
+    assert [as_dict(logs.STREAM.columns, row)["body"] for row in decoded.rows] == ["x" * length]
 
 
 def test_the_lengths_that_look_like_json_are_tested() -> None:
@@ -206,7 +206,7 @@ def test_text_that_is_not_utf8_costs_no_record() -> None:
         records.add(severity_text=body, time_unix_nano=NOW).body.string_value = body
     payload = request.SerializeToString().replace(b"????", b"\xe2\x82..")
     decoded = decode(logs.STREAM, payload)
-    rows = [as_dict(logs.COLUMNS, row) for row in decoded.rows]
+    rows = [as_dict(logs.STREAM.columns, row) for row in decoded.rows]
     assert [row["body"] for row in rows] == ["first \ufffd..", "second \u20ac"]
     assert decoded.repairs == ["invalid_utf8"] * 2
 
@@ -304,7 +304,7 @@ def test_snake_case_and_enum_names_are_taken() -> None:
             {"trace_id": "AB" * 16, "span_id": "cd" * 8, "kind": kind, "start_time_unix_nano": 1765535400000000001}
         ]}]}]}  # fmt: skip
         (row,) = decode(otel_traces.STREAM, orjson.dumps(value)).rows
-        found = as_dict(otel_traces.COLUMNS, row)
+        found = as_dict(otel_traces.STREAM.columns, row)
         assert (found["kind"], found["trace_id"], found["span_id"]) == (2, "ab" * 16, "cd" * 8)
         assert found["start_time_unix_nano"] == 1765535400000000001
 
@@ -316,8 +316,8 @@ def test_unknown_names_are_ignored_and_null_is_absent() -> None:
     ]}]}]}  # fmt: skip
     decoded = decode(logs.STREAM, orjson.dumps(value))
     (row,) = decoded.rows
-    assert as_dict(logs.COLUMNS, row)["body"] == "x"
-    assert as_dict(logs.COLUMNS, row)["severity_number"] is None
+    assert as_dict(logs.STREAM.columns, row)["body"] == "x"
+    assert as_dict(logs.STREAM.columns, row)["severity_number"] is None
     assert decoded.repairs == []
 
 
@@ -328,7 +328,7 @@ def test_a_value_that_does_not_fit_is_kept_among_the_attributes() -> None:
               "body": {"doubleValue": "NaN"}}  # fmt: skip
     decoded = decode(logs.STREAM, orjson.dumps({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}))
     (row,) = decoded.rows
-    found = as_dict(logs.COLUMNS, row)
+    found = as_dict(logs.STREAM.columns, row)
     assert found["severity_number"] is None
     assert found["trace_id"] == ""
     assert found["body"] == '"NaN"'
@@ -353,7 +353,7 @@ def test_records_of_a_json_request_are_rejected_one_by_one() -> None:
         ]
     }
     decoded = decode(otel_traces.STREAM, orjson.dumps(value))
-    assert [as_dict(otel_traces.COLUMNS, row)["name"] for row in decoded.rows] == ["a", "c", "a"]
+    assert [as_dict(otel_traces.STREAM.columns, row)["name"] for row in decoded.rows] == ["a", "c", "a"]
     assert [(reject.record_index, reject.reason) for reject in decoded.rejects] == [
         (0, "malformed"), (2, "bad_id"), (3, "malformed"), (5, "malformed"), (6, "malformed")
     ]  # fmt: skip
@@ -422,7 +422,7 @@ def test_very_many_attributes_in_protobuf() -> None:
     record = request.resource_logs.add().scope_logs.add().log_records.add()
     record.attributes.extend([KeyValue(key=f"k{n}", value=AnyValue(int_value=n)) for n in range(100_000)])
     (row,) = decode(logs.STREAM, request.SerializeToString()).rows
-    assert len(orjson.loads(as_dict(logs.COLUMNS, row)["attributes"])) == 100_000
+    assert len(orjson.loads(as_dict(logs.STREAM.columns, row)["attributes"])) == 100_000
 
 
 def test_a_mistake_of_ours_is_a_dead_letter() -> None:

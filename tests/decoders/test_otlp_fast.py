@@ -1,4 +1,4 @@
-"""The quick way of OTLP requests gives what the general way gives, or leaves the request to it."""
+"""The fast path of OTLP requests gives what the fallback gives, or leaves the request to it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from strategies_otlp import NOW, message, requests
 from traffic import Traffic
 from workers import logs, otel_metrics, otel_traces
+from workers._json.records import decode_records
 from workers._otlp import fast
 from workers._otlp.fast import field
-from workers._otlp.message import Signal, decode_message
+from workers._otlp.message import Signal
 
 SIGNALS: dict[str, Signal[Any]] = {
     "LOGS": logs._SIGNAL,
@@ -36,15 +37,15 @@ ATTRIBUTES = {"LOGS": 0x32, "OTEL_TRACES": 0x4A, "OTEL_METRICS": 0x3A}
 
 
 def agree(name: str, payload: bytes) -> bool:
-    """Whether a request takes the quick way; asserts that it makes no difference, for new attributes and known ones."""
+    """Whether a request takes the fast path; asserts that it makes no difference, for new attributes and known ones."""
     signal = SIGNALS[name]
-    general = repr(decode_message(dataclasses.replace(signal, fast_rows=None), message(payload)))
+    fallback = repr(decode_records(dataclasses.replace(signal, fast_rows=None), message(payload)))
     fast._ATTRIBUTES.forget()
     for _ in range(2):
-        assert repr(decode_message(signal, message(payload))) == general
+        assert repr(decode_records(signal, message(payload))) == fallback
     assert signal.fast_rows is not None
     try:
-        return bool(signal.fast_rows(payload, ("logs.otel", NOW, None, [])))
+        return bool(signal.fast_rows(payload, (message(payload), NOW, NOW, None, [])))
     except (ValueError, DecodeError):
         return False
 
@@ -125,13 +126,13 @@ def test_damaged_attributes_give_the_same(name: str, data: st.DataObject) -> Non
 
 @every_signal
 @pytest.mark.parametrize("records", [1, 3])
-def test_common_traffic_takes_the_quick_way(name: str, records: int) -> None:
-    """So what agrees above is not only requests that the quick way leaves alone."""
+def test_common_traffic_takes_the_fast_path(name: str, records: int) -> None:
+    """So what agrees above is not only requests that the fast path leaves alone."""
     traffic = Traffic(name, only="otlp", records=records, clock=lambda: NOW / 1e9)
     assert all(agree(name, traffic.next().payload) for _ in range(20))
 
 
-def test_spans_with_everything_take_the_quick_way() -> None:
+def test_spans_with_everything_take_the_fast_path() -> None:
     """Events, links, a status with a message, scope attributes, bad ids."""
     request = ExportTraceServiceRequest()
     group = request.resource_spans.add(schema_url="u")
@@ -151,7 +152,7 @@ def test_spans_with_everything_take_the_quick_way() -> None:
 
 
 @pytest.mark.parametrize("body", ["", "x", "x" * 127, "x" * 128, "\u20ac" * 3000, "x" * 20_000, '"\\\n\x01\U0001f600'])
-def test_bodies_of_any_length_take_the_quick_way(body: str) -> None:
+def test_bodies_of_any_length_take_the_fast_path(body: str) -> None:
     """Long text is common in logs."""
     request = ExportLogsServiceRequest()
     records = request.resource_logs.add().scope_logs.add().log_records
@@ -162,8 +163,8 @@ def test_bodies_of_any_length_take_the_quick_way(body: str) -> None:
     assert agree("LOGS", request.SerializeToString())
 
 
-def test_metrics_of_all_kinds_take_the_quick_way() -> None:
-    """Distributions go the general way, in the order of the request; so do metrics without data."""
+def test_metrics_of_all_kinds_take_the_fast_path() -> None:
+    """Distributions take the fallback, in the order of the request; so do metrics without data."""
     request = ExportMetricsServiceRequest()
     group = request.resource_metrics.add(schema_url="u")
     group.resource.attributes.add(key="service.name", value=AnyValue(string_value="s"))
@@ -212,13 +213,13 @@ VALUES["object"].kvlist_value.values.add(key="a", value=AnyValue(int_value=2))
 @every_signal
 @pytest.mark.parametrize("key", ["k", "", 'a"\\\n\U0001f600', "x" * 125, "x" * 126, "x" * 200])
 @pytest.mark.parametrize("value", VALUES)
-def test_every_value_takes_the_quick_way(name: str, key: str, value: str) -> None:
+def test_every_value_takes_the_fast_path(name: str, key: str, value: str) -> None:
     """Whatever its kind, size and key."""
     pairs = [KeyValue(key=key, value=VALUES[value]), KeyValue(key="b"), KeyValue(key="a", value=VALUES[value])]
     assert agree(name, with_attributes(name, [pair.SerializeToString() for pair in pairs]))
 
 
-# --- what is left to the general way ---
+# --- what is left to the fallback ---
 
 
 @every_signal
@@ -237,7 +238,7 @@ def test_every_value_takes_the_quick_way(name: str, key: str, value: str) -> Non
     ],
     ids=repr,
 )
-def test_uncommon_attributes_take_the_general_way(name: str, pairs: list[bytes]) -> None:
+def test_uncommon_attributes_take_the_fallback(name: str, pairs: list[bytes]) -> None:
     """Keys that come twice, U+0000 or what looks like it, text that is not UTF-8, broken bytes."""
     assert not agree(name, with_attributes(name, pairs))
 
@@ -314,8 +315,8 @@ def test_the_deepest_values_are_the_same(name: str, where: str) -> None:
 
 
 @every_signal
-def test_unknown_fields_of_the_first_record_take_the_general_way(name: str) -> None:
-    """By them the general way tells other messages from requests."""
+def test_unknown_fields_of_the_first_record_take_the_fallback(name: str) -> None:
+    """By them the fallback tells other messages from requests."""
     for record in (b"\x08\x05", b"\xf8\x07\x05", b"\x10\x05", b"\x50\x05"):
         agree(name, nested(RECORD, record))
         agree(name, field(0x0A, field(0x12, field(0x12, b"") + field(0x12, record))))
@@ -324,7 +325,7 @@ def test_unknown_fields_of_the_first_record_take_the_general_way(name: str) -> N
 
 
 @every_signal
-def test_attributes_that_are_all_new_take_the_quick_way(name: str) -> None:
+def test_attributes_that_are_all_new_take_the_fast_path(name: str) -> None:
     """Whether they come again is a matter of speed only."""
     for number in range(30):
         pairs = [

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eventwriter.values import INT8_MAX
 from records import HOSTILE, RECEIVED, at, damaged, decoded, json_values, only_row, reasons, records_with, rows
-from workers.sweep import _PLACES, STREAM
+from workers.sweep import STREAM, TABLE
 
 OBJECT = (
     '{"host_ip":"10.20.0.44","poller_id":"edge-07","agent_id":"agent-a1","partition":"default",'
@@ -180,10 +180,10 @@ def test_hosts_of_a_host_are_no_summary() -> None:
     assert rows(STREAM, decoded(STREAM, {"hosts": []})) == []
 
 
-@pytest.mark.parametrize("place", range(len(_PLACES.names)))
+@pytest.mark.parametrize("place", range(len(TABLE.places.names)))
 def test_every_name_of_a_column_is_accepted(place: int) -> None:
     """And the first that is there and not null wins."""
-    names = _PLACES.names[place]
+    names = TABLE.places.names[place]
     record = json.loads(OBJECT)
     value = record.pop(names[0], "edge-07")
     for name in names:
@@ -317,8 +317,8 @@ def test_hostile_payloads_take_no_time(name: str) -> None:
 
 
 NAMES = [
-    *_PLACES.place_of, "hosts", "host", "available", "network", "last_sweep", "ports", "port_results", "icmp_status",
-    "specversion", "id", "data",
+    *TABLE.places.place_of, "hosts", "host", "available", "network", "last_sweep", "ports", "port_results",
+    "icmp_status", "specversion", "id", "data",
 ]  # fmt: skip
 hosts = records_with(NAMES) | json_values
 

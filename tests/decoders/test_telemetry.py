@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from compression import gz
 from records import HOSTILE, RECEIVED, at, damaged, decoded, json_values, only_row, reasons, records_with, rows
-from workers.telemetry import _PLACES, STREAM
+from workers.telemetry import STREAM, TABLE
 
 OBJECT = (
     '{"timestamp":"2025-12-12T10:30:00.250Z","poller_id":"edge-07","agent_id":"agent-a1","metric_name":"ifInOctets",'
@@ -123,10 +123,10 @@ def test_a_batch_in_binary_mode_compressed() -> None:
     assert second["timestamp"] == at("2025-12-12T10:00:00Z")
 
 
-@pytest.mark.parametrize("place", range(len(_PLACES.names)))
+@pytest.mark.parametrize("place", range(len(TABLE.places.names)))
 def test_every_name_of_a_column_is_accepted(place: int) -> None:
     """And the first that is there and not null wins."""
-    names = _PLACES.names[place]
+    names = TABLE.places.names[place]
     record = json.loads(OBJECT)
     given_value = record.pop(names[0], "edge-07")
     for name in names:
@@ -298,7 +298,7 @@ def test_hostile_payloads_take_no_time(name: str) -> None:
     assert time.process_time() - begun < 5
 
 
-NAMES = [*_PLACES.place_of, "specversion", "data", "data_base64", "id", "extra"]
+NAMES = [*TABLE.places.place_of, "specversion", "data", "data_base64", "id", "extra"]
 
 
 @given(

@@ -17,27 +17,32 @@ from eventwriter import values
 from eventwriter.stream import Row
 from eventwriter.values import INT4_MAX, INT8_MAX, Unfit
 from workers._flow.rows import JS_SAFE, address
-from workers._json.flat import Places, keep_original, merged, names, parsed, trimmed
+from workers._json.convert import merged, moment
+from workers._json.records import Origin
+from workers._json.table import Field, Table
 
-PLACES = Places(
-    ("timestamp",),
-    names("gateway_id", "poller_id", "pollerId"),
-    names("agent_id"),
-    names("device_id"),
-    names("flow_direction", "FlowDirection"),
-    names("src_addr", "sourceAddress", "SrcAddr"),
-    names("dst_addr", "destinationAddress", "DstAddr"),
-    names("src_port", "sourcePort", "SrcPort"),
-    names("dst_port", "destinationPort", "DstPort"),
-    ("protocol", "proto", "Proto"),
-    ("packets", "Packets"),
-    ("octets", "bytes", "Bytes"),
-    names("sampler_address", "SamplerAddress"),
-    names("input_snmp", "in_if", "inIf", "InIf"),
-    names("output_snmp", "out_if", "outIf", "OutIf"),
-    ("metadata",),
+_PORT, _SNMP, _COUNTER = (0, 0xFFFF), (0, INT4_MAX), (0, INT8_MAX)
+TABLE = Table(
+    Field("timestamp", "timestamptz", must=True),
+    Field("gateway_id", "text", ("poller_id", "pollerId"), aliases=("poller_id",)),
+    Field("agent_id", "text"),
+    Field("device_id", "text"),
+    Field("flow_direction", "text", ("FlowDirection",)),
+    Field("src_addr", "text", ("sourceAddress", "SrcAddr"), blank=False),
+    Field("dst_addr", "text", ("destinationAddress", "DstAddr"), blank=False),
+    Field("src_port", "integer", ("sourcePort", "SrcPort"), limits=_PORT),
+    Field("dst_port", "integer", ("destinationPort", "DstPort"), limits=_PORT),
+    Field("protocol", "integer", ("proto", "Proto"), limits=(0, 0xFF)),
+    Field("packets", "bigint", ("Packets",), limits=_COUNTER, clamp=True),
+    Field("octets", "bigint", ("bytes", "Bytes"), limits=_COUNTER, clamp=True),
+    Field("sampler_address", "text", ("SamplerAddress",), blank=False),
+    Field("input_snmp", "integer", ("in_if", "inIf", "InIf"), limits=_SNMP, clamp=True),
+    Field("output_snmp", "integer", ("out_if", "outIf", "OutIf"), limits=_SNMP, clamp=True),
+    Field("metadata", "jsonb", own=True),
 )
-"""The places of a row, in the order of netflow.COLUMNS, and their names (the capitals are goflow2's version 1)."""
+"""The capitals are the names of goflow2's version 1."""
+_AT = TABLE.at
+_ADDRESSES = tuple(_AT[name] for name in ("src_addr", "dst_addr", "sampler_address"))
 
 _TIMES = (
     "time_received_ns", "timeReceivedNs", "time_received", "TimeReceived",
@@ -56,96 +61,47 @@ _PROTOCOLS: Mapping[str, int] = {
     "FC": 133, "UDPLITE": 136, "UDP-LITE": 136, "MPLS-IN-IP": 137,
 }  # fmt: skip
 """Keywords of the IANA registry of protocol numbers, and what goflow2 writes for them."""
-_HUGE = 10**400
 _DIRECTIONS: Mapping[int, str] = {0: "ingress", 1: "egress"}
 """IPFIX information element 61."""
 
 
-def row(record: Mapping[str, Any], envelope: Mapping[str, Any] | None, received: int, repairs: list[str]) -> Row:
-    """The row of a record, in the order of netflow.COLUMNS.
+def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
+    """The row of a record; metadata keeps the attributes of the CloudEvent around it.
 
-    ``envelope`` holds the attributes of the CloudEvent around it, which metadata keeps; ``received`` stands in for
-    a missing time. Raises Unfit: ``bad_time`` for a time that is none, ``malformed`` if the
-    record has nothing of a flow.
+    Raises Unfit: ``bad_time`` for a time that is none, ``malformed`` if the record has nothing of a flow.
     """
-    given, rest = PLACES.sort(record)
-    if given.count(None) == len(given):
+    _, _, received, envelope, repairs = origin
+    row, rest = TABLE.places.sort(record)
+    if row.count(None) == len(row):
         raise Unfit("malformed", "a JSON object without any field of a flow")
-    timestamp, gateway_id, agent_id, device_id, direction, src_addr, dst_addr, src_port, dst_port, protocol = given[:10]
-    packets, octets, sampler_address, input_snmp, output_snmp, metadata = given[10:]
-    time = _time_of(timestamp, rest, received)
+    direction, protocol = row[_AT["flow_direction"]], row[_AT["protocol"]]
+    if type(direction) is int:
+        row[_AT["flow_direction"]] = _DIRECTIONS.get(direction, direction)
+    if type(protocol) is str:  # goflow2 writes an empty text for one without a name
+        row[_AT["protocol"]] = _PROTOCOLS.get(protocol.strip().upper(), protocol) if protocol else None
+    TABLE.fill(row, rest, repairs)
+    if row[0] is None:
+        row[0] = _time_in(rest, received)
+    for place in _ADDRESSES:
+        if row[place] is not None and ":" in row[place]:
+            row[place] = _canonical(row[place])
     for name in _STRINGS:
         if type(rest.get(name)) is int:
             rest[name] = str(rest[name])
-    if type(direction) is int:
-        direction = _DIRECTIONS.get(direction, direction)
-    cells = (
-        time,
-        _text("gateway_id", gateway_id, rest, repairs),
-        _text("agent_id", agent_id, rest, repairs),
-        _text("device_id", device_id, rest, repairs),
-        _text("flow_direction", direction, rest, repairs),
-        _address("src_addr", src_addr, rest, repairs),
-        _address("dst_addr", dst_addr, rest, repairs),
-        _number("src_port", src_port, 0xFFFF, rest, repairs),
-        _number("dst_port", dst_port, 0xFFFF, rest, repairs),
-        _protocol(protocol, rest, repairs),
-        _count("packets", packets, INT8_MAX, rest, repairs),
-        _count("octets", octets, INT8_MAX, rest, repairs),
-        _address("sampler_address", sampler_address, rest, repairs),
-        _count("input_snmp", input_snmp, INT4_MAX, rest, repairs),
-        _count("output_snmp", output_snmp, INT4_MAX, rest, repairs),
-    )
-    if metadata is not None:
-        if not isinstance(metadata := parsed(metadata), dict):
-            metadata = {"metadata": metadata}
-        rest = merged(metadata, rest)
+    if row[-1] is not None:
+        rest = merged(row[-1], rest, "metadata")
     if envelope:
         rest = merged(rest, {"cloudevent": envelope})
-    return (*cells, _dump(rest) if rest else None)
+    row[-1] = _dump(rest) if rest else None
+    return tuple(row)
 
 
-# --- times ------------------------------------------------------------------------------------------------
-
-
-def _time_of(timestamp: Any, rest: Mapping[str, Any], received: int) -> int:
-    if timestamp is not None and (time := _time("timestamp", timestamp)) is not None:
-        return time
+def _time_in(rest: Mapping[str, Any], received: int) -> int:
+    """The first time of the flow that is there, else that of receipt."""
     for name in _TIMES:
-        if name in rest and (time := _time(name, rest[name])) is not None:
+        if name in rest and (time := moment(rest[name], name)) is not None:
             return time
     return received
-
-
-def _time(name: str, value: Any) -> int | None:
-    """A time as timestamptz, in the unit that its name says; None for 0, null and an empty text: there is none."""
-    if value in (0, "0", "", None) and value is not False:
-        return None
-    unit = name[-2:].lower()
-    try:
-        if unit in ("ns", "ms") and not (isinstance(value, str) and "-" in value[1:]):
-            return values.time_from_nanos(values.integer(value) * (1 if unit == "ns" else 1_000_000))
-        return values.time(value)
-    except Unfit as error:
-        raise Unfit("bad_time", f"{name}: {error}") from None
-
-
-# --- values -----------------------------------------------------------------------------------------------
-
-
-def _text(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> str | None:
-    if value is None or type(value) is str:
-        return value
-    try:
-        return values.text(value)
-    except Unfit as error:
-        keep_original(rest, name, value, repairs, error.reason)
-        return None
-
-
-def _address(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> str | None:
-    text = _text(name, value, rest, repairs)
-    return _canonical(text) if text and ":" in text else text or None
 
 
 @lru_cache(maxsize=65536)
@@ -157,51 +113,12 @@ def _canonical(text: str) -> str:
         return text
 
 
-def _number(name: str, value: Any, limit: int, rest: dict[str, Any], repairs: list[str]) -> int | None:
-    """An integer from 0 to the limit; anything else is NULL and kept."""
-    if type(value) is int and 0 <= value <= limit:
-        return value
-    if value is None:
-        return None
-    try:
-        return values.integer(value, 0, limit)
-    except Unfit as error:
-        keep_original(rest, name, value, repairs, error.reason)
-        return None
-
-
-def _protocol(value: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
-    """A protocol by its number or name; goflow2 writes an empty text for one without a name."""
-    if type(value) is str:
-        if not value:
-            return None
-        value = _PROTOCOLS.get(value.strip().upper(), value)
-    return _number("protocol", value, 0xFF, rest, repairs)
-
-
-def _count(name: str, value: Any, limit: int, rest: dict[str, Any], repairs: list[str]) -> int | None:
-    """An integer from 0 to the limit, larger ones clamped; the original of what does not fit is kept."""
-    if type(value) is int and 0 <= value <= limit:
-        return value
-    if value is None:
-        return None
-    try:
-        number = values.integer(value, 0, _HUGE)
-    except Unfit as error:
-        keep_original(rest, name, value, repairs, error.reason)
-        return None
-    if number <= limit:
-        return number
-    keep_original(rest, name, str(number), repairs, "clamped")
-    return limit
-
-
 # --- metadata ---------------------------------------------------------------------------------------------
 
 
 def _dump(metadata: dict[str, Any]) -> bytes:
     try:
-        return trimmed(orjson.dumps(metadata, option=orjson.OPT_STRICT_INTEGER))
+        return orjson.dumps(metadata, option=orjson.OPT_STRICT_INTEGER)
     except TypeError:
         try:
             return values.dump_json(_safe(metadata))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from operator import attrgetter
+from typing import Annotated
 
 import msgspec
 
-from eventwriter.stream import Message, Row
-from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, time_from_number
-from workers._json.fast import fitted
+from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, micros_from_seconds
+from workers._json.fast import Batch, Columns
 
 _SECONDS_MIN = 2.0**30
 _SECONDS_MAX = 2.0**33
@@ -23,7 +23,7 @@ class Gelf(msgspec.Struct, gc=False):
     short_message: str
     timestamp: float
     host: str | None = None
-    level: int | None = None
+    level: Annotated[int, msgspec.Meta(ge=INT4_MIN, le=INT4_MAX)] | None = None
     severity: str | None = None
     remote: str | None = msgspec.field(name="_remote_addr", default=None)
     remote_addr: msgspec.Raw = _ABSENT
@@ -42,39 +42,37 @@ class GelfEvent(msgspec.Struct, gc=False):
     subject: str | None = None
 
 
-_DECODER = msgspec.json.Decoder(GelfEvent)
+def columns_of(batch: Batch[GelfEvent]) -> Columns:
+    """The columns of such events."""
+    specversions, ids, gelfs, sources, types, contents, abouts = zip(*map(_members, batch.records), strict=True)
+    (versions, texts, seconds, hosts, levels, severities, remotes, *others) = zip(
+        *map(_gelf_members, gelfs), strict=True
+    )
+    subjects, payloads, _, _, _ = zip(*batch.messages, strict=True)
+    times = [micros_from_seconds(time) - EPOCH if _SECONDS_MIN <= time < _SECONDS_MAX else None for time in seconds]
+    bad_subjects = {each for each in {*subjects} if "otel" in each or "netflow" in each or "\0" in each}
+    if None in times or not all(ids) or bad_subjects or any(other.count(_ABSENT) < len(other) for other in others):
+        for place, (time, name, subject, *raws) in enumerate(zip(times, ids, subjects, *others, strict=True)):
+            if time is None or not name or subject in bad_subjects or any(raw is not _ABSENT for raw in raws):
+                batch.odd.add(place)
+    return {
+        "event_timestamp": times,
+        "specversion": specversions,
+        "id": ids,
+        "source": sources,
+        "type": types,
+        "datacontenttype": contents,
+        "subject": [about or subject for about, subject in zip(abouts, subjects, strict=True)],
+        "remote_addr": remotes,
+        "host": hosts,
+        "level": levels,
+        "severity": severities,
+        "short_message": texts,
+        "version": versions,
+        "raw_data": [*map(bytes.decode, payloads)],
+        "received_at": batch.received(),
+    }
 
 
-def typed_rows(messages: Sequence[Message]) -> list[Row | None]:
-    """The row of each message that is one such event; None for every other message."""
-    rows: list[Row | None] = []
-    for message, event in zip(messages, fitted(_DECODER, b'"short_message"', messages), strict=True):
-        rows.append(None)
-        if event is None or not event.id:
-            continue
-        subject, gelf = message.subject, event.data
-        time, level = gelf.timestamp, gelf.level
-        if not _SECONDS_MIN <= time < _SECONDS_MAX or (level is not None and not INT4_MIN <= level <= INT4_MAX):
-            continue
-        if gelf.remote_addr is not _ABSENT or gelf.camel_remote_addr is not _ABSENT:
-            continue
-        if "otel" in subject or "netflow" in subject or "\0" in subject:  # may belong to another stream
-            continue
-        rows[-1] = (
-            time_from_number(time),
-            event.specversion,
-            event.id,
-            event.source,
-            event.type,
-            event.datacontenttype,
-            event.subject or subject,
-            gelf.remote,
-            gelf.host,
-            level,
-            gelf.severity,
-            gelf.short_message,
-            gelf.version,
-            message.payload.decode(),
-            message.time // 1000 - EPOCH,
-        )
-    return rows
+_members = attrgetter(*GelfEvent.__struct_fields__)
+_gelf_members = attrgetter(*Gelf.__struct_fields__)

@@ -1,56 +1,157 @@
-"""The shortest way for the commonest JSON: objects whose every value has its expected type already.
+"""The fast path of JSON streams: messages that are one flat record each, whose every value has its expected type.
 
-msgspec decodes such an object into a typed Struct in one pass and leaves nested JSON as the text it came as, which
-jsonb takes without another parse. What has an unknown key, another type, or text that must be repaired does not fit,
-and goes the general way; for what fits, both ways give the same row.
+msgspec decodes such an object into a Struct in one pass and leaves nested JSON as the text it came as, which jsonb
+takes without another parse; the Structs of a batch become rows column by column. What has an unknown key, another type,
+or text that must be repaired does not fit, and takes the fallback; for what fits, both give the same row.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, repeat
+from operator import attrgetter
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
-from eventwriter.stream import Message, Row
-from eventwriter.values import Unfit, time_from_text
+from eventwriter.stream import Column, Message, Row
+from eventwriter.values import EPOCH, MAX_DEPTH, Unfit, time_from_text
+from workers._json.convert import EXACT
+from workers._json.table import RANGES, Field, Table
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 _LONGEST = 65_536
 _FEW = 4
-_OUTLINE = bytes.maketrans(b"123456789E-", b"000000000e+")
-_NUMERIC_LIMIT = (b"0e0000", b"0e+0000")
-"""Exponents that jsonb, whose numbers end at 131072 digits, might refuse, in outline."""
+_DEEP = 2 * MAX_DEPTH
+"""Bytes that are needed for nesting which the fallback refuses."""
+_NO_COLUMN = repeat(None)
+"""It is endless: ``zip`` ends with the others."""
+_NULL = msgspec.Raw(b"null")
+_NULLS = {*b"n"}
+_OUTLINE = bytes.maketrans(b"123456789.E-", b"0000000000e+")
+_NUMBERS = (b"0" * 17, b"0e000", b"0e+000")
+"""Numbers of which the fallback might keep less, in outline: with more digits than float64 tells apart, or an exponent
+beyond its own."""
+_number = re.compile(rb"[0-9][0-9.]{16,}[eE]?|[eE][-+]?[0-9]{3}").findall
+_INTEGER_MAX = 19
+"""Digits of an integer that the fallback takes exactly."""
+
+Columns = Mapping[str, Iterable[Any]]
+"""The values of a batch by the names of their columns; a column that is not there is NULL."""
 
 
-def fitted(decoder: msgspec.json.Decoder[T], mark: bytes, messages: Sequence[Message]) -> list[T | None]:
-    """Each payload as a Struct, or None if it must go the general way, as do all that lack ``mark``.
+class Batch(Generic[T]):
+    """Records that msgspec has decoded, and the messages that they came in."""
 
-    Neighbours are mostly of one kind: if the first few lack it none is tried, for to fail costs as much as to decode.
+    __slots__ = ("messages", "odd", "records")
+
+    def __init__(self, records: Sequence[T], messages: Sequence[Message]) -> None:
+        self.records = records
+        self.messages = messages
+        self.odd: set[int] = set()
+        """The places of those that take the fallback all the same."""
+
+    def received(self) -> list[int]:
+        """The times of the messages as timestamptz."""
+        return [time // 1000 - EPOCH for _, _, _, time, _ in self.messages]
+
+
+def fast_path(
+    columns: Sequence[Column],
+    record: type[T],
+    mark: bytes,
+    columns_of: Callable[[Batch[T]], Columns],
+    nested: Sequence[str] = (),
+) -> Callable[[Sequence[Message]], list[Row | None]]:
+    """The fast path for messages that are a ``record`` each, with the key ``mark``; ``nested`` has JSON as it came.
+
+    It gives the row of each message that is one; None for every other message. Neighbours are mostly of one kind: if
+    the first few lack the mark none is tried, for to fail costs as much as to decode.
     """
-    if not any(mark in message.payload for message in messages[:_FEW]):
-        return [None] * len(messages)
-    decode = decoder.decode
-    found: list[T | None] = []
-    for _, payload, _, _, headers in messages:
+    decode = msgspec.json.Decoder(record).decode
+    names = [column.name for column in columns]
+
+    def fast_rows(messages: Sequence[Message]) -> list[Row | None]:
+        if not any(mark in message.payload for message in messages[:_FEW]):
+            return [None] * len(messages)
+        records = _decoded(messages, decode)
+        found = [each for each in records if each is not None]
+        if not found:
+            return [None] * len(messages)
+        if len(found) == len(messages):
+            return _rows(Batch(found, messages))
+        of = [message for message, each in zip(messages, records, strict=True) if each is not None]
+        rows = iter(_rows(Batch(found, of)))
+        return [None if each is None else next(rows) for each in records]
+
+    def _rows(batch: Batch[T]) -> list[Row | None]:
+        values = columns_of(batch)
+        _mark_numbers([values[name] for name in nested], batch.odd)
+        rows: list[Row | None] = [*zip(*[values.get(name, _NO_COLUMN) for name in names], strict=False)]
+        for place in batch.odd:
+            rows[place] = None
+        return rows
+
+    return fast_rows
+
+
+def _decoded(messages: Sequence[Message], decode: Callable[[bytes], T]) -> Sequence[T | None]:
+    """The record that each of these messages is, or None for one that takes the fallback."""
+    _, payloads, _, _, headers = zip(*messages, strict=True)
+    text = b"".join(payloads)  # what begins or ends within a character or an escape is not JSON anyway
+    easy = _is_plain(text) and not any(headers) and max(map(len, payloads)) <= _DEEP
+    if easy:
+        try:
+            return [*map(decode, payloads)]
+        except msgspec.MsgspecError:  # one by one
+            pass
+    records: list[T | None] = []
+    for payload, header in zip(payloads, headers, strict=True):
         record = None
-        # U+0000 and lone surrogates are written as \\u…; one byte alone is found ten times as fast.
-        if not (headers or (b"\\" in payload and b"\\u" in payload) or len(payload) > _LONGEST):
+        if easy or not (header or len(payload) > _LONGEST or _is_deep(payload) or not _is_plain(payload)):
             try:
-                if not payload.isascii():
-                    payload.decode()  # what is left undecoded is not looked at either
                 record = decode(payload)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                pass
-        found.append(record)
-    return found
+            except msgspec.MsgspecError:
+                record = None
+        records.append(record)
+    return records
 
 
-def common_time(text: str) -> int | None:
-    """A time since 2000 with a T in its place as timestamptz; None if it must go the general way."""
-    if text[10:11] != "T":  # a number in text, maybe
+def _is_plain(text: bytes) -> bool:
+    """Whether text needs neither repair nor a look at what is left undecoded."""
+    # U+0000 and lone surrogates are written as \\u…; one byte alone is found ten times as fast.
+    if b"\\" in text and b"\\u" in text:
+        return False
+    if not text.isascii():
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def _is_deep(payload: bytes) -> bool:
+    """Whether it may be nested deeper than the fallback takes."""
+    return len(payload) > _DEEP and payload.count(b"[") + payload.count(b"{") > MAX_DEPTH
+
+
+def _mark_numbers(columns: Sequence[Iterable[bytes | None]], odd: set[int]) -> None:
+    """Adds the places of nested JSON with numbers that the fallback might write in another way."""
+    outline = b" ".join(filter(None, chain.from_iterable(columns))).translate(_OUTLINE)
+    if any(number in outline for number in _NUMBERS):  # one search for all of them, as there hardly ever is one
+        for column in columns:
+            odd.update(place for place, text in enumerate(column) if text and any(map(_is_odd, _number(text))))
+
+
+def _is_odd(number: bytes) -> bool:
+    return not number.isdigit() or len(number) > _INTEGER_MAX
+
+
+def fast_time(text: str | None) -> int | None:
+    """A time since 2000 with a T in its place as timestamptz; None if it takes the fallback."""
+    if text is None or text[10:11] != "T":  # a number in text, maybe
         return None
     try:
         time = time_from_text(text)
@@ -59,18 +160,79 @@ def common_time(text: str) -> int | None:
     return time if time > 0 else None  # not Go's zero, for one
 
 
-def without_large_exponents(
-    rows_of: Callable[[Sequence[Message], list[bytes]], list[Row | None]],
-) -> Callable[[Sequence[Message]], list[Row | None]]:
-    """``rows_of`` but for the rows whose nested JSON, which it gathers, has numbers that jsonb might refuse."""
+def nested_json(raws: Iterable[msgspec.Raw], odd: set[int], kinds: bytes = b"{[") -> Sequence[bytes | None]:
+    """The texts of objects and arrays, or of one of these ``kinds``; None for null."""
+    texts = [*map(bytes, raws)]
+    others = {text[0] for text in texts}.difference(kinds)
+    if not others:
+        return texts
+    if others != _NULLS:
+        odd.update(place for place, text in enumerate(texts) if text[0] not in kinds and text[0] not in _NULLS)
+    return [None if text == b"null" else text for text in texts]
 
-    @functools.wraps(rows_of)
-    def checked(messages: Sequence[Message]) -> list[Row | None]:
-        nested: list[bytes] = []
-        rows = rows_of(messages, nested)
-        outline = b" ".join(nested).translate(_OUTLINE)  # one search for all of them, as there hardly ever is one
-        if any(limit in outline for limit in _NUMERIC_LIMIT):
-            return [None] if len(messages) == 1 else [row for message in messages for row in checked((message,))]
-        return rows
 
-    return checked
+# --- from the declaration of a table -----------------------------------------------------------------------
+
+
+def fast_path_of(table: Table, mark: bytes) -> Callable[[Sequence[Message]], list[Row | None]]:
+    """The fast path for flat records of a table that have the first names of its fields."""
+    given = [field for field in table.fields if field.given]
+    members = [(field.name, *_member(field)) for field in given]
+    members.sort(key=lambda member: len(member))  # those without a default come first
+    record = msgspec.defstruct(table.fields[0].name, members, forbid_unknown_fields=True, gc=False)
+    values_of = attrgetter(*(field.name for field in given))
+    converters = [(field, _COLUMN.get("blank" if not field.blank else field.type)) for field in given]
+    others = [field.name for field in table.fields if not field.given]
+
+    nested = [field.name for field in given if field.type == "jsonb"]
+
+    def columns_of(batch: Batch[msgspec.Struct]) -> Columns:
+        columns: dict[str, Iterable[Any]] = {}
+        members = zip(*map(values_of, batch.records), strict=True)
+        for (field, converter), column in zip(converters, members, strict=True):
+            columns[field.name] = column if converter is None else converter(field, column, batch.odd)
+        for name in others:
+            columns[name] = batch.received()
+        return columns
+
+    return fast_path(table.columns, record, mark, columns_of, nested)
+
+
+def _member(field: Field) -> tuple[Any, ...]:
+    """The type of a Struct's member, and its default if it may be missing."""
+    if field.type == "jsonb":
+        return msgspec.Raw, _NULL
+    kind: Any
+    if field.type in RANGES:
+        kind = Annotated[int, msgspec.Meta(ge=field.range[0], le=field.range[1])]
+    elif field.required and field.type == "text":
+        kind = Annotated[str, msgspec.Meta(min_length=1)]
+    else:
+        kind = _TYPES[field.type]
+    if field.required or (field.must and field.type == "timestamptz"):
+        return (kind,)
+    return (kind, field.default) if field.default is not None else (kind | None, None)
+
+
+_TYPES: Mapping[str, Any] = {
+    "text": str,
+    "timestamptz": str,
+    "boolean": bool,
+    # Integers are read as float too: below this they are exact.
+    "double precision": Annotated[float, msgspec.Meta(gt=-EXACT, lt=EXACT)],
+}
+
+
+def _times(field: Field, column: Sequence[str | None], odd: set[int]) -> list[int | None]:
+    times = [*map(fast_time, column)]
+    if None in times:
+        odd.update(place for place, time in enumerate(times) if time is None and (field.must or column[place]))
+    return times
+
+
+_COLUMN: Mapping[str, Callable[[Field, Sequence[Any], set[int]], Iterable[Any]]] = {
+    "timestamptz": _times,
+    "jsonb": lambda _, column, odd: nested_json(column, odd),
+    "blank": lambda _, column, odd: [text or None for text in column],
+}
+"""How the columns of some types are made; all others are as they come."""

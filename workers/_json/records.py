@@ -1,99 +1,133 @@
-"""Messages that hold flat JSON records: one object, an array of them, CloudEvents around either; and their values.
+"""From a message to its records, whatever they are wrapped in: arrays, CloudEvents, compression, groups of records.
 
-A record becomes a row or a reject of its own; its siblings are not touched. A value that does not fit its column is
-kept among the metadata; in a column that must have a value it rejects the record.
+One walk for all streams, with one set of limits (_limits.py). A record becomes a row or a reject of its own; its
+siblings are not touched. What a stream's records are, and what else its messages hold, is its Kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from eventwriter import values
 from eventwriter.stream import Decoded, Message, Reject, Row
 from eventwriter.values import EPOCH, Unfit, dump_json, shown
-from workers._json import flat
 from workers._json.cloudevents import data_of, envelope_in, envelope_of, is_event
+from workers._json.convert import moment, trimmed
 from workers._json.count import EVENTS, Shape
 from workers._json.payload import read_json
 from workers._limits import COUNTED_FROM, RECORDS_MAX, Room, too_many
 
 _MAX_DEPTH = 8
 """Envelopes within envelopes."""
-_NO_TIME = -63_082_281_600_000_000
-"""0001-01-01T00:00:00Z, which Go writes for a time that was never set."""
+_MANY = 1000
+"""Records of a message from which on it counts how much memory each takes."""
 SHARED_MAX = 4096
 """Bytes of JSON that every record of a message may get from what is around it: with many records it multiplies."""
-EXACT = 2**53
-"""Integers up to this size are exact as float64."""
+
+Origin = tuple[Message, int, int, Mapping[str, Any] | None, list[str]]
+"""What a record has besides itself: its message; when that was received, as timestamptz; what stands in for a missing
+time, that of the CloudEvent around the record or else the former; the context attributes of that event; the list of
+repairs. A bare tuple, for one is made per message."""
 
 
-Origin = tuple[int, int, Mapping[str, Any] | None, list[str]]
-"""What a record has besides itself: when its message was received, as timestamptz; what stands in for a missing time,
-that of the CloudEvent around the record or else the former; the context attributes of that event; the list of repairs.
-A bare tuple, for one is made per message."""
-RowOf = Callable[[Mapping[str, Any], Origin], Row]
-"""The row of one record; raises Unfit if it cannot become one."""
-Expand = Callable[[Mapping[str, Any]], Sequence[Any] | None]
-"""The records that an object stands for, if it stands for several; None if it is a record."""
+@dataclass(frozen=True)
+class Kind:
+    """What the records of a stream are; the methods are for streams whose messages hold more than records."""
+
+    row_of: Callable[[Mapping[str, Any], Origin], Row]
+    """The row of one record; raises Unfit if it cannot become one."""
+    groups: tuple[str, ...] = ()
+    """Keys of objects that may stand for several records: ``take_group`` is asked about them."""
+    shape: Shape = EVENTS
+    """Where objects have records, for counting; if it has no ``events``, CloudEvents are records as they are."""
+    text_field: str | None = None
+    """The field of a record that plain text in a CloudEvent stands for; None: text is no record."""
+
+    def take_group(self, records: Records, value: Mapping[str, Any], origin: Origin, depth: int) -> bool:
+        """Takes the records of an object that has one of the ``groups``; False if it is a record itself."""
+        return False
+
+    def read(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
+        """Takes the records of bytes that are a payload; raises Unfit before any if they are none."""
+        records.take(read_json(octets, origin[4], self.shape, records.room)[1], origin, depth)
+
+    def read_data(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
+        """The same of bytes in a CloudEvent that are not JSON."""
+        raise Unfit("malformed", "the data of the CloudEvent is not JSON")
 
 
-def decode_records(
-    message: Message,
-    row_of: RowOf,
-    *,
-    group: str | None = None,
-    expand: Expand | None = None,
-    shape: Shape = EVENTS,
-) -> Decoded:
-    """What a message holds: a row or a reject per record, in order. Raises TooLarge for too many of them.
-
-    ``expand`` is asked about objects that have the key ``group``; ``shape`` says the same for counting.
-    """
+def decode_records(kind: Kind, message: Message) -> Decoded:
+    """What a message holds: a row or a reject per record, in order. Raises TooLarge for too many of them."""
     _, payload, _, nanos, headers = message
     repairs: list[str] = []
     received = nanos // 1000 - EPOCH
-    origin: Origin = (received, received, None, repairs)
-    if payload[:1] == b"{" and headers is None and len(payload) <= COUNTED_FROM:  # nearly always one record
+    origin: Origin = (message, received, received, None, repairs)
+    value = None
+    if payload[:1] == b"{" and not headers and len(payload) <= COUNTED_FROM:  # nearly always one record
         try:
             value = values.parse_json(payload, repairs)
-            if "specversion" not in value and (group is None or group not in value):
-                return Decoded((row_of(value, origin),), (), repairs)
-        except Unfit:
-            repairs.clear()
-    records = _Records(row_of, group, expand, shape)
+        except Unfit:  # bytes that begin so may be something else
+            pass
+        else:
+            if "specversion" not in value and value.keys().isdisjoint(kind.groups):
+                try:
+                    return Decoded((kind.row_of(value, origin),), (), repairs)
+                except Unfit as error:
+                    return Decoded((), (Reject(error.reason, str(error)[:500], 0),), repairs)
+    records = Records(kind)
     try:
-        if headers is not None and (envelope := envelope_in(headers, repairs)):
-            origin = _within(origin, envelope)
-        records.take(read_json(payload, repairs, shape, records.room)[1], origin, 0)
+        if value is not None:
+            records.take(value, origin, 0)
+        else:
+            if headers and (envelope := envelope_in(headers, repairs)):
+                origin = within(origin, envelope)
+            kind.read(records, payload, origin, 0)
     except Unfit as error:
         return Decoded((), (Reject(error.reason, str(error)[:500]),), repairs)
     return Decoded(records.rows, records.rejects, repairs)
 
 
-class _Records:
-    """Collects the records of a message. Its methods raise Unfit only before they have added any."""
+class Records:
+    """The records of a message, as they are found. Its methods raise Unfit only before they have added any."""
 
-    __slots__ = ("expand", "group", "many", "rejects", "room", "row_of", "rows", "shape")
+    __slots__ = ("kind", "many", "rejects", "room", "rows")
 
-    def __init__(self, row_of: RowOf, group: str | None, expand: Expand | None, shape: Shape) -> None:
-        self.row_of = row_of
-        self.group = group
-        self.expand = expand
-        self.shape = shape
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
         self.room = Room()
         self.many = False
         self.rows: list[Row] = []
         self.rejects: list[Reject] = []
 
+    @property
+    def count(self) -> int:
+        """How many there are, which is the number of the next one."""
+        return len(self.rows) + len(self.rejects)
+
+    def check(self, more: int) -> None:
+        """Raises TooLarge if with so many more there are too many."""
+        if self.count + more > RECORDS_MAX:
+            raise too_many()
+        if more > _MANY:
+            self.many = True
+
+    def reject(self, error: Unfit) -> None:
+        """Adds the reject of one record."""
+        self.rejects.append(Reject(error.reason, str(error)[:500], self.count))
+
     def take(self, value: Any, origin: Origin, depth: int) -> None:
-        """The records of a JSON value."""
+        """Takes the records of a JSON value."""
+        kind = self.kind
         if type(value) is dict:
-            if "specversion" in value and is_event(value):
+            if "specversion" in value and kind.shape.events and is_event(value):
                 self.open(value, origin, depth + 1)
-            elif self.expand is not None and self.group in value and (many := self.expand(value)) is not None:
-                self.take_each(many, origin, depth)
-            else:
+            elif (
+                not kind.groups
+                or value.keys().isdisjoint(kind.groups)
+                or not kind.take_group(self, value, origin, depth)
+            ):
                 self.add(value, origin)
         elif type(value) is list:
             self.take_each(value, origin, depth)
@@ -101,134 +135,61 @@ class _Records:
             raise Unfit("malformed", f"{shown(value)} is not an object")
 
     def take_each(self, elements: Sequence[Any], origin: Origin, depth: int) -> None:
-        if len(self.rows) + len(self.rejects) + len(elements) > RECORDS_MAX:
-            raise too_many()
-        if len(elements) > flat.MANY and not self.many:
-            self.many, self.row_of = True, flat.trimming(self.row_of)
+        """Takes the records of each of several objects."""
+        self.check(len(elements))
         others = origin
-        received, time, envelope, repairs = origin
+        message, received, time, envelope, repairs = origin
         if envelope is not None and len(dump_json(envelope)) > SHARED_MAX:
-            others = (received, time, None, repairs)  # the envelope is kept with the first
+            others = (message, received, time, None, repairs)  # the envelope is kept with the first
         for element in elements:
-            index = len(self.rows) + len(self.rejects)
-            if index >= RECORDS_MAX:  # some were in texts of their own
+            if len(self.rows) + len(self.rejects) >= RECORDS_MAX:  # some were in texts of their own
                 raise too_many()
             try:
                 if type(element) is not dict:
                     raise Unfit("malformed", f"{shown(element)} is not an object")
                 self.take(element, origin, depth)
             except Unfit as error:
-                self.rejects.append(Reject(error.reason, str(error)[:500], index))
+                self.reject(error)
             origin = others
 
     def open(self, event: Mapping[str, Any], origin: Origin, depth: int) -> None:
-        """The records in a CloudEvent."""
-        if depth > _MAX_DEPTH:
-            raise Unfit("malformed", f"more than {_MAX_DEPTH} envelopes within each other")
-        data = data_of(event, origin[3], self.shape, self.room)
-        self.take(data, _within(origin, envelope_of(event)), depth)
+        """Takes the records in a CloudEvent."""
+        check_depth(depth)
+        data = data_of(event, origin[4], self.kind.shape, self.room)
+        origin = within(origin, envelope_of(event))
+        if data is None:
+            raise Unfit("malformed", "a CloudEvent without data")
+        if type(data) is bytes:
+            self.kind.read_data(self, data, origin, depth)
+        elif type(data) is str and self.kind.text_field:
+            self.add({self.kind.text_field: data}, origin)
+        else:
+            self.take(data, origin, depth)
 
     def add(self, record: Mapping[str, Any], origin: Origin) -> None:
+        """Adds the row of a record, or its reject."""
         try:
-            self.rows.append(self.row_of(record, origin))
+            row = self.kind.row_of(record, origin)
         except Unfit as error:
-            self.rejects.append(Reject(error.reason, str(error)[:500], len(self.rows) + len(self.rejects)))
+            self.reject(error)
+            return
+        if self.many:
+            row = tuple([trimmed(value) if type(value) is bytes else value for value in row])
+        self.rows.append(row)
 
 
-def _within(origin: Origin, envelope: Mapping[str, Any]) -> Origin:
+def check_depth(depth: int) -> None:
+    """Raises Unfit for more envelopes within each other than are opened."""
+    if depth > _MAX_DEPTH:
+        raise Unfit("malformed", f"more than {_MAX_DEPTH} envelopes within each other")
+
+
+def within(origin: Origin, envelope: Mapping[str, Any]) -> Origin:
     """The origin of a record in a CloudEvent, whose time is nearer to the record than the broker's."""
-    received, time, outer, repairs = origin
+    message, received, time, outer, repairs = origin
     try:
         nearer = moment(envelope.get("time"))
         time = time if nearer is None else nearer
     except Unfit:
         repairs.append("bad_time")
-    return received, time, envelope if outer is None else {**outer, **envelope}, repairs
-
-
-# --- values: what fits its column goes in; what does not is kept ------------------------------------------------
-
-
-def moment(value: Any) -> int | None:
-    """A time of any form as timestamptz; None if there is none: null, "", 0, or the zero of Go. Else raises Unfit."""
-    if type(value) is str:
-        if value[10:11] == "T":
-            micros = values.time_from_text(value)
-            return None if micros == _NO_TIME else micros
-        if value in ("", "0"):
-            return None
-    elif value is None or (value == 0 and value is not False):
-        return None
-    return values.time(value)
-
-
-def named(name: str, convert: Callable[[Any], Any], value: Any) -> Any:
-    """``convert(value)`` for a column that must have a value: the Unfit that it may raise names the field."""
-    try:
-        return convert(value)
-    except Unfit as error:
-        raise Unfit(error.reason, f"{name}: {error}") from None
-
-
-def text(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> str | None:
-    """Text, or None with the original in ``rest``."""
-    return None if value is None else _fitting(name, values.text, value, rest, repairs)
-
-
-def boolean(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> bool | None:
-    """A bool, or None with the original in ``rest``."""
-    return None if value is None else _fitting(name, values.boolean, value, rest, repairs)
-
-
-def real(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> float | None:
-    """A float, or None with the original in ``rest``; an integer that float64 cannot hold is kept there as text."""
-    if value is None:
-        return None
-    number: float | None = _fitting(name, values.real, value, rest, repairs)
-    if type(value) is int and not -EXACT <= value <= EXACT and number is not None and int(number) != value:
-        flat.keep_original(rest, name, str(value), repairs, "rounded")
-    return number
-
-
-def integer(name: str, value: Any, low: int, high: int, rest: dict[str, Any], repairs: list[str]) -> int | None:
-    """An integer; beyond low…high it is the nearest of them, with the exact number as text in ``rest``."""
-    if value is None:
-        return None
-    try:
-        return values.integer(value, low, high)
-    except Unfit as error:
-        if error.reason != "out_of_range":
-            flat.keep_original(rest, name, value, repairs, error.reason)
-            return None
-    exact = value.strip() if isinstance(value, str) else str(int(value))
-    flat.keep_original(rest, name, exact, repairs, "clamped")
-    return low if exact.startswith("-") else high
-
-
-def jsonb(value: Any) -> bytes | None:
-    """JSON for a jsonb column, from JSON or from text that holds some; other text is a JSON string, "" is None."""
-    if value is None or value == "":
-        return None
-    return dump_json(flat.parsed(value))
-
-
-def metadata_of(metadata: Any, rest: Mapping[str, Any], envelope: Mapping[str, Any] | None) -> bytes | None:
-    """Metadata, with what else is to be kept: ``rest``, and the CloudEvent's context attributes as ``cloudevent``."""
-    if not rest and envelope is None:
-        return jsonb(metadata)
-    found = flat.parsed(metadata)
-    if found is None or found == "":
-        found = {}
-    elif type(found) is not dict:
-        found = {"metadata": found}
-    if envelope is not None:
-        rest = {**rest, "cloudevent": envelope}
-    return dump_json(flat.merged(found, rest))
-
-
-def _fitting(name: str, convert: Callable[[Any], Any], value: Any, rest: dict[str, Any], repairs: list[str]) -> Any:
-    try:
-        return convert(value)
-    except Unfit as error:
-        flat.keep_original(rest, name, value, repairs, error.reason)
-        return None
+    return message, received, time, envelope if outer is None else {**outer, **envelope}, repairs

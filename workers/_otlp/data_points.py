@@ -15,10 +15,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX
-from workers._json.flat import trimmed
+from workers._json.convert import trimmed
+from workers._json.records import Origin
 from workers._otlp import values
 from workers._otlp.fast import BACKSLASH, CACHED_MAX, Uncommon, attributes, field, joined
-from workers._otlp.message import Context
 from workers._otlp.metric_points import (
     DETAILS,
     NO_RECORDED_VALUE,
@@ -60,33 +60,33 @@ class _Metrics(NamedTuple):
     """The same if it was found before."""
 
 
-def otlp_rows(request: ExportMetricsServiceRequest, context: Context) -> list[Row]:
+def otlp_rows(request: ExportMetricsServiceRequest, origin: Origin) -> list[Row]:
     """The rows of a request, one per data point, in its order."""
     rows: list[Row] = []
-    for resource, scope, metrics in FALLBACK.scopes(request, context[3]):
+    for resource, scope, metrics in FALLBACK.scopes(request, origin[4]):
         for metric in metrics:
             kind = metric.WhichOneof("data")
             if kind is not None:
-                _add(rows, _FALLBACK, metric, kind, (resource, scope), context)
+                _add(rows, _FALLBACK, metric, kind, (resource, scope), origin)
     return rows
 
 
-def fast_rows(payload: bytes, context: Context) -> list[Row]:
+def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
     """The rows of a request; ValueError or DecodeError if that takes the fallback."""
     rows: list[Row] = []
-    for resource, scope, metrics in FAST.scopes(Metrics.FromString(payload), context[3]):
+    for resource, scope, metrics in FAST.scopes(Metrics.FromString(payload), origin[4]):
         kinds = [_number_kind(metric) for metric in metrics]
         if not rows and not any(kinds):
             raise Uncommon("for distributions alone this way is the longer one")
         for metric, kind in zip(metrics, kinds, strict=True):
             if kind is not None:
-                _add(rows, _FAST, metric, kind, (resource, scope), context)
+                _add(rows, _FAST, metric, kind, (resource, scope), origin)
                 continue
             octets = metric.SerializeToString()
             request = ExportMetricsServiceRequest.FromString(field(0x0A, field(0x12, field(0x12, octets))))
             whole = request.resource_metrics[0].scope_metrics[0].metrics[0]
             if (kind := whole.WhichOneof("data")) is not None:
-                _add(rows, _FALLBACK, whole, kind, (resource, scope), context)
+                _add(rows, _FALLBACK, whole, kind, (resource, scope), origin)
     return rows
 
 
@@ -98,13 +98,13 @@ def _number_kind(metric: Any) -> str | None:
     return "gauge" if gauge else "sum" if total else None
 
 
-def _add(rows: list[Row], read: _Metrics, metric: Any, kind: str, shared: _Shared, context: Context) -> None:
+def _add(rows: list[Row], read: _Metrics, metric: Any, kind: str, shared: _Shared, origin: Origin) -> None:
     """Adds the rows of a metric."""
-    _, received, _, repairs = context
+    _, _, received, _, repairs = origin
     (service, version, instance, resource_attributes, resource_schema_url, _), scope = shared
     scope_name, scope_version, scope_attributes, schema_url, _, _ = scope
     body = getattr(metric, kind)
-    name, unit, description, temporality, rest, series = _identity(read, metric, kind, shared, context)
+    name, unit, description, temporality, rest, series = _identity(read, metric, kind, shared, origin)
     shared_data = values.dump(rest, repairs) if rest else None
     monotonic = body.is_monotonic if kind == "sum" else None
     point_of, known_points = read.point, read.known
@@ -156,11 +156,11 @@ def _add(rows: list[Row], read: _Metrics, metric: Any, kind: str, shared: _Share
 
 
 def _identity(
-    read: _Metrics, metric: Any, kind: str, shared: _Shared, context: Context
+    read: _Metrics, metric: Any, kind: str, shared: _Shared, origin: Origin
 ) -> tuple[str, str | None, str | None, str | None, dict[str, Any], Any]:
     """Name, unit, description, temporality of a metric; what of it has no column; the hash that its series share."""
     resource, scope = shared
-    _, _, envelope, repairs = context
+    _, _, _, envelope, repairs = origin
     name, unit, description = metric.name, metric.unit or None, metric.description or None
     if "\0" in name or (unit and "\0" in unit) or (description and "\0" in description):
         clean = read.reader.clean

@@ -18,7 +18,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-from workers._json.flat import trimmed
+from workers._json.convert import trimmed
 from workers._otlp import values
 from workers._otlp.values import ResourceValues, ScopeValues
 from workers._wire import as_varint

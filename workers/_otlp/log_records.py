@@ -11,10 +11,10 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX
+from workers._json.records import Origin
 from workers._otlp import values
 from workers._otlp.fast import BACKSLASH, field, only, plain_text
 from workers._otlp.logs_flat import source_of
-from workers._otlp.message import Context
 from workers._otlp.otlp_lean_pb2 import Logs
 from workers._otlp.reader import FALLBACK, Reader, fast_reader
 from workers._otlp.severity import BANDS
@@ -26,14 +26,14 @@ _fields = attrgetter(
 )  # fmt: skip
 
 
-def otlp_rows(request: ExportLogsServiceRequest, context: Context) -> list[Row]:
+def otlp_rows(request: ExportLogsServiceRequest, origin: Origin) -> list[Row]:
     """The rows of a request, one per log record, in its order."""
-    return _rows(FALLBACK, request, _text, _whole_body, context)
+    return _rows(FALLBACK, request, _text, _whole_body, origin)
 
 
-def fast_rows(payload: bytes, context: Context) -> list[Row]:
+def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
     """The rows of a request; ValueError or DecodeError if that takes the fallback."""
-    return _rows(fast_reader(payload), Logs.FromString(payload), _fast_text, _fast_body, context)
+    return _rows(fast_reader(payload), Logs.FromString(payload), _fast_text, _fast_body, origin)
 
 
 def _rows(
@@ -41,12 +41,12 @@ def _rows(
     request: Any,
     text_of: Callable[[Any], str | None],
     body_of: Callable[[Any], AnyValue],
-    context: Context,
+    origin: Origin,
 ) -> list[Row]:
     """``text_of`` gives the text of most bodies, and None for others: those ``body_of`` gives as messages."""
-    subject, received, envelope, repairs = context
+    message, _, received, envelope, repairs = origin
     _, attributes, dumps, dump, clean, keep_times = read
-    source = source_of(subject)
+    source = source_of(message.subject)
     rows: list[Row] = []
     for resource, scope, records in read.scopes(request, repairs):
         service, version, instance, resource_attributes, resource_schema_url, _ = resource

@@ -9,187 +9,101 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from operator import attrgetter
+from typing import Annotated, Any
+
+import msgspec
+import orjson
 
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, INT8_MAX, Unfit, dump_json
-from workers._json import flat
-from workers._json.flat import Places
-from workers._otlp.message import Context
+from workers._json import convert
+from workers._json.convert import moment, parsed
+from workers._json.fast import Batch, Columns, nested_json
+from workers._json.records import Origin
+from workers._json.table import Field, Table, prefer
+from workers._otlp.flat import attributes_of, fill_service
 from workers._otlp.severity import BANDS, SYSLOG, number_of
-from workers._otlp.values import add_envelope
 
-_PLACES = Places(
-    ("timestamp", "time_unix_nano", "timeUnixNano", "time", "ts", "@timestamp"),
-    ("observed_timestamp", "observed_time_unix_nano", "observedTimestamp", "observedTimeUnixNano"),
-    ("trace_id", "traceId"),
-    ("span_id", "spanId"),
-    ("trace_flags", "traceFlags", "flags"),
-    ("severity_text", "severityText"),
-    ("severity_number", "severityNumber"),
-    ("body", "message", "msg", "summary", "short_message", "event", "log", "varbinds"),
-    ("event_name", "eventName"),
-    ("service_name", "serviceName", "service", "application_name", "app_name"),
-    ("service_version", "serviceVersion"),
-    ("service_instance", "serviceInstance", "service_instance_id", "service.instance.id"),
-    ("scope_name", "scopeName"),
-    ("scope_version", "scopeVersion"),
-    ("scope_attributes", "scopeAttributes", "scope.attributes"),
-    ("attributes",),
-    ("resource_attributes", "resourceAttributes", "resource"),
-    ("scope",),
-    ("source",),
-    ("dropped_attributes_count", "droppedAttributesCount"),
-    ("schema_url", "schemaUrl"),
-    ("resource_schema_url", "resourceSchemaUrl"),
-    ("level",),
-    ("severity",),
-    ("host",),
-)
-_PLACE_OF = _PLACES.place_of.get
-_WIDTH = len(_PLACES.names)
+_UINT32 = (0, 2**32 - 1)
+TABLE = Table(
+    Field("timestamp", "timestamptz", ("time_unix_nano", "timeUnixNano", "time", "ts", "@timestamp"), own=True),
+    Field("observed_timestamp", "timestamptz", ("observed_time_unix_nano", "observedTimeUnixNano"), own=True,
+          core=False),
+    Field("trace_id", "text", default=""),
+    Field("span_id", "text", default=""),
+    Field("trace_flags", "integer", own=True, core=False),
+    Field("flags", "bigint", limits=_UINT32, core=False),
+    Field("severity_text", "text"),
+    Field("severity_number", "integer", own=True),
+    Field("body", "text", ("message", "msg", "summary", "short_message", "event", "log", "varbinds"), own=True),
+    Field("event_name", "text", core=False),
+    Field("service_name", "text", ("service", "application_name", "app_name"), default="unknown"),
+    Field("service_version", "text"),
+    Field("service_instance", "text", ("service_instance_id", "service.instance.id")),
+    Field("scope_name", "text"),
+    Field("scope_version", "text"),
+    Field("scope_attributes", "jsonb", ("scope.attributes",), core=False),
+    Field("attributes", "jsonb", own=True),
+    Field("resource_attributes", "jsonb", ("resource",), own=True),
+    Field("dropped_attributes_count", "bigint", limits=_UINT32, core=False),
+    Field("schema_url", "text", core=False),
+    Field("resource_schema_url", "text", core=False),
+    Field("source", "text", own=True, core=False),
+    Field("data", "jsonb", given=False, core=False),
+    others=[("scope",), ("level",), ("severity",), ("host",)],
+)  # fmt: skip
+_PLACES, _AT = TABLE.places, TABLE.at
+(_TIME, _OBSERVED, _TRACE, _SPAN, _TRACE_FLAGS, _FLAGS, _SEVERITY, _NUMBER, _BODY, _, _SERVICE, _, _, _SCOPE, _, _,
+ _ATTRIBUTES, _RESOURCE, _, _, _, _SOURCE, _) = range(len(TABLE.columns))  # fmt: skip
 _ORIGINS = ("host", "hostname", "remote_addr", "source", "ip")
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_FLAGS_MAX = 2**32 - 1
+_NANOSECONDS = 100_000_000_000_000_000
+"""From here on a bare number is a time in nanoseconds."""
 
 
-def flat_row(record: Mapping[str, Any], context: Context) -> Row:
+def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     """The row of one record; raises Unfit for a time that is none, and for nesting that cannot be written."""
-    subject, received, envelope, repairs = context
-    source = source_of(subject)
-    # What Places.sort() does, without the call: flat logs are the hottest of all paths.
-    given: list[Any] = [None] * _WIDTH
-    rest: dict[str, Any] = {}
-    for key, value in record.items():
-        place = _PLACE_OF(key)
-        if place is None:
-            rest[key] = value
-        elif value is not None:
-            if given[place] is not None:
-                given, rest = _PLACES.by_precedence(record)
-                break
-            given[place] = value
-    (time, observed, trace_id, span_id, flags, severity, number, body, event_name, service, version, instance,
-     scope_name, scope_version, scope_attributes, attributes, resource, scope, origin, dropped, schema_url,
-     resource_schema_url, level, severity_word, host) = given  # fmt: skip
-
-    if observed is None:
-        observed_timestamp = timestamp = received
-    else:
-        observed_timestamp = timestamp = _observed(record, observed, rest, received, repairs)
-    if type(time) is int and 100_000_000_000_000_000 <= time <= INT8_MAX:
-        timestamp = time // 1000 - EPOCH
-    elif time is not None:
-        name = "timestamp" if record.get("timestamp") is time else _PLACES.name_in(record, 0)
-        given_time = flat.time(name, time)
-        timestamp = timestamp if given_time is None else given_time
-
-    if level is not None or severity_word is not None:
-        severity, number = _severity(severity, number, level, severity_word, rest)
+    message, _, received_at, envelope, repairs = origin
+    row, rest = _PLACES.sort(record)
+    host, word, level, scope = row.pop(), row.pop(), row.pop(), row.pop()
+    _fill_times(row, record, rest, received_at, repairs)
+    if level is not None or word is not None:
+        row[_SEVERITY], row[_NUMBER] = _severity(row[_SEVERITY], row[_NUMBER], level, word, rest)
+    number = row[_NUMBER]
     if type(number) is not int or not 0 < number <= 24:
-        number = _severity_number(number, severity, rest, repairs)
-    if severity is None and number is not None:
-        severity = BANDS.get(number)
-
-    packed_resource = b"{}"
-    if resource is None:
-        origins = {name: record[name] for name in _ORIGINS if name in record}
-        if origins:
-            packed_resource = dump_json(origins)
-    else:
-        resource = flat.parsed(resource)
-        if type(resource) is dict:
-            if service is None:
-                service = resource.get("service.name")
-            if version is None:
-                version = resource.get("service.version")
-            if instance is None:
-                instance = resource.get("service.instance.id")
-        packed_resource = dump_json(resource)
-    if service is None:
-        service = "unknown" if host is None else host
+        row[_NUMBER] = number = _severity_number(number, row[_SEVERITY], rest, repairs)
+    if row[_SEVERITY] is None and number is not None:
+        row[_SEVERITY] = BANDS.get(number)
+    row[_RESOURCE] = _resource(row, record)
+    if row[_SERVICE] is None:
+        row[_SERVICE] = host
     elif host is not None:
         rest["host"] = host
-
     if scope is not None:
-        if type(scope) is dict:
-            scope_name, scope_version, scope_attributes = _scope(
-                scope, scope_name, scope_version, scope_attributes, rest
-            )
-        elif scope_name is None:
-            scope_name = scope
+        _fill_scope(row, scope, rest)
+    origin_name = row[_SOURCE]
+    row[_SOURCE] = source_of(message.subject)
+    if origin_name is not None:
+        if type(origin_name) is str and _PLAIN_NAME.fullmatch(origin_name):
+            row[_SOURCE] = origin_name
         else:
-            rest["scope"] = scope
-    if scope_attributes is not None and type(scope_attributes) is str:
-        scope_attributes = flat.parsed(scope_attributes)
-
-    if origin is not None:
-        if type(origin) is str and _PLAIN_NAME.fullmatch(origin):
-            source = origin
-        else:
-            rest["source"] = origin
+            rest["source"] = origin_name
+    body = row[_BODY]
     if body is not None and type(body) is not str:
-        body = _body(body)
+        row[_BODY] = _body(body)
         if "varbinds" in record:
             rest["varbinds"] = record["varbinds"]
-    if flags is not None:
-        flags = flat.integer("flags", flags, 0, _FLAGS_MAX, rest, repairs)
-    if dropped is not None:
-        dropped = flat.integer("dropped_attributes_count", dropped, 0, _FLAGS_MAX, rest, repairs)
-    if type(trace_id) is not str:
-        trace_id = "" if trace_id is None else flat.text("trace_id", trace_id, rest, repairs) or ""
-    if type(span_id) is not str:
-        span_id = "" if span_id is None else flat.text("span_id", span_id, rest, repairs) or ""
-    if severity is not None and type(severity) is not str:
-        severity = flat.text("severity_text", severity, rest, repairs)
-    if type(service) is not str:
-        service = flat.text("service_name", service, rest, repairs) or "unknown"
-    if version is not None and type(version) is not str:
-        version = flat.text("service_version", version, rest, repairs)
-    if instance is not None and type(instance) is not str:
-        instance = flat.text("service_instance", instance, rest, repairs)
-    if scope_name is not None and type(scope_name) is not str:
-        scope_name = flat.text("scope_name", scope_name, rest, repairs)
-    if scope_version is not None and type(scope_version) is not str:
-        scope_version = flat.text("scope_version", scope_version, rest, repairs)
-    if event_name is not None and type(event_name) is not str:
-        event_name = flat.text("event_name", event_name, rest, repairs)
-    if schema_url is not None and type(schema_url) is not str:
-        schema_url = flat.text("schema_url", schema_url, rest, repairs)
-    if resource_schema_url is not None and type(resource_schema_url) is not str:
-        resource_schema_url = flat.text("resource_schema_url", resource_schema_url, rest, repairs)
-
-    if attributes is None:
-        attributes = rest
-    elif rest or type(attributes) is not dict:
-        attributes = flat.merged(attributes, rest)
-    if envelope is not None:
-        add_envelope(attributes, envelope)
-    return (
-        timestamp,
-        observed_timestamp,
-        trace_id.lower(),
-        span_id.lower(),
-        None if flags is None else flags & 0xFF,
-        flags,
-        severity,
-        number,
-        body,
-        event_name,
-        service,
-        version,
-        instance,
-        scope_name,
-        scope_version,
-        None if scope_attributes is None else dump_json(scope_attributes),
-        dump_json(attributes),
-        packed_resource,
-        dropped,
-        schema_url,
-        resource_schema_url,
-        source,
-        None,
-    )
+    if row[_TRACE_FLAGS] is not None:
+        prefer(row, rest, _FLAGS, "flags", row[_TRACE_FLAGS])
+    TABLE.fill(row, rest, repairs)
+    row[_TRACE], row[_SPAN] = (row[_TRACE] or "").lower(), (row[_SPAN] or "").lower()
+    if row[_SERVICE] is None:
+        row[_SERVICE] = "unknown"
+    row[_TRACE_FLAGS] = None if row[_FLAGS] is None else row[_FLAGS] & 0xFF
+    row[_ATTRIBUTES] = attributes_of(row[_ATTRIBUTES], rest, envelope)
+    row.append(None)
+    return tuple(row)
 
 
 @lru_cache(maxsize=1024)
@@ -205,13 +119,35 @@ def source_of(subject: str) -> str | None:
     return tokens[1]
 
 
-def _observed(record: Mapping[str, Any], value: Any, rest: dict[str, Any], received: int, repairs: list[str]) -> int:
-    try:
-        observed = flat.time(_PLACES.name_in(record, 1), value)
-        return received if observed is None else observed
-    except Unfit:
-        flat.keep_original(rest, "observed_timestamp", value, repairs, "bad_time")
-        return received
+def _fill_times(
+    row: list[Any], record: Mapping[str, Any], rest: dict[str, Any], received_at: int, repairs: list[str]
+) -> None:
+    """Both times: the observed one is that of receipt if there is none, and stands for a missing other one."""
+    time, observed = row[_TIME], row[_OBSERVED]
+    row[_TIME] = row[_OBSERVED] = received_at
+    if observed is not None:
+        try:
+            given = moment(observed, _PLACES.name_in(record, _OBSERVED) or "")
+            row[_TIME] = row[_OBSERVED] = received_at if given is None else given
+        except Unfit:
+            convert.keep_original(rest, "observed_timestamp", observed, repairs, "bad_time")
+    if type(time) is int and _NANOSECONDS <= time <= INT8_MAX:
+        row[_TIME] = time // 1000 - EPOCH
+    elif time is not None:
+        name = "timestamp" if record.get("timestamp") is time else _PLACES.name_in(record, _TIME)
+        given = moment(time, name or "")
+        row[_TIME] = row[_TIME] if given is None else given
+
+
+def _resource(row: list[Any], record: Mapping[str, Any]) -> bytes:
+    """The resource's attributes, those that name the service taken over; else what the record says of its origin."""
+    resource = row[_RESOURCE]
+    if resource is None:
+        origins = {name: record[name] for name in _ORIGINS if name in record}
+        return dump_json(origins) if origins else b"{}"
+    resource = parsed(resource)
+    fill_service(row, _AT, resource)
+    return dump_json(resource)
 
 
 def _severity(severity: Any, number: Any, level: Any, word: Any, rest: dict[str, Any]) -> tuple[Any, Any]:
@@ -241,29 +177,26 @@ def _severity(severity: Any, number: Any, level: Any, word: Any, rest: dict[str,
 def _severity_number(number: Any, severity: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
     """The number as given; else from the name, which may be unknown."""
     if number is not None:
-        known = flat.integer("severity_number", number, INT4_MIN, INT4_MAX, rest, repairs)
+        known = convert.integer("severity_number", INT4_MIN, INT4_MAX, number, rest, repairs)
         if known:
             return known
     return number_of(severity) if isinstance(severity, str) else None
 
 
-def _scope(scope: dict[str, Any], name: Any, version: Any, attributes: Any, rest: dict[str, Any]) -> tuple[Any, ...]:
-    left = {key: value for key, value in scope.items() if key not in ("name", "version", "attributes")}
-    if name is None:
-        name = scope.get("name")
-    elif "name" in scope:
-        left["name"] = scope["name"]
-    if version is None:
-        version = scope.get("version")
-    elif "version" in scope:
-        left["version"] = scope["version"]
-    if attributes is None:
-        attributes = scope.get("attributes")
-    elif "attributes" in scope:
-        left["attributes"] = scope["attributes"]
+def _fill_scope(row: list[Any], scope: Any, rest: dict[str, Any]) -> None:
+    """Name, version and attributes of a scope where the record itself does not say; what is left is kept."""
+    if type(scope) is not dict:
+        if row[_SCOPE] is None:
+            row[_SCOPE] = scope
+        else:
+            rest["scope"] = scope
+        return
+    left = dict(scope)
+    for place, name in enumerate(("name", "version", "attributes"), _SCOPE):
+        if row[place] is None:
+            row[place] = left.pop(name, None)
     if left:
         rest["scope"] = left
-    return name, version, attributes
 
 
 def _body(body: Any) -> str:
@@ -275,3 +208,71 @@ def _body(body: Any) -> str:
 
 def _is_text(code: int) -> bool:
     return code in (9, 10, 13) or (32 <= code <= 0x10FFFF and chr(code).isprintable())
+
+
+# --- the fast path: as rule engines republish them, when every value has its expected type -------------------
+
+
+class FlatLog(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The keys of such a record."""
+
+    timestamp: Annotated[int, msgspec.Meta(ge=_NANOSECONDS, le=INT8_MAX)]
+    body: str
+    attributes: msgspec.Raw
+    resource: msgspec.Raw
+    severity_text: str
+    severity_number: Annotated[int, msgspec.Meta(ge=1, le=24)]
+    scope: str | None = None
+    trace_id: str = ""
+    span_id: str = ""
+
+
+def columns_of(batch: Batch[FlatLog]) -> Columns:
+    """The columns of such records."""
+    (times, bodies, raw_attributes, raw_resources, severities, numbers, scopes, trace_ids,
+     span_ids) = zip(*map(_members, batch.records), strict=True)  # fmt: skip
+    resources = [*map(_fast_resource, map(bytes, raw_resources))]
+    if None in resources:
+        batch.odd.update(place for place, resource in enumerate(resources) if resource is None)
+        resources = [resource or _UNKNOWN for resource in resources]
+    services, versions, instances, packed = zip(*resources, strict=True)
+    attributes = nested_json(raw_attributes, batch.odd, b"{")
+    if None in attributes:
+        batch.odd.update(place for place, text in enumerate(attributes) if text is None)
+    return {
+        "timestamp": [time // 1000 - EPOCH for time in times],
+        "observed_timestamp": batch.received(),
+        "trace_id": [*map(str.lower, trace_ids)],
+        "span_id": [*map(str.lower, span_ids)],
+        "severity_text": severities,
+        "severity_number": numbers,
+        "body": bodies,
+        "service_name": services,
+        "service_version": versions,
+        "service_instance": instances,
+        "scope_name": scopes,
+        "attributes": attributes,
+        "resource_attributes": packed,
+        "source": [source_of(message[0]) for message in batch.messages],
+    }
+
+
+_members = attrgetter(*FlatLog.__struct_fields__)
+_UNKNOWN: tuple[str, str | None, str | None, bytes] = ("unknown", None, None, b"{}")
+
+
+@lru_cache(maxsize=1024)
+def _fast_resource(text: bytes) -> tuple[str, str | None, str | None, bytes] | None:
+    """(service name, version, instance, JSON) of a resource; the same one comes with many records."""
+    try:
+        resource = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    if type(resource) is not dict or len(text) > 4096:
+        return None
+    service = resource.get("service.name")
+    version = resource.get("service.version")
+    instance = resource.get("service.instance.id")
+    if any(value is not None and type(value) is not str for value in (service, version, instance)):
+        return None
+    return "unknown" if service is None else service, version, instance, dump_json(resource)

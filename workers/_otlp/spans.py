@@ -11,9 +11,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX
+from workers._json.records import Origin
 from workers._otlp import values
 from workers._otlp.fast import BACKSLASH, Uncommon, field, only
-from workers._otlp.message import Context
 from workers._otlp.otlp_lean_pb2 import Traces
 from workers._otlp.reader import FALLBACK, Reader, fast_reader
 
@@ -31,18 +31,18 @@ Status = tuple[int, str | None]
 """Code and message of a span's status."""
 
 
-def otlp_rows(request: ExportTraceServiceRequest, context: Context) -> list[Row]:
+def otlp_rows(request: ExportTraceServiceRequest, origin: Origin) -> list[Row]:
     """The rows of a request, one per span, in its order."""
-    return _rows(FALLBACK, request, _status, context)
+    return _rows(FALLBACK, request, _status, origin)
 
 
-def fast_rows(payload: bytes, context: Context) -> list[Row]:
+def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
     """The rows of a request; ValueError or DecodeError if that takes the fallback."""
-    return _rows(fast_reader(payload), Traces.FromString(payload), _fast_status, context)
+    return _rows(fast_reader(payload), Traces.FromString(payload), _fast_status, origin)
 
 
-def _rows(read: Reader, request: Any, status_of: Callable[[Any, list[str]], Status], context: Context) -> list[Row]:
-    _, received, envelope, repairs = context
+def _rows(read: Reader, request: Any, status_of: Callable[[Any, list[str]], Status], origin: Origin) -> list[Row]:
+    _, _, received, envelope, repairs = origin
     _, attributes, dumps, dump, clean, keep_times = read
     rows: list[Row] = []
     for resource, scope, spans in read.scopes(request, repairs):

@@ -19,7 +19,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from eventwriter import values
 from eventwriter.values import INT8_MAX, Unfit
-from workers._json.flat import keep_original, trimmed
+from workers._json.convert import keep_original, trimmed
 from workers._otlp.utf8 import mended
 
 M = TypeVar("M", bound=Message)

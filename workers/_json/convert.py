@@ -1,0 +1,159 @@
+"""The values of records: what fits its column goes in; what does not leaves it NULL, is kept, and is counted.
+
+The originals are kept in ``rest``, a dict that becomes metadata or attributes of the row; ``repairs`` counts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from eventwriter import values
+from eventwriter.values import Unfit, dump_json
+
+EXACT = 2**53
+"""Integers up to this size are exact as float64."""
+_NO_TIME = -63_082_281_600_000_000
+"""0001-01-01T00:00:00Z, which Go writes for a time that was never set."""
+
+
+def keep_original(rest: dict[str, Any], name: str, original: Any, repairs: list[str], reason: str) -> None:
+    """Keeps what its column cannot hold, without displacing anything."""
+    repairs.append(reason)
+    while name in rest:
+        name = f"original.{name}"
+    rest[name] = original
+
+
+def moment(value: Any, name: str = "time") -> int | None:
+    """A time of any form as timestamptz, in nanoseconds or milliseconds if its name says so.
+
+    None if there is none: null, "", 0, or the zero of Go. Anything else raises Unfit("bad_time"), which names it.
+    """
+    try:
+        if type(value) is str:
+            if value[10:11] == "T":
+                micros = values.time_from_text(value)
+                return None if micros == _NO_TIME else micros
+            if value in ("", "0"):
+                return None
+        elif value is None or (value == 0 and value is not False):
+            return None
+        if name[-2:] in _UNITS and not (type(value) is str and "-" in value[1:]):
+            return values.time_from_nanos(values.integer(value) * _UNITS[name[-2:]])
+        return values.time_from_number(value) if type(value) is float else values.time(value)
+    except Unfit as error:
+        raise Unfit("bad_time", f"{name}: {error}") from None
+
+
+_UNITS: Mapping[str, int] = {"ns": 1, "Ns": 1, "no": 1, "ms": 1_000_000, "Ms": 1_000_000}
+"""How names such as time_received_ns, startTimeUnixNano and TimeFlowEndMs end → nanoseconds."""
+
+
+def moment_or_kept(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
+    """A time, or None with the original in ``rest``."""
+    found: int | None = _fitting(name, moment, value, rest, repairs)
+    return found
+
+
+def text(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> str | None:
+    """Text, also from a number or a bool; else None with the original in ``rest``."""
+    return value if value is None or type(value) is str else _fitting(name, values.text, value, rest, repairs)
+
+
+def boolean(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> bool | None:
+    """A bool, or None with the original in ``rest``."""
+    return None if value is None else _fitting(name, values.boolean, value, rest, repairs)
+
+
+def real(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> float | None:
+    """A float, or None with the original in ``rest``; an integer that float64 cannot hold is kept there as text."""
+    if value is None:
+        return None
+    if type(value) is int and -EXACT <= value <= EXACT:
+        return float(value)
+    number: float | None = _fitting(name, values.real, value, rest, repairs)
+    if type(value) is int and number is not None and int(number) != value:
+        keep_original(rest, name, str(value), repairs, "rounded")
+    return number
+
+
+def integer(name: str, low: int, high: int, value: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
+    """An integer in low…high, or None with the original in ``rest``."""
+    if type(value) is int and low <= value <= high:
+        return value
+    return (
+        None if value is None else _fitting(name, lambda given: values.integer(given, low, high), value, rest, repairs)
+    )
+
+
+def clamped(name: str, low: int, high: int, value: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
+    """The same, but an integer beyond them is the nearest within, with the exact number as text in ``rest``; unless it
+    is below 0 where none is."""
+    if type(value) is int and low <= value <= high:
+        return value
+    if value is None:
+        return None
+    try:
+        return values.integer(value, low, high)
+    except Unfit as error:
+        exact = value.strip() if isinstance(value, str) else str(int(value)) if error.reason == "out_of_range" else ""
+        if error.reason != "out_of_range" or (low == 0 and exact.startswith("-")):
+            keep_original(rest, name, value, repairs, error.reason)
+            return None
+    keep_original(rest, name, exact, repairs, "clamped")
+    return low if exact.startswith("-") else high
+
+
+def jsonb(value: Any) -> bytes | None:
+    """JSON for a jsonb column, from JSON or from text that holds some; other text is a JSON string, "" is None."""
+    if value is None or value == "":
+        return None
+    return dump_json(parsed(value))
+
+
+def parsed(value: Any) -> Any:
+    """The JSON value that a text holds; any other value, and a text that holds none, as it is."""
+    if not isinstance(value, str) or value[:1] not in ("{", "["):
+        return value
+    try:
+        return values.parse_json(value.encode(), [])
+    except Unfit:
+        return value
+
+
+def metadata_of(metadata: Any, rest: Mapping[str, Any], envelope: Mapping[str, Any] | None) -> bytes | None:
+    """Metadata, with what else is to be kept: ``rest``, and the CloudEvent's context attributes as ``cloudevent``."""
+    if not rest and envelope is None:
+        return dump_json(metadata) if type(metadata) is dict else jsonb(metadata)
+    if envelope is not None:
+        rest = {**rest, "cloudevent": envelope}
+    return dump_json(merged(metadata, rest, "metadata"))
+
+
+def merged(given: Any, rest: Mapping[str, Any], name: str = "attributes") -> dict[str, Any]:
+    """Attributes or metadata, in whatever form they came, and what stood beside them, renamed where both have a key."""
+    given = parsed(given)
+    found = dict(given) if isinstance(given, dict) else {} if given is None or given == "" else {name: given}
+    for key, value in rest.items():
+        while key in found:
+            key = f"record.{key}"
+        found[key] = value
+    return found
+
+
+def trimmed(text: bytes) -> bytes:
+    """The same in no more memory than it takes.
+
+    orjson writes into 4 KiB, and what it does not need of them is a gap that its next text does not fit into: the rows
+    of one message that had 250,000 records would take a gigabyte.
+    """
+    return b"".join((text, b""))
+
+
+def _fitting(name: str, convert: Callable[[Any], Any], value: Any, rest: dict[str, Any], repairs: list[str]) -> Any:
+    try:
+        return convert(value)
+    except Unfit as error:
+        keep_original(rest, name, value, repairs, error.reason)
+        return None

@@ -1,0 +1,36 @@
+"""Flat JSON records of logs, spans and metrics: what they have in common. What has no column is kept as attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from eventwriter.values import dump_json
+from workers._json.convert import merged
+from workers._otlp.values import add_envelope
+
+_SERVICE = (
+    ("service_name", "service.name"),
+    ("service_version", "service.version"),
+    ("service_instance", "service.instance.id"),
+)
+
+
+def fill_service(given: list[Any], at: Mapping[str, int], resource: Any) -> None:
+    """Service name, version and instance from the resource's attributes where the record itself does not say."""
+    if isinstance(resource, dict):
+        for column, key in _SERVICE:
+            if given[at[column]] is None:
+                given[at[column]] = resource.get(key)
+
+
+def attributes_of(attributes: Any, rest: dict[str, Any], envelope: Mapping[str, Any] | None) -> bytes:
+    """The attributes of a record, with what has no column, and those of the CloudEvent around it."""
+    if attributes is None:
+        attributes = rest
+    elif rest or type(attributes) is not dict:
+        attributes = merged(attributes, rest)
+    if envelope is not None:
+        attributes = {**attributes}
+        add_envelope(attributes, envelope)
+    return dump_json(attributes)
