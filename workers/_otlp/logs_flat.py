@@ -55,7 +55,7 @@ TABLE = Table(
 )  # fmt: skip
 _PLACES, _AT = TABLE.places, TABLE.at
 (_TIME, _OBSERVED, _TRACE, _SPAN, _TRACE_FLAGS, _FLAGS, _SEVERITY, _NUMBER, _BODY, _, _SERVICE, _, _, _SCOPE, _, _,
- _ATTRIBUTES, _RESOURCE, _, _, _, _SOURCE, _) = range(len(TABLE.columns))  # fmt: skip
+ _ATTRIBUTES, _RESOURCE, _, _, _, _SOURCE, _DATA) = range(len(TABLE.columns))  # fmt: skip
 _ORIGINS = ("host", "hostname", "remote_addr", "source", "ip")
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _NANOSECONDS = 100_000_000_000_000_000
@@ -66,44 +66,50 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     """The row of one record; raises Unfit for a time that is none, and for nesting that cannot be written."""
     message, _, received_at, envelope, repairs = origin
     row, rest = _PLACES.sort(record)
-    host, word, level, scope = row.pop(), row.pop(), row.pop(), row.pop()
-    _fill_times(row, record, rest, received_at, repairs)
+    (time, observed, _, _, trace_flags, _, severity, number, body, _, service, _, _, _, _, _, attributes, resource, _,
+     _, _, source, scope, level, word, host) = row  # fmt: skip
+    del row[_DATA:]
+    row[_TIME], row[_OBSERVED] = _times(record, time, observed, received_at, rest, repairs)
     if level is not None or word is not None:
-        row[_SEVERITY], row[_NUMBER] = _severity(row[_SEVERITY], row[_NUMBER], level, word, rest)
-    number = row[_NUMBER]
+        severity, number = _severity(severity, number, level, word, rest)
     if type(number) is not int or not 0 < number <= 24:
-        row[_NUMBER] = number = _severity_number(number, row[_SEVERITY], rest, repairs)
-    if row[_SEVERITY] is None and number is not None:
-        row[_SEVERITY] = BANDS.get(number)
-    row[_RESOURCE] = _resource(row, record)
-    if row[_SERVICE] is None:
+        number = _severity_number(number, severity, rest, repairs)
+    row[_SEVERITY] = BANDS.get(number) if severity is None and number is not None else severity
+    row[_NUMBER] = number
+    if resource is None:
+        origins = {name: record[name] for name in _ORIGINS if name in record}
+        row[_RESOURCE] = dump_json(origins) if origins else b"{}"
+    else:
+        resource = parsed(resource)
+        fill_service(row, _AT, resource)
+        service = row[_SERVICE]
+        row[_RESOURCE] = dump_json(resource)
+    if service is None:
         row[_SERVICE] = host
     elif host is not None:
         rest["host"] = host
     if scope is not None:
         _fill_scope(row, scope, rest)
-    origin_name = row[_SOURCE]
     row[_SOURCE] = source_of(message.subject)
-    if origin_name is not None:
-        if type(origin_name) is str and _PLAIN_NAME.fullmatch(origin_name):
-            row[_SOURCE] = origin_name
+    if source is not None:
+        if type(source) is str and _PLAIN_NAME.fullmatch(source):
+            row[_SOURCE] = source
         else:
-            rest["source"] = origin_name
-    body = row[_BODY]
+            rest["source"] = source
     if body is not None and type(body) is not str:
         row[_BODY] = _body(body)
         if "varbinds" in record:
             rest["varbinds"] = record["varbinds"]
-    if row[_TRACE_FLAGS] is not None:
-        prefer(row, rest, _FLAGS, "flags", row[_TRACE_FLAGS])
+    if trace_flags is not None:
+        prefer(row, rest, _FLAGS, "flags", trace_flags)
     TABLE.fill(row, rest, repairs)
     row[_TRACE], row[_SPAN] = (row[_TRACE] or "").lower(), (row[_SPAN] or "").lower()
     if row[_SERVICE] is None:
         row[_SERVICE] = "unknown"
-    row[_TRACE_FLAGS] = None if row[_FLAGS] is None else row[_FLAGS] & 0xFF
-    row[_ATTRIBUTES] = attributes_of(row[_ATTRIBUTES], rest, envelope)
-    row.append(None)
-    return tuple(row)
+    if row[_FLAGS] is not None or trace_flags is not None:
+        row[_TRACE_FLAGS] = None if row[_FLAGS] is None else row[_FLAGS] & 0xFF
+    row[_ATTRIBUTES] = attributes_of(attributes, rest, envelope)
+    return (*row, None)
 
 
 @lru_cache(maxsize=1024)
@@ -119,35 +125,26 @@ def source_of(subject: str) -> str | None:
     return tokens[1]
 
 
-def _fill_times(
-    row: list[Any], record: Mapping[str, Any], rest: dict[str, Any], received_at: int, repairs: list[str]
-) -> None:
-    """Both times: the observed one is that of receipt if there is none, and stands for a missing other one."""
-    time, observed = row[_TIME], row[_OBSERVED]
-    row[_TIME] = row[_OBSERVED] = received_at
-    if observed is not None:
+def _times(
+    record: Mapping[str, Any], time: Any, observed: Any, received_at: int, rest: dict[str, Any], repairs: list[str]
+) -> tuple[int, int]:
+    """Time and observed time: that is the one of receipt if there is none, and stands for a missing other one."""
+    if observed is None:
+        seen = received_at
+    else:
         try:
             given = moment(observed, _PLACES.name_in(record, _OBSERVED) or "")
-            row[_TIME] = row[_OBSERVED] = received_at if given is None else given
+            seen = received_at if given is None else given
         except Unfit:
             convert.keep_original(rest, "observed_timestamp", observed, repairs, "bad_time")
+            seen = received_at
+    if time is None:
+        return seen, seen
     if type(time) is int and _NANOSECONDS <= time <= INT8_MAX:
-        row[_TIME] = time // 1000 - EPOCH
-    elif time is not None:
-        name = "timestamp" if record.get("timestamp") is time else _PLACES.name_in(record, _TIME)
-        given = moment(time, name or "")
-        row[_TIME] = row[_TIME] if given is None else given
-
-
-def _resource(row: list[Any], record: Mapping[str, Any]) -> bytes:
-    """The resource's attributes, those that name the service taken over; else what the record says of its origin."""
-    resource = row[_RESOURCE]
-    if resource is None:
-        origins = {name: record[name] for name in _ORIGINS if name in record}
-        return dump_json(origins) if origins else b"{}"
-    resource = parsed(resource)
-    fill_service(row, _AT, resource)
-    return dump_json(resource)
+        return time // 1000 - EPOCH, seen
+    name = "timestamp" if record.get("timestamp") is time else _PLACES.name_in(record, _TIME)
+    given = moment(time, name or "")
+    return (seen if given is None else given), seen
 
 
 def _severity(severity: Any, number: Any, level: Any, word: Any, rest: dict[str, Any]) -> tuple[Any, Any]:
