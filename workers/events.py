@@ -135,6 +135,8 @@ def _owner(subject: str) -> str | None:
 def _json_event(payload: bytes, repairs: list[str]) -> tuple[Any, str]:
     """A JSON payload and its text."""
     text, event = read_json(payload, repairs, RECORD)
+    if repairs and type(event) is dict:  # a number beyond float64 is as it came in raw_data
+        repairs[:] = [reason for reason in repairs if reason != "number_as_text"]
     return event, text.decode("utf-8", "replace")
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from both_paths import JSON, OBJECT, TEXT, agree, compare, nearly
+from both_paths import JSON, OBJECT, TEXT, agree, agree_on_all, compare, nearly
 from eventwriter import registry
 from eventwriter.postgres.attempt import quick_rows
 from eventwriter.stream import Message
@@ -307,6 +307,63 @@ def test_damaged_payloads(name: str, damage: list[tuple[float, int, int]]) -> No
         at = int(place * len(data))
         data[at : at + width] = bytes([byte])
     agree(STREAMS[name], bytes(data))
+
+
+# --- whole batches: what a message becomes is not for its neighbours to decide ---
+
+NESTED = {"LOGS": "attributes", "TELEMETRY": "tags", "EVENTS": "extension", "SWEEP": "metadata"}
+RECORDS = {"LOGS": LOG, "TELEMETRY": METRIC, "EVENTS": EVENT, "SWEEP": HOST}
+NUMBERS = st.sampled_from(
+    ["0.1234567890123456789", "1765535400.123456789", "0.30000000000000004", "1e400", "1e-400", "1E5", "1e99", "-0",
+     "1765535400123456789", "18446744073709551615", "18446744073709551616", "1" * 40, "12345678901234567e5"]
+)  # fmt: skip
+DEPTHS = st.sampled_from([1, 100, 251, 252, 253, 254, 255, 300, 900])
+
+
+@st.composite
+def payloads(draw: st.DrawFn, stream: str) -> bytes:
+    """A record of a stream that fits, or nearly; with a number or a depth that parsers differ about; or anything."""
+    common, nested = COMMON[stream], NESTED[stream]
+    kind = draw(st.sampled_from(["common", "nearly", "number", "deep", "array", "damaged", "other"]))
+    if kind == "nearly":
+        record = draw(RECORDS[stream])
+        return json.dumps(record, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
+    if kind == "number":
+        return json.dumps(common | {nested: {"n": "@"}}).replace('"@"', draw(NUMBERS)).encode()
+    if kind == "deep":
+        depth = draw(DEPTHS)
+        return json.dumps(common | {nested: {"n": "@"}}).replace('"@"', "[" * depth + "]" * depth).encode()
+    if kind == "array":
+        return json.dumps([common] * draw(st.integers(0, 3))).encode()
+    octets = json.dumps(common).encode()
+    if kind == "damaged":
+        place = draw(st.integers(0, len(octets) - 1))
+        return octets[:place] + draw(st.binary(max_size=2)) + octets[place + 1 :]
+    return (
+        octets if kind == "common" else draw(st.sampled_from([b"", b"{}", b"[]", b"5", b"\x0a\x00", b"\xff" + octets]))
+    )
+
+
+@pytest.mark.parametrize("stream", COMMON)
+@given(data=st.data())
+def test_the_rows_of_a_batch_are_those_of_the_fallback(stream: str, data: st.DataObject) -> None:
+    """Whatever the neighbours are."""
+    batch = data.draw(st.lists(payloads(stream), min_size=1, max_size=12))
+    headers = data.draw(st.sampled_from([None, None, {"Nats-Msg-Id": "7"}]))
+    messages = [Message(f"{stream.lower()}.x", each, number, 10**18) for number, each in enumerate(batch)]
+    messages[-1] = messages[-1]._replace(headers=headers)
+    together = agree_on_all(STREAMS[stream], messages)
+    alone = [agree_on_all(STREAMS[stream], [message])[0] for message in messages]
+    assert not any(taken and not by_itself for taken, by_itself in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize("stream", COMMON)
+def test_common_records_take_the_fast_path_among_others(stream: str) -> None:
+    """So what agrees above is not only batches that it leaves alone."""
+    common = json.dumps(COMMON[stream]).encode()
+    batch = [common, b"{}", common, b"\xff", common.replace(b"{", b"[", 1), common]
+    messages = [Message(f"{stream.lower()}.x", each, number, 10**18) for number, each in enumerate(batch)]
+    assert agree_on_all(STREAMS[stream], messages) == [True, False, True, False, False, True]
 
 
 @pytest.mark.parametrize(("stream", "encoding"), [(name, each) for name in ENCODINGS for each in ENCODINGS[name]])
