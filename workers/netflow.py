@@ -100,5 +100,5 @@ STREAM = Stream(
     table="netflow_metrics",
     columns=json_form.TABLE.columns,
     decode=decode,
-    quick=fast.typed_rows,
+    quick=fast.fast_rows,
 )

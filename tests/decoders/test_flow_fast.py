@@ -16,7 +16,7 @@ from both_paths import plain
 from compression import gz
 from eventwriter.stream import Message, Row
 from traffic import ENCODINGS, Traffic
-from workers._flow.fast import typed_rows
+from workers._flow.fast import fast_rows
 from workers._flow.flow_pb2 import FlowMessage, FlowTail
 from workers.netflow import STREAM
 
@@ -45,20 +45,20 @@ def delimited(*flows: bytes) -> bytes:
 
 
 def agreed(messages: Sequence[Message]) -> list[Row | None]:
-    """The rows of messages, each of which is what the general way says, with neither reject nor repair."""
-    rows = typed_rows(messages)
+    """The rows of messages, each of which is what the fallback says, with neither reject nor repair."""
+    rows = fast_rows(messages)
     assert len(rows) == len(messages)
     for each, row in zip(messages, rows, strict=True):
         if row is not None:
-            general = STREAM.decode(each)
-            assert not general.rejects
-            assert not general.repairs
-            assert [plain(STREAM, row)] == [plain(STREAM, other) for other in general.rows]
+            fallback = STREAM.decode(each)
+            assert not fallback.rejects
+            assert not fallback.repairs
+            assert [plain(STREAM, row)] == [plain(STREAM, other) for other in fallback.rows]
     return rows
 
 
 def taken(payload: bytes, headers: dict[str, str] | None = None) -> bool:
-    """Whether the quick way takes a message: among its like, and among others."""
+    """Whether the fast path takes a message: among its like, and among others."""
     alike = agreed([message(payload, headers)] * ENOUGH)
     others = [message(flow.SerializeToString()) for flow in exported(ENOUGH)]
     among = agreed([*others, message(payload, headers)])
@@ -135,16 +135,16 @@ PAYLOAD = COMMON.SerializeToString()
 
 
 @pytest.mark.parametrize("frame", [bytes, delimited])
-def test_what_collectors_send_takes_the_quick_way(frame: Any) -> None:
+def test_what_collectors_send_takes_the_fast_path(frame: Any) -> None:
     """Every flow, whatever fields it has, and even if its length is also a brace."""
     messages = [message(frame(flow.SerializeToString())) for flow in exported(320)]
-    assert STREAM.quick is typed_rows
+    assert STREAM.quick is fast_rows
     for start in range(0, 320, 32):
         assert None not in agreed(messages[start : start + 32])
 
 
 @pytest.mark.parametrize("size", [13, 30, 31, 32, 91, 120, 123, 127, 128, 239, 300, 2047])
-def test_any_length_takes_the_quick_way(size: int) -> None:
+def test_any_length_takes_the_fast_path(size: int) -> None:
     """Also one that looks like JSON or compression: a flow does not go on like that."""
     flow = made(type=3, src_addr=b"\n\0\0\2", next_hop=bytes(size - 10 - (size > 137)))
     assert len(flow) == size
@@ -158,7 +158,7 @@ def test_the_time_of_receipt_may_be_missing(names: list[str]) -> None:
     assert taken(made(type=3, src_addr=b"\n\0\0\2", **times))
 
 
-def test_the_traffic_of_the_benchmark_takes_the_quick_way() -> None:
+def test_the_traffic_of_the_benchmark_takes_the_fast_path() -> None:
     """All of it."""
     traffic = Traffic("NETFLOW", only=ENCODINGS["NETFLOW"][0])
     assert None not in agreed([message(traffic.next().payload) for _ in range(32)])
@@ -174,7 +174,7 @@ def sample(field: FieldDescriptor) -> Any:
 
 
 @pytest.mark.parametrize("name", [field.name for field in FlowMessage.DESCRIPTOR.fields])
-def test_any_field_takes_the_quick_way(name: str) -> None:
+def test_any_field_takes_the_fast_path(name: str) -> None:
     """Alone beside a type and an address."""
     value = sample(FlowMessage.DESCRIPTOR.fields_by_name[name])
     fields: dict[str, Any] = {"type": 3, "src_addr": b"\n\0\0\2", name: value}
@@ -183,8 +183,8 @@ def test_any_field_takes_the_quick_way(name: str) -> None:
 
 def test_few_messages_are_left_to_the_general_way() -> None:
     """One by one they are done sooner."""
-    assert typed_rows([message(PAYLOAD)]) == [None]
-    assert typed_rows([]) == []
+    assert fast_rows([message(PAYLOAD)]) == [None]
+    assert fast_rows([]) == []
 
 
 def test_the_next_hop_may_be_of_any_length() -> None:
@@ -221,7 +221,7 @@ def test_the_next_hop_may_be_of_any_length() -> None:
         {"src_addr": b"", "dst_addr": b"", "sampler_address": b""},
     ],
 )
-def test_values_that_are_not_common_go_the_general_way(change: dict[str, Any]) -> None:
+def test_values_that_are_not_common_take_the_fallback(change: dict[str, Any]) -> None:
     """What to make of them is decided in one place; their neighbours are not concerned."""
     flow = FlowMessage.FromString(PAYLOAD)
     for name, value in change.items():
@@ -250,12 +250,12 @@ def test_values_that_are_not_common_go_the_general_way(change: dict[str, Any]) -
         b"\x08\x03" * 1000,
     ],
 )
-def test_fields_that_are_not_common_go_the_general_way(more: bytes) -> None:
+def test_fields_that_are_not_common_take_the_fallback(more: bytes) -> None:
     """Those of others, and those that are not what they should be."""
     assert not taken(PAYLOAD + more)
 
 
-def test_other_forms_go_the_general_way() -> None:
+def test_other_forms_take_the_fallback() -> None:
     """JSON, events, compression, several flows, and flows whose first field is not the type."""
     assert not taken(b'{"src_addr":"10.0.0.1"}')
     assert not taken(PAYLOAD, {"ce-specversion": "1.0", "ce-id": "1"})
@@ -352,7 +352,7 @@ ONE = st.tuples(
 @given(st.lists(ONE, max_size=12), st.lists(LIKELY, max_size=ENOUGH), st.randoms())
 @settings(max_examples=150)
 def test_any_messages_together(some: list[tuple[bytes, dict[str, str] | None]], others: list[bytes], rng: Any) -> None:
-    """The row of each is that of the general way, or there is none."""
+    """The row of each is that of the fallback, or there is none."""
     messages = [message(*each) for each in some] + [message(flow) for flow in others]
     rng.shuffle(messages)
     agreed(messages)

@@ -96,7 +96,7 @@ BEYOND: dict[tuple[str, str], Maker] = AT_THE_LIMIT | {
 
 
 def decode(stream: str, payload: bytes) -> Decoded:
-    """What a message becomes, by the quick way if it takes it."""
+    """What a message becomes, by the fast path if it takes it."""
     declared = STREAMS[stream]
     given = message(payload, declared.subjects[0].replace(">", "x"))
     (row,) = quick_rows(declared, [given])

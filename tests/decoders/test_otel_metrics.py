@@ -316,7 +316,7 @@ def series(given_: Given) -> set[tuple[str, bytes]]:
     for place in (group.resource, scoped.scope, point):
         place.attributes.extend(key_values(given_))
     octets, as_json = request.SerializeToString(), to_json(request)
-    envelope = {"specversion": "1.0", "id": "i", "source": "s", "type": "t"}  # with one it is not the quick way
+    envelope = {"specversion": "1.0", "id": "i", "source": "s", "type": "t"}  # with one it is not the fast path
     enveloped = [envelope | {"data_base64": base64.b64encode(octets).decode()}, envelope | {"data": as_json}]
     payloads = [octets, as_json, json.dumps(as_json, ensure_ascii=False).encode(), *enveloped]
     return {(row["series_key"], row["attributes"]) for payload in payloads for row in rows(payload)}

@@ -22,7 +22,7 @@ from eventwriter.stream import Decoded, Message, Stream
 from strategies_otlp import NOW, as_dict, message, requests, to_json
 from workers import logs, otel_metrics, otel_traces
 from workers._guard import total
-from workers._otlp import values
+from workers._otlp import parts
 from workers._otlp.utf8 import mended
 
 STREAMS = [logs.STREAM, otel_traces.STREAM, otel_metrics.STREAM]
@@ -59,7 +59,7 @@ def test_V5_attributes_false_zero_and_empty_are_kept() -> None:
         KeyValue(key="s", value=AnyValue(string_value="")),
         KeyValue(key="n", value=AnyValue()),
     ]
-    assert repr(values.attributes(given_)) == repr({"f": False, "i": 0, "d": 0.0, "s": "", "n": None})
+    assert repr(parts.attributes(given_)) == repr({"f": False, "i": 0, "d": 0.0, "s": "", "n": None})
 
 
 def test_V6_arrays_lists_and_bytes_are_kept() -> None:
@@ -69,18 +69,18 @@ def test_V6_arrays_lists_and_bytes_are_kept() -> None:
     value.array_value.values.add(bytes_value=b"\x00\x01")
     value.array_value.values.add().kvlist_value.values.add(key="k", value=AnyValue(bool_value=True))
     value.array_value.values.add().array_value.SetInParent()
-    assert values.any_value(value) == [2**53 + 1, "AAE=", {"k": True}, []]
+    assert parts.any_value(value) == [2**53 + 1, "AAE=", {"k": True}, []]
 
 
 def test_V7_doubles_keep_all_their_digits() -> None:
     """A double is written in its shortest form that reads back as itself."""
-    packed = values.dump(values.attributes([KeyValue(key="d", value=AnyValue(double_value=1e-9))]), [])
+    packed = parts.dump(parts.attributes([KeyValue(key="d", value=AnyValue(double_value=1e-9))]), [])
     assert packed == b'{"d":1e-9}'
 
 
 def test_doubles_that_json_lacks_are_strings() -> None:
     """NaN and the infinities have no JSON form."""
-    assert [values.number(float(name)) for name in ("nan", "inf", "-inf", "1.5")] == [
+    assert [parts.number(float(name)) for name in ("nan", "inf", "-inf", "1.5")] == [
         "NaN",
         "Infinity",
         "-Infinity",
@@ -90,14 +90,14 @@ def test_doubles_that_json_lacks_are_strings() -> None:
 
 def test_V8_attributes_with_separators_are_unambiguous() -> None:
     """Attributes are JSON, so commas and equals signs in values mean nothing."""
-    packed = values.dump(values.attributes([KeyValue(key="a=b", value=AnyValue(string_value="c,d=e"))]), [])
+    packed = parts.dump(parts.attributes([KeyValue(key="a=b", value=AnyValue(string_value="c,d=e"))]), [])
     assert orjson.loads(packed) == {"a=b": "c,d=e"}
 
 
 def test_repeated_keys_keep_all_their_values() -> None:
     """Attributes with the same key, which OTLP forbids, become a list."""
     twice = [KeyValue(key="k", value=AnyValue(int_value=n)) for n in (1, 2)]
-    assert values.attributes([*twice, KeyValue(key="l", value=AnyValue(string_value="x"))]) == {"k": [1, 2], "l": "x"}
+    assert parts.attributes([*twice, KeyValue(key="l", value=AnyValue(string_value="x"))]) == {"k": [1, 2], "l": "x"}
 
 
 @given(data=st.data())
@@ -106,10 +106,10 @@ def test_a_resource_is_the_same_whether_it_is_known_or_not(data: st.DataObject) 
     """With its repairs, which are counted each time."""
     for group in data.draw(requests(ExportLogsServiceRequest)).resource_logs:
         once: list[str] = []
-        converted = values.convert_resource(group.resource, group.schema_url, once)
+        converted = parts.convert_resource(group.resource, group.schema_url, once)
         for _ in range(2):
             repairs: list[str] = []
-            assert values.resource_values(group.resource, group.schema_url, repairs) == converted
+            assert parts.resource_values(group.resource, group.schema_url, repairs) == converted
             assert repairs == once
 
 
@@ -128,9 +128,9 @@ def test_the_deepest_resources_cost_no_record() -> None:
 def test_nul_in_attributes_is_replaced_and_counted() -> None:
     """jsonb refuses U+0000; a backslash before the letters u0000 is no such thing."""
     repairs: list[str] = []
-    assert values.dump({"a\0": "b\0", "c": ["\0"]}, repairs) == '{"a\ufffd":"b\ufffd","c":["\ufffd"]}'.encode()
+    assert parts.dump({"a\0": "b\0", "c": ["\0"]}, repairs) == '{"a\ufffd":"b\ufffd","c":["\ufffd"]}'.encode()
     assert repairs == ["text_replaced"] * 3
-    assert orjson.loads(values.dump({"path": "c:\\u0000"}, repairs)) == {"path": "c:\\u0000"}
+    assert orjson.loads(parts.dump({"path": "c:\\u0000"}, repairs)) == {"path": "c:\\u0000"}
     assert len(repairs) == 3
 
 

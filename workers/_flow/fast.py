@@ -1,6 +1,6 @@
-"""Flow records in protobuf (flow.proto), many messages at a time: the commonest ones, from columns to rows.
+"""The fast path of flow records in protobuf (flow.proto), many messages at a time: from columns to rows.
 
-Every step is for a whole column. A flow with a value that must be repaired goes the general way, and so does one
+Every step is for a whole column. A flow with a value that must be repaired takes the fallback, and so does one
 without an address, for which it takes more to tell bare from length-delimited.
 """
 
@@ -18,6 +18,7 @@ from eventwriter.stream import Message, Row
 from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX
 from workers._flow.columns import Column, Table, table_of
 from workers._flow.flow_pb2 import FLOWUNKNOWN
+from workers._flow.json_form import TABLE
 from workers._flow.rows import (
     JS_SAFE,
     KEPT,
@@ -69,7 +70,7 @@ class _Plan(NamedTuple):
     metadata: type[msgspec.Struct]
 
 
-def typed_rows(messages: Sequence[Message]) -> list[Row | None]:
+def fast_rows(messages: Sequence[Message]) -> list[Row | None]:
     """The row of each message that is one such flow; None for every other message."""
     rows: list[Row | None] = [None] * len(messages)
     table = table_of(messages)
@@ -100,7 +101,7 @@ def _plan(names: tuple[str, ...]) -> _Plan:
 
 
 def _rows(table: Table) -> list[Row | None]:
-    """The rows of flows, in the order of netflow.COLUMNS; None for one that goes the general way."""
+    """The rows of flows; None for one that takes the fallback."""
     _, arrivals, names, columns = table
     plan = _plan(names)
     columns = [*columns, _ZEROS]
@@ -129,10 +130,12 @@ def _rows(table: Table) -> list[Row | None]:
     )  # fmt: skip
     packed = _encode_lines([*metadata]).split(b"\n")  # an iterator, and what it holds, msgspec would never let go
     micros = [time // 1000 - EPOCH for time in times]
-    rows: list[Row | None] = [*zip(
-        micros, _NULLS, _NULLS, _NULLS, _NULLS, src_addr, dst_addr, src_port, dst_port, proto, packets, volume,
-        sampler_address, in_if, out_if, packed, strict=False,
-    )]  # fmt: skip
+    values: dict[str, Iterable[Any]] = {
+        "timestamp": micros, "src_addr": src_addr, "dst_addr": dst_addr, "src_port": src_port, "dst_port": dst_port,
+        "protocol": proto, "packets": packets, "octets": volume, "sampler_address": sampler_address,
+        "input_snmp": in_if, "output_snmp": out_if, "metadata": packed,
+    }  # fmt: skip
+    rows: list[Row | None] = [*zip(*[values.get(name, _NULLS) for name in TABLE.at], strict=False)]
     for place in odd:
         rows[place] = None
     return rows

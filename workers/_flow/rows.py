@@ -6,7 +6,7 @@ layers are named, addresses and MAC addresses are text as in goflow2's JSON, int
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address
 from itertools import compress
@@ -71,7 +71,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, Any] | None = None) -> Row:
-    """The row of a flow, in the order of netflow.COLUMNS; ``received`` stands in for a missing time.
+    """The row of a flow, in the order of json_form.TABLE; ``received`` stands in for a missing time.
 
     The attributes of a CloudEvent around it, if any, go into metadata.
     Raises Unfit("malformed") if the flow has no field at all.
@@ -83,15 +83,9 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
         sampler_octets, src_port, dst_port, protocol, packets, volume,
     ) = _others(head)  # fmt: skip
     more: dict[str, Any] = {}
-    # Received, else end, else start. They are strings: no time of our days is below 2^53 nanoseconds.
-    time = 0
-    if start:
-        time = start if start <= INT8_MAX else _bad_time(time, repairs)
-    if end:
-        time = end if end <= INT8_MAX else _bad_time(time, repairs)
-    if received_at:
-        time = received_at if received_at <= INT8_MAX else _bad_time(time, repairs)
-
+    time = received_at or end or start  # not to be sent as numbers in JSON: those of our days are beyond 2^53
+    if start > INT8_MAX or end > INT8_MAX or received_at > INT8_MAX:
+        time = _valid_time((received_at, end, start), repairs)
     direction = None
     if has_tail:
         time, direction = _keep_tail(flow, time, more, repairs)
@@ -133,23 +127,9 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
             more["cloudevent"] = envelope
         packed = dump_json({name: safe(value) for name, value in more.items()})
     return (
-        time // 1000 - EPOCH if time else received,
-        None,
-        None,
-        None,
-        direction,
-        src_addr,
-        dst_addr,
-        src_port,
-        dst_port,
-        protocol,
-        packets,
-        volume,
-        sampler_address,
-        in_if,
-        out_if,
-        None if packed == b"{}" else packed,
-    )
+        time // 1000 - EPOCH if time else received, None, None, None, direction, src_addr, dst_addr, src_port, dst_port,
+        protocol, packets, volume, sampler_address, in_if, out_if, None if packed == b"{}" else packed,
+    )  # fmt: skip
 
 
 class _Addresses(dict[bytes, str | None]):
@@ -225,9 +205,10 @@ def _clamp(name: str, number: int, metadata: dict[str, Any], repairs: list[str])
     return INT8_MAX
 
 
-def _bad_time(other: int, repairs: list[str]) -> int:
-    repairs.append("bad_time")
-    return other
+def _valid_time(times: Sequence[int], repairs: list[str]) -> int:
+    """The first of these times that is there and within int64."""
+    repairs.extend("bad_time" for nanos in times if nanos > INT8_MAX)
+    return next((nanos for nanos in times if 0 < nanos <= INT8_MAX), 0)
 
 
 # --- the tail: lists, version 1, fields of others -------------------------------------------------------------

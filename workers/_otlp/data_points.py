@@ -17,7 +17,7 @@ from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX
 from workers._json.convert import trimmed
 from workers._json.records import Origin
-from workers._otlp import values
+from workers._otlp import parts
 from workers._otlp.fast import BACKSLASH, CACHED_MAX, Uncommon, attributes, field, joined
 from workers._otlp.metric_points import (
     DETAILS,
@@ -31,8 +31,8 @@ from workers._otlp.metric_points import (
     series_hash,
 )
 from workers._otlp.otlp_lean_pb2 import Metrics
+from workers._otlp.parts import ResourceValues, ScopeValues
 from workers._otlp.reader import FALLBACK, FAST, Reader
-from workers._otlp.values import ResourceValues, ScopeValues
 
 _POINT_MAX = 1024
 """Bytes of attributes that are worth keeping."""
@@ -105,7 +105,7 @@ def _add(rows: list[Row], read: _Metrics, metric: Any, kind: str, shared: _Share
     scope_name, scope_version, scope_attributes, schema_url, _, _ = scope
     body = getattr(metric, kind)
     name, unit, description, temporality, rest, series = _identity(read, metric, kind, shared, origin)
-    shared_data = values.dump(rest, repairs) if rest else None
+    shared_data = parts.dump(rest, repairs) if rest else None
     monotonic = body.is_monotonic if kind == "sum" else None
     point_of, known_points = read.point, read.known
     details = DETAILS.get(kind)
@@ -150,7 +150,7 @@ def _add(rows: list[Row], read: _Metrics, metric: Any, kind: str, shared: _Share
                 duration_ms, duration_seconds, count, total, low, high, temporality, monotonic, flags,
                 http_method, http_route, http_status_code, grpc_service, grpc_method, grpc_status_code,
                 False, component, level, scope_name, scope_version, scope_attributes, packed, resource_attributes,
-                schema_url, resource_schema_url, values.dump({**rest, **extra}, repairs) if extra else shared_data,
+                schema_url, resource_schema_url, parts.dump({**rest, **extra}, repairs) if extra else shared_data,
             )
         )  # fmt: skip
 
@@ -174,10 +174,10 @@ def _identity(
     if envelope is not None:
         rest = {**rest, "cloudevent": envelope}
     if metric.metadata:
-        rest = {**rest, "metadata": values.attributes(read.whole(metric.metadata, "metadata"))}
-    parts = (kind, name, unit, temporality, resource.attributes, scope.name, scope.version, scope.attributes)
-    hashed = _cached_hash if sum([len(part) for part in parts if part]) <= CACHED_MAX else series_hash
-    return name, unit, description, temporality, rest, hashed(*parts)
+        rest = {**rest, "metadata": parts.attributes(read.whole(metric.metadata, "metadata"))}
+    identity = (kind, name, unit, temporality, resource.attributes, scope.name, scope.version, scope.attributes)
+    hashed = _cached_hash if sum([len(part) for part in identity if part]) <= CACHED_MAX else series_hash
+    return name, unit, description, temporality, rest, hashed(*identity)
 
 
 _cached_hash = lru_cache(maxsize=1024)(series_hash)
@@ -191,8 +191,8 @@ def _zero(point: Any) -> tuple[float | None, int | None]:
 
 def _point(given: tuple[Any, ...], repairs: list[str]) -> _Point:
     series, *pairs = given
-    found = values.attributes(pairs)
-    packed = values.dump(found, repairs, sort=True)
+    found = parts.attributes(pairs)
+    packed = parts.dump(found, repairs, sort=True)
     return _series_key(series, packed), packed, known_attributes(found, repairs)
 
 

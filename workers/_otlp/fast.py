@@ -19,8 +19,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from workers._json.convert import trimmed
-from workers._otlp import values
-from workers._otlp.values import ResourceValues, ScopeValues
+from workers._otlp import parts
+from workers._otlp.parts import ResourceValues, ScopeValues
 from workers._wire import as_varint
 
 CACHED_MAX = 4096
@@ -79,7 +79,7 @@ def scopes(request: Any, _: list[str]) -> Iterator[tuple[ResourceValues, ScopeVa
 def _resource(octets: bytes, schema_url: str) -> ResourceValues:
     request = ExportTraceServiceRequest.FromString(field(0x0A, field(0x0A, octets)))
     repairs: list[str] = []
-    shared = values.convert_resource(request.resource_spans[0].resource, schema_url, repairs)
+    shared = parts.convert_resource(request.resource_spans[0].resource, schema_url, repairs)
     if repairs:
         raise Uncommon("repairs")
     return shared
@@ -93,7 +93,7 @@ def _scope(octets: bytes, schema_url: str) -> ScopeValues:
 def _scope_values(octets: bytes, schema_url: str, rest: dict[str, Any]) -> ScopeValues:
     request = ExportTraceServiceRequest.FromString(field(0x0A, field(0x12, field(0x0A, octets))))
     repairs: list[str] = []
-    shared = values.scope_values(request.resource_spans[0].scope_spans[0].scope, schema_url, rest, repairs)
+    shared = parts.scope_values(request.resource_spans[0].scope_spans[0].scope, schema_url, rest, repairs)
     if repairs:
         raise Uncommon("repairs")
     return shared
@@ -199,7 +199,7 @@ def _by_protobuf(pair: bytes) -> tuple[str, Any]:
     for tag in b"\x0a\x32\x12" * 2:
         octets = field(tag, octets)
     found = KeyValue.FromString(octets).value.kvlist_value.values[0].value.kvlist_value.values[0]
-    return found.key, values.any_value(found.value)
+    return found.key, parts.any_value(found.value)
 
 
 def _scalar(kind: int, octets: bytes) -> Any:
@@ -207,7 +207,7 @@ def _scalar(kind: int, octets: bytes) -> Any:
     if kind == 0x10:
         return _BOOLS.get(octets)
     if kind == 0x21:
-        return values.number(unpack("<d", octets)[0]) if len(octets) == 8 else None
+        return parts.number(unpack("<d", octets)[0]) if len(octets) == 8 else None
     if kind != 0x18:
         return None
     number = shift = 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from eventwriter.values import dump_json
 from workers._json.convert import merged
-from workers._otlp.values import add_envelope
+from workers._otlp.parts import add_envelope
 
 _SERVICE = (
     ("service_name", "service.name"),

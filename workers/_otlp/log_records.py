@@ -12,7 +12,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX
 from workers._json.records import Origin
-from workers._otlp import values
+from workers._otlp import parts
 from workers._otlp.fast import BACKSLASH, field, only, plain_text
 from workers._otlp.logs_flat import source_of
 from workers._otlp.otlp_lean_pb2 import Logs
@@ -60,7 +60,7 @@ def _rows(
                 time, observed = (0 if nanos > INT8_MAX else nanos for nanos in (time, observed))
             observed_timestamp = observed // 1000 - EPOCH if observed else received
             if envelope is not None:
-                values.add_envelope(found, envelope)
+                parts.add_envelope(found, envelope)
             try:
                 packed = dumps(found)
             except TypeError:
@@ -96,9 +96,9 @@ def _other_body(
         return None, data
     if kind == "string_value":
         return body.string_value, data
-    value = values.any_value(body)
-    packed = values.dump(value, repairs)
-    return packed.decode(), values.dump({**rest, "body": value}, repairs)
+    value = parts.any_value(body)
+    packed = parts.dump(value, repairs)
+    return packed.decode(), parts.dump({**rest, "body": value}, repairs)
 
 
 def _text(body: AnyValue) -> str | None:

@@ -21,8 +21,8 @@ from eventwriter.values import Unfit, shown
 from workers._json.payload import parse, unpack
 from workers._json.records import Kind, Origin, Records, check_depth
 from workers._otlp.json_form import build_request
+from workers._otlp.parts import M, check_empty, clean_text, parse_request
 from workers._otlp.request_count import check_request, shape_of
-from workers._otlp.values import M, check_empty, clean_text, parse_request
 
 _JSON = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[\[{]")
 

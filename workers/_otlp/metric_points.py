@@ -16,7 +16,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from eventwriter.values import INT8_MAX
-from workers._otlp import values
+from workers._otlp import parts
 
 NO_RECORDED_VALUE = 1
 """Flag of a point without value."""
@@ -64,7 +64,7 @@ def _exponential_histogram(point: ExponentialHistogramDataPoint) -> Details:
     data: dict[str, Any] = {
         "scale": point.scale,
         "zero_count": point.zero_count,
-        "zero_threshold": values.number(point.zero_threshold),
+        "zero_threshold": parts.number(point.zero_threshold),
     }
     for side in ("positive", "negative"):
         if point.HasField(side):
@@ -81,7 +81,7 @@ def _exponential_histogram(point: ExponentialHistogramDataPoint) -> Details:
 
 def _summary(point: SummaryDataPoint) -> Details:
     quantiles = [
-        {"quantile": values.number(at.quantile), "value": values.number(at.value)} for at in point.quantile_values
+        {"quantile": parts.number(at.quantile), "value": parts.number(at.value)} for at in point.quantile_values
     ]
     return point.count, point.sum, None, None, {"quantile_values": quantiles}
 
@@ -101,12 +101,12 @@ def exemplars(given: Sequence[Any]) -> list[dict[str, Any]]:
             "time_unix_nano": exemplar.time_unix_nano,
             "trace_id": exemplar.trace_id.hex(),
             "span_id": exemplar.span_id.hex(),
-            "filtered_attributes": values.attributes(exemplar.filtered_attributes),
+            "filtered_attributes": parts.attributes(exemplar.filtered_attributes),
         }
         if kind == "as_int":
             entry[kind] = exemplar.as_int
         elif kind is not None:
-            entry[kind] = values.number(exemplar.as_double)
+            entry[kind] = parts.number(exemplar.as_double)
         found.append(entry)
     return found
 
@@ -166,9 +166,9 @@ def known_attributes(attributes: Mapping[str, Any], repairs: list[str]) -> tuple
     found: list[str | None] = []
     for names in _KNOWN:
         value = next((attributes[name] for name in names if attributes.get(name) is not None), None)
-        found.append(None if value is None else values.text(value, repairs))
+        found.append(None if value is None else parts.text(value, repairs))
     return tuple(found)
 
 
 def _reals(given: Sequence[float]) -> list[float | str]:
-    return [values.number(real) for real in given]
+    return [parts.number(real) for real in given]

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, NoReturn
 import orjson
 
 from eventwriter.values import clean
-from workers._otlp import fast, values
+from workers._otlp import fast, parts
 from workers._otlp.fast import Uncommon, dumps_trimmed
-from workers._otlp.values import ResourceValues, ScopeValues
+from workers._otlp.parts import ResourceValues, ScopeValues
 
 Scope = tuple[ResourceValues, ScopeValues, Sequence[Any]]
 """A resource, a scope in it, and the records of that."""
@@ -38,11 +38,11 @@ class Reader(NamedTuple):
 
 
 def _scopes(request: Any, repairs: list[str]) -> Iterator[Scope]:
-    groups, scopes, records = values.path(request.DESCRIPTOR)
+    groups, scopes, records = parts.path(request.DESCRIPTOR)
     for group in getattr(request, groups):
-        resource = values.resource_values(group.resource, group.schema_url, repairs)
+        resource = parts.resource_values(group.resource, group.schema_url, repairs)
         for scoped in getattr(group, scopes):
-            scope = values.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
+            scope = parts.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
             yield resource, scope, getattr(scoped, records)
 
 
@@ -50,7 +50,7 @@ def _uncommon(*_: Any) -> NoReturn:
     raise Uncommon("to be repaired")
 
 
-FALLBACK = Reader(_scopes, values.attributes, dumps_trimmed, values.dump, clean, values.keep_times)
+FALLBACK = Reader(_scopes, parts.attributes, dumps_trimmed, parts.dump, clean, parts.keep_times)
 """Reads any request, and repairs it."""
 FAST = Reader(fast.scopes, fast.attributes, orjson.dumps, _uncommon, _uncommon, _uncommon)
 """Reads requests of otlp_lean.proto."""

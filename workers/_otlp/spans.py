@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX
 from workers._json.records import Origin
-from workers._otlp import values
+from workers._otlp import parts
 from workers._otlp.fast import BACKSLASH, Uncommon, field, only
 from workers._otlp.otlp_lean_pb2 import Traces
 from workers._otlp.reader import FALLBACK, Reader, fast_reader
@@ -58,7 +58,7 @@ def _rows(read: Reader, request: Any, status_of: Callable[[Any, list[str]], Stat
                 time = start if 0 < start <= INT8_MAX else end if end <= INT8_MAX else 0
                 start, end = min(start, INT8_MAX), min(end, INT8_MAX)
             if envelope is not None:
-                values.add_envelope(found, envelope)
+                parts.add_envelope(found, envelope)
             try:
                 packed = dumps(found)
             except TypeError:
@@ -95,7 +95,7 @@ def _events(events: Any, attributes: Callable[[Any], dict[str, Any]], repairs: l
         }
         for event in events
     ]
-    return values.dump(found, repairs)
+    return parts.dump(found, repairs)
 
 
 def _links(links: Any, attributes: Callable[[Any], dict[str, Any]], repairs: list[str]) -> bytes:
@@ -111,11 +111,11 @@ def _links(links: Any, attributes: Callable[[Any], dict[str, Any]], repairs: lis
         }
         for link in links
     ]
-    return values.dump(found, repairs)
+    return parts.dump(found, repairs)
 
 
 def _status(status: Any, repairs: list[str]) -> Status:
-    return status.code, values.cleaned(status.message, repairs)
+    return status.code, parts.cleaned(status.message, repairs)
 
 
 def _fast_status(status: Any, _: list[str]) -> Status:
