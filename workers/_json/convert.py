@@ -39,8 +39,9 @@ def moment(value: Any, name: str = "time") -> int | None:
                 return None
         elif value is None or (value == 0 and value is not False):
             return None
-        if name[-2:] in _UNITS and not (type(value) is str and "-" in value[1:]):
-            return values.time_from_nanos(values.integer(value) * _UNITS[name[-2:]])
+        unit = _UNITS.get(name[-2:])
+        if unit is not None and not (type(value) is str and "-" in value[1:]):
+            return values.time_from_nanos(values.integer(value) * unit)
         return values.time_from_number(value) if type(value) is float else values.time(value)
     except Unfit as error:
         raise Unfit("bad_time", f"{name}: {error}") from None

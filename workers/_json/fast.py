@@ -110,7 +110,10 @@ def _decoded(messages: Sequence[Message], decode: Callable[[bytes], T]) -> Seque
     records: list[T | None] = []
     for payload, header in zip(payloads, headers, strict=True):
         record = None
-        if easy or not (header or len(payload) > _LONGEST or _is_deep(payload) or not _is_plain(payload)):
+        # An array would only take the time of an exception.
+        if payload[:1] == b"{" and (
+            easy or not (header or len(payload) > _LONGEST or _is_deep(payload) or not _is_plain(payload))
+        ):
             try:
                 record = decode(payload)
             except msgspec.MsgspecError:

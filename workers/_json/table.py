@@ -133,47 +133,52 @@ def _compiled(fields: Sequence[Field]) -> Callable[[list[Any], dict[str, Any], l
     For a text that is "unknown" if it is missing, and an integer:
 
         def fill(given, rest, repairs):
-            (v0, v1,) = given
-            if v0 is None: v0 = default0
-            elif type(v0) is not str: v0 = step0(v0, rest, repairs)
-            if v1 is None: pass
-            elif not (type(v1) is int and -2147483648 <= v1 <= 2147483647): v1 = step1(v1, rest, repairs)
-            given[:] = (v0, v1,)
+            v0, v1 = given
+            if type(v0) is str: pass
+            elif v0 is None: given[0] = default0
+            else: given[0] = step0(v0, rest, repairs)
+            if type(v1) is int and -2147483648 <= v1 <= 2147483647: pass
+            elif v1 is None: pass
+            else: given[1] = step1(v1, rest, repairs)
     """
-    names = "".join(f"v{place}, " for place in range(len(fields)))
-    lines = ["def fill(given, rest, repairs):", f"    ({names}) = given"]
+    lines = ["def fill(given, rest, repairs):", f"    {', '.join(f'v{place}' for place in range(len(fields)))} = given"]
     known: dict[str, Any] = {"missing": _missing, "dump_json": dump_json, "exact": convert.EXACT}
     for place, field in enumerate(fields):
         if field.own:
             continue
-        value = f"v{place}"
+        value, cell = f"v{place}", f"given[{place}]"
         known |= {f"default{place}": field.default, f"step{place}": _step_of(field)}
-        absent = f"missing({field.name!r})" if field.required else f"{value} = default{place}"
-        is_blank = f' or {value} == ""' if field.type == "text" and (field.required or not field.blank) else ""
-        lines.append(f"    if {value} is None{is_blank}: {absent}")
-        lines += [
-            f"    {line.format(value=value, low=field.range[0], high=field.range[1])}" for line in _USUAL[field.type]
-        ]
-        lines.append(f"    else: {value} = step{place}({value}, rest, repairs)")
-    lines.append(f"    given[:] = ({names})")
+        choices = [line.format(value=value, cell=cell, range=field.range) for line in _USUAL[field.type]]
+        absent = f"{value} is None"
+        if field.type == "text" and (field.required or not field.blank):
+            choices[0] = f"type({value}) is str and {value}: pass"
+            absent += f' or {value} == ""'
+        if field.required:
+            choices.append(f"{absent}: missing({field.name!r})")
+        else:
+            changed = field.default is not None or not field.blank
+            choices.append(f"{absent}: {f'{cell} = default{place}' if changed else 'pass'}")
+        lines += [f"    {'elif' if number else 'if'} {choice}" for number, choice in enumerate(choices)]
+        lines.append(f"    else: {cell} = step{place}({value}, rest, repairs)")
     exec("\n".join(lines), known)
     fill: Callable[[list[Any], dict[str, Any], list[str]], None] = known["fill"]
     return fill
 
 
+_INTEGER = "type({value}) is int and {range[0]} <= {value} <= {range[1]}: pass"
 _USUAL: Mapping[PgType, Sequence[str]] = {
-    "text": ["elif type({value}) is str: pass"],
-    "boolean": ["elif type({value}) is bool: pass"],
-    "integer": ["elif type({value}) is int and {low} <= {value} <= {high}: pass"],
-    "bigint": ["elif type({value}) is int and {low} <= {value} <= {high}: pass"],
+    "text": ["type({value}) is str: pass"],
+    "boolean": ["type({value}) is bool: pass"],
+    "integer": [_INTEGER],
+    "bigint": [_INTEGER],
     "double precision": [
-        "elif type({value}) is float: pass",
-        "elif type({value}) is int and -exact <= {value} <= exact: {value} = float({value})",
+        "type({value}) is float: pass",
+        "type({value}) is int and -exact <= {value} <= exact: {cell} = float({value})",
     ],
-    "jsonb": ["elif type({value}) is dict: {value} = dump_json({value})"],
+    "jsonb": ["type({value}) is dict: {cell} = dump_json({value})"],
     "timestamptz": [],
 }
-"""The statements for the values that most records have; for all others there is a function."""
+"""Conditions of the values that most records have, and what to do; for all others there is a function."""
 
 
 def prefer(given: list[Any], rest: dict[str, Any], place: int, name: str, value: Any) -> None:
@@ -189,7 +194,7 @@ def _step_of(field: Field) -> Step:
     if field.type == "jsonb":
         return lambda value, rest, repairs: convert.jsonb(value)
     if field.type == "timestamptz" and field.must:
-        return lambda value, rest, repairs: convert.moment(value, field.name)
+        return partial(_demanded_moment, field.name)
     fitting: Step
     if field.type in RANGES:
         fitting = partial(convert.clamped if field.clamp else convert.integer, field.name, *field.range)
@@ -205,6 +210,10 @@ def _step_of(field: Field) -> Step:
         return found
 
     return demanded
+
+
+def _demanded_moment(name: str, value: Any, *_: Any) -> int | None:
+    return convert.moment(value, name)
 
 
 def _missing(name: str) -> NoReturn:

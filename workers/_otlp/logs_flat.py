@@ -65,6 +65,8 @@ _NANOSECONDS = 100_000_000_000_000_000
 def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     """The row of one record; raises Unfit for a time that is none, and for nesting that cannot be written."""
     message, _, received_at, envelope, repairs = origin
+    if not record:
+        raise Unfit("missing_field", "an empty object")
     row, rest = _PLACES.sort(record)
     (time, observed, _, _, trace_flags, _, severity, number, body, _, service, _, _, _, _, _, attributes, resource, _,
      _, _, source, scope, level, word, host) = row  # fmt: skip

@@ -38,7 +38,8 @@ class Signal(Kind, Generic[M]):
     """The fast path for protobuf requests without envelope: the same rows and repairs, or ValueError or DecodeError."""
 
     def read(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
-        check_depth(depth)
+        if depth:
+            check_depth(depth)
         if _JSON.match(octets):
             try:
                 value = parse(octets, origin[4], self.shape)
@@ -114,22 +115,9 @@ def signal_of(
 ) -> Signal[M]:
     """The signal with such requests."""
     groups = request.DESCRIPTOR.fields[0]
-
-    def row_of(record: Mapping[str, Any], origin: Origin) -> Row:
-        if not record:
-            raise Unfit("missing_field", "an empty object")
-        return flat_row(record, origin)
-
     names = groups.json_name, groups.name, "raw_payload"
-    return Signal(
-        row_of,
-        names,
-        shape_of(request.DESCRIPTOR),
-        text_field,
-        request=request,
-        otlp_rows=otlp_rows,
-        fast_rows=fast_rows,
-    )
+    shape = shape_of(request.DESCRIPTOR)
+    return Signal(flat_row, names, shape, text_field, request=request, otlp_rows=otlp_rows, fast_rows=fast_rows)
 
 
 def _octets(text: Any, name: str) -> bytes:
