@@ -2,17 +2,130 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
+from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from eventwriter.stream import Stream
+from eventwriter.stream import Row, Stream
+from eventwriter.values import EPOCH, INT8_MAX
 from workers._guard import total
 from workers._json.fast import fast_path
-from workers._json.records import decode_records
-from workers._otlp.log_records import fast_rows, otlp_rows
-from workers._otlp.logs_flat import TABLE, FlatLog, columns_of, flat_row
+from workers._json.records import Origin, decode_records
+from workers._otlp import parts
+from workers._otlp.fast import BACKSLASH, field, only, plain_text
+from workers._otlp.logs_flat import TABLE, FlatLog, columns_of, flat_row, source_of
 from workers._otlp.message import signal_of
+from workers._otlp.otlp_lean_pb2 import Logs
+from workers._otlp.reader import FALLBACK, Reader, fast_reader
+from workers._otlp.severity import BANDS
+
+_TIMES = ("time_unix_nano", "observed_time_unix_nano")
+_fields = attrgetter(
+    *_TIMES, "trace_id", "span_id", "flags", "severity_text", "severity_number", "body", "event_name", "attributes",
+    "dropped_attributes_count",
+)  # fmt: skip
+
+
+def otlp_rows(request: ExportLogsServiceRequest, origin: Origin) -> list[Row]:
+    """The rows of a request, one per log record, in its order."""
+    return _rows(FALLBACK, request, _text, _whole_body, origin)
+
+
+def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
+    """The rows of a request; ValueError or DecodeError if that takes the fallback."""
+    return _rows(fast_reader(payload), Logs.FromString(payload), _fast_text, _fast_body, origin)
+
+
+def _rows(
+    read: Reader,
+    request: Any,
+    text_of: Callable[[Any], str | None],
+    body_of: Callable[[Any], AnyValue],
+    origin: Origin,
+) -> list[Row]:
+    """``text_of`` gives the text of most bodies, and None for others: those ``body_of`` gives as messages."""
+    message, _, received, envelope, repairs = origin
+    _, attributes, dumps, dump, clean, keep_times = read
+    source = source_of(message.subject)
+    rows: list[Row] = []
+    for resource, scope, records in read.scopes(request, repairs):
+        service, version, instance, resource_attributes, resource_schema_url, _ = resource
+        scope_name, scope_version, scope_attributes, schema_url, rest, scope_data = scope
+        for record in records:
+            (time, observed, trace_id, span_id, flags, severity, number, body, event_name, pairs,
+             dropped) = _fields(record)  # fmt: skip
+            found = attributes(pairs)
+            if time > INT8_MAX or observed > INT8_MAX:
+                keep_times(record, _TIMES, found, repairs)
+                time, observed = (0 if nanos > INT8_MAX else nanos for nanos in (time, observed))
+            observed_timestamp = observed // 1000 - EPOCH if observed else received
+            if envelope is not None:
+                parts.add_envelope(found, envelope)
+            try:
+                packed = dumps(found)
+            except TypeError:
+                packed = dump(found, repairs)
+            if BACKSLASH in packed and b"\\u0000" in packed:
+                packed = dump(found, repairs)
+            text, data = text_of(body), scope_data
+            if text is None:
+                text, data = _other_body(body_of(body), rest, data, repairs)
+            if text and "\0" in text:
+                text = clean(text, repairs)
+            if "\0" in severity or "\0" in event_name:
+                severity, event_name = clean(severity, repairs), clean(event_name, repairs)
+            if len(trace_id) not in (16, 0) or len(span_id) not in (8, 0):
+                repairs.append("bad_id")
+            rows.append(
+                (
+                    time // 1000 - EPOCH if time else observed_timestamp, observed_timestamp,
+                    trace_id.hex(), span_id.hex(), flags & 0xFF, flags, severity or BANDS.get(number), number or None,
+                    text, event_name or None, service, version, instance, scope_name, scope_version, scope_attributes,
+                    packed, resource_attributes, dropped, schema_url, resource_schema_url, source, data,
+                )
+            )  # fmt: skip
+    return rows
+
+
+def _other_body(
+    body: AnyValue, rest: dict[str, Any], data: bytes | None, repairs: list[str]
+) -> tuple[str | None, bytes | None]:
+    """Text of a body that is no short text, and ``data`` with the body's own type: text does not tell 5 from "5"."""
+    kind = body.WhichOneof("value")
+    if kind is None:
+        return None, data
+    if kind == "string_value":
+        return body.string_value, data
+    value = parts.any_value(body)
+    packed = parts.dump(value, repairs)
+    return packed.decode(), parts.dump({**rest, "body": value}, repairs)
+
+
+def _text(body: AnyValue) -> str | None:
+    return body.string_value or None
+
+
+def _whole_body(body: AnyValue) -> AnyValue:
+    return body
+
+
+def _fast_text(bodies: Any) -> str | None:
+    octets = only(bodies)
+    size = len(octets) - 2
+    if 0 < size < 0x80 and octets[0] == 0x0A and octets[1] == size:
+        return octets[2:].decode()
+    return plain_text(octets)
+
+
+def _fast_body(bodies: Any) -> AnyValue:
+    """The body of a record, parsed where it is in a request."""
+    octets = field(0x0A, field(0x12, field(0x12, b"".join(field(0x2A, each) for each in bodies))))
+    return ExportLogsServiceRequest.FromString(octets).resource_logs[0].scope_logs[0].log_records[0].body
+
 
 _SIGNAL = signal_of(ExportLogsServiceRequest, otlp_rows, fast_rows, flat_row, "body")
 

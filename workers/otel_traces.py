@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
+from operator import attrgetter
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.trace.v1 import trace_pb2
 
 from eventwriter.stream import Row, Stream
-from eventwriter.values import Unfit
+from eventwriter.values import EPOCH, INT8_MAX, Unfit
 from workers._guard import total
 from workers._json.convert import moment, parsed
 from workers._json.records import Origin, decode_records
 from workers._json.table import Field, Table
+from workers._otlp import parts
+from workers._otlp.fast import BACKSLASH, Uncommon, field, only
 from workers._otlp.flat import attributes_of, fill_service
 from workers._otlp.json_form import enum_number
 from workers._otlp.message import signal_of
-from workers._otlp.spans import NO_PARENT, fast_rows, otlp_rows
+from workers._otlp.otlp_lean_pb2 import Traces
+from workers._otlp.reader import FALLBACK, Reader, fast_reader
 
 TABLE = Table(
     Field("timestamp", "timestamptz", own=True),
@@ -54,8 +58,130 @@ TABLE = Table(
 )
 
 
+# --- OTLP ------------------------------------------------------------------------------------------
+
+NO_PARENT = bytes(8)
+"""How some exporters write that a span has no parent."""
+_STATUS_MAX = 256
+"""Bytes of a status that is worth keeping."""
+_TIMES = ("start_time_unix_nano", "end_time_unix_nano")
+_fields = attrgetter(
+    "trace_id", "span_id", "parent_span_id", "trace_state", "flags", "name", "kind", *_TIMES, "status", "attributes",
+    "events", "links", "dropped_attributes_count", "dropped_events_count", "dropped_links_count",
+)  # fmt: skip
+
+Status = tuple[int, str | None]
+"""Code and message of a span's status."""
+
+
+def otlp_rows(request: ExportTraceServiceRequest, origin: Origin) -> list[Row]:
+    """The rows of a request, one per span, in its order."""
+    return _rows(FALLBACK, request, _status, origin)
+
+
+def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
+    """The rows of a request; ValueError or DecodeError if that takes the fallback."""
+    return _rows(fast_reader(payload), Traces.FromString(payload), _fast_status, origin)
+
+
+def _rows(read: Reader, request: Any, status_of: Callable[[Any, list[str]], Status], origin: Origin) -> list[Row]:
+    _, _, received, envelope, repairs = origin
+    _, attributes, dumps, dump, clean, keep_times = read
+    rows: list[Row] = []
+    for resource, scope, spans in read.scopes(request, repairs):
+        service, version, instance, resource_attributes, resource_schema_url, _ = resource
+        scope_name, scope_version, scope_attributes, schema_url, _, data = scope
+        for span in spans:
+            (trace_id, span_id, parent, state, flags, name, kind, start, end, status, pairs, events, links,
+             dropped_attributes, dropped_events, dropped_links) = _fields(span)  # fmt: skip
+            found = attributes(pairs)
+            time = start or end
+            if start > INT8_MAX or end > INT8_MAX:
+                keep_times(span, _TIMES, found, repairs)
+                time = start if 0 < start <= INT8_MAX else end if end <= INT8_MAX else 0
+                start, end = min(start, INT8_MAX), min(end, INT8_MAX)
+            if envelope is not None:
+                parts.add_envelope(found, envelope)
+            try:
+                packed = dumps(found)
+            except TypeError:
+                packed = dump(found, repairs)
+            if BACKSLASH in packed and b"\\u0000" in packed:
+                packed = dump(found, repairs)
+            if "\0" in name or "\0" in state:
+                name, state = clean(name, repairs), clean(state, repairs)
+            code, message = status_of(status, repairs)
+            if len(trace_id) != 16 or len(span_id) != 8:
+                repairs.append("bad_id")
+            rows.append(
+                (
+                    time // 1000 - EPOCH if time else received, trace_id.hex(), span_id.hex(),
+                    "" if parent == NO_PARENT else parent.hex(),
+                    state or None, flags, name, kind, start or None, end or None, service, version, instance,
+                    scope_name, scope_version, scope_attributes, code, message, packed, resource_attributes,
+                    _events(events, attributes, repairs) if events else b"[]",
+                    _links(links, attributes, repairs) if links else b"[]",
+                    dropped_attributes, dropped_events, dropped_links, schema_url, resource_schema_url, data,
+                )
+            )  # fmt: skip
+    return rows
+
+
+def _events(events: Any, attributes: Callable[[Any], dict[str, Any]], repairs: list[str]) -> bytes:
+    """The events of a span for its jsonb column."""
+    found = [
+        {
+            "time_unix_nano": event.time_unix_nano,
+            "name": event.name,
+            "attributes": attributes(event.attributes),
+            "dropped_attributes_count": event.dropped_attributes_count,
+        }
+        for event in events
+    ]
+    return parts.dump(found, repairs)
+
+
+def _links(links: Any, attributes: Callable[[Any], dict[str, Any]], repairs: list[str]) -> bytes:
+    """The links of a span for its jsonb column."""
+    found = [
+        {
+            "trace_id": link.trace_id.hex(),
+            "span_id": link.span_id.hex(),
+            "trace_state": link.trace_state,
+            "attributes": attributes(link.attributes),
+            "dropped_attributes_count": link.dropped_attributes_count,
+            "flags": link.flags,
+        }
+        for link in links
+    ]
+    return parts.dump(found, repairs)
+
+
+def _status(status: Any, repairs: list[str]) -> Status:
+    return status.code, parts.cleaned(status.message, repairs)
+
+
+def _fast_status(status: Any, _: list[str]) -> Status:
+    found = status[:]
+    if not found:
+        return 0, None
+    octets = found[0] if len(found) == 1 else only(found)
+    return _cached_status(octets) if len(octets) <= _STATUS_MAX else _cached_status.__wrapped__(octets)
+
+
+@lru_cache(maxsize=256)
+def _cached_status(octets: bytes) -> Status:
+    request = ExportTraceServiceRequest.FromString(field(0x0A, field(0x12, field(0x12, field(0x7A, octets)))))
+    status = request.resource_spans[0].scope_spans[0].spans[0].status
+    if "\0" in status.message:
+        raise Uncommon("to be repaired")
+    return status.code, status.message or None
+
+
+# --- flat JSON ------------------------------------------------------------------------------------------
+
 _PLACES, _AT = TABLE.places, TABLE.at
-_KIND, _CODE = (each.fields_by_name[name] for each, name in ((Span.DESCRIPTOR, "kind"), (Status.DESCRIPTOR, "code")))
+_KIND, _CODE = trace_pb2.Span.DESCRIPTOR.fields_by_name["kind"], trace_pb2.Status.DESCRIPTOR.fields_by_name["code"]
 _IDS = ("trace_id", "span_id")
 
 
@@ -95,10 +221,10 @@ def _take_status(row: list[Any], status: Any, rest: dict[str, Any]) -> None:
                 row[_AT[column]] = status.get(key)
     elif status is not None:
         rest["status"] = status
-    for column, field in (("kind", _KIND), ("status_code", _CODE)):
+    for column, enum in (("kind", _KIND), ("status_code", _CODE)):
         with suppress(Unfit):  # what is no number will be kept
             if row[_AT[column]] is not None:
-                row[_AT[column]] = enum_number(field, row[_AT[column]])
+                row[_AT[column]] = enum_number(enum, row[_AT[column]])
 
 
 _SIGNAL = signal_of(ExportTraceServiceRequest, otlp_rows, fast_rows, flat_row)

@@ -22,6 +22,7 @@ from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX, Unfit, clean, dump_json
 from workers._flow.flow_pb2 import FlowHead, FlowMessage, FlowTail, FlowType
 from workers._flow.read import Flow, by_number, tail_of, unknown_in
+from workers._json.convert import clamped
 
 JS_SAFE = 2**53 - 1
 """The largest integer that every reader of JSON takes exactly; larger ones are written as strings."""
@@ -100,8 +101,8 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
         dst_port = _within("dst_port", dst_port, 0xFFFF, more, repairs)
         protocol = _within("protocol", protocol, 0xFF, more, repairs)
     if packets > INT8_MAX or volume > INT8_MAX:
-        packets = _clamp("packets", packets, more, repairs)
-        volume = _clamp("octets", volume, more, repairs)
+        packets = clamped("packets", 0, INT8_MAX, packets, more, repairs)
+        volume = clamped("octets", 0, INT8_MAX, volume, more, repairs)
     in_if, out_if = plain[_IN_IF], plain[_IN_IF + 1]
     if in_if > INT4_MAX or out_if > INT4_MAX:
         in_if = min(in_if, INT4_MAX)  # metadata has both as they are
@@ -194,15 +195,6 @@ def _within(name: str, number: int, limit: int, metadata: dict[str, Any], repair
     metadata[name] = number
     repairs.append("bad_value")
     return None
-
-
-def _clamp(name: str, number: int, metadata: dict[str, Any], repairs: list[str]) -> int:
-    """The number, or the largest bigint with the original as text in metadata."""
-    if number <= INT8_MAX:
-        return number
-    metadata[name] = str(number)
-    repairs.append("clamped")
-    return INT8_MAX
 
 
 def _valid_time(times: Sequence[int], repairs: list[str]) -> int:

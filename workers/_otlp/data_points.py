@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX
-from workers._json.convert import trimmed
+from workers._json.convert import clamped, trimmed
 from workers._json.records import Origin
 from workers._otlp import parts
 from workers._otlp.fast import BACKSLASH, CACHED_MAX, Uncommon, attributes, field, joined
@@ -24,7 +24,6 @@ from workers._otlp.metric_points import (
     NO_RECORDED_VALUE,
     TEMPORALITY,
     TIME_UNITS,
-    clamped,
     durations,
     exemplars,
     known_attributes,
@@ -123,7 +122,7 @@ def _add(rows: list[Row], read: _Metrics, metric: Any, kind: str, shared: _Share
         else:
             time, start, flags, pairs = _common_fields(point)
             count, total, low, high, extra = details(point)
-            count = clamped(count, "count", extra, repairs)
+            count = clamped("count", 0, INT8_MAX, count, extra, repairs)
             value, integer, examples = total, None, point.exemplars if kind != "summary" else ()
         given = (series, *pairs[:])
         series_key, packed, known = known_points(given) or point_of(given, repairs)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -212,16 +212,7 @@ class _Builder:
                 self._any(target.array_value.values.add(), element, depth + 1)
             return
         try:
-            if kind == "string_value":
-                target.string_value = values.text(inner)
-            elif kind == "bool_value":
-                target.bool_value = values.boolean(inner)
-            elif kind == "int_value":
-                target.int_value = values.integer(inner)
-            elif kind == "double_value":
-                target.double_value = _real(inner)
-            else:
-                target.bytes_value = _octets(inner)
+            setattr(target, kind, _CONVERT[kind](inner))
         except Unfit as error:
             self.repairs.append(error.reason)
             target.string_value = inner if isinstance(inner, str) else values.dump_json(inner).decode()
@@ -269,6 +260,15 @@ def _kind_of(raw: Any) -> tuple[str | None, Any]:
     if isinstance(raw, int):
         return "int_value", raw
     return ("double_value" if isinstance(raw, float) else "string_value"), raw
+
+
+_CONVERT: Mapping[str, Callable[[Any], Any]] = {
+    "string_value": values.text,
+    "bool_value": values.boolean,
+    "int_value": values.integer,
+    "double_value": lambda inner: _real(inner),
+    "bytes_value": lambda inner: _octets(inner),
+}
 
 
 def _values(inner: Any) -> Any:

@@ -15,7 +15,6 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     SummaryDataPoint,
 )
 
-from eventwriter.values import INT8_MAX
 from workers._otlp import parts
 
 NO_RECORDED_VALUE = 1
@@ -109,15 +108,6 @@ def exemplars(given: Sequence[Any]) -> list[dict[str, Any]]:
             entry[kind] = parts.number(exemplar.as_double)
         found.append(entry)
     return found
-
-
-def clamped(count: int, name: str, data: dict[str, Any], repairs: list[str]) -> int:
-    """A counter within int64; the exact number of a larger one is kept as text in ``data``."""
-    if count <= INT8_MAX:
-        return count
-    repairs.append("clamped")
-    data[name] = str(count)
-    return INT8_MAX
 
 
 def series_hash(
