@@ -12,7 +12,10 @@ from itertools import islice
 
 from eventwriter.stream import Stream
 from eventwriter.values import Unfit
-from workers._flow import fast, json_form, read, rows
+from workers._flow.fast import fast_rows
+from workers._flow.json_form import TABLE, flat_row
+from workers._flow.read import Flows, read
+from workers._flow.rows import row
 from workers._guard import total
 from workers._json.count import EVENTS
 from workers._json.payload import parse, unpack
@@ -30,7 +33,7 @@ class _Flows(Kind):
 
     def read(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
         if octets and octets[0] not in _NOT_PLAIN:
-            _take_flows(records, read.read(octets), origin)
+            _take_flows(records, read(octets), origin)
         else:
             self.read_data(records, _unpacked(octets, records.room), origin, depth)
 
@@ -43,7 +46,7 @@ class _Flows(Kind):
             value = parse(octets, origin[4], self.shape)
         except Unfit:
             try:
-                flows = read.read(octets)
+                flows = read(octets)
             except (Unfit, TooLarge):
                 if not any(_is_object(line[0]) for line in islice(_lines_of_objects(more), RECORDS_MAX)):
                     raise
@@ -63,14 +66,14 @@ def _take_lines(records: Records, octets: bytes, origin: Origin, depth: int) -> 
             records.reject(error)
 
 
-def _take_flows(records: Records, flows: read.Flows, origin: Origin) -> None:
+def _take_flows(records: Records, flows: Flows, origin: Origin) -> None:
     _, _, received, envelope, repairs = origin
     records.check(len(flows))
     for flow in flows:
         try:
             if flow is None:
                 raise Unfit("malformed", "not a FlowMessage of the length before it")
-            records.rows.append(rows.row(flow, received, repairs, envelope))
+            records.rows.append(row(flow, received, repairs, envelope))
         except Unfit as error:
             records.reject(error)
 
@@ -91,14 +94,14 @@ def _unpacked(payload: bytes, room: Room) -> bytes:
         raise
 
 
-decode = total(partial(decode_records, _Flows(json_form.flat_row)))
+decode = total(partial(decode_records, _Flows(flat_row)))
 """The rows of one message: flows in protobuf or JSON, CloudEvents around them."""
 
 STREAM = Stream(
     name="NETFLOW",
     subjects=("netflow.>",),
     table="netflow_metrics",
-    columns=json_form.TABLE.columns,
+    columns=TABLE.columns,
     decode=decode,
-    quick=fast.fast_rows,
+    quick=fast_rows,
 )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Annotated
 
 import msgspec
 
+from eventwriter.stream import Message
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, micros_from_seconds
-from workers._json.fast import Batch, Columns
+from workers._json.fast import Columns, received
 
 _SECONDS_MIN = 2.0**30
 _SECONDS_MAX = 2.0**33
@@ -42,19 +44,19 @@ class GelfEvent(msgspec.Struct, gc=False):
     subject: str | None = None
 
 
-def columns_of(batch: Batch[GelfEvent]) -> Columns:
+def columns_of(messages: Sequence[Message], records: Sequence[GelfEvent], odd: set[int]) -> Columns:
     """The columns of such events."""
-    specversions, ids, gelfs, sources, types, contents, abouts = zip(*map(_members, batch.records), strict=True)
+    specversions, ids, gelfs, sources, types, contents, abouts = zip(*map(_members, records), strict=True)
     (versions, texts, seconds, hosts, levels, severities, remotes, *others) = zip(
         *map(_gelf_members, gelfs), strict=True
     )
-    subjects, payloads, _, _, _ = zip(*batch.messages, strict=True)
+    subjects, payloads, _, _, _ = zip(*messages, strict=True)
     times = [micros_from_seconds(time) - EPOCH if _SECONDS_MIN <= time < _SECONDS_MAX else None for time in seconds]
     bad_subjects = {each for each in {*subjects} if "otel" in each or "netflow" in each or "\0" in each}
     if None in times or not all(ids) or bad_subjects or any(other.count(_ABSENT) < len(other) for other in others):
         for place, (time, name, subject, *raws) in enumerate(zip(times, ids, subjects, *others, strict=True)):
             if time is None or not name or subject in bad_subjects or any(raw is not _ABSENT for raw in raws):
-                batch.odd.add(place)
+                odd.add(place)
     return {
         "event_timestamp": times,
         "specversion": specversions,
@@ -70,7 +72,7 @@ def columns_of(batch: Batch[GelfEvent]) -> Columns:
         "short_message": texts,
         "version": versions,
         "raw_data": [*map(bytes.decode, payloads)],
-        "received_at": batch.received(),
+        "received_at": received(messages),
     }
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, repeat
 from operator import attrgetter
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -41,28 +41,15 @@ _INTEGER_MAX = 19
 Columns = Mapping[str, Iterable[Any]]
 """The values of a batch by the names of their columns; a column that is not there is NULL."""
 
-
-class Batch(Generic[T]):
-    """Records that msgspec has decoded, and the messages that they came in."""
-
-    __slots__ = ("messages", "odd", "records")
-
-    def __init__(self, records: Sequence[T], messages: Sequence[Message]) -> None:
-        self.records = records
-        self.messages = messages
-        self.odd: set[int] = set()
-        """The places of those that take the fallback all the same."""
-
-    def received(self) -> list[int]:
-        """The times of the messages as timestamptz."""
-        return [time // 1000 - EPOCH for _, _, _, time, _ in self.messages]
+ColumnsOf = Callable[[Sequence[Message], Sequence[T], set[int]], Columns]
+"""Makes them of messages and their records; the places of those that take the fallback all the same go to the set."""
 
 
 def fast_path(
     columns: Sequence[Column],
     record: type[T],
     mark: bytes,
-    columns_of: Callable[[Batch[T]], Columns],
+    columns_of: ColumnsOf[T],
     nested: Sequence[str] = (),
 ) -> Callable[[Sequence[Message]], list[Row | None]]:
     """The fast path for messages that are a ``record`` each, with the key ``mark``; ``nested`` has JSON as it came.
@@ -81,16 +68,17 @@ def fast_path(
         if not found:
             return [None] * len(messages)
         if len(found) == len(messages):
-            return _rows(Batch(found, messages))
+            return rows_of(messages, found)
         of = [message for message, each in zip(messages, records, strict=True) if each is not None]
-        rows = iter(_rows(Batch(found, of)))
+        rows = iter(rows_of(of, found))
         return [None if each is None else next(rows) for each in records]
 
-    def _rows(batch: Batch[T]) -> list[Row | None]:
-        values = columns_of(batch)
-        _mark_numbers([values[name] for name in nested], batch.odd)
+    def rows_of(messages: Sequence[Message], records: Sequence[T]) -> list[Row | None]:
+        odd: set[int] = set()
+        values = columns_of(messages, records, odd)
+        _mark_numbers([values[name] for name in nested], odd)
         rows: list[Row | None] = [*zip(*[values.get(name, _NO_COLUMN) for name in names], strict=False)]
-        for place in batch.odd:
+        for place in odd:
             rows[place] = None
         return rows
 
@@ -163,6 +151,11 @@ def fast_time(text: str | None) -> int | None:
     return time if time > 0 else None  # not Go's zero, for one
 
 
+def received(messages: Sequence[Message]) -> list[int]:
+    """The times of messages as timestamptz."""
+    return [time // 1000 - EPOCH for _, _, _, time, _ in messages]
+
+
 def nested_json(raws: Iterable[msgspec.Raw], odd: set[int], kinds: bytes = b"{[") -> Sequence[bytes | None]:
     """The texts of objects and arrays, or of one of these ``kinds``; None for null."""
     texts = [*map(bytes, raws)]
@@ -189,13 +182,13 @@ def fast_path_of(table: Table, mark: bytes) -> Callable[[Sequence[Message]], lis
 
     nested = [field.name for field in given if field.type == "jsonb"]
 
-    def columns_of(batch: Batch[msgspec.Struct]) -> Columns:
+    def columns_of(messages: Sequence[Message], records: Sequence[msgspec.Struct], odd: set[int]) -> Columns:
         columns: dict[str, Iterable[Any]] = {}
-        members = zip(*map(values_of, batch.records), strict=True)
+        members = zip(*map(values_of, records), strict=True)
         for (field, converter), column in zip(converters, members, strict=True):
-            columns[field.name] = column if converter is None else converter(field, column, batch.odd)
+            columns[field.name] = column if converter is None else converter(field, column, odd)
         for name in others:
-            columns[name] = batch.received()
+            columns[name] = received(messages)
         return columns
 
     return fast_path(table.columns, record, mark, columns_of, nested)

@@ -7,7 +7,7 @@ among the attributes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
 from typing import Annotated, Any
@@ -15,11 +15,11 @@ from typing import Annotated, Any
 import msgspec
 import orjson
 
-from eventwriter.stream import Row
+from eventwriter.stream import Message, Row
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, INT8_MAX, Unfit, dump_json
 from workers._json import convert
 from workers._json.convert import moment, parsed
-from workers._json.fast import Batch, Columns, nested_json
+from workers._json.fast import Columns, nested_json, received
 from workers._json.records import Origin
 from workers._json.table import Field, Table, prefer
 from workers._otlp.flat import attributes_of, fill_service
@@ -71,7 +71,15 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     (time, observed, _, _, trace_flags, _, severity, number, body, _, service, _, _, _, _, _, attributes, resource, _,
      _, _, source, scope, level, word, host) = row  # fmt: skip
     del row[_DATA:]
-    row[_TIME], row[_OBSERVED] = _times(record, time, observed, received_at, rest, repairs)
+    if observed is not None:
+        received_at = _observed(record, observed, received_at, rest, repairs)
+    row[_TIME] = row[_OBSERVED] = received_at
+    if type(time) is int and _NANOSECONDS <= time <= INT8_MAX:
+        row[_TIME] = time // 1000 - EPOCH
+    elif time is not None:
+        name = "timestamp" if record.get("timestamp") is time else _PLACES.name_in(record, _TIME)
+        given = moment(time, name or "")
+        row[_TIME] = received_at if given is None else given
     if level is not None or word is not None:
         severity, number = _severity(severity, number, level, word, rest)
     if type(number) is not int or not 0 < number <= 24:
@@ -127,26 +135,14 @@ def source_of(subject: str) -> str | None:
     return tokens[1]
 
 
-def _times(
-    record: Mapping[str, Any], time: Any, observed: Any, received_at: int, rest: dict[str, Any], repairs: list[str]
-) -> tuple[int, int]:
-    """Time and observed time: that is the one of receipt if there is none, and stands for a missing other one."""
-    if observed is None:
-        seen = received_at
-    else:
-        try:
-            given = moment(observed, _PLACES.name_in(record, _OBSERVED) or "")
-            seen = received_at if given is None else given
-        except Unfit:
-            convert.keep_original(rest, "observed_timestamp", observed, repairs, "bad_time")
-            seen = received_at
-    if time is None:
-        return seen, seen
-    if type(time) is int and _NANOSECONDS <= time <= INT8_MAX:
-        return time // 1000 - EPOCH, seen
-    name = "timestamp" if record.get("timestamp") is time else _PLACES.name_in(record, _TIME)
-    given = moment(time, name or "")
-    return (seen if given is None else given), seen
+def _observed(record: Mapping[str, Any], value: Any, received_at: int, rest: dict[str, Any], repairs: list[str]) -> int:
+    """The observed time, which stands for a missing other one; that of receipt if there is none."""
+    try:
+        observed = moment(value, _PLACES.name_in(record, _OBSERVED) or "")
+    except Unfit:
+        convert.keep_original(rest, "observed_timestamp", value, repairs, "bad_time")
+        return received_at
+    return received_at if observed is None else observed
 
 
 def _severity(severity: Any, number: Any, level: Any, word: Any, rest: dict[str, Any]) -> tuple[Any, Any]:
@@ -226,21 +222,21 @@ class FlatLog(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     span_id: str = ""
 
 
-def columns_of(batch: Batch[FlatLog]) -> Columns:
+def columns_of(messages: Sequence[Message], records: Sequence[FlatLog], odd: set[int]) -> Columns:
     """The columns of such records."""
     (times, bodies, raw_attributes, raw_resources, severities, numbers, scopes, trace_ids,
-     span_ids) = zip(*map(_members, batch.records), strict=True)  # fmt: skip
+     span_ids) = zip(*map(_members, records), strict=True)  # fmt: skip
     resources = [*map(_fast_resource, map(bytes, raw_resources))]
     if None in resources:
-        batch.odd.update(place for place, resource in enumerate(resources) if resource is None)
+        odd.update(place for place, resource in enumerate(resources) if resource is None)
         resources = [resource or _UNKNOWN for resource in resources]
     services, versions, instances, packed = zip(*resources, strict=True)
-    attributes = nested_json(raw_attributes, batch.odd, b"{")
+    attributes = nested_json(raw_attributes, odd, b"{")
     if None in attributes:
-        batch.odd.update(place for place, text in enumerate(attributes) if text is None)
+        odd.update(place for place, text in enumerate(attributes) if text is None)
     return {
         "timestamp": [time // 1000 - EPOCH for time in times],
-        "observed_timestamp": batch.received(),
+        "observed_timestamp": received(messages),
         "trace_id": [*map(str.lower, trace_ids)],
         "span_id": [*map(str.lower, span_ids)],
         "severity_text": severities,
@@ -252,7 +248,7 @@ def columns_of(batch: Batch[FlatLog]) -> Columns:
         "scope_name": scopes,
         "attributes": attributes,
         "resource_attributes": packed,
-        "source": [source_of(message[0]) for message in batch.messages],
+        "source": [source_of(message[0]) for message in messages],
     }
 
 
