@@ -26,11 +26,11 @@ from workers._limits import Room
 TABLE = Table(
     Field("event_timestamp", "timestamptz", own=True),
     Field("specversion", "text"),
-    Field("id", "text"),
+    Field("id", "text", own=True),
     Field("source", "text"),
     Field("type", "text"),
     Field("datacontenttype", "text"),
-    Field("subject", "text"),
+    Field("subject", "text", own=True),
     Field("remote_addr", "text"),
     Field("host", "text"),
     Field("level", "integer", own=True),
@@ -105,16 +105,16 @@ def _row(event: Mapping[str, Any], raw: str, index: int, origin: Origin, room: R
         source = get("log_provider")
     if level is not None and (type(level) is not int or not INT4_MIN <= level <= INT4_MAX):
         level = _level(level, repairs)
-    row = [timestamp, specversion, get("id"), source, get("type"), get("datacontenttype"),
-           get("subject") or message.subject, remote_addr, host, level, severity, short_message, version,
-           raw]  # fmt: skip
+    identity = get("id")
+    if type(identity) is not str or not identity:
+        identity = convert.text("id", identity, {}, repairs) or f"{message.sequence}-{message.time}-{index}"
+    about = get("subject") or message.subject
+    if type(about) is not str:
+        about = convert.text("subject", about, {}, repairs) or message.subject
+    row = [timestamp, specversion, identity, source, get("type"), get("datacontenttype"), about, remote_addr, host,
+           level, severity, short_message, version, raw]  # fmt: skip
     TABLE.fill(row, {}, repairs)  # raw_data has what does not fit
-    row[_ID] = row[_ID] or f"{message.sequence}-{message.time}-{index}"
-    row[_SUBJECT] = row[_SUBJECT] or message.subject
     return (*row, received)
-
-
-_ID, _SUBJECT = TABLE.at["id"], TABLE.at["subject"]
 
 
 def _rejected(reason: str, detail: str, repairs: list[str]) -> Decoded:

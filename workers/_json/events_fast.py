@@ -8,9 +8,8 @@ from typing import Annotated
 
 import msgspec
 
-from eventwriter.stream import Message
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, micros_from_seconds
-from workers._json.fast import Columns, received
+from workers._json.fast import Arrivals, Columns, received
 
 _SECONDS_MIN = 2.0**30
 _SECONDS_MAX = 2.0**33
@@ -44,13 +43,13 @@ class GelfEvent(msgspec.Struct, gc=False):
     subject: str | None = None
 
 
-def columns_of(messages: Sequence[Message], records: Sequence[GelfEvent], odd: set[int]) -> Columns:
+def columns_of(arrivals: Arrivals, records: Sequence[GelfEvent], odd: set[int]) -> Columns:
     """The columns of such events."""
     specversions, ids, gelfs, sources, types, contents, abouts = zip(*map(_members, records), strict=True)
     (versions, texts, seconds, hosts, levels, severities, remotes, *others) = zip(
         *map(_gelf_members, gelfs), strict=True
     )
-    subjects, payloads, _, _, _ = zip(*messages, strict=True)
+    subjects, payloads, _ = arrivals
     times = [micros_from_seconds(time) - EPOCH if _SECONDS_MIN <= time < _SECONDS_MAX else None for time in seconds]
     bad_subjects = {each for each in {*subjects} if "otel" in each or "netflow" in each or "\0" in each}
     if None in times or not all(ids) or bad_subjects or any(other.count(_ABSENT) < len(other) for other in others):
@@ -72,7 +71,7 @@ def columns_of(messages: Sequence[Message], records: Sequence[GelfEvent], odd: s
         "short_message": texts,
         "version": versions,
         "raw_data": [*map(bytes.decode, payloads)],
-        "received_at": received(messages),
+        "received_at": received(arrivals),
     }
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, repeat
-from operator import attrgetter
+from itertools import chain, compress, repeat
+from operator import attrgetter, itemgetter
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -30,6 +30,7 @@ _NO_COLUMN = repeat(None)
 """It is endless: ``zip`` ends with the others."""
 _NULL = msgspec.Raw(b"null")
 _NULLS = {*b"n"}
+_first = itemgetter(0)
 _OUTLINE = bytes.maketrans(b"123456789.E-", b"0000000000e+")
 _NUMBERS = (b"0" * 17, b"0e000", b"0e+000")
 """Numbers of which the fallback might keep less, in outline: with more digits than float64 tells apart, or an exponent
@@ -41,7 +42,9 @@ _INTEGER_MAX = 19
 Columns = Mapping[str, Iterable[Any]]
 """The values of a batch by the names of their columns; a column that is not there is NULL."""
 
-ColumnsOf = Callable[[Sequence[Message], Sequence[T], set[int]], Columns]
+Arrivals = tuple[Sequence[str], Sequence[bytes], Sequence[int]]
+"""Subjects, payloads and times of messages."""
+ColumnsOf = Callable[[Arrivals, Sequence[T], set[int]], Columns]
 """Makes them of messages and their records; the places of those that take the fallback all the same go to the set."""
 
 
@@ -63,19 +66,21 @@ def fast_path(
     def fast_rows(messages: Sequence[Message]) -> list[Row | None]:
         if not any(mark in message.payload for message in messages[:_FEW]):
             return [None] * len(messages)
-        records = _decoded(messages, decode)
+        subjects, payloads, _, times, headers = zip(*messages, strict=True)
+        records = _decoded(payloads, headers, decode)
         found = [each for each in records if each is not None]
+        if len(found) == len(messages):
+            return rows_of((subjects, payloads, times), found)
         if not found:
             return [None] * len(messages)
-        if len(found) == len(messages):
-            return rows_of(messages, found)
-        of = [message for message, each in zip(messages, records, strict=True) if each is not None]
-        rows = iter(rows_of(of, found))
-        return [None if each is None else next(rows) for each in records]
+        fits = [each is not None for each in records]
+        subjects, payloads, times = (tuple(compress(column, fits)) for column in (subjects, payloads, times))
+        rows = iter(rows_of((subjects, payloads, times), found))
+        return [next(rows) if each else None for each in fits]
 
-    def rows_of(messages: Sequence[Message], records: Sequence[T]) -> list[Row | None]:
+    def rows_of(arrivals: Arrivals, records: Sequence[T]) -> list[Row | None]:
         odd: set[int] = set()
-        values = columns_of(messages, records, odd)
+        values = columns_of(arrivals, records, odd)
         _mark_numbers([values[name] for name in nested], odd)
         rows: list[Row | None] = [*zip(*[values.get(name, _NO_COLUMN) for name in names], strict=False)]
         for place in odd:
@@ -85,9 +90,8 @@ def fast_path(
     return fast_rows
 
 
-def _decoded(messages: Sequence[Message], decode: Callable[[bytes], T]) -> Sequence[T | None]:
-    """The record that each of these messages is, or None for one that takes the fallback."""
-    _, payloads, _, _, headers = zip(*messages, strict=True)
+def _decoded(payloads: Sequence[bytes], headers: Sequence[Any], decode: Callable[[bytes], T]) -> Sequence[T | None]:
+    """The record that each of these payloads is, or None for one that takes the fallback."""
     text = b"".join(payloads)  # what begins or ends within a character or an escape is not JSON anyway
     easy = _is_plain(text) and not any(headers) and max(map(len, payloads)) <= _DEEP
     if easy:
@@ -151,15 +155,15 @@ def fast_time(text: str | None) -> int | None:
     return time if time > 0 else None  # not Go's zero, for one
 
 
-def received(messages: Sequence[Message]) -> list[int]:
+def received(arrivals: Arrivals) -> list[int]:
     """The times of messages as timestamptz."""
-    return [time // 1000 - EPOCH for _, _, _, time, _ in messages]
+    return [time // 1000 - EPOCH for time in arrivals[2]]
 
 
 def nested_json(raws: Iterable[msgspec.Raw], odd: set[int], kinds: bytes = b"{[") -> Sequence[bytes | None]:
     """The texts of objects and arrays, or of one of these ``kinds``; None for null."""
     texts = [*map(bytes, raws)]
-    others = {text[0] for text in texts}.difference(kinds)
+    others = {*map(_first, texts)}.difference(kinds)
     if not others:
         return texts
     if others != _NULLS:
@@ -182,13 +186,13 @@ def fast_path_of(table: Table, mark: bytes) -> Callable[[Sequence[Message]], lis
 
     nested = [field.name for field in given if field.type == "jsonb"]
 
-    def columns_of(messages: Sequence[Message], records: Sequence[msgspec.Struct], odd: set[int]) -> Columns:
+    def columns_of(arrivals: Arrivals, records: Sequence[msgspec.Struct], odd: set[int]) -> Columns:
         columns: dict[str, Iterable[Any]] = {}
         members = zip(*map(values_of, records), strict=True)
         for (field, converter), column in zip(converters, members, strict=True):
             columns[field.name] = column if converter is None else converter(field, column, odd)
         for name in others:
-            columns[name] = received(messages)
+            columns[name] = received(arrivals)
         return columns
 
     return fast_path(table.columns, record, mark, columns_of, nested)

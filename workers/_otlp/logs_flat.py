@@ -15,11 +15,11 @@ from typing import Annotated, Any
 import msgspec
 import orjson
 
-from eventwriter.stream import Message, Row
+from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, INT8_MAX, Unfit, dump_json
 from workers._json import convert
 from workers._json.convert import moment, parsed
-from workers._json.fast import Columns, nested_json, received
+from workers._json.fast import Arrivals, Columns, nested_json, received
 from workers._json.records import Origin
 from workers._json.table import Field, Table, prefer
 from workers._otlp.flat import attributes_of, fill_service
@@ -222,7 +222,7 @@ class FlatLog(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     span_id: str = ""
 
 
-def columns_of(messages: Sequence[Message], records: Sequence[FlatLog], odd: set[int]) -> Columns:
+def columns_of(arrivals: Arrivals, records: Sequence[FlatLog], odd: set[int]) -> Columns:
     """The columns of such records."""
     (times, bodies, raw_attributes, raw_resources, severities, numbers, scopes, trace_ids,
      span_ids) = zip(*map(_members, records), strict=True)  # fmt: skip
@@ -236,7 +236,7 @@ def columns_of(messages: Sequence[Message], records: Sequence[FlatLog], odd: set
         odd.update(place for place, text in enumerate(attributes) if text is None)
     return {
         "timestamp": [time // 1000 - EPOCH for time in times],
-        "observed_timestamp": received(messages),
+        "observed_timestamp": received(arrivals),
         "trace_id": [*map(str.lower, trace_ids)],
         "span_id": [*map(str.lower, span_ids)],
         "severity_text": severities,
@@ -248,7 +248,7 @@ def columns_of(messages: Sequence[Message], records: Sequence[FlatLog], odd: set
         "scope_name": scopes,
         "attributes": attributes,
         "resource_attributes": packed,
-        "source": [source_of(message[0]) for message in messages],
+        "source": [*map(source_of, arrivals[0])],
     }
 
 
