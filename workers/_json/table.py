@@ -142,7 +142,8 @@ def _compiled(fields: Sequence[Field]) -> Callable[[list[Any], dict[str, Any], l
             else: given[1] = step1(v1, rest, repairs)
     """
     lines = ["def fill(given, rest, repairs):", f"    {', '.join(f'v{place}' for place in range(len(fields)))} = given"]
-    known: dict[str, Any] = {"missing": _missing, "dump_json": dump_json, "exact": convert.EXACT}
+    known: dict[str, Any] = {"missing": _missing, "dump_json": dump_json, "moment": convert.moment}
+    known["exact"] = convert.EXACT
     for place, field in enumerate(fields):
         if field.own:
             continue
@@ -159,7 +160,9 @@ def _compiled(fields: Sequence[Field]) -> Callable[[list[Any], dict[str, Any], l
             changed = field.default is not None or not field.blank
             choices.append(f"{absent}: {f'{cell} = default{place}' if changed else 'pass'}")
         lines += [f"    {'elif' if number else 'if'} {choice}" for number, choice in enumerate(choices)]
-        lines.append(f"    else: {cell} = step{place}({value}, rest, repairs)")
+        is_moment = field.type == "timestamptz" and field.must
+        step = f"moment({value}, {field.name!r})" if is_moment else f"step{place}({value}, rest, repairs)"
+        lines.append(f"    else: {cell} = {step}")
     exec("\n".join(lines), known)
     fill: Callable[[list[Any], dict[str, Any], list[str]], None] = known["fill"]
     return fill
@@ -193,8 +196,6 @@ def _step_of(field: Field) -> Step:
     """What makes the value of a field's column from one that is not missing."""
     if field.type == "jsonb":
         return lambda value, rest, repairs: convert.jsonb(value)
-    if field.type == "timestamptz" and field.must:
-        return partial(_demanded_moment, field.name)
     fitting: Step
     if field.type in RANGES:
         fitting = partial(convert.clamped if field.clamp else convert.integer, field.name, *field.range)
@@ -210,10 +211,6 @@ def _step_of(field: Field) -> Step:
         return found
 
     return demanded
-
-
-def _demanded_moment(name: str, value: Any, *_: Any) -> int | None:
-    return convert.moment(value, name)
 
 
 def _missing(name: str) -> NoReturn:

@@ -118,7 +118,8 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         row[_SERVICE] = "unknown"
     if row[_FLAGS] is not None or trace_flags is not None:
         row[_TRACE_FLAGS] = None if row[_FLAGS] is None else row[_FLAGS] & 0xFF
-    row[_ATTRIBUTES] = attributes_of(attributes, rest, envelope)
+    alone = attributes is None and envelope is None
+    row[_ATTRIBUTES] = dump_json(rest) if alone else attributes_of(attributes, rest, envelope)
     return (*row, None)
 
 
