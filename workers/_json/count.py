@@ -199,5 +199,5 @@ class _Counter:
 
 
 def _is_event(texts: Set[str]) -> bool:
-    """Whether an object with these keys of strings is a CloudEvent, as in _cloudevents."""
+    """Whether an object with these keys of strings is a CloudEvent, as in cloudevents.py."""
     return _VERSION in texts and any(name in texts for name in _IDENTITIES)

@@ -108,10 +108,10 @@ class Records:
 
     def check(self, more: int) -> None:
         """Raises TooLarge if with so many more there are too many."""
-        if self.count + more > RECORDS_MAX:
+        total = self.count + more
+        if total > RECORDS_MAX:
             raise too_many()
-        if more > _MANY:
-            self.many = True
+        self.many = self.many or total > _MANY
 
     def reject(self, error: Unfit) -> None:
         """Adds the reject of one record."""
