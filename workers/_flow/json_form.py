@@ -11,12 +11,9 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Any
 
-import orjson
-
-from eventwriter import values
 from eventwriter.stream import Row
 from eventwriter.values import INT4_MAX, INT8_MAX, Unfit
-from workers._flow.rows import JS_SAFE, address
+from workers._flow.rows import address, dump_safe
 from workers._json.convert import merged, moment
 from workers._json.records import Origin
 from workers._json.table import Field, Table
@@ -92,7 +89,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         rest = merged(row[-1], rest, "metadata")
     if envelope:
         rest = merged(rest, {"cloudevent": envelope})
-    row[-1] = _dump(rest) if rest else None
+    row[-1] = dump_safe(rest) if rest else None
     return tuple(row)
 
 
@@ -111,24 +108,3 @@ def _canonical(text: str) -> str:
         return text if "%" in text else address(IPv6Address(text).packed) or text
     except ValueError:
         return text
-
-
-# --- metadata ---------------------------------------------------------------------------------------------
-
-
-def _dump(metadata: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(metadata, option=orjson.OPT_STRICT_INTEGER)
-    except TypeError:
-        try:
-            return values.dump_json(_safe(metadata))
-        except RecursionError:
-            raise Unfit("bad_value", "JSON nested too deep to be written") from None
-
-
-def _safe(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _safe(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_safe(each) for each in value]
-    return str(value) if type(value) is int and abs(value) > JS_SAFE else value

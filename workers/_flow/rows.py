@@ -15,6 +15,7 @@ from socket import AF_INET6, inet_ntop
 from typing import Any
 
 import msgspec
+import orjson
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -126,7 +127,7 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
         more = msgspec.to_builtins(metadata) | more
         if envelope:
             more["cloudevent"] = envelope
-        packed = dump_json({name: safe(value) for name, value in more.items()})
+        packed = dump_safe(more)
     return (
         time // 1000 - EPOCH if time else received, None, None, None, direction, src_addr, dst_addr, src_port, dst_port,
         protocol, packets, volume, sampler_address, in_if, out_if, None if packed == b"{}" else packed,
@@ -177,8 +178,23 @@ def protocol_text(octets: bytes, repairs: list[str]) -> str:
 
 
 def safe(value: Any) -> Any:
-    """The value, or the text of an integer that not every reader of JSON takes exactly."""
+    """A JSON value with the texts of integers that not every reader of JSON takes exactly."""
+    if isinstance(value, dict):
+        return {name: safe(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [safe(each) for each in value]
     return str(value) if isinstance(value, int) and abs(value) > JS_SAFE else value
+
+
+def dump_safe(metadata: dict[str, Any]) -> bytes:
+    """The JSON of metadata, with integers as ``safe`` has them."""
+    try:
+        return orjson.dumps(metadata, option=orjson.OPT_STRICT_INTEGER)
+    except TypeError:
+        try:
+            return dump_json(safe(metadata))
+        except RecursionError:
+            raise Unfit("bad_value", "JSON nested too deep to be written") from None
 
 
 def _keep_addresses(head: FlowHead, metadata: dict[str, Any], repairs: list[str]) -> None:
