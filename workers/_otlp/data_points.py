@@ -74,10 +74,10 @@ def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
     """The rows of a request; ValueError or DecodeError if that takes the fallback."""
     rows: list[Row] = []
     for resource, scope, metrics in FAST.scopes(Metrics.FromString(payload), origin[4]):
-        kinds = [_number_kind(metric) for metric in metrics]
-        if not rows and not any(kinds):
+        kinds = [(metric, _number_kind(metric)) for metric in metrics]
+        if not rows and not (kinds and kinds[0][1]) and not any(kind for _, kind in kinds):
             raise Uncommon("for distributions alone this way is the longer one")
-        for metric, kind in zip(metrics, kinds, strict=True):
+        for metric, kind in kinds:
             if kind is not None:
                 _add(rows, _FAST, metric, kind, (resource, scope), origin)
                 continue
