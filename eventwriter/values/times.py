@@ -34,13 +34,15 @@ def time_from_text(text: str) -> int:
         return (_from_text(text) - _UNIX_2000) // _MICROSECOND
     except (ValueError, TypeError):  # TypeError: no offset
         pass
+    plain = text.strip().upper()
+    leap = plain[16:19] == ":60"  # the first second of the next minute, as for PostgreSQL
     try:
-        moment = _from_text(text.strip().upper())
+        moment = _from_text(f"{plain[:16]}:59{plain[19:]}" if leap else plain)
     except ValueError:
         raise Unfit("bad_time", f"{shown(text)} is not a time") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return (moment - _UNIX_2000) // _MICROSECOND
+    return (moment - _UNIX_2000) // _MICROSECOND + leap * 1_000_000
 
 
 def time_from_number(number: int | float | Decimal) -> int:
@@ -49,7 +51,7 @@ def time_from_number(number: int | float | Decimal) -> int:
         if not math.isfinite(number):
             raise Unfit("bad_time", f"{number} is not a time")
         if 2**30 <= number < 2**33:
-            return _micros_from_seconds(number) - EPOCH
+            return micros_from_seconds(number) - EPOCH
     # Decimal, not float64: 1765535400.123456 has no exact binary form, its shortest text has.
     exact: Any = Decimal(repr(number)) if isinstance(number, float) else number
     size = abs(exact)
@@ -67,7 +69,7 @@ def time_from_number(number: int | float | Decimal) -> int:
     return whole - EPOCH
 
 
-def _micros_from_seconds(seconds: float) -> int:
+def micros_from_seconds(seconds: float) -> int:
     """Microseconds of the shortest decimal text of 2^30 … 2^33 seconds, truncated: what Decimal would find, quicker.
 
     Floats are then 2^-22 to 2^-20 apart, between a tenth of a microsecond and one: one decimal at most with six digits

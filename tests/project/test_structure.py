@@ -71,18 +71,8 @@ MODULE, CLASS, FUNCTION = 250, 200, 60
 """Lines, documentation included, that each may have: what outgrows that holds two ideas."""
 TOO_LONG: set[str] = {
     "workers/_flow/rows.py",
-    "workers/_flow/rows.py:row",
     "workers/_otlp/json_form.py",
-    "workers/_otlp/logs_fast.py:common_rows",
-    "workers/_otlp/logs_flat.py:flat_row",
-    "workers/_otlp/metrics_fast.py:_add_numbers",
-    "workers/_otlp/values.py",
-    "workers/events.py:_row",
-    "workers/logs.py:otlp_rows",
-    "workers/otel_metrics.py:otlp_rows",
-    "workers/otel_traces.py:otlp_rows",
-    "workers/sweep.py:_row",
-    "workers/telemetry.py:_row",
+    "workers/_otlp/parts.py",
 }
 """What is longer still, as ``too_long`` names it; goes when it is split."""
 
