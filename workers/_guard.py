@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from eventwriter.stream import Decoded, Message, Reject
+from eventwriter.stream import Decoded, Message, Reject, Row
 from eventwriter.values import shown
-from workers._limits import TooLarge
+from workers._limits import ROWS_MAX, TooLarge
+
+_STEP = 16
+"""One row of so many is weighed: a run of fewer large ones is at most so many times their payload."""
+_FEW = 8 * _STEP
+"""Rows of a message that are not worth weighing."""
 
 
 def total(decode: Callable[[Message], Decoded]) -> Callable[[Message], Decoded]:
@@ -17,7 +22,10 @@ def total(decode: Callable[[Message], Decoded]) -> Callable[[Message], Decoded]:
     @functools.wraps(decode)
     def guarded(message: Message) -> Decoded:
         try:
-            return decode(message)
+            decoded = decode(message)
+            if len(decoded.rows) > _FEW:
+                _weigh(decoded.rows)
+            return decoded
         except TooLarge as error:
             return Decoded((), (Reject("too_large", str(error)),))
         except MemoryError:  # says nothing about the message
@@ -27,3 +35,10 @@ def total(decode: Callable[[Message], Decoded]) -> Callable[[Message], Decoded]:
             return Decoded((), (Reject("internal", detail.encode("utf-8", "replace").decode().replace("\0", "?")),))
 
     return guarded
+
+
+def _weigh(rows: Sequence[Row]) -> None:
+    """Raises TooLarge for rows that share so much that they would be far more than the message was."""
+    size = _STEP * sum(len(value) for row in rows[::_STEP] for value in row if isinstance(value, (bytes, str)))
+    if size > ROWS_MAX:
+        raise TooLarge(f"its {len(rows)} rows would be about {size >> 20} MiB, more than {ROWS_MAX >> 20}")

@@ -14,6 +14,10 @@ INFLATED_MAX = 16 * 2**20
 ALL_INFLATED_MAX = 4 * INFLATED_MAX
 """Bytes that all compressed parts of a message together may inflate to: parts within parts would multiply."""
 
+ROWS_MAX = 8 * INFLATED_MAX
+"""Bytes of text and JSON that the rows of one message may have together. What records share, such as the resource of an
+OTLP request, stands in the row of each: a kilobyte of gzip could be gigabytes of rows."""
+
 
 class TooLarge(Exception):
     """The message holds too much. Unlike Unfit this is not about one of its records: it is a dead letter as a whole."""

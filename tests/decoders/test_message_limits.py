@@ -158,3 +158,25 @@ def test_compressed_parts_share_one_limit(stream: str, levels: int) -> None:
     if levels == 4 and stream == "EVENTS":
         pytest.skip("takes what is in an event as it is")
     assert reasons(decode(stream, nested(levels))) == [("too_large", None)]
+
+
+SPAN = b"\x12\x1c" + b"\x0a\x10" + b"t" * 16 + b"\x12\x08" + b"s" * 8
+
+
+@pytest.mark.parametrize("stream", OTLP)
+def test_what_records_share_counts_for_each(stream: str) -> None:
+    """A few kilobytes of gzip whose records share a megabyte would be gigabytes of rows: one dead letter."""
+    shared = field(0x0A, field(0x0A, b"\x0a\x01k" + field(0x12, field(0x0A, b"x" * 2**20))))
+
+    def group(count: int) -> bytes:
+        if stream == "OTEL_METRICS":
+            metric = b"\x0a\x01m" + field(0x2A, b"\x0a\x00" * count)
+            return field(0x0A, shared + field(0x12, field(0x12, metric)))
+        return field(0x0A, shared + field(0x12, (SPAN if stream == "OTEL_TRACES" else b"\x12\x00") * count))
+
+    payload = gz(group(50_000))
+    assert len(payload) < 2**14
+    found = decode(stream, payload)
+    assert reasons(found) == [("too_large", None)]
+    assert not found.rows
+    assert len(decode(stream, gz(group(100))).rows) == 100

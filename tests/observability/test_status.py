@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from beside import beside
 from boards import batch, noted, running, settings, trouble, write
 from eventwriter.commands import status_table
 from eventwriter.errors import ConfigurationError, SchemaError, TableError, UnavailableError
@@ -368,27 +369,34 @@ def command(endpoint: Endpoint | str, *arguments: str, columns: int = 80) -> sub
     )
 
 
+@contextmanager
+def beating(reports: dict[str, Report]) -> Iterator[None]:
+    """The workers give signs of life: on a busy machine a command takes longer than silence may last."""
+
+    def beat(ended: threading.Event) -> None:
+        while not ended.wait(0.5):
+            for report in reports.values():
+                report.beat(force=True)
+
+    with beside(beat):
+        yield
+
+
 def test_the_command_shows_the_document() -> None:
     """Exit 0 when every stream is written, 69 when not; as JSON what /status says."""
     board = Board()
     _, reports = running(board, settings())
-
-    def alive(*arguments: str) -> Any:
-        for report in reports.values():  # on a busy machine a command takes as long as silence is allowed to last
-            report.beat(force=True)
-        return command(endpoint, *arguments)
-
-    with served(board) as endpoint:
-        done = alive()
+    with served(board) as endpoint, beating(reports):
+        done = command(endpoint)
         assert (done.returncode, done.stderr) == (0, "")
         assert "ready: all 7 streams are being written" in done.stdout
         assert all(name in done.stdout for name in STREAMS)
         trouble(reports["LOGS"])
         reports["LOGS"].waits(UnavailableError("PostgreSQL cannot be reached"), 1.0)
-        done = alive()
+        done = command(endpoint)
         assert done.returncode == 69
         assert "LOGS: PostgreSQL cannot be reached" in done.stdout
-        done = alive("--output", "json")
+        done = command(endpoint, "--output", "json")
         assert done.returncode == 69
         assert json.loads(done.stdout)["streams"]["LOGS"]["state"] == "waiting"
 
@@ -505,7 +513,7 @@ def test_watching_in_a_terminal() -> None:
     termios.tcsetwinsize(terminal_side, (40, 100))
     with ExitStack() as stack:
         stack.callback(os.close, descriptor)
-        with served(board) as endpoint:
+        with served(board) as endpoint, beating(reports):
             process = subprocess.Popen(
                 [sys.executable, "-m", "eventwriter", "status", "--watch", "--url", f"http://{endpoint.address}"],
                 cwd=ROOT,

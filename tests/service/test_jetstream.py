@@ -54,8 +54,16 @@ def rolled_back(world: World, what: str) -> Iterator[None]:
     store = world.nats.folder / "store"
     part = next(store.glob(f"jetstream/*/streams/{what}"))
     copy = world.folder / "earlier"
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(part, copy)
+
+    def copied() -> bool:
+        shutil.rmtree(copy, ignore_errors=True)
+        try:
+            shutil.copytree(part, copy)
+        except shutil.Error:  # the server replaces files by renaming others
+            return False
+        return True
+
+    wait_until(copied, "a copy of what the server writes")
     yield
     world.nats.kill()
     shutil.rmtree(part)
