@@ -32,6 +32,7 @@ from workers._otlp.metric_points import (
 from workers._otlp.otlp_lean_pb2 import Metrics
 from workers._otlp.parts import ResourceValues, ScopeValues
 from workers._otlp.reader import FALLBACK, FAST, Reader
+from workers._otlp.unreadable import unreadable
 
 _POINT_MAX = 1024
 """Bytes of attributes that are worth keeping."""
@@ -78,15 +79,24 @@ def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
         if not rows and not (kinds and kinds[0][1]) and not any(kind for _, kind in kinds):
             raise Uncommon("for distributions alone this way is the longer one")
         for metric, kind in kinds:
+            before = len(rows)
             if kind is not None:
                 _add(rows, _FAST, metric, kind, (resource, scope), origin)
-                continue
-            octets = metric.SerializeToString()
-            request = ExportMetricsServiceRequest.FromString(field(0x0A, field(0x12, field(0x12, octets))))
-            whole = request.resource_metrics[0].scope_metrics[0].metrics[0]
-            if (kind := whole.WhichOneof("data")) is not None:
+                if len(rows) > before:
+                    continue
+            whole = _whole_metric(metric)
+            if kind is None and (kind := whole.WhichOneof("data")) is not None:
                 _add(rows, _FALLBACK, whole, kind, (resource, scope), origin)
+            if len(rows) == before and unreadable(whole)[0]:
+                raise Uncommon("its records may be there")
     return rows
+
+
+def _whole_metric(metric: Any) -> Any:
+    """A metric as protobuf's own message, parsed where it is in a request."""
+    octets = metric.SerializeToString()
+    request = ExportMetricsServiceRequest.FromString(field(0x0A, field(0x12, field(0x12, octets))))
+    return request.resource_metrics[0].scope_metrics[0].metrics[0]
 
 
 def _number_kind(metric: Any) -> str | None:

@@ -60,6 +60,8 @@ def only(submessages: Any) -> bytes:
 def scopes(request: Any, _: list[str]) -> Iterator[tuple[ResourceValues, ScopeValues, Sequence[Any]]]:
     """Each (resource, scope, records) of a lean request, in its order."""
     for group in request.groups:
+        if not group.scopes and len(UnknownFieldSet(group)):
+            raise Uncommon("its records may be there")
         octets, schema_url = only(group.resource), group.schema_url
         convert = _resource if len(octets) + len(schema_url) <= CACHED_MAX else _resource.__wrapped__
         resource: ResourceValues = convert(octets, schema_url)
@@ -69,8 +71,8 @@ def scopes(request: Any, _: list[str]) -> Iterator[tuple[ResourceValues, ScopeVa
                 scope = _scope_values(octets, schema_url, resource.rest)
             else:
                 scope = _scope(octets, schema_url)
-            # By unknown fields parse_request() tells other messages from requests.
-            if scoped.records and len(UnknownFieldSet(scoped.records[0])):
+            # By those of a record parse_request() tells other messages from requests; a scope's may be its records.
+            if len(UnknownFieldSet(scoped.records[0] if scoped.records else scoped)):
                 raise Uncommon("unknown fields")
             yield resource, scope, scoped.records
 

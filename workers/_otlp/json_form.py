@@ -23,6 +23,7 @@ from eventwriter.stream import Reject
 from eventwriter.values import INT8_MAX, INT8_MIN, Unfit, shown
 from workers._limits import RECORDS_MAX, TooLarge, too_many
 from workers._otlp.request_count import GROUPS, RECORDS
+from workers._otlp.unreadable import check_names
 
 M = TypeVar("M", bound=Message)
 
@@ -88,6 +89,8 @@ class _Builder:
                 self.repairs.append(error.reason)
                 original = raw if isinstance(raw, str) else values.dump_json(raw).decode()
                 getattr(message, kept.name).add(key=field.name, value=AnyValue(string_value=original))
+        if not any(raw for _, raw in groups) and message.DESCRIPTOR.name not in RECORDS:
+            check_names(message, given)
         for field, raw in groups:
             inner = getattr(message, field.name)
             if field.is_repeated:

@@ -23,6 +23,7 @@ from workers._json.records import Kind, Origin, Records, check_depth
 from workers._otlp.json_form import build_request
 from workers._otlp.parts import M, check_empty, clean_text, parse_request
 from workers._otlp.request_count import check_request, shape_of
+from workers._otlp.unreadable import unreadable
 
 _JSON = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[\[{]")
 
@@ -55,8 +56,10 @@ class Signal(Kind, Generic[M]):
         check_request(octets, self.request.DESCRIPTOR)
         if not self._take_fast(records, octets, origin):
             request = parse_request(self.request, octets, origin[4])
-            if not self._take_request(records, request, origin):
+            rejects, readable = unreadable(request)
+            if not readable:
                 check_empty(request)
+            self._take_request(records, request, origin, rejects)
 
     read_data = read
 
@@ -88,8 +91,8 @@ class Signal(Kind, Generic[M]):
             repairs.extend(noted)
         return bool(rows)
 
-    def _take_request(self, records: Records, request: M, origin: Origin, rejects: Sequence[Reject] = ()) -> bool:
-        """The records of an OTLP request, and ``rejects`` that it had besides; whether there is any row."""
+    def _take_request(self, records: Records, request: M, origin: Origin, rejects: Sequence[Reject] = ()) -> None:
+        """The records of an OTLP request, and ``rejects`` that it had besides."""
         repairs = origin[4]
         before = len(repairs)
         rows = self.otlp_rows(request, origin)
@@ -103,7 +106,6 @@ class Signal(Kind, Generic[M]):
         for reject in rejects:
             records.rejects.append(reject._replace(record_index=first + (reject.record_index or 0)))
         records.rows.extend(rows)
-        return bool(rows)
 
 
 def signal_of(

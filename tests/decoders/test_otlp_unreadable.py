@@ -1,0 +1,111 @@
+"""Groups of OTLP requests whose records stand under a name or number that OTLP does not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from checks import decode_checked
+from eventwriter.stream import Decoded, Stream
+from strategies_otlp import message
+from workers import logs, otel_metrics, otel_traces
+from workers._otlp.fast import field
+
+SPAN = {"traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "name": "op"}
+GOOD = {"scopeSpans": [{"spans": [SPAN]}]}
+SPAN_OCTETS = field(0x0A, b"t" * 16) + field(0x12, b"s" * 8)
+SPANS_OCTETS = field(0x0A, field(0x12, field(0x12, SPAN_OCTETS)))
+POINT = {"asInt": "1", "timeUnixNano": "1765535400000000000"}
+POINT_OCTETS = field(0x0A, b"\x31" + b"\x05" + bytes(7))
+
+
+def decode(stream: Stream, payload: bytes | Any) -> Decoded:
+    """Decodes, and checks what holds of every result."""
+    octets = payload if isinstance(payload, bytes) else orjson.dumps(payload)
+    return decode_checked(stream, message(octets, stream.subjects[0]))
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        {"resource": {}, "instrumentationLibrarySpans": [{"spans": [SPAN]}]},
+        {"ScopeSpans": [{"Spans": [SPAN]}]},
+        {"spans": [SPAN]},
+        {"scopeSpans": [], "scopespans": {"spans": [SPAN]}},
+        {"scopeSpans": [{"Spans": [SPAN]}]},
+        {"scopeSpans": [{"scope": {"name": "x"}, "spans": None, "span": [SPAN]}]},
+    ],
+)
+def test_spans_under_another_name_are_a_reject(group: Any) -> None:
+    """Older names, another case, a level that is left out; beside good spans too, in their order."""
+    (reject,) = decode(otel_traces.STREAM, {"resourceSpans": [group]}).rejects
+    assert (reject.reason, reject.record_index) == ("malformed", 0)
+    decoded = decode(otel_traces.STREAM, {"resourceSpans": [GOOD, group, GOOD]})
+    assert len(decoded.rows) == 2
+    assert [(reject.reason, reject.record_index) for reject in decoded.rejects] == [("malformed", 1)]
+
+
+def test_logs_under_older_names_are_a_reject() -> None:
+    """The detail says what was found."""
+    group = {"instrumentationLibraryLogs": [{"logs": [{"body": {"stringValue": "x"}}]}]}
+    (reject,) = decode(logs.STREAM, {"resourceLogs": [group]}).rejects
+    assert reject.detail == "ResourceLogs without records, but with 'instrumentationLibraryLogs'"
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        {"name": "old", "intSum": {"dataPoints": [{"value": "5"}]}},
+        {"name": "new", "Gauge": {"dataPoints": [POINT]}},
+        {"name": "new", "gauge": {}, "sums": [POINT]},
+        {"name": "new", "gauge": {"points": [POINT]}},
+    ],
+)
+def test_a_metric_of_unknown_kind_is_a_reject(metric: Any) -> None:
+    """Its neighbour is a row."""
+    metrics = [metric, {"name": "g", "gauge": {"dataPoints": [POINT]}}]
+    decoded = decode(otel_metrics.STREAM, {"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]})
+    assert len(decoded.rows) == 1
+    assert [(reject.reason, reject.record_index) for reject in decoded.rejects] == [("malformed", 0)]
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        b"\xc2\x3e" + field(0x12, field(0x12, SPAN_OCTETS))[1:],  # field 1000
+        field(0x42, field(0x12, SPAN_OCTETS)),
+        field(0x12, field(0x22, SPAN_OCTETS)),
+        field(0x0A, b"") + field(0x12, field(0x0A, field(0x0A, b"scope")) + field(0x6A, SPAN_OCTETS)),
+    ],
+)
+def test_spans_under_another_number_are_a_reject(group: bytes) -> None:
+    """In protobuf, wherever they stand among good ones; alone they were something else as a whole."""
+    (reject,) = decode(otel_traces.STREAM, field(0x0A, group)).rejects
+    assert reject.reason == "malformed"
+    for groups, index in (((SPANS_OCTETS, field(0x0A, group)), 1), ((field(0x0A, group), SPANS_OCTETS), 0)):
+        decoded = decode(otel_traces.STREAM, b"".join(groups))
+        assert len(decoded.rows) == 1
+        assert [(reject.reason, reject.record_index) for reject in decoded.rejects] == [("malformed", index)]
+
+
+@pytest.mark.parametrize("tag", [0x22, 0x32, 0x42, 0x6A])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_metric_of_unknown_number_is_a_reject(tag: int, *, before: bool) -> None:
+    """Beside a gauge, and beside an empty one in the same metric."""
+    good = field(0x12, field(0x0A, b"new") + field(0x2A, POINT_OCTETS))
+    for more in (b"", field(0x2A, b"")):
+        other = field(0x12, field(0x0A, b"old") + more + field(tag, POINT_OCTETS))
+        metrics = other + good if before else good + other
+        decoded = decode(otel_metrics.STREAM, field(0x0A, field(0x12, metrics)))
+        assert len(decoded.rows) == 1
+        assert [(r.reason, r.record_index) for r in decoded.rejects] == [("malformed", 0 if before else 1)]
+
+
+def test_groups_without_anything_are_nothing() -> None:
+    """Unknown scalars are ignored, as OTLP asks, and so is what is empty."""
+    empty = {"new": 5, "text": "x", "list": [], "scopeSpans": [{"spans": [], "more": {}, "schemaUrl": "x"}]}
+    assert decode(otel_traces.STREAM, {"resourceSpans": [empty]}) == Decoded([], [], [])
+    decoded = decode(otel_traces.STREAM, SPANS_OCTETS + field(0x0A, b"\x40\x05" + field(0x12, b"\x40\x05")))
+    assert (len(decoded.rows), decoded.rejects) == (1, [])
