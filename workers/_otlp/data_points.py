@@ -85,8 +85,8 @@ def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
                 if len(rows) > before:
                     continue
             whole = _whole_metric(metric)
-            if kind is None and (kind := whole.WhichOneof("data")) is not None:
-                _add(rows, _FALLBACK, whole, kind, (resource, scope), origin)
+            if kind is None and (other := whole.WhichOneof("data")) is not None:
+                _add(rows, _FALLBACK, whole, other, (resource, scope), origin)
             if len(rows) == before and unreadable(whole)[0]:
                 raise Uncommon("its records may be there")
     return rows

@@ -68,4 +68,5 @@ def _inner(descriptor: Any) -> tuple[str, bool, bool] | None:
 def _unknown_submessage(node: Message) -> int | None:
     """The number of an unknown field that may be a message."""
     unknown = UnknownFieldSet(node)
-    return next((field.field_number for field in unknown if field.wire_type in (LENGTH, GROUP)), None)
+    fields = [unknown[place] for place in range(len(unknown))]
+    return next((field.field_number for field in fields if field.wire_type in (LENGTH, GROUP)), None)
