@@ -109,3 +109,27 @@ def test_groups_without_anything_are_nothing() -> None:
     assert decode(otel_traces.STREAM, {"resourceSpans": [empty]}) == Decoded([], [], [])
     decoded = decode(otel_traces.STREAM, SPANS_OCTETS + field(0x0A, b"\x40\x05" + field(0x12, b"\x40\x05")))
     assert (len(decoded.rows), decoded.rejects) == (1, [])
+
+
+# --- other signals ---
+
+REQUESTS: dict[str, Any] = {
+    "resourceSpans": [GOOD],
+    "resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "x"}}]}]}],
+    "resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "g", "gauge": {"dataPoints": [POINT]}}]}]}],
+}
+OWN = {"OTEL_TRACES": "resourceSpans", "LOGS": "resourceLogs", "OTEL_METRICS": "resourceMetrics"}
+
+
+@pytest.mark.parametrize("stream", [logs.STREAM, otel_traces.STREAM, otel_metrics.STREAM], ids=lambda s: str(s.name))
+def test_json_of_another_signal_is_a_reject(stream: Stream) -> None:
+    """As its protobuf form is; beside a record of the stream too. A field with such a name is not a request."""
+    own = {OWN[stream.name]: REQUESTS[OWN[stream.name]]}
+    others = [{key: value} for key, value in REQUESTS.items() if key not in own]
+    for other in (*others, {"resource_spans" if "resourceSpans" not in own else "resource_logs": []},
+                  {"resourceProfiles": [{}], "name": "x"}):  # fmt: skip
+        assert [reject.reason for reject in decode(stream, other).rejects] == ["malformed"]
+        decoded = decode(stream, [own, other, own])
+        assert len(decoded.rows) == 2
+        assert [(reject.reason, reject.record_index) for reject in decoded.rejects] == [("malformed", 1)]
+    assert len(decode(stream, {"name": "x", "body": "x", "resourceProfiles": 5}).rows) == 1

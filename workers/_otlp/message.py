@@ -25,6 +25,9 @@ from workers._otlp.parts import M, check_empty, clean_text, parse_request
 from workers._otlp.request_count import check_request, shape_of
 from workers._otlp.unreadable import unreadable
 
+_SIGNALS = ("resourceLogs", "resource_logs", "resourceSpans", "resource_spans", "resourceMetrics", "resource_metrics",
+            "resourceProfiles", "resource_profiles")  # fmt: skip
+"""Keys of the requests of all signals."""
 _JSON = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[\[{]")
 
 
@@ -65,10 +68,12 @@ class Signal(Kind, Generic[M]):
 
     def take_group(self, records: Records, value: Mapping[str, Any], origin: Origin, depth: int) -> bool:
         """An OTLP/JSON request, or a summary with the original request in base64."""
-        if "raw_payload" not in value or not value.keys().isdisjoint(self.groups[:2]):
+        if not value.keys().isdisjoint(self.groups[:2]):
             request, rejects = build_request(self.request, value, origin[4])
             self._take_request(records, request, origin, rejects)
-        elif "resource_metric_count" in value:
+        elif other := next((name for name in _SIGNALS if type(value.get(name)) is list), None):
+            raise Unfit("malformed", f"{other}: OTLP of another signal than {self.groups[0]}")
+        elif "raw_payload" in value and "resource_metric_count" in value:
             self.read(records, _octets(value["raw_payload"], "raw_payload"), origin, depth + 1)
         else:
             return False
@@ -117,7 +122,7 @@ def signal_of(
 ) -> Signal[M]:
     """The signal with such requests."""
     groups = request.DESCRIPTOR.fields[0]
-    names = groups.json_name, groups.name, "raw_payload"
+    names = groups.json_name, groups.name, "raw_payload", *_SIGNALS
     shape = shape_of(request.DESCRIPTOR)
     return Signal(flat_row, names, shape, text_field, request=request, otlp_rows=otlp_rows, fast_rows=fast_rows)
 
