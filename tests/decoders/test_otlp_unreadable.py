@@ -133,3 +133,52 @@ def test_json_of_another_signal_is_a_reject(stream: Stream) -> None:
         assert len(decoded.rows) == 2
         assert [(reject.reason, reject.record_index) for reject in decoded.rejects] == [("malformed", 1)]
     assert len(decode(stream, {"name": "x", "body": "x", "resourceProfiles": 5}).rows) == 1
+
+
+# --- text that is none ---
+
+
+@pytest.mark.parametrize(
+    ("stream", "hexadecimal"),
+    [
+        (
+            logs.STREAM,
+            "0a1d121b1219090090609317718018"
+            "2a0e0a0c160301020001000"
+            + "1fc03039e0a231221121f0900906093177180182a140a12696e6e6f63656e74206e65696768626f7572",
+        ),
+        (
+            otel_metrics.STREAM,
+            "0a29122712250a016d2a200a1e19009060931771801831050000000000000" + "03a0a0a016112050a03ff00010a2a1228"
+            "12260a016d2a210a1f1900906093177180183105000000000000003a0b0a016112060a04676f6f64",
+        ),
+    ],
+    ids=["body", "attribute"],
+)
+def test_binary_in_one_text_leaves_its_neighbours(stream: Stream, hexadecimal: str) -> None:
+    """Both are rows, the one with U+FFFD, which is counted."""
+    decoded = decode(stream, bytes.fromhex(hexadecimal))
+    assert len(decoded.rows) == 2
+    assert not decoded.rejects
+    assert set(decoded.repairs) == {"invalid_utf8", "text_replaced"}
+    assert "\ufffd" in repr(decoded.rows[0]) or b"\xef\xbf\xbd" in b"".join(
+        v for v in decoded.rows[0] if type(v) is bytes
+    )
+    assert "\ufffd" not in repr(decoded.rows[1])
+
+
+@pytest.mark.parametrize("binary", [b"\xff\x00\x01", b"\x01\xc3", b"\x16\x03\x01\xfc", b"\xed\xa0\x80"])
+def test_binary_is_what_it_is_in_json(binary: bytes) -> None:
+    """The rows of the two encodings are the same, and so are their repairs."""
+    values = (binary, b"innocent")
+    records = [
+        field(0x12, field(0x2A, field(0x0A, v)) + field(0x32, field(0x0A, b"k") + field(0x12, field(0x0A, v))))
+        for v in values
+    ]
+    as_protobuf = decode(logs.STREAM, field(0x0A, field(0x12, b"".join(records))))
+    template = {"body": {"stringValue": "?"}, "attributes": [{"key": "k", "value": {"stringValue": "?"}}]}
+    texts = [orjson.dumps(template).replace(b"?", v.replace(b"\0", b"\\u0000").replace(b"\1", b"\\u0001")
+             .replace(b"\x16", b"\\u0016").replace(b"\3", b"\\u0003")) for v in values]  # fmt: skip
+    as_json = decode(logs.STREAM, b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[' + b",".join(texts) + b"]}]}]}")
+    assert as_protobuf.rows == as_json.rows
+    assert set(as_protobuf.repairs) == set(as_json.repairs)
