@@ -20,8 +20,9 @@ from workers._otlp.fast import BACKSLASH, field, only, plain_text
 from workers._otlp.logs_flat import TABLE, FlatLog, columns_of, flat_row, source_of
 from workers._otlp.message import signal_of
 from workers._otlp.otlp_lean_pb2 import Logs
+from workers._otlp.parts import NO_SPAN, NO_TRACE
 from workers._otlp.reader import FALLBACK, Reader, fast_reader
-from workers._otlp.severity import BANDS
+from workers._otlp.severity import BANDS, number_of
 
 _TIMES = ("time_unix_nano", "observed_time_unix_nano")
 _fields = attrgetter(
@@ -83,7 +84,9 @@ def _rows(
             rows.append(
                 (
                     time // 1000 - EPOCH if time else observed_timestamp, observed_timestamp,
-                    trace_id.hex(), span_id.hex(), flags & 0xFF, flags, severity or BANDS.get(number), number or None,
+                    "" if trace_id == NO_TRACE else trace_id.hex(), "" if span_id == NO_SPAN else span_id.hex(),
+                    flags & 0xFF, flags, severity or BANDS.get(number),
+                    number or (number_of(severity) if severity else None),
                     text, event_name or None, service, version, instance, scope_name, scope_version, scope_attributes,
                     packed, resource_attributes, dropped, schema_url, resource_schema_url, source, data,
                 )

@@ -18,6 +18,7 @@ from workers._json.table import Field, Table
 from workers._otlp.data_points import fast_rows, otlp_rows
 from workers._otlp.flat import attributes_of, fill_service
 from workers._otlp.message import signal_of
+from workers._otlp.parts import NO_IDS
 
 TABLE = Table(
     Field("timestamp", "timestamptz", must=True),
@@ -68,6 +69,7 @@ TABLE = Table(
 
 
 _AT = TABLE.at
+_ABOUT = ("span_name", "metric_type", "http_method", "http_route", "grpc_service", "grpc_method")
 _MEASURES = ("value", "duration_ms", "duration_seconds", "count", "sum")
 
 
@@ -77,8 +79,8 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     row, rest = TABLE.places.sort(record)
     fill_service(row, _AT, parsed(row[_AT["resource_attributes"]]))
     TABLE.fill(row, rest, repairs)
-    if all(row[_AT[column]] is None for column in ("span_name", "metric_type", *_MEASURES)):
-        raise Unfit("missing_field", "a metric needs span_name, metric_type or a value")
+    if all(row[_AT[column]] is None for column in (*_ABOUT, *_MEASURES)):
+        raise Unfit("missing_field", "a metric needs span_name, metric_type, a call or a value")
     if row[_AT["timestamp"]] is None:
         row[_AT["timestamp"]] = received
     milliseconds, seconds = row[_AT["duration_ms"]], row[_AT["duration_seconds"]]
@@ -91,7 +93,8 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     row[_AT["span_name"]] = row[_AT["span_name"]] or "unknown"
     row[_AT["is_slow"]] = bool(row[_AT["is_slow"]])
     for column in ("trace_id", "span_id"):
-        row[_AT[column]] = (row[_AT[column]] or "").lower()
+        known = (row[_AT[column]] or "").lower()
+        row[_AT[column]] = "" if known in NO_IDS else known
     attributes = row[_AT["attributes"]]
     row[_AT["attributes"]] = packed = attributes_of(attributes, rest, None)
     row[_AT["resource_attributes"]] = row[_AT["resource_attributes"]] or b"{}"

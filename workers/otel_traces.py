@@ -23,6 +23,7 @@ from workers._otlp.flat import attributes_of, fill_service
 from workers._otlp.json_form import enum_number
 from workers._otlp.message import signal_of
 from workers._otlp.otlp_lean_pb2 import Traces
+from workers._otlp.parts import NO_IDS, NO_SPAN, NO_TRACE
 from workers._otlp.reader import FALLBACK, Reader, fast_reader
 
 TABLE = Table(
@@ -60,8 +61,6 @@ TABLE = Table(
 
 # --- OTLP ------------------------------------------------------------------------------------------
 
-NO_PARENT = bytes(8)
-"""How some exporters write that a span has no parent."""
 _STATUS_MAX = 256
 """Bytes of a status that is worth keeping."""
 _TIMES = ("start_time_unix_nano", "end_time_unix_nano")
@@ -115,8 +114,9 @@ def _rows(read: Reader, request: Any, status_of: Callable[[Any, list[str]], Stat
                 repairs.append("bad_id")
             rows.append(
                 (
-                    time // 1000 - EPOCH if time else received, trace_id.hex(), span_id.hex(),
-                    "" if parent == NO_PARENT else parent.hex(),
+                    time // 1000 - EPOCH if time else received,
+                    "" if trace_id == NO_TRACE else trace_id.hex(), "" if span_id == NO_SPAN else span_id.hex(),
+                    "" if parent == NO_SPAN else parent.hex(),
                     state or None, flags, name, kind, start or None, end or None, service, version, instance,
                     scope_name, scope_version, scope_attributes, code, message, packed, resource_attributes,
                     _events(events, attributes, repairs) if events else b"[]",
@@ -202,9 +202,8 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         raise Unfit("missing_field", "a span needs at least one of trace_id, span_id and name")
     row[_AT["timestamp"]] = received if time is None else time
     for column in (*_IDS, "parent_span_id"):
-        row[_AT[column]] = (row[_AT[column]] or "").lower()
-    if row[_AT["parent_span_id"]] == NO_PARENT.hex():
-        row[_AT["parent_span_id"]] = ""
+        known = (row[_AT[column]] or "").lower()
+        row[_AT[column]] = "" if known in NO_IDS else known
     for column in ("start_time_unix_nano", "end_time_unix_nano"):
         row[_AT[column]] = row[_AT[column]] or None
     row[_AT["attributes"]] = attributes_of(row[_AT["attributes"]], rest, envelope)

@@ -15,7 +15,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from checks import decode_checked
 from eventwriter.stream import Decoded
-from strategies_otlp import NOW_MICROS, as_dict, attribute_text, message, pairs, plain, requests, text, time
+from strategies_otlp import NOW_MICROS, as_dict, attribute_text, hex_id, message, pairs, plain, requests, text, time
 from workers.logs import STREAM
 
 MOMENT = 818_850_600_123_456
@@ -510,7 +510,7 @@ def test_V10_every_field_of_every_record_is_in_its_row(request: ExportLogsServic
                 observed = time(log.observed_time_unix_nano) or NOW_MICROS
                 assert row["observed_timestamp"] == observed
                 assert row["timestamp"] == (time(log.time_unix_nano) or observed)
-                assert (row["trace_id"], row["span_id"]) == (log.trace_id.hex(), log.span_id.hex())
+                assert (row["trace_id"], row["span_id"]) == (hex_id(log.trace_id), hex_id(log.span_id))
                 assert (row["flags"], row["trace_flags"]) == (log.flags, log.flags & 0xFF)
                 if log.severity_text:
                     assert row["severity_text"] == text(log.severity_text)

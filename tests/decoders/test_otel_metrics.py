@@ -21,6 +21,7 @@ from strategies_otlp import (
     NOW_MICROS,
     as_dict,
     attribute_text,
+    hex_id,
     message,
     pairs,
     real,
@@ -506,8 +507,8 @@ def _check_point(row: dict[str, Any], kind: str, one: Any, point: Any) -> None:
     else:
         assert data.get("exemplars", []) == [_exemplar(exemplar) for exemplar in point.exemplars]
         first = point.exemplars[0] if point.exemplars else None
-        assert row["trace_id"] == (first.trace_id.hex() if first else "")
-        assert row["span_id"] == (first.span_id.hex() if first else "")
+        assert row["trace_id"] == (hex_id(first.trace_id) if first else "")
+        assert row["span_id"] == (hex_id(first.span_id) if first else "")
 
 
 def _exemplar(exemplar: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from checks import decode_checked
 from eventwriter.stream import Decoded
-from strategies_otlp import NOW_MICROS, as_dict, attribute_text, message, pairs, requests, text, time
+from strategies_otlp import NOW_MICROS, as_dict, attribute_text, hex_id, message, pairs, requests, text, time
 from workers.otel_traces import STREAM
 
 TRACE, SPAN = "5b8efff798038103d269b633813fc60c", "eee19b7ec3c1b174"
@@ -295,7 +295,7 @@ def test_V10_every_field_of_every_span_is_in_its_row(request: ExportTraceService
                 assert row["timestamp"] == (time(start) or time(end) or NOW_MICROS)
                 assert (row["start_time_unix_nano"] or 0) == min(start, 2**63 - 1)
                 assert (row["end_time_unix_nano"] or 0) == min(end, 2**63 - 1)
-                assert (row["trace_id"], row["span_id"]) == (one.trace_id.hex(), one.span_id.hex())
+                assert (row["trace_id"], row["span_id"]) == (hex_id(one.trace_id), hex_id(one.span_id))
                 assert row["parent_span_id"] == ("" if one.parent_span_id == bytes(8) else one.parent_span_id.hex())
                 assert row["trace_state"] == text(one.trace_state)
                 assert row["name"] == one.name.replace("\0", "\ufffd")

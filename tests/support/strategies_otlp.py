@@ -130,6 +130,11 @@ def plain(value: Any) -> Any:
     return inner.replace("\0", "\ufffd") if kind == "string_value" else inner
 
 
+def hex_id(octets: bytes) -> str:
+    """An id in hex; one of zeros only is absent."""
+    return "" if octets in (bytes(16), bytes(8)) else octets.hex()
+
+
 def pairs(attributes: Any) -> dict[str, Any]:
     """The JSON object that a list of attributes must become; the values of a key that is repeated are a list."""
     found: dict[str, list[Any]] = {}

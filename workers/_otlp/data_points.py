@@ -147,7 +147,9 @@ def _add(rows: list[Row], read: _Metrics, metric: Any, kind: str, shared: _Share
         if examples:
             listed = exemplars(read.whole(examples, "exemplars"))
             extra = {**(extra or {}), "exemplars": listed}
-            trace_id, span_id = listed[0]["trace_id"], listed[0]["span_id"]
+            trace_id, span_id = (
+                "" if known in parts.NO_IDS else known for known in (listed[0]["trace_id"], listed[0]["span_id"])
+            )
         if scale is not None:
             duration_ms, duration_seconds = durations(value, scale)
         (span_kind, http_method, http_route, http_status_code, grpc_service, grpc_method, grpc_status_code, component,
@@ -201,8 +203,11 @@ def _zero(point: Any) -> tuple[float | None, int | None]:
 def _point(given: tuple[Any, ...], repairs: list[str]) -> _Point:
     series, *pairs = given
     found = parts.attributes(pairs)
-    packed = parts.dump(found, repairs, sort=True)
-    return _series_key(series, packed), packed, known_attributes(found, repairs)
+    packed = identity = parts.dump(found, repairs, sort=True)
+    if repairs and any(pair.key_strindex == parts.KEPT for pair in pairs):
+        own = parts.attributes([pair for pair in pairs if pair.key_strindex != parts.KEPT])
+        identity = parts.dump(own, [], sort=True)
+    return _series_key(series, identity), packed, known_attributes(found, repairs)
 
 
 def _series_key(series: Any, packed: bytes) -> str:

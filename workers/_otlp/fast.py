@@ -201,6 +201,8 @@ def _by_protobuf(pair: bytes) -> tuple[str, Any]:
     for tag in b"\x0a\x32\x12" * 2:
         octets = field(tag, octets)
     found = KeyValue.FromString(octets).value.kvlist_value.values[0].value.kvlist_value.values[0]
+    if found.key_strindex == parts.KEPT:
+        raise Uncommon("as only requests in JSON have them")
     return found.key, parts.any_value(found.value)
 
 

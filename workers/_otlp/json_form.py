@@ -22,6 +22,7 @@ from eventwriter import values
 from eventwriter.stream import Reject
 from eventwriter.values import INT8_MAX, INT8_MIN, Unfit, shown
 from workers._limits import RECORDS_MAX, TooLarge, too_many
+from workers._otlp.parts import KEPT
 from workers._otlp.request_count import GROUPS, RECORDS
 from workers._otlp.unreadable import check_names
 
@@ -35,6 +36,8 @@ _ELEMENTS_MAX = 1_000_000
 _ESSENTIAL = {("Span", "trace_id"), ("Span", "span_id"), ("NumberDataPoint", "as_int"),
               ("NumberDataPoint", "as_double")}  # fmt: skip
 _PAIR = {"key", "value"}
+_CODED = {"trace_id": 24, "span_id": 12, "parent_span_id": 12}
+"""Characters of ids in base64, which protobuf's own JSON has; they end in "=", and so are no hexadecimal text."""
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
 _NOT_FINITE: Mapping[str, float] = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _INTEGERS = {
@@ -88,7 +91,8 @@ class _Builder:
                     message.as_double = float(str(raw))  # type: ignore[attr-defined]
                 self.repairs.append(error.reason)
                 original = raw if isinstance(raw, str) else values.dump_json(raw).decode()
-                getattr(message, kept.name).add(key=field.name, value=AnyValue(string_value=original))
+                pairs = getattr(message, kept.name)
+                pairs.add(key=field.name, value=AnyValue(string_value=original), key_strindex=KEPT)
         if not any(raw for _, raw in groups) and message.DESCRIPTOR.name not in RECORDS:
             check_names(message, given)
         for field, raw in groups:
@@ -166,6 +170,10 @@ class _Builder:
         if field.type == FieldDescriptor.TYPE_ENUM:
             return enum_number(field, raw)
         if field.type == FieldDescriptor.TYPE_BYTES:
+            if isinstance(raw, str) and len(raw) == _CODED.get(field.name) and raw[-1] == "=":
+                found = _octets(raw)
+                self.repairs.append("bad_id")
+                return found
             if not isinstance(raw, str) or not _HEX.fullmatch(raw):
                 raise Unfit("bad_id", f"{field.name} is {shown(raw)}, not hexadecimal text")
             return bytes.fromhex(raw)
