@@ -619,8 +619,7 @@ def test_times_in_json(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("timestamp", "soon"), ("timestamp", []), ("timestamp", False), ("time_received_ns", 2**63),
-     ("time_flow_end_ms", 2**62), ("time_received_ns", 1.5)],
+    [("timestamp", "soon"), ("timestamp", []), ("timestamp", False), ("time_received_ns", 1.5)],
 )  # fmt: skip
 def test_a_bad_time_in_json_rejects_the_record(name: str, value: Any) -> None:
     """The only column that a row cannot do without."""
@@ -653,6 +652,70 @@ def test_capital_names_of_version_1_in_json() -> None:
 def test_protocols_in_json(value: Any, number: int | None) -> None:
     """By number or name; goflow2 writes an empty one for those that it has no name for."""
     assert flat(bytes=1, proto=value)["protocol"] == number
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("IPIP", 94), ("IPv4", 4), ("ISIS over IPv4", 124), ("HOPOPT", 0), ("mobility header", 135), ("ESP", 50),
+     ("A/N", 107), ("IPv6-NoNxt", 59), ("L2TP", 115), ("UDPLite", 136), ("BIT-EMU", 147), ("OSPF", 89)],
+)  # fmt: skip
+def test_protocols_of_the_registry(name: str, number: int) -> None:
+    """IANA's keywords, in any case."""
+    assert flat(bytes=1, proto=name)["protocol"] == number
+
+
+PROTOJSON = {
+    "type": "IPFIX", "timeReceivedNs": "1765535400250000000", "srcAddr": "CgAAAQ==", "dstAddr": "xjNkBw==",
+    "samplerAddress": "CgAA/g==", "bytes": "1500", "packets": "1", "srcMac": "73588229205", "proto": 6, "inIf": 3,
+}  # fmt: skip
+
+
+def test_json_as_protobuf_writes_it() -> None:
+    """Bytes are in base64 there, and a MAC address is a number."""
+    found = flat(**PROTOJSON)
+    assert (found["src_addr"], found["dst_addr"], found["sampler_address"]) == (
+        "10.0.0.1",
+        "198.51.100.7",
+        "10.0.0.254",
+    )
+    assert found["metadata"]["srcMac"] == "00:11:22:33:44:55"
+    assert found["timestamp"] == micros("2025-12-12T10:30:00.250Z")
+
+
+@pytest.mark.parametrize(
+    ("octets", "text"),
+    [(bytes.fromhex("20010db8000000000000000000000001"), "2001:db8::1"), (b"", None), (bytes(4), "0.0.0.0")],
+)
+def test_base64_of_addresses(octets: bytes, text: str | None) -> None:
+    """Of both families, also in metadata."""
+    encoded = b64encode(octets).decode()
+    found = flat(**PROTOJSON | {"dstAddr": encoded, "nextHop": encoded or None, "mplsIp": [encoded]})
+    assert found["dst_addr"] == text
+    assert found["metadata"]["mplsIp"] == [text or ""]
+
+
+def test_base64_that_is_no_address_is_in_no_address_column() -> None:
+    """It is kept in hexadecimal, as in protobuf; what is no base64 is not touched."""
+    found = flat("bad_address", **PROTOJSON | {"srcAddr": b64encode(b"abcde").decode()})
+    assert (found["src_addr"], found["metadata"]["src_addr"]) == (None, b"abcde".hex())
+    assert flat(src_addr="10.0.0.1", src_mac="001122334455")["metadata"]["src_mac"] == "001122334455"
+    assert flat(src_addr="10.0.0.1", src_mac=73588229205)["metadata"]["src_mac"] == "00:11:22:33:44:55"
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ({"time_flow_start_ns": 5008454549467889664, "time_flow_end_ns": 2**63}, 5008454549467889664),
+        ({"time_received_ns": 1765535400250000000, "time_flow_end_ns": 2**63}, 1765535400250000000),
+        ({"time_received_ns": 2**63}, ARRIVED),
+    ],
+)
+def test_a_time_beyond_int64_gives_way_to_the_next(times: dict[str, int], expected: int) -> None:
+    """In JSON and in protobuf alike; the original is kept."""
+    for found in flat("bad_time", bytes=1, **times), row(made(**times).SerializeToString(), "bad_time"):
+        assert found["timestamp"] == expected // 1000 - EPOCH
+        assert times.items() == {name: int(found["metadata"][name]) for name in times}.items()
+    assert flat("bad_time", bytes=1, TimeFlowEndMs=2**62)["timestamp"] == ARRIVED_AT
 
 
 def test_bad_values_in_json_are_kept() -> None:

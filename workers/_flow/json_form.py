@@ -6,14 +6,16 @@ What has a column goes there, under any of its names; all else goes into metadat
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Any
 
 from eventwriter.stream import Row
-from eventwriter.values import INT4_MAX, INT8_MAX, Unfit
-from workers._flow.rows import address, dump_safe
+from eventwriter.values import INT4_MAX, INT8_MAX, INT8_MIN, Unfit
+from workers._flow.protocols import PROTOCOLS
+from workers._flow.rows import address, dump_safe, mac_text, tail_value
 from workers._json.convert import merged, moment
 from workers._json.records import Origin
 from workers._json.table import Field, Table
@@ -49,15 +51,12 @@ _TIMES = (
 )  # fmt: skip
 """Received, else end, else start."""
 _STRINGS = ("time_received_ns", "time_flow_start_ns", "time_flow_end_ns")
+_UNITS = {name: 1 if name[-2:].lower() == "ns" else 1_000_000 for name in _TIMES if name[-1] == "s"}
+"""Names of times in nanoseconds or milliseconds → nanoseconds."""
+_BYTES = ("next_hop", "nextHop", "bgp_next_hop", "bgpNextHop")
+_BYTE_LISTS = ("mpls_ip", "mplsIp", "ipv6_routing_header_addresses", "ipv6RoutingHeaderAddresses")
+_MACS = ("src_mac", "srcMac", "dst_mac", "dstMac")
 
-_PROTOCOLS: Mapping[str, int] = {
-    "HOPOPT": 0, "ICMP": 1, "IGMP": 2, "GGP": 3, "IPIP": 4, "IPV4": 4, "ST": 5, "TCP": 6, "EGP": 8, "IGP": 9, "UDP": 17,
-    "DCCP": 33, "IPV6": 41, "IPV6-ROUTE": 43, "IPV6-FRAG": 44, "RSVP": 46, "GRE": 47, "ESP": 50, "AH": 51,
-    "IPV6-ICMP": 58, "ICMPV6": 58, "ICMP6": 58, "IPV6-NONXT": 59, "IPV6-OPTS": 60, "EIGRP": 88, "OSPF": 89,
-    "OSPFIGP": 89, "ETHERIP": 97, "PIM": 103, "IPCOMP": 108, "VRRP": 112, "L2TP": 115, "ISIS": 124, "SCTP": 132,
-    "FC": 133, "UDPLITE": 136, "UDP-LITE": 136, "MPLS-IN-IP": 137,
-}  # fmt: skip
-"""Keywords of the IANA registry of protocol numbers, and what goflow2 writes for them."""
 _DIRECTIONS: Mapping[int, str] = {0: "ingress", 1: "egress"}
 """IPFIX information element 61."""
 
@@ -65,7 +64,7 @@ _DIRECTIONS: Mapping[int, str] = {0: "ingress", 1: "egress"}
 def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     """The row of a record; metadata keeps the attributes of the CloudEvent around it.
 
-    Raises Unfit: ``bad_time`` for a time that is none, ``malformed`` if the record has nothing of a flow.
+    Raises Unfit: ``bad_time`` for a ``timestamp`` that is none, ``malformed`` if the record has nothing of a flow.
     """
     _, _, received, envelope, repairs = origin
     row, rest = TABLE.places.sort(record)
@@ -75,10 +74,11 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     if type(direction) is int:
         row[_AT["flow_direction"]] = _DIRECTIONS.get(direction, direction)
     if type(protocol) is str:  # goflow2 writes an empty text for one without a name
-        row[_AT["protocol"]] = _PROTOCOLS.get(protocol.strip().upper(), protocol) if protocol else None
+        row[_AT["protocol"]] = PROTOCOLS.get(protocol.strip().upper(), protocol) if protocol else None
+    _open_bytes(row, rest, repairs)
     TABLE.fill(row, rest, repairs)
     if row[0] is None:
-        row[0] = _time_in(rest, received)
+        row[0] = _time_in(rest, received, repairs)
     for place in _ADDRESSES:
         if row[place] is not None and ":" in row[place]:
             row[place] = _canonical(row[place])
@@ -93,12 +93,74 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     return tuple(row)
 
 
-def _time_in(rest: Mapping[str, Any], received: int) -> int:
-    """The first time of the flow that is there, else that of receipt."""
+def _time_in(rest: Mapping[str, Any], received: int, repairs: list[str]) -> int:
+    """The first time of the flow that is there and within int64, else that of receipt.
+
+    As in protobuf, each that is beyond is counted; what is no time at all raises Unfit.
+    """
+    found: int | None = None
     for name in _TIMES:
-        if name in rest and (time := moment(rest[name], name)) is not None:
-            return time
-    return received
+        if name not in rest:
+            continue
+        value = rest[name]
+        if (unit := _UNITS.get(name)) and _is_beyond(value, unit):
+            repairs.append("bad_time")
+        elif found is None:
+            found = moment(value, name)
+    return received if found is None else found
+
+
+def _is_beyond(value: Any, unit: int) -> bool:
+    """Whether a time in units of so many nanoseconds is beyond int64."""
+    if type(value) is str and len(value) <= 40 and value.isascii() and value.isdigit():
+        value = int(value)
+    return type(value) is int and not INT8_MIN <= value * unit <= INT8_MAX
+
+
+# --- protobuf's own JSON form: bytes are base64, integers of 64 bits are texts --------------------------------
+
+
+def _open_bytes(row: list[Any], rest: dict[str, Any], repairs: list[str]) -> None:
+    """Addresses and MAC addresses of protobuf's own JSON form as goflow2's JSON has them; of other forms, only MAC
+    addresses that are numbers."""
+    is_protojson = type(rest.get("timeReceivedNs")) is str or any(
+        _octets(value, padded=True) is not None
+        for value in (*(row[place] for place in _ADDRESSES), rest.get("nextHop"))
+    )
+    for name in _MACS:
+        mac = rest.get(name)
+        if is_protojson and type(mac) is str and mac.isascii() and mac.isdigit() and len(mac) <= 20:
+            mac = int(mac)
+        if type(mac) is int and mac > 0:
+            rest[name] = mac_text(mac)
+    if not is_protojson:
+        return
+    for place in _ADDRESSES:
+        octets = _octets(row[place])
+        if octets is not None:
+            row[place] = address(octets)
+            if octets and row[place] is None:
+                rest[TABLE.fields[place].name] = octets.hex()
+                repairs.append("bad_address")
+    for name in _BYTES:
+        if (octets := _octets(rest.get(name))) is not None:
+            rest[name] = tail_value("next_hop", octets)
+    for name in _BYTE_LISTS:
+        if isinstance(rest.get(name), list):
+            each = [(value, _octets(value)) for value in rest[name]]
+            rest[name] = [value if octets is None else tail_value(name, octets) for value, octets in each]
+
+
+def _octets(value: Any, *, padded: bool = False) -> bytes | None:
+    """The bytes that a text is in base64, if it is no address; ``padded``: only those of an
+    address, which ends with two =."""
+    if type(value) is not str or "." in value or ":" in value or (padded and value[-2:] != "=="):
+        return None
+    try:
+        octets = b64decode(value, validate=True)
+    except ValueError:
+        return None
+    return None if padded and len(octets) not in (4, 16) else octets
 
 
 @lru_cache(maxsize=65536)
