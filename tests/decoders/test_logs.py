@@ -146,10 +146,10 @@ def test_V2_sample_gelf() -> None:
     attributes = orjson.loads(row.pop("attributes"))
     assert attributes == {
         "version": "1.1", "host": "web-3", "full_message": "GET /health 200 1ms", "level": 6, "process_id": "77",
-        "_remote_addr": "default:10.20.0.77",
+        "_remote_addr": "default:10.20.0.77", "severity": "Unknown",
     }  # fmt: skip
     expected = EMPTY | {
-        "timestamp": 818_850_600_987_654, "severity_text": "Unknown", "severity_number": 9, "body": "GET /health 200",
+        "timestamp": 818_850_600_987_654, "severity_text": "INFO", "severity_number": 9, "body": "GET /health 200",
         "service_name": "nginx", "resource_attributes": b'{"host":"web-3"}', "source": "syslog",
     }  # fmt: skip
     del expected["attributes"]
@@ -307,6 +307,18 @@ def test_otlp_times_beyond_int64_are_kept() -> None:
         ({"level": 3}, ("ERROR", 17)),
         ({"level": "3"}, ("ERROR", 17)),
         ({"level": 30}, (None, None)),
+        ({"level": 3.0}, ("ERROR", 17)),
+        ({"level": 0.0}, ("FATAL", 24)),
+        ({"level": 3.5}, (None, None)),
+        ({"level": True}, (None, None)),
+        ({"level": 4, "severity": "critical"}, ("critical", 21)),
+        ({"level": 6, "severity_text": "ERROR"}, ("ERROR", 17)),
+        ({"level": "7", "severity": "alert"}, ("alert", 23)),
+        ({"level": 4, "severity": "critical", "severity_number": 9}, ("critical", 9)),
+        ({"level": 3, "severity": "Unknown"}, ("ERROR", 17)),
+        ({"level": 5, "severity_text": ""}, ("INFO", 10)),
+        ({"level": 3.0, "severity_text": "UNKNOWN"}, ("ERROR", 17)),
+        ({"level": 3, "severity": "whatever"}, ("whatever", 17)),
         ({"severity": "Very High"}, ("Very High", 21)),
         ({"severityText": "INFO2"}, ("INFO2", 10)),
         ({}, (None, None)),
@@ -334,6 +346,35 @@ def test_L3_severity_number_of_protobuf() -> None:
     assert (row["severity_text"], row["severity_number"]) == ("odd", None)
 
 
+@pytest.mark.parametrize("name", ["severity", "severity_text"])
+def test_a_severity_that_says_nothing_is_kept(name: str) -> None:
+    """Number and text come from the level."""
+    (row,) = rows({"body": "link down", name: "Unknown", "level": 3})
+    assert json.loads(row["attributes"]) == {"level": 3, name: "Unknown"}
+
+
+@pytest.mark.parametrize("end", [b"\0", b"\n\0"])
+def test_gelf_over_tcp_ends_in_one_nul_byte(end: bytes) -> None:
+    """It is no fault; a second one is."""
+    payload = b'{"version":"1.1","host":"h","short_message":"m","level":3.0}'
+    assert rows(payload + end) == rows(payload)
+    assert rows(b"[" + payload + b"]" + end) == rows(payload)
+    assert [reject.reason for reject in STREAM.decode(message(payload + end + b"\0")).rejects] == ["malformed"]
+
+
+def test_the_service_by_its_dotted_names() -> None:
+    """As resource attributes are called; the column's own name comes first."""
+    names = ("service_name", "service_version", "service_instance")
+    dotted = {"service.name": "core", "service.version": "1.2", "service.instance.id": "a1"}
+    (row,) = rows({"body": "x", **dotted})
+    assert [row[name] for name in names] == ["core", "1.2", "a1"]
+    assert json.loads(row["attributes"]) == {}
+    (row,) = rows({"body": "x", "service_name": "own", **dotted})
+    assert row["service_name"] == "own"
+    (row,) = rows({"body": "x", "service.name": "core", "service": "s", "resource": {"service.name": "r"}})
+    assert row["service_name"] == "core"
+
+
 # --- bodies and the rest ---
 
 
@@ -346,7 +387,11 @@ def test_L3_severity_number_of_protobuf() -> None:
         (False, "false"),
         ({"a": [1]}, '{"a":[1]}'),
         ([], "[]"),
-        ([104, 105, 10, 8364], "hi\n\N{EURO SIGN}"),
+        ([104, 105, 9, 10, 33], "hi\t\n!"),
+        ([104, 105, 10, 8364], "[104,105,10,8364]"),
+        ([80, 443, 8080], "[80,443,8080]"),
+        ([80, 127], "[80,127]"),
+        ([233, 65], "[233,65]"),
         ([1, 2], "[1,2]"),
         (None, None),
     ],

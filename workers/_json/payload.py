@@ -27,11 +27,17 @@ _EITHER_HEADER = zlib.MAX_WBITS | 32
 def parse(text: bytes, repairs: list[str], shape: Shape | None) -> Any:
     """The JSON value of a text that has records where ``shape`` says; None: it is but one record, or part of one.
 
-    Raises TooLarge if it has more of them than a message may hold, before anything is made of it; else as parse_json.
+    One NUL byte behind it is no fault. Raises TooLarge if it has more of them than a message may hold, before anything
+    is made of it; else as parse_json.
     """
     if len(text) > COUNTED_FROM and shape is not None:
         check_json(text, shape)
-    return values.parse_json(text, repairs)
+    try:
+        return values.parse_json(text, repairs)
+    except Unfit:
+        if text[-1:] != b"\0":  # where GELF over TCP ends
+            raise
+    return values.parse_json(text[:-1], repairs)
 
 
 def read_json(
@@ -40,12 +46,13 @@ def read_json(
     """The JSON text of a payload, inflated if need be, and its value; raises Unfit for anything else, TooLarge as
     ``parse`` and ``unpack`` do."""
     try:
-        return payload, parse(payload, repairs, shape)
+        value = parse(payload, repairs, shape)
     except Unfit:
         inflated = unpack(payload, room)
         if inflated is payload:
             raise
-    return inflated, parse(inflated, repairs, shape)
+        payload, value = inflated, parse(inflated, repairs, shape)
+    return payload.removesuffix(b"\0"), value
 
 
 def unpack(payload: bytes, room: Room | None = None) -> bytes:

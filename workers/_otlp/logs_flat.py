@@ -38,8 +38,8 @@ TABLE = Table(
     Field("severity_number", "integer", own=True),
     Field("body", "text", ("message", "msg", "summary", "short_message", "event", "log", "varbinds"), own=True),
     Field("event_name", "text", core=False),
-    Field("service_name", "text", ("service", "application_name", "app_name"), default="unknown"),
-    Field("service_version", "text"),
+    Field("service_name", "text", ("service.name", "service", "application_name", "app_name"), default="unknown"),
+    Field("service_version", "text", ("service.version",)),
     Field("service_instance", "text", ("service_instance_id", "service.instance.id")),
     Field("scope_name", "text"),
     Field("scope_version", "text"),
@@ -58,6 +58,8 @@ _PLACES, _AT = TABLE.places, TABLE.at
  _ATTRIBUTES, _RESOURCE, _, _, _, _SOURCE, _DATA) = range(len(TABLE.columns))  # fmt: skip
 _ORIGINS = ("host", "hostname", "remote_addr", "source", "ip")
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_NOTHING = frozenset(("", "unknown", "undefined", "unspecified", "none", "n/a", "-"))
+"""Severities that say nothing."""
 _NANOSECONDS = 100_000_000_000_000_000
 """From here on a bare number is a time in nanoseconds."""
 
@@ -147,27 +149,43 @@ def _observed(record: Mapping[str, Any], value: Any, received_at: int, rest: dic
 
 
 def _severity(severity: Any, number: Any, level: Any, word: Any, rest: dict[str, Any]) -> tuple[Any, Any]:
-    """Severity from ``level`` and ``severity`` too: a level is a name, or syslog's number, which is kept besides."""
-    if type(level) is int and 0 <= level <= 7:
-        rest["level"] = level
-        if number is None:
-            number = SYSLOG[level]
-    elif isinstance(level, str) and not level.strip().isdecimal():
+    """Severity from ``level`` and ``severity`` too: a level is a name, or syslog's number, which is kept besides.
+
+    A number comes first, then a text, then syslog's level. A text that says nothing makes way for a level, and is kept.
+    """
+    syslog: int | None = None
+    if isinstance(level, str) and not level.strip().isdecimal():
         if severity is None:
             severity = level
         else:
             rest["level"] = level
     elif level is not None:
         rest["level"] = level
-        syslog = int(level) if isinstance(level, int) or (isinstance(level, str) and len(level) == 1) else -1
-        if number is None and not isinstance(level, bool) and 0 <= syslog <= 7:
-            number = SYSLOG[syslog]
+        syslog = _syslog(level)
     if word is not None:
         if severity is None:
             severity = word
         else:
             rest["severity"] = word
-    return severity, number
+    if syslog is None or number is not None:
+        return severity, number
+    if isinstance(severity, str):
+        if number_of(severity) is not None:
+            return severity, None
+        if severity.strip().lower() in _NOTHING:
+            if severity:
+                rest["severity" if word == severity else "severity_text"] = severity
+            severity = None
+    return severity, SYSLOG[syslog]
+
+
+def _syslog(level: Any) -> int | None:
+    """Syslog's level, 0 to 7, from a number or a digit."""
+    if isinstance(level, str):
+        level = int(level) if len(level) == 1 else -1
+    if isinstance(level, bool) or not isinstance(level, int | float) or level not in range(8):
+        return None
+    return int(level)
 
 
 def _severity_number(number: Any, severity: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
@@ -203,7 +221,7 @@ def _body(body: Any) -> str:
 
 
 def _is_text(code: int) -> bool:
-    return code in (9, 10, 13) or (32 <= code <= 0x10FFFF and chr(code).isprintable())
+    return 32 <= code <= 126 or code in (9, 10, 13)
 
 
 # --- the fast path: as rule engines republish them, when every value has its expected type -------------------
