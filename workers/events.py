@@ -45,6 +45,8 @@ _LATEST = 9_909_000_000
 """Seconds since 1970, in the year 2283: a number beyond is no time of an event."""
 _NOTHING: Facts = (None, None, None, None, None, None, None)
 _OTEL = MappingProxyType({"logs": "LOGS", "traces": "OTEL_TRACES", "metrics": "OTEL_METRICS"})
+_ENVELOPE = frozenset(("specversion", "id", "source", "type", "datacontenttype", "subject"))
+"""Context attributes that have columns."""
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
@@ -141,17 +143,22 @@ def _json_event(payload: bytes, repairs: list[str]) -> tuple[Any, str]:
 
 
 def _binary_event(envelope: Mapping[str, Any], payload: bytes, repairs: list[str]) -> tuple[dict[str, Any], str]:
-    """An event in binary mode as if it were structured, and the text of its payload."""
-    if not payload:
-        return {**envelope, "data": None}, ""
-    try:
-        text, data = read_json(payload, repairs)
-        raw = text.decode("utf-8", "replace")
-    except Unfit as error:
-        found = _plain_text(unpack(payload))
-        if found is None:
-            raise Unfit(error.reason, f"a CloudEvent whose data is neither JSON nor text: {error}") from None
-        data = raw = found
+    """An event in binary mode as if it were structured, and the text of its payload; if the envelope has more than
+    columns take, that of the structured event, with JSON data as they came."""
+    data: Any = None
+    raw, inner = "", "null"
+    if payload:
+        try:
+            text, data = read_json(payload, repairs)
+            raw = text.decode("utf-8", "replace")
+            inner = raw.removeprefix("\ufeff")
+        except Unfit as error:
+            data = _plain_text(unpack(payload))
+            if data is None:
+                raise Unfit(error.reason, f"a CloudEvent whose data is neither JSON nor text: {error}") from None
+            raw, inner = data, dump_json(data).decode()
+    if not envelope.keys() <= _ENVELOPE:
+        raw = f'{dump_json(envelope).decode()[:-1]},"data":{inner}}}'
     return {**envelope, "data": data}, raw
 
 

@@ -96,6 +96,13 @@ def test_headers_are_cleaned() -> None:
         ({"data_base64": b64(b"\x0a\x00\xff")}, b"\x0a\x00\xff"),
         ({"data_base64": b64(gz(b"[1]"))}, [1]),
         ({"data_base64": ""}, b""),
+        ({"data": "[]", "datacontenttype": "text/plain"}, "[]"),
+        ({"data": "{}", "datacontenttype": "Text/Plain; charset=utf-8"}, "{}"),
+        ({"data": "[]", "datacontenttype": "application/json"}, []),
+        ({"data_base64": b64(b"[1]"), "datacontenttype": "text/plain"}, "[1]"),
+        ({"data": b64(b'{"a": 1}'), "datacontentencoding": "base64"}, {"a": 1}),
+        ({"data": b64(b"plain"), "datacontentencoding": "Base64"}, b"plain"),
+        ({"data": {"a": 1}, "datacontentencoding": "base64"}, {"a": 1}),
     ],
 )
 def test_data_is_json_or_bytes(event: dict[str, Any], expected: object) -> None:

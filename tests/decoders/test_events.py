@@ -278,6 +278,23 @@ def test_binary_mode() -> None:
     assert reasons(decoded(STREAM, b"\xff\xfe", headers=headers)) == [("malformed", None)]
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"time": "2026-01-02T00:00:00Z"},
+        {"dataschema": "https://example.com/s"},
+        {"tenant": "acme", "traceparent": "00-5b"},
+    ],
+)
+@pytest.mark.parametrize("data", ['{"msg":"hello","n":123456789012345678901234567890}', "plain text", ""])
+def test_binary_mode_loses_nothing_of_the_envelope(more: dict[str, str], data: str) -> None:
+    """What has no column is in raw_data, as in structured mode, beside the data with every digit."""
+    envelope = {"specversion": "1.0", "id": "1", "source": "/a", "type": "t", **more}
+    found = only_row(STREAM, data, headers={f"ce-{name}": value for name, value in envelope.items()})
+    value = json.loads(data) if data[:1] == "{" else data or None
+    assert json.loads(found["raw_data"]) == {**envelope, "data": value}
+
+
 def test_headers_that_are_no_envelope_say_nothing() -> None:
     """Such as a message id."""
     assert only_row(STREAM, GELF, headers={"Nats-Msg-Id": "7"}) == only_row(STREAM, GELF)

@@ -529,6 +529,15 @@ def test_source_by_subject(subject: str, source: str | None) -> None:
     assert rows(record(event_name="e"), subject)[0]["source"] == source
 
 
+@pytest.mark.parametrize("text", ["plain text", "[]", '{"a":1}', "\N{EURO SIGN}"])
+def test_text_of_a_cloudevent_in_binary_mode_is_a_body(text: str) -> None:
+    """If its type says that it is text, whatever it looks like."""
+    headers = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/a", "ce-type": "t", "content-type": "text/plain"}
+    decoded = decode(text.encode(), headers=headers)
+    assert [as_dict(STREAM.columns, row)["body"] for row in decoded.rows] == [text]
+    assert [reject.reason for reject in decode(b"\xff", headers=headers).rejects] == ["malformed"]
+
+
 def test_text_in_a_cloudevent_is_a_body() -> None:
     """The data of an event may be plain text."""
     event = {"specversion": "1.0", "id": "i", "source": "s", "type": "t", "time": "2025-12-12T10:30:00.123456Z"}

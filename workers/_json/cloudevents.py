@@ -56,27 +56,43 @@ def envelope_in(headers: Mapping[str, str] | None, repairs: list[str]) -> dict[s
     return found
 
 
+def is_text(event: Mapping[str, Any]) -> bool:
+    """Whether the data of an event is said to be plain text."""
+    kind = event.get("datacontenttype")
+    return type(kind) is str and kind.partition(";")[0].strip().lower() == "text/plain"
+
+
+def _is_encoded(event: Mapping[str, Any]) -> bool:
+    """Whether ``data`` is in base64, as version 0.3 says it."""
+    coding = event.get("datacontentencoding")
+    return type(coding) is str and coding.lower() == "base64" and type(event["data"]) is str
+
+
 def data_of(event: Mapping[str, Any], repairs: list[str], shape: Shape | None = None, room: Room | None = None) -> Any:
     """The data of a structured event: a JSON value, also from JSON text; bytes if it is not JSON; None if absent.
 
-    Raises Unfit("malformed") for data_base64 that is not base64, and TooLarge as read_json does.
+    Data of version 0.3 may be in base64 too; that of type text/plain is text, whatever it looks like.
+    Raises Unfit("malformed") for what is not base64, and TooLarge as read_json does.
     """
     data = event.get("data")
-    if data is None:
-        encoded = event.get("data_base64")
-        if encoded is None:
-            return None
+    encoded = event.get("data_base64") if data is None else data if _is_encoded(event) else None
+    if encoded is not None:
         try:
             octets = b64decode(encoded, validate=True)
         except (TypeError, ValueError):
-            raise Unfit("malformed", f"data_base64 is {shown(encoded)}, not base64") from None
+            raise Unfit("malformed", f"the data is {shown(encoded)}, not base64") from None
+        if is_text(event):
+            try:
+                return values.clean(octets.decode(), repairs)
+            except UnicodeDecodeError:
+                return octets
         try:
             return read_json(octets, repairs, shape, room)[1]
         except Unfit as error:
             if error.reason == "too_large":
                 raise
             return octets
-    if type(data) is str and data[:1] in ("{", "["):
+    if type(data) is str and data[:1] in ("{", "[") and not is_text(event):
         try:
             return parse(data.encode(), repairs, shape)
         except Unfit:

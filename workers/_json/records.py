@@ -13,10 +13,10 @@ from typing import Any
 from eventwriter import values
 from eventwriter.stream import Decoded, Message, Reject, Row
 from eventwriter.values import EPOCH, Unfit, dump_json, shown
-from workers._json.cloudevents import data_of, envelope_in, envelope_of, is_event
+from workers._json.cloudevents import data_of, envelope_in, envelope_of, is_event, is_text
 from workers._json.convert import moment, trimmed
 from workers._json.count import EVENTS, Shape
-from workers._json.payload import read_json
+from workers._json.payload import read_json, unpack
 from workers._limits import COUNTED_FROM, RECORDS_MAX, Room, too_many
 
 _MAX_DEPTH = 8
@@ -83,10 +83,22 @@ def decode_records(kind: Kind, message: Message) -> Decoded:
         else:
             if headers and (envelope := envelope_in(headers, repairs)):
                 origin = within(origin, envelope)
+                if kind.text_field and is_text(envelope):
+                    return _text_of(kind.text_field, records, payload, origin)
             kind.read(records, payload, origin, 0)
     except Unfit as error:
         return Decoded((), (Reject(error.reason, str(error)[:500]),), repairs)
     return Decoded(records.rows, records.rejects, repairs)
+
+
+def _text_of(name: str, records: Records, payload: bytes, origin: Origin) -> Decoded:
+    """The record that a CloudEvent in binary mode stands for whose data is plain text; raises Unfit if it is not."""
+    try:
+        text = unpack(payload, records.room).decode()
+    except UnicodeDecodeError:
+        raise Unfit("malformed", "a CloudEvent whose data is not the text that it is said to be") from None
+    records.add({name: values.clean(text, origin[4])}, origin)
+    return Decoded(records.rows, records.rejects, origin[4])
 
 
 class Records:
