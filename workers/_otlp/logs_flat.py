@@ -16,14 +16,14 @@ import msgspec
 import orjson
 
 from eventwriter.stream import Row
-from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, INT8_MAX, Unfit, dump_json
+from eventwriter.values import EPOCH, INT8_MAX, Unfit, dump_json
 from workers._json import convert
 from workers._json.convert import moment, parsed
 from workers._json.fast import Arrivals, Columns, nested_json, received
 from workers._json.records import Origin
 from workers._json.table import Field, Table, prefer
 from workers._otlp.flat import attributes_of, fill_service
-from workers._otlp.severity import BANDS, SYSLOG, number_of
+from workers._otlp.severity import BANDS, severity_number, severity_of
 
 _UINT32 = (0, 2**32 - 1)
 TABLE = Table(
@@ -58,8 +58,6 @@ _PLACES, _AT = TABLE.places, TABLE.at
  _ATTRIBUTES, _RESOURCE, _, _, _, _SOURCE, _DATA) = range(len(TABLE.columns))  # fmt: skip
 _ORIGINS = ("host", "hostname", "remote_addr", "source", "ip")
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_NOTHING = frozenset(("", "unknown", "undefined", "unspecified", "none", "n/a", "-"))
-"""Severities that say nothing."""
 _NANOSECONDS = 100_000_000_000_000_000
 """From here on a bare number is a time in nanoseconds."""
 
@@ -83,9 +81,9 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         given = moment(time, name or "")
         row[_TIME] = received_at if given is None else given
     if level is not None or word is not None:
-        severity, number = _severity(severity, number, level, word, rest)
+        severity, number = severity_of(severity, number, level, word, rest)
     if type(number) is not int or not 0 < number <= 24:
-        number = _severity_number(number, severity, rest, repairs)
+        number = severity_number(number, severity, rest, repairs)
     row[_SEVERITY] = BANDS.get(number) if severity is None and number is not None else severity
     row[_NUMBER] = number
     if resource is None:
@@ -146,55 +144,6 @@ def _observed(record: Mapping[str, Any], value: Any, received_at: int, rest: dic
         convert.keep_original(rest, "observed_timestamp", value, repairs, "bad_time")
         return received_at
     return received_at if observed is None else observed
-
-
-def _severity(severity: Any, number: Any, level: Any, word: Any, rest: dict[str, Any]) -> tuple[Any, Any]:
-    """Severity from ``level`` and ``severity`` too: a level is a name, or syslog's number, which is kept besides.
-
-    A number comes first, then a text, then syslog's level. A text that says nothing makes way for a level, and is kept.
-    """
-    syslog: int | None = None
-    if isinstance(level, str) and not level.strip().isdecimal():
-        if severity is None:
-            severity = level
-        else:
-            rest["level"] = level
-    elif level is not None:
-        rest["level"] = level
-        syslog = _syslog(level)
-    if word is not None:
-        if severity is None:
-            severity = word
-        else:
-            rest["severity"] = word
-    if syslog is None or number is not None:
-        return severity, number
-    if isinstance(severity, str):
-        if number_of(severity) is not None:
-            return severity, None
-        if severity.strip().lower() in _NOTHING:
-            if severity:
-                rest["severity" if word == severity else "severity_text"] = severity
-            severity = None
-    return severity, SYSLOG[syslog]
-
-
-def _syslog(level: Any) -> int | None:
-    """Syslog's level, 0 to 7, from a number or a digit."""
-    if isinstance(level, str):
-        level = int(level) if len(level) == 1 else -1
-    if isinstance(level, bool) or not isinstance(level, int | float) or level not in range(8):
-        return None
-    return int(level)
-
-
-def _severity_number(number: Any, severity: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
-    """The number as given; else from the name, which may be unknown."""
-    if number is not None:
-        known = convert.integer("severity_number", INT4_MIN, INT4_MAX, number, rest, repairs)
-        if known:
-            return known
-    return number_of(severity) if isinstance(severity, str) else None
 
 
 def _fill_scope(row: list[Any], scope: Any, rest: dict[str, Any]) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
+
+from eventwriter.values import INT4_MAX, INT4_MIN
+from workers._json import convert
 
 _NAMES = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
@@ -25,6 +29,8 @@ _NUMBERS = {
     "alert": 23,
     "emerg": 24, "emergency": 24, "panic": 24,
 }  # fmt: skip
+_NOTHING = frozenset(("", "unknown", "undefined", "unspecified", "none", "n/a", "-"))
+"""Severities that say nothing."""
 _NUMBERED = re.compile(r"(trace|debug|info|warn|error|fatal)([1-4])")
 
 
@@ -35,3 +41,52 @@ def number_of(text: str) -> int | None:
     if known is None and (found := _NUMBERED.fullmatch(name)):
         return _NUMBERS[found[1]] + int(found[2]) - 1
     return known
+
+
+def severity_of(severity: Any, number: Any, level: Any, word: Any, rest: dict[str, Any]) -> tuple[Any, Any]:
+    """Severity from ``level`` and ``severity`` too: a level is a name, or syslog's number, which is kept besides.
+
+    A number comes first, then a text, then syslog's level. A text that says nothing makes way for a level, and is kept.
+    """
+    syslog: int | None = None
+    if isinstance(level, str) and not level.strip().isdecimal():
+        if severity is None:
+            severity = level
+        else:
+            rest["level"] = level
+    elif level is not None:
+        rest["level"] = level
+        syslog = _syslog(level)
+    if word is not None:
+        if severity is None:
+            severity = word
+        else:
+            rest["severity"] = word
+    if syslog is None or number is not None:
+        return severity, number
+    if isinstance(severity, str):
+        if number_of(severity) is not None:
+            return severity, None
+        if severity.strip().lower() in _NOTHING:
+            if severity:
+                rest["severity" if word == severity else "severity_text"] = severity
+            severity = None
+    return severity, SYSLOG[syslog]
+
+
+def _syslog(level: Any) -> int | None:
+    """Syslog's level, 0 to 7, from a number or a digit."""
+    if isinstance(level, str):
+        level = int(level) if len(level) == 1 else -1
+    if isinstance(level, bool) or not isinstance(level, int | float) or level not in range(8):
+        return None
+    return int(level)
+
+
+def severity_number(number: Any, severity: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
+    """The number as given; else from the name, which may be unknown."""
+    if number is not None:
+        known = convert.integer("severity_number", INT4_MIN, INT4_MAX, number, rest, repairs)
+        if known:
+            return known
+    return number_of(severity) if isinstance(severity, str) else None
