@@ -69,6 +69,14 @@ def test_ids_in_base64_are_decoded_and_counted(stream: Stream) -> None:
     assert (row["trace_id"], row["span_id"], repairs) == (TRACE, SPAN, ["bad_id"] * 2)
 
 
+@pytest.mark.parametrize("coded", ["W47/95gDgQPSabYzgT/GDAA=", "W47/95gDgQPSabYzgT/GDA=", "W47/95gDgQP!abYzgT/GDA=="])
+def test_base64_of_another_length_is_no_id(coded: str) -> None:
+    """Of 17 bytes, too short a padding, and what is no base64."""
+    payload = orjson.dumps(span(traceId=coded, spanId=SPAN))
+    (reject,) = decode_checked(otel_traces.STREAM, message(payload, otel_traces.STREAM.subjects[0])).rejects
+    assert (reject.reason, reject.record_index) == ("bad_id", 0)
+
+
 @pytest.mark.parametrize(
     ("one", "two"),
     [

@@ -36,8 +36,9 @@ _ELEMENTS_MAX = 1_000_000
 _ESSENTIAL = {("Span", "trace_id"), ("Span", "span_id"), ("NumberDataPoint", "as_int"),
               ("NumberDataPoint", "as_double")}  # fmt: skip
 _PAIR = {"key", "value"}
-_CODED = {"trace_id": 24, "span_id": 12, "parent_span_id": 12}
-"""Characters of ids in base64, which protobuf's own JSON has; they end in "=", and so are no hexadecimal text."""
+_SPAN_ID = re.compile(r"[A-Za-z0-9+/_-]{11}=")
+_CODED = {"trace_id": re.compile(r"[A-Za-z0-9+/_-]{22}=="), "span_id": _SPAN_ID, "parent_span_id": _SPAN_ID}
+"""Ids of 16 and 8 bytes in base64, which protobuf's own JSON has; they end in "=", and so are no hexadecimal text."""
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
 _NOT_FINITE: Mapping[str, float] = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _INTEGERS = {
@@ -170,10 +171,10 @@ class _Builder:
         if field.type == FieldDescriptor.TYPE_ENUM:
             return enum_number(field, raw)
         if field.type == FieldDescriptor.TYPE_BYTES:
-            if isinstance(raw, str) and len(raw) == _CODED.get(field.name) and raw[-1] == "=":
-                found = _octets(raw)
+            coded = _CODED.get(field.name)
+            if coded is not None and isinstance(raw, str) and coded.fullmatch(raw):
                 self.repairs.append("bad_id")
-                return found
+                return _octets(raw)
             if not isinstance(raw, str) or not _HEX.fullmatch(raw):
                 raise Unfit("bad_id", f"{field.name} is {shown(raw)}, not hexadecimal text")
             return bytes.fromhex(raw)
