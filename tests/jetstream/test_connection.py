@@ -66,10 +66,14 @@ def introduction(server: NatsServer) -> dict[str, Any]:
 
 def refusal(settings: NatsConfig, kind: type[EventWriterError] = UnavailableError) -> str:
     """The error that ends an attempt, within seconds."""
-    begun = time.monotonic()
-    with pytest.raises(kind) as caught:
-        attempt(settings)
-    assert time.monotonic() - begun < 5 * PATIENCE
+    for _ in range(5):
+        begun = time.monotonic()
+        with pytest.raises(EventWriterError) as caught:
+            attempt(settings)
+        assert time.monotonic() - begun < 5 * PATIENCE
+        if isinstance(caught.value, kind) or "pipe" not in str(caught.value):
+            break  # else the server hung up while we still wrote, and its reason is lost: trying again is right
+    assert isinstance(caught.value, kind), caught.value
     return str(caught.value)
 
 
