@@ -1,4 +1,4 @@
-"""Staging: rows go through a temporary table where the target has a key, or to find the rows that it refuses."""
+"""The statements with which rows go through a temporary table; staged.py runs them."""
 
 from __future__ import annotations
 

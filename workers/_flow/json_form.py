@@ -16,7 +16,7 @@ from eventwriter.stream import Row
 from eventwriter.values import INT4_MAX, INT8_MAX, INT8_MIN, Unfit
 from workers._flow.protocols import PROTOCOLS
 from workers._flow.rows import address, dump_safe, mac_text, tail_value
-from workers._json.convert import merged, moment
+from workers._json.convert import UNITS, merged, moment
 from workers._json.records import Origin
 from workers._json.table import Field, Table
 
@@ -51,8 +51,6 @@ _TIMES = (
 )  # fmt: skip
 """Received, else end, else start."""
 _STRINGS = ("time_received_ns", "time_flow_start_ns", "time_flow_end_ns")
-_UNITS = {name: 1 if name[-2:].lower() == "ns" else 1_000_000 for name in _TIMES if name[-1] == "s"}
-"""Names of times in nanoseconds or milliseconds → nanoseconds."""
 _BYTES = ("next_hop", "nextHop", "bgp_next_hop", "bgpNextHop")
 _BYTE_LISTS = ("mpls_ip", "mplsIp", "ipv6_routing_header_addresses", "ipv6RoutingHeaderAddresses")
 _MACS = ("src_mac", "srcMac", "dst_mac", "dstMac")
@@ -103,7 +101,7 @@ def _time_in(rest: Mapping[str, Any], received: int, repairs: list[str]) -> int:
         if name not in rest:
             continue
         value = rest[name]
-        if (unit := _UNITS.get(name)) and _is_beyond(value, unit):
+        if (unit := UNITS.get(name[-2:])) and _is_beyond(value, unit):
             repairs.append("bad_time")
         elif found is None:
             found = moment(value, name)

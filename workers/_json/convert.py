@@ -39,7 +39,7 @@ def moment(value: Any, name: str = "time") -> int | None:
                 return None
         elif value is None or (value == 0 and value is not False):
             return None
-        unit = _UNITS.get(name[-2:])
+        unit = UNITS.get(name[-2:])
         if unit is not None and not (type(value) is str and "-" in value[1:]):
             return values.time_from_nanos(values.integer(value) * unit)
         return values.time_from_number(value) if type(value) is float else values.time(value)
@@ -47,7 +47,7 @@ def moment(value: Any, name: str = "time") -> int | None:
         raise Unfit("bad_time", f"{name}: {error}") from None
 
 
-_UNITS: Mapping[str, int] = {"ns": 1, "Ns": 1, "no": 1, "ms": 1_000_000, "Ms": 1_000_000}
+UNITS: Mapping[str, int] = {"ns": 1, "Ns": 1, "no": 1, "ms": 1_000_000, "Ms": 1_000_000}
 """How names such as time_received_ns, startTimeUnixNano and TimeFlowEndMs end → nanoseconds."""
 
 
