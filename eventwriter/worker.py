@@ -76,8 +76,8 @@ def run(
         except EventWriterError as error:
             log.error("%s", error, extra={"stream": stream.name})
             report.ended(error)
-            # Told to end meanwhile, and nothing is left in flight: that is what matters to who told it.
-            return OK if session.released else error.exit_code
+            # Told to end meanwhile: whether anything is left in flight is what matters to who told it.
+            return error.exit_code if session.released is None else OK if session.released else DRAIN_DEADLINE
         else:
             report.ended(None)
             return OK if clean else DRAIN_DEADLINE
@@ -102,9 +102,9 @@ class _Session:
         self._stopped = self._clean = False
 
     @property
-    def released(self) -> bool:
-        """Whether it was told to end, and everything in flight was acknowledged or released."""
-        return self._stopped and self._clean
+    def released(self) -> bool | None:
+        """Whether everything in flight was acknowledged or released when it was told to end; None: it was not told."""
+        return self._clean if self._stopped else None
 
     def stop(self) -> None:
         """Ends it in order; in a signal handler."""

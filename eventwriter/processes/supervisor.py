@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
-from eventwriter.errors import AUTHENTICATION, CONFIGURATION, DRAIN_DEADLINE, OK
+from eventwriter.errors import AUTHENTICATION, CONFIGURATION, DRAIN_DEADLINE, OK, UNAVAILABLE
 from eventwriter.processes.child import Child, how
 from eventwriter.processes.process import set_title
 from eventwriter.processes.signals import STOP_SIGNALS, SignalQueue
@@ -20,6 +20,9 @@ logger = logging.getLogger("eventwriter.supervisor")
 
 PARKING = (CONFIGURATION, AUTHENTICATION)
 """Exit statuses that another try with the same settings would only repeat."""
+
+BY_ITSELF = (UNAVAILABLE, *PARKING)
+"""Exit statuses of a child that nobody told to end: one that was told says 0, or 75."""
 
 
 class Supervisor:
@@ -70,8 +73,9 @@ class Supervisor:
         """Runs until stopped, or until every child is parked; returns the exit status of the service.
 
         Stopped: 0 if every child drained, else 75. A child drained if it exited 0, or if SIGTERM ended it, for then
-        it had no handler yet and nothing in hand. Any other end (killed at the deadline, crashed, non-zero) means
-        that messages in hand will be delivered again. All parked: 78, or 77 if that is what all of them said.
+        it had no handler yet and nothing in hand. One that ended by itself at the same moment counts as little as one
+        that was parked or waited before. Any other end (killed at the deadline, crashed, another status) means that
+        messages in hand will be delivered again. All parked: 78, or 77 if that is what all of them said.
 
         Leaves the signals it handles blocked: the process is expected to end with the returned status.
         """
@@ -126,7 +130,7 @@ class Supervisor:
         now = self._clock()
         slot.exited(status, now)
         if self._stopping:
-            self._undrained |= status not in AS_TOLD
+            self._undrained |= status not in (*AS_TOLD, *BY_ITSELF)
             del self._slots[slot.name]
         elif slot.child is None:
             del self._slots[slot.name]

@@ -109,6 +109,9 @@ BEHAVIOURS: dict[str, Callable[[str], int]] = {
     "work": work,
     "drain slowly": lambda name: work(name, drain=0.7),
     "drain, then fail": lambda name: work(name, status=1),
+    "drain too late": lambda name: work(name, status=75),
+    "end by itself meanwhile": lambda name: work(name, status=78),
+    "give up meanwhile": lambda name: work(name, status=69),
     "end before a handler": pause,
     "ignore": ignore,
     "orphan": leave_orphan,
@@ -462,9 +465,18 @@ def test_the_second_signal_stops_at_once(service: Service) -> None:
     assert all(map(gone, pids))
 
 
-@pytest.mark.parametrize(("what", "status"), [("drain, then fail", 75), ("end before a handler", 0)])
+@pytest.mark.parametrize(
+    ("what", "status"),
+    [
+        ("drain, then fail", 75),
+        ("drain too late", 75),
+        ("end before a handler", 0),
+        ("end by itself meanwhile", 0),
+        ("give up meanwhile", 0),
+    ],
+)
 def test_how_a_child_ends_while_draining_decides_the_status(service: Service, what: str, status: int) -> None:
-    """A child that fails while draining had messages in hand; one without a handler yet had none."""
+    """A child that fails while draining had messages in hand; one without a handler yet, or parked anyway, had none."""
     service.start({"LOGS": what, "EVENTS": "work"})
     service.ready("LOGS")
     service.ready("EVENTS")
