@@ -73,9 +73,8 @@ class Supervisor:
         """Runs until stopped, or until every child is parked; returns the exit status of the service.
 
         Stopped: 0 if every child drained, else 75. A child drained if it exited 0, or if SIGTERM ended it, for then
-        it had no handler yet and nothing in hand. One that ended by itself at the same moment counts as little as one
-        that was parked or waited before. Any other end (killed at the deadline, crashed, another status) means that
-        messages in hand will be delivered again. All parked: 78, or 77 if that is what all of them said.
+        it had no handler yet and nothing in hand; one that ended ``BY_ITSELF`` at that moment does not count. Any
+        other end means that messages in hand will come again. All parked: 78, or 77 if all of them said that.
 
         Leaves the signals it handles blocked: the process is expected to end with the returned status.
         """

@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+import forkserver
 from beside import beside
 from boards import batch, noted, running, settings, trouble, write
 from eventwriter.commands import status_table
@@ -358,15 +359,8 @@ def test_the_event_age_is_that_of_the_last_minute() -> None:
 def command(endpoint: Endpoint | str, *arguments: str, columns: int = 80) -> subprocess.CompletedProcess[str]:
     """`eventwriter status` to its end."""
     address = endpoint if isinstance(endpoint, str) else f"http://{endpoint.address}"
-    return subprocess.run(
-        [sys.executable, "-m", "eventwriter", "status", "--url", address, *arguments],
-        cwd=ROOT,
-        env=clean_environment() | {"COLUMNS": str(columns), "http_proxy": "http://127.0.0.1:9"},
-        capture_output=True,
-        text=True,
-        timeout=20 * PATIENCE,
-        check=False,
-    )
+    environment = clean_environment() | {"COLUMNS": str(columns), "http_proxy": "http://127.0.0.1:9"}
+    return forkserver.run(["status", "--url", address, *arguments], environment, seconds=20)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+import forkserver
 from compression import gz
 from eventwriter.cli import cli
 from fix_service import ROOT, STREAMS
@@ -102,15 +104,9 @@ def test_a_cloudevent_in_binary_mode_comes_from_headers() -> None:
 )
 def test_wrong_usage_is_one_line(arguments: list[str], words: str) -> None:
     """Exit code 64, no traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "eventwriter", "decode", *arguments],
-        cwd=ROOT,
-        input=b"%%%",
-        capture_output=True,
-        check=False,
-    )
+    done = forkserver.run(["decode", *arguments], os.environ, b"%%%")
     assert done.returncode == 64
-    assert words in done.stderr.decode()
+    assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from eventwriter.embedded import free_port
 from fix_failover import TOLD_WITHIN, Fallible, How, load, missing, wait_complete
 from fix_monitor import Endpoint
 from fix_service import World, only, wait_until
+from processes import Process
 
 RAW, OTEL, PROCESSED = "logs.syslog", "logs.otel", "logs.otel.processed"
 
@@ -36,7 +36,7 @@ class Configured:
         fresh.write_text(f"[streams.LOGS]\nsubjects = {json.dumps(list(subjects))}\nprocesses = {self.processes}\n")
         fresh.rename(self.file)
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self) -> Process:
         """Another service with this file; it goes on with SWEEP when LOGS cannot work."""
         environment = only("LOGS", "SWEEP") | {"EVENTWRITER_HTTP__LISTEN": self.endpoint.address}
         service = self.world.start("--config", str(self.file), "supervise", **environment)

@@ -27,7 +27,7 @@ from eventwriter.jetstream.source import Source
 from eventwriter.postgres.sink import Sink
 from fix_service import STREAMS, World, wait_until
 from patience import PATIENCE
-from processes import end
+from processes import Process, end
 from traffic import Traffic
 
 QUICK = {"EVENTWRITER_WRITER__ACK_WAIT": "1s"}
@@ -42,10 +42,10 @@ def ranges(world: World, stream: str = "LOGS") -> list[tuple[int, int]]:
     )
 
 
-def ended(process: subprocess.Popen[bytes], seconds: float = 40.0) -> int:
+def ended(process: Process, seconds: float = 40.0) -> int:
     """The exit status of a process that ends by itself."""
     wait_until(lambda: process.poll() is not None, "its end", seconds)
-    return int(process.returncode)
+    return process.wait()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import time
 
 import psutil
@@ -11,13 +10,14 @@ import pytest
 
 from fix_failover import TOLD_WITHIN, Fallible, load, missing, wait_complete
 from fix_service import World, only, wait_until
+from processes import Process
 from traffic import Publication
 
 NAMES = ("LOGS", "TELEMETRY", "EVENTS")
 BROKEN = Publication("logs.syslog", b"\xff not a message", (), 1)
 
 
-def seconds_of(service: subprocess.Popen[bytes], during: float) -> float:
+def seconds_of(service: Process, during: float) -> float:
     """CPU seconds of a service and its workers within a while in which nothing arrives."""
     tree = [psutil.Process(service.pid), *psutil.Process(service.pid).children(recursive=True)]
 

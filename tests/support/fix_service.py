@@ -21,11 +21,12 @@ import psycopg
 import pytest
 from nats.js.api import StreamConfig
 
+import forkserver
 from eventwriter import registry
 from eventwriter.embedded import NatsServer, PostgresServer
 from fix_servers import new_database
 from patience import PATIENCE
-from processes import end
+from processes import Process, end
 from traffic import NUMBER, Publication, Traffic
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +61,7 @@ class World:
     prefix: Sequence[str] = ()
     """What starts commands somewhere else, such as on another host."""
     published: dict[str, list[Publication]] = field(default_factory=dict)
-    services: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    services: list[Process] = field(default_factory=list)
 
     def call(self, work: Callable[[Any], Any]) -> Any:
         """Runs ``await work(client)`` with a client of its own."""
@@ -127,29 +128,29 @@ class World:
 
     def run(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
-        done = subprocess.run(
-            [sys.executable, "-m", "eventwriter", *arguments],
-            cwd=self.root,
-            env=self._environment(environment),
-            capture_output=True,
-            text=True,
-            timeout=60 * PATIENCE,
-            check=False,
-        )
+        if self.root == ROOT:
+            done = forkserver.run(arguments, self._environment(environment))
+        else:
+            command = [sys.executable, "-m", "eventwriter", *arguments]
+            done = subprocess.run(
+                command, cwd=self.root, env=self._environment(environment), capture_output=True, text=True, check=False
+            )
         if check and done.returncode:
             pytest.fail(f"eventwriter {' '.join(arguments)} exited {done.returncode}: {done.stderr}")
         return done
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, **environment: str) -> Process:
         """Starts a command in the background; its log goes to ``log``."""
+        arguments = arguments or ("supervise",)
         with (self.folder / "service.log").open("ab") as log:
-            process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "eventwriter", *(arguments or ("supervise",))],
-                cwd=self.root,
-                env=self._environment(environment),
-                stdout=log,
-                stderr=log,
-            )
+            process: Process
+            if self.root == ROOT and not self.prefix:
+                process = forkserver.started(arguments, self._environment(environment), log, log)
+            else:
+                command = [*self.prefix, sys.executable, "-m", "eventwriter", *arguments]
+                process = subprocess.Popen(
+                    command, cwd=self.root, env=self._environment(environment), stdout=log, stderr=log
+                )
         self.services.append(process)
         return process
 
@@ -159,7 +160,7 @@ class World:
         path = self.folder / "service.log"
         return path.read_text() if path.exists() else ""
 
-    def stop(self, process: subprocess.Popen[bytes], seconds: float = 35.0) -> int:
+    def stop(self, process: Process, seconds: float = 35.0) -> int:
         """SIGTERM, and the exit status."""
         process.send_signal(signal.SIGTERM)
         return process.wait(seconds * PATIENCE)
@@ -227,7 +228,7 @@ def template(postgres_server: PostgresServer) -> str:
     """The name of a database with our tables, to copy."""
     name = "with_tables"
     environment = clean_environment() | {"EVENTWRITER_POSTGRES__DSN": postgres_server.create_database(name)}
-    subprocess.run([sys.executable, "-m", "eventwriter", "schema", "apply"], cwd=ROOT, env=environment, check=True)
+    forkserver.run(["schema", "apply"], environment).check_returncode()
     return name
 
 

@@ -5,12 +5,25 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import AnyStr
+from typing import AnyStr, Protocol
 
 import psutil
 
 
-def end(process: subprocess.Popen[AnyStr]) -> None:
+class Process(Protocol):
+    """What subprocess.Popen has, and Forked too."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+def end(process: Process) -> None:
     """Kills a process and its children if it runs: whatever a failed test leaves behind disturbs the next one."""
     if process.poll() is None:
         family = psutil.Process(process.pid).children(recursive=True)
