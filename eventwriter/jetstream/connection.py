@@ -23,6 +23,9 @@ from eventwriter.errors import AuthenticationError, ConfigurationError, Unavaila
 _FAREWELL = 0.5
 """Seconds that the peer has to close a connection: TLS would give it 30, and after a failure wait forever."""
 
+_TRIES = 3
+"""A server that refuses hangs up at once: while we still write, its reason may be lost, and is asked for again."""
+
 
 class Listener(Protocol):
     """Is told what becomes of a connection."""
@@ -115,31 +118,45 @@ async def connect(client: Client, settings: NatsConfig, name: str, listener: Lis
     async def on_error(error: Exception) -> None:
         reasons.append(error)
 
-    try:
-        await client.connect(
-            servers=list(settings.url),
-            name=name,
-            connect_timeout=5,
-            ping_interval=20,
-            error_cb=on_error,
-            disconnected_cb=listener.on_disconnected,
-            reconnected_cb=listener.on_reconnected,
-            closed_cb=listener.on_closed,
-            **options,
-        )
-    except (OSError, nats.errors.Error, ValueError) as error:
-        raise _explained(reasons or [error], settings) from None
+    for left in reversed(range(_TRIES)):
+        reasons.clear()
+        try:
+            await client.connect(
+                servers=list(settings.url),
+                name=name,
+                connect_timeout=5,
+                ping_interval=20,
+                error_cb=on_error,
+                disconnected_cb=listener.on_disconnected,
+                reconnected_cb=listener.on_reconnected,
+                closed_cb=listener.on_closed,
+                **options,
+            )
+            break
+        except (OSError, nats.errors.Error, ValueError) as error:
+            reason = _most_telling(reasons or [error])
+            if not (left and isinstance(reason, BrokenPipeError | ConnectionResetError)):
+                raise _explained(reason, settings) from None
     # … and later ones forever.
     client.options["max_reconnect_attempts"] = -1
     client.options["reconnect_time_wait"] = 0.5
     client._error_cb = listener.on_error
 
 
-def _explained(reasons: Sequence[Exception], settings: NatsConfig) -> Exception:
-    """The typed error for what went wrong at one server or another: with TLS, or else the latest."""
-    reason = next((each for each in reasons if isinstance(each, Unencrypted | ssl.SSLError)), reasons[-1])
+def _most_telling(reasons: Sequence[Exception]) -> Exception:
+    """What went wrong at one server or another: with TLS, with the credentials, or else the latest."""
+    telling = (each for each in reasons if isinstance(each, Unencrypted | ssl.SSLError) or _is_refusal(each))
+    return next(telling, reasons[-1])
+
+
+def _is_refusal(reason: Exception) -> bool:
+    return "uthorization" in str(reason) or isinstance(reason, nats.errors.InvalidUserCredentialsError)
+
+
+def _explained(reason: Exception, settings: NatsConfig) -> Exception:
+    """The typed error for what went wrong."""
     text = f"NATS at {', '.join(map(masking.url, settings.url))}: {reason or type(reason).__name__}"
-    if "uthorization" in str(reason) or isinstance(reason, nats.errors.InvalidUserCredentialsError):
+    if _is_refusal(reason):
         return AuthenticationError(f"{text}: check nats.user, nats.password, nats.token or nats.credentials")
     if isinstance(reason, FileNotFoundError | PermissionError):
         return ConfigurationError(f"{text}: check nats.credentials")
