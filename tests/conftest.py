@@ -2,9 +2,24 @@
 
 import signal
 
+import pytest
+
 import profiles  # noqa: F401 - scripts/fuzz chooses the other one
 
 pytest_plugins = ["fix_servers", "fix_service", "fix_proxy", "fix_tls", "fix_failover"]
+
+
+LONGEST = (
+    "test_hosts", "test_rewind", "test_filters", "test_consumers", "test_outage", "test_message_limits", "test_chaos",
+    "test_monitor", "test_service", "test_jetstream", "test_page", "test_permissions", "test_bench", "test_locks",
+)  # fmt: skip
+"""Modules that take half a minute or more, the longest first: what runs last should not be long."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest modules first; all others as they are."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 def pytest_configure() -> None:

@@ -40,13 +40,15 @@ LOADED = 1_000_000
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
     """The first true value of ``condition``; fails with ``what`` when there is none in time."""
     deadline = time.monotonic() + seconds * PATIENCE
+    pause = 0.01
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
             pytest.fail(f"not within {seconds * PATIENCE:.0f} s: {what}")
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(1.3 * pause, 0.1)  # most ask a server, which takes more of a core than what is waited for
 
 
 @dataclass
