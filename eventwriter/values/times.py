@@ -48,10 +48,10 @@ def time_from_text(text: str) -> int:
 def time_from_number(number: int | float | Decimal) -> int:
     """A number since 1970 as timestamptz; its magnitude tells the unit: below 1e11 s, 1e14 ms, 1e17 µs, else ns."""
     if isinstance(number, float):
-        if not math.isfinite(number):
-            raise Unfit("bad_time", f"{number} is not a time")
         if 2**30 <= number < 2**33:
             return micros_from_seconds(number) - EPOCH
+        if not math.isfinite(number):
+            raise Unfit("bad_time", f"{number} is not a time")
     # Decimal, not float64: 1765535400.123456 has no exact binary form, its shortest text has.
     exact: Any = Decimal(repr(number)) if isinstance(number, float) else number
     size = abs(exact)

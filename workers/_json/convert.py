@@ -31,7 +31,8 @@ def moment(value: Any, name: str = "time") -> int | None:
     None if there is none: null, "", 0, or the zero of Go. Anything else raises Unfit("bad_time"), which names it.
     """
     try:
-        if type(value) is str:
+        kind = type(value)
+        if kind is str:
             if value[10:11] == "T":
                 micros = values.time_from_text(value)
                 return None if micros == _NO_TIME else micros
@@ -40,9 +41,9 @@ def moment(value: Any, name: str = "time") -> int | None:
         elif value is None or (value == 0 and value is not False):
             return None
         unit = UNITS.get(name[-2:])
-        if unit is not None and not (type(value) is str and "-" in value[1:]):
+        if unit is not None and not (kind is str and "-" in value[1:]):
             return values.time_from_nanos(values.integer(value) * unit)
-        return values.time_from_number(value) if type(value) is float else values.time(value)
+        return values.time_from_number(value) if kind is float else values.time(value)
     except Unfit as error:
         raise Unfit("bad_time", f"{name}: {error}") from None
 

@@ -134,11 +134,11 @@ def _compiled(fields: Sequence[Field]) -> Callable[[list[Any], dict[str, Any], l
 
         def fill(given, rest, repairs):
             v0, v1 = given
-            if type(v0) is str: pass
-            elif v0 is None: given[0] = default0
+            if v0 is None: given[0] = default0
+            elif type(v0) is str: pass
             else: given[0] = step0(v0, rest, repairs)
-            if type(v1) is int and -2147483648 <= v1 <= 2147483647: pass
-            elif v1 is None: pass
+            if v1 is None: pass
+            elif type(v1) is int and -2147483648 <= v1 <= 2147483647: pass
             else: given[1] = step1(v1, rest, repairs)
     """
     lines = ["def fill(given, rest, repairs):", f"    {', '.join(f'v{place}' for place in range(len(fields)))} = given"]
@@ -158,7 +158,7 @@ def _compiled(fields: Sequence[Field]) -> Callable[[list[Any], dict[str, Any], l
             choices.append(f"{absent}: missing({field.name!r})")
         else:
             changed = field.default is not None or not field.blank
-            choices.append(f"{absent}: {f'{cell} = default{place}' if changed else 'pass'}")
+            choices.insert(0, f"{absent}: {f'{cell} = default{place}' if changed else 'pass'}")
         lines += [f"    {'elif' if number else 'if'} {choice}" for number, choice in enumerate(choices)]
         is_moment = field.type == "timestamptz" and field.must
         step = f"moment({value}, {field.name!r})" if is_moment else f"step{place}({value}, rest, repairs)"

@@ -48,6 +48,9 @@ def severity_of(severity: Any, number: Any, level: Any, word: Any, rest: dict[st
 
     A number comes first, then a text, then syslog's level. A text that says nothing makes way for a level, and is kept.
     """
+    if type(level) is int and 0 <= level <= 7 and severity is number is word is None:  # GELF
+        rest["level"] = level
+        return None, SYSLOG[level]
     syslog: int | None = None
     if isinstance(level, str) and not level.strip().isdecimal():
         if severity is None:
