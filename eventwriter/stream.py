@@ -97,8 +97,8 @@ class Stream:
     """The columns of a row, in the order of its values."""
     decode: Callable[[Message], Decoded]
     """Pure and total: no clock, no random, no I/O, and it never raises on any bytes."""
-    quick: Callable[[Sequence[Message]], Sequence[Row | None]] | None = None
-    """A shorter way for common messages, many at a time: of each its only row, if ``decode`` would give the same and
+    fast: Callable[[Sequence[Message]], Sequence[Row | None]] | None = None
+    """The fast path: common messages, many at a time: of each its only row, if ``decode`` would give the same and
     neither reject nor repair; None if that takes ``decode``. If it raises, all of them take ``decode``."""
     key: tuple[str, ...] = ()
     """Columns of the unique key under which the latest message replaces earlier ones; empty: rows only append."""

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eventwriter import registry
-from eventwriter.postgres.attempt import quick_rows
+from eventwriter.postgres.attempt import fast_rows
 from eventwriter.stream import Message, Stream
 from traffic import ENCODINGS, Traffic
 
@@ -52,7 +52,7 @@ def decode(stream: Stream, batch: Sequence[Message]) -> tuple[int, int]:
     rows = rejects = 0
     for start in range(0, len(batch), CHUNK):
         chunk = batch[start : start + CHUNK]
-        for message, row in zip(chunk, quick_rows(stream, chunk), strict=True):
+        for message, row in zip(chunk, fast_rows(stream, chunk), strict=True):
             if row is not None:
                 rows += 1
                 continue

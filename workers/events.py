@@ -216,6 +216,6 @@ STREAM = Stream(
     table="events",
     columns=TABLE.columns,
     decode=decode,
-    quick=fast_path(TABLE.columns, GelfEvent, b'"short_message"', columns_of),
+    fast=fast_path(TABLE.columns, GelfEvent, b'"short_message"', columns_of),
     key=("event_timestamp", "id"),
 )

@@ -141,5 +141,5 @@ STREAM = Stream(
     table="logs",
     columns=TABLE.columns,
     decode=decode,
-    quick=fast_path(TABLE.columns, FlatLog, b'"severity_text"', columns_of, ["attributes"]),
+    fast=fast_path(TABLE.columns, FlatLog, b'"severity_text"', columns_of, ["attributes"]),
 )

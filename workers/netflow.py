@@ -103,5 +103,5 @@ STREAM = Stream(
     table="netflow_metrics",
     columns=TABLE.columns,
     decode=decode,
-    quick=fast_rows,
+    fast=fast_rows,
 )

@@ -131,6 +131,6 @@ STREAM = Stream(
     table="sweep_host_states",
     columns=TABLE.columns,
     decode=decode,
-    quick=fast_path_of(TABLE, b'"last_sweep_time"'),
+    fast=fast_path_of(TABLE, b'"last_sweep_time"'),
     key=("host_ip", "gateway_id", "partition", "last_sweep_time"),
 )

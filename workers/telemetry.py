@@ -61,5 +61,5 @@ STREAM = Stream(
     table="timeseries_metrics",
     columns=TABLE.columns,
     decode=decode,
-    quick=fast_path_of(TABLE, b'"gateway_id"'),
+    fast=fast_path_of(TABLE, b'"gateway_id"'),
 )

@@ -137,12 +137,12 @@ class Encoder:
         messages = attempt.batch.messages
         begun = perf_counter()
         chunk = messages[self._place : self._place + self._messages]
-        quick = quick_rows(self._stream, chunk)
-        if self._plain and all(quick):  # one row of each
-            rows = cast("Sequence[Row]", quick)
+        fast = fast_rows(self._stream, chunk)
+        if self._plain and all(fast):  # one row of each
+            rows = cast("Sequence[Row]", fast)
             attempt.ends += range(self._line + 1, self._line + len(chunk) + 1)
         else:
-            rows = self._decode(chunk, quick)
+            rows = self._decode(chunk, fast)
         taken = len(attempt.ends) - self._place
         self._place += taken
         self._messages = min(2 * taken, _MESSAGES)  # no more than fit a step: what is left over is looked at again
@@ -161,12 +161,12 @@ class Encoder:
         attempt.outcome.seconds["decode"] += perf_counter() - begun
         return not self._ended
 
-    def _decode(self, chunk: Sequence[Message], quick: Sequence[Row | None]) -> list[Row]:
-        """The rows of the first messages, one by one; ``quick`` has those that are known already."""
+    def _decode(self, chunk: Sequence[Message], fast: Sequence[Row | None]) -> list[Row]:
+        """The rows of the first messages, one by one; ``fast`` has those that are known already."""
         attempt, known, excluded, decode = self.attempt, self._known, self._excluded, self._stream.decode
         ends, refused = attempt.ends, attempt.refused
         rows: list[Row] = []
-        for index, message, row in zip(count(self._place), chunk, quick, strict=False):
+        for index, message, row in zip(count(self._place), chunk, fast, strict=False):
             if known and message.sequence in known:
                 pass
             elif excluded is not None and excluded(message.subject):
@@ -194,11 +194,11 @@ class Encoder:
         self._line = line
 
 
-def quick_rows(stream: Stream, messages: Sequence[Message]) -> Sequence[Row | None]:
+def fast_rows(stream: Stream, messages: Sequence[Message]) -> Sequence[Row | None]:
     """The only row of each message that has no more than that and is common; None for those that take ``decode``."""
-    if stream.quick is not None:
+    if stream.fast is not None:
         with suppress(Exception):  # a mistake of ours, on which ``decode`` has no part
-            rows = stream.quick(messages)
+            rows = stream.fast(messages)
             if len(rows) == len(messages):
                 return rows
     return [None] * len(messages)

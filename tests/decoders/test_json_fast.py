@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from both_paths import JSON, OBJECT, TEXT, agree, agree_on_all, compare, nearly
 from eventwriter import registry
-from eventwriter.postgres.attempt import quick_rows
+from eventwriter.postgres.attempt import fast_rows
 from eventwriter.stream import Message
 from traffic import ENCODINGS, Traffic
 
@@ -200,11 +200,11 @@ COMMON: dict[str, dict[str, Any]] = {
 }
 
 
-def fast_rows(stream: str, messages: list[Message]) -> list[Any]:
+def fast(stream: str, messages: list[Message]) -> list[Any]:
     """What the fast path of a stream makes of messages."""
     declared = STREAMS[stream]
-    assert declared.quick is not None
-    return [*declared.quick(messages)]
+    assert declared.fast is not None
+    return [*declared.fast(messages)]
 
 
 @pytest.mark.parametrize("stream", COMMON)
@@ -249,20 +249,20 @@ def test_what_is_not_common_takes_the_fallback(stream: str, change: dict[str, An
 @pytest.mark.parametrize("subject", ["events.otel.logs", "events.netflow.raw", "events.\0"])
 def test_events_of_other_streams_take_the_fallback(subject: str) -> None:
     """Where they belong is told by their subject."""
-    assert fast_rows("EVENTS", [Message(subject, json.dumps(GELF_RECORD).encode(), 1, 0)]) == [None]
+    assert fast("EVENTS", [Message(subject, json.dumps(GELF_RECORD).encode(), 1, 0)]) == [None]
 
 
 @pytest.mark.parametrize("number", ["1e99999", "1E-99999", "0.1e+99999"])
 def test_numbers_that_jsonb_might_refuse_take_the_fallback(number: str) -> None:
     """msgspec does not look at numbers in what it leaves undecoded."""
     payload = json.dumps(LOG_RECORD).replace('"items": 0', f'"items": {number}').encode()
-    assert fast_rows("LOGS", [Message("logs.x", payload, 1, 0)]) == [None]
+    assert fast("LOGS", [Message("logs.x", payload, 1, 0)]) == [None]
 
 
 def test_bytes_that_are_not_utf8_take_the_fallback() -> None:
     """They are repaired there."""
     payload = json.dumps(LOG_RECORD).encode().replace(b'"items"', b'"\xff"')
-    assert fast_rows("LOGS", [Message("logs.x", payload, 1, 0)]) == [None]
+    assert fast("LOGS", [Message("logs.x", payload, 1, 0)]) == [None]
     decoded = STREAMS["LOGS"].decode(Message("logs.x", payload, 1, 0))
     assert len(decoded.rows) == 1
 
@@ -284,9 +284,9 @@ def test_each_of_many_messages_goes_its_own_way() -> None:
         fits,
     ]
     messages = [Message("logs.x", payload, number, 10**18) for number, payload in enumerate(payloads)]
-    rows = fast_rows("LOGS", messages)
+    rows = fast("LOGS", messages)
     assert [row is not None for row in rows] == [True, False, False, False, True]
-    assert rows[0] == rows[4] == fast_rows("LOGS", messages[:1])[0]
+    assert rows[0] == rows[4] == fast("LOGS", messages[:1])[0]
 
 
 @given(
@@ -375,7 +375,7 @@ def test_decoding_leaves_nothing_behind(stream: str, encoding: str) -> None:
 
     def decode(times: int) -> int:
         for _ in range(times):
-            for message, row in zip(chunk, quick_rows(declared, chunk), strict=True):
+            for message, row in zip(chunk, fast_rows(declared, chunk), strict=True):
                 if row is None:
                     declared.decode(message)
         gc.collect()

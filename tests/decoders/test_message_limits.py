@@ -11,7 +11,7 @@ import pytest
 
 from compression import gz
 from eventwriter import registry
-from eventwriter.postgres.attempt import quick_rows
+from eventwriter.postgres.attempt import fast_rows
 from eventwriter.stream import Decoded
 from records import message, reasons
 from workers._flow.flow_pb2 import FlowMessage
@@ -99,7 +99,7 @@ def decode(stream: str, payload: bytes) -> Decoded:
     """What a message becomes, by the fast path if it takes it."""
     declared = STREAMS[stream]
     given = message(payload, declared.subjects[0].replace(">", "x"))
-    (row,) = quick_rows(declared, [given])
+    (row,) = fast_rows(declared, [given])
     return declared.decode(given) if row is None else Decoded([row])
 
 

@@ -310,32 +310,32 @@ def test_a_prepared_batch_waits_for_one_that_has_to_be_tried_again(
 def test_the_quick_way(connection: Any, open_sink: Any) -> None:
     """Rows that it knows are written, about the others the decoder is asked; about all of them if it is wrong."""
 
-    def quick(messages: Sequence[Message]) -> list[Row | None]:
+    def fast(messages: Sequence[Message]) -> list[Row | None]:
         if messages[0].sequence == 5:
             raise RuntimeError("a mistake")
         if messages[0].sequence == 7:
             return [(0, "too few", 0)]
-        return [(message.sequence, "quick", 0) if message.sequence % 2 else None for message in messages]
+        return [(message.sequence, "fast", 0) if message.sequence % 2 else None for message in messages]
 
     connection.execute(PLAIN_TABLE)
-    sink = open_sink(replace(PLAIN, quick=quick))
+    sink = open_sink(replace(PLAIN, fast=fast))
     sink.write(batch([record(1)], [record(2), "bad"], [record(3)], [record(4)]))
     sink.write(batch([record(5, "decoded")], [record(6)], start=5))
     sink.write(batch([record(7, "decoded")], [record(8)], start=7))
     assert [k for k, _ in rows(connection)] == [*range(1, 9)]
-    assert [v for _, v in rows(connection)] == ["quick", "", "quick", "", "decoded", "", "decoded", ""]
+    assert [v for _, v in rows(connection)] == ["fast", "", "fast", "", "decoded", "", "decoded", ""]
     assert letters(connection) == [(2, 1, "malformed", None)]
 
 
 def test_the_quick_way_knows_nothing_of_redeliveries_and_refusals(connection: Any, open_sink: Any) -> None:
     """Its rows too are left out when the ledger knows them, or the table refuses them."""
 
-    def quick(messages: Sequence[Message]) -> list[Row | None]:
-        return [(message.sequence, "quick", 0) for message in messages]
+    def fast(messages: Sequence[Message]) -> list[Row | None]:
+        return [(message.sequence, "fast", 0) for message in messages]
 
     connection.execute(PLAIN_TABLE)
     connection.execute("ALTER TABLE numbers ADD CHECK (k <> 13)")
-    sink = open_sink(replace(PLAIN, quick=quick))
+    sink = open_sink(replace(PLAIN, fast=fast))
     sink.write(batch(*([record(k)] for k in range(1, 4))))
     sink.write(batch(*([record(k)] for k in range(1, 81))))
     assert [k for k, _ in rows(connection)] == [k for k in range(1, 81) if k != 13]
