@@ -1,7 +1,7 @@
 """Commands of eventwriter as processes of their own, forked by one that has imported it all.
 
 An interpreter and its imports take half a second of a core, a fork a hundredth of that; all else is as if the command
-were started anew: its own environment, folder, standard streams, signals and exit status.
+were started anew: its own environment, standard streams, signals and exit status.
 """
 
 from __future__ import annotations
