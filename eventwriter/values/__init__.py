@@ -4,7 +4,16 @@ All are pure. A value that cannot be converted raises Unfit, whose ``reason`` is
 Functions that may repair a value take ``repairs``, a list to which they append the reason of each repair.
 """
 
-from eventwriter.values.jsontext import MAX_DEPTH, REPLACEMENT, clean, dump_json, parse_json, scrub
+from eventwriter.values.jsontext import (
+    MAX_DEPTH,
+    REPLACEMENT,
+    LongNumber,
+    clean,
+    dump_json,
+    has_long_number,
+    parse_json,
+    scrub,
+)
 from eventwriter.values.scalars import INT4_MAX, INT4_MIN, INT8_MAX, INT8_MIN, boolean, integer, real, text
 from eventwriter.values.times import (
     EPOCH,
@@ -29,10 +38,12 @@ __all__ = [
     "MAX_TIME",
     "MIN_TIME",
     "REPLACEMENT",
+    "LongNumber",
     "Unfit",
     "boolean",
     "clean",
     "dump_json",
+    "has_long_number",
     "integer",
     "micros_from_seconds",
     "parse_json",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -17,16 +19,55 @@ _TOO_DEEP = f"JSON nested more than {MAX_DEPTH} deep"
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _UNSAFE = re.compile("[\0\ud800-\udfff]")
+_DIGITS_MAX = 400
+"""Of a number; there are none of more in float64, and numeric has a limit too."""
+_OUTLINE = bytes.maketrans(b"123456789.", b"0" * 10)
+_RUN = re.compile(rb"[0-9.]+")
+_FLOAT_DIGITS, _INTEGER_DIGITS = 17, 19
+"""So many every float64 may be written with, and so many has the longest integer of 64 bits with a sign."""
+_LONG = b"0" * (_FLOAT_DIGITS + 2)
+"""One more, and a point."""
+
+
+class LongNumber(float):
+    """A number of JSON that float64 only comes near: the nearest float64, and the text it came as."""
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, text: str) -> LongNumber:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+
+def has_long_number(text: bytes) -> bool:
+    """Whether a parser that makes int64 and float64 of numbers might not keep every digit of one in this JSON text."""
+    outline = text.translate(_OUTLINE)
+    at = outline.find(_LONG)
+    while at >= 0:
+        found = _RUN.match(text, at)
+        run = found[0] if found else b""
+        digits = run.replace(b".", b"").lstrip(b"0")
+        end = at + len(run)
+        if len(digits) > (_FLOAT_DIGITS if b"." in run or text[end : end + 1] in (b"e", b"E") else _INTEGER_DIGITS):
+            return True
+        at = outline.find(_LONG, end)
+    return False
 
 
 def parse_json(payload: bytes, repairs: list[str]) -> Any:
     """The JSON value of a whole payload (RFC 8259), strings free of U+0000 and lone surrogates.
 
-    A byte order mark is skipped; invalid UTF-8, NUL and lone surrogates inside strings become U+FFFD; a number
-    beyond float64 becomes its text. Raises Unfit("malformed") for anything that is not one complete JSON value.
+    A byte order mark is skipped; invalid UTF-8, NUL and lone surrogates inside strings become U+FFFD. Integers of any
+    size are exact, other numbers float64 or, if that has not all their digits, a LongNumber; one beyond float64 becomes
+    its text. Raises Unfit("malformed") for anything that is not one complete JSON value.
     """
     try:
         value = orjson.loads(payload)
+        if has_long_number(payload) and isinstance(value, dict | list):
+            with suppress(Unfit):  # nested too deep to be looked at
+                value = _parse_leniently(payload, None, repairs)
     except orjson.JSONDecodeError as error:
         if payload[:3] == b"\xef\xbb\xbf" != payload[3:6]:
             return parse_json(payload[3:], repairs)
@@ -38,8 +79,9 @@ def parse_json(payload: bytes, repairs: list[str]) -> Any:
     return value
 
 
-def _parse_leniently(payload: bytes, cause: orjson.JSONDecodeError, repairs: list[str]) -> Any:
-    # orjson refuses lone surrogates, invalid UTF-8 and huge numbers: parse what still has JSON's outline again.
+def _parse_leniently(payload: bytes, cause: orjson.JSONDecodeError | None, repairs: list[str]) -> Any:
+    # orjson refuses lone surrogates, invalid UTF-8 and huge numbers, and rounds long ones: parse what still has JSON's
+    # outline again.
     if payload.lstrip()[:1] not in (b"{", b"["):
         raise Unfit("malformed", f"not JSON: {cause}") from None
     text = payload.decode("utf-8", "replace")
@@ -51,15 +93,15 @@ def _parse_leniently(payload: bytes, cause: orjson.JSONDecodeError, repairs: lis
         raise ValueError(f"{name} is not JSON")
 
     def whole(digits: str) -> int | str:
-        if len(digits) <= 400:
-            return int(digits)
-        noted.append("number_as_text")
-        return digits
+        return int(digits) if len(digits) <= _DIGITS_MAX else as_text(digits)
 
     def real(digits: str) -> float | str:
-        number = float(digits)
-        if math.isfinite(number):
-            return number
+        number, exact = float(digits), Decimal(digits)
+        if len(digits) > _DIGITS_MAX or not math.isfinite(number) or (exact and not number):
+            return as_text(digits)
+        return number if Decimal(repr(number)) == exact else LongNumber(digits)
+
+    def as_text(digits: str) -> str:
         noted.append("number_as_text")
         return digits
 
@@ -102,14 +144,26 @@ def clean(text: str, repairs: list[str]) -> str:
 def dump_json(value: Any, *, sort: bool = False) -> bytes:
     """JSON text of a value whose strings are clean; NaN and infinities must already be strings.
 
-    Integers of any size are written exactly, keys as they come or sorted. Raises Unfit("bad_value") for nesting that
-    nobody can read back.
+    Every digit of a number is written, keys as they come or sorted. Raises Unfit("bad_value") for nesting that nobody
+    can read back.
     """
+    option = orjson.OPT_SORT_KEYS if sort else None
     try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort else None)
-    except TypeError:  # integers beyond 64 bits, nesting beyond orjson's limit
+        return orjson.dumps(value, option=option)
+    except TypeError:  # integers beyond 64 bits, long numbers, nesting beyond orjson's limit
         _check_depth(value, "bad_value")
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=sort).encode()
+        return orjson.dumps(_with_digits(value), option=option)
+
+
+def _with_digits(value: Any) -> Any:
+    """The same value for orjson, which takes numbers that it does not know as text."""
+    if isinstance(value, dict):
+        return {key: _with_digits(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_digits(each) for each in value]
+    if type(value) is LongNumber:
+        return orjson.Fragment(value.text)
+    return orjson.Fragment(str(value)) if type(value) is int else value
 
 
 def _check_depth(value: Any, reason: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
-from eventwriter.values.jsontext import dump_json
+from eventwriter.values.jsontext import LongNumber, dump_json
 from eventwriter.values.unfit import Unfit, shown
 
 INT4_MIN, INT4_MAX = -(2**31), 2**31 - 1
@@ -20,7 +21,9 @@ def integer(value: Any, low: int = INT8_MIN, high: int = INT8_MAX) -> int:
 
     Out of range is ``out_of_range``, so that a caller may clamp; anything else is ``bad_value``.
     """
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+    if isinstance(value, LongNumber) and (exact := Decimal(value.text)) == exact.to_integral_value():
+        number = int(exact)
+    elif isinstance(value, int) or (type(value) is float and value.is_integer()):
         number = int(value)
     elif isinstance(value, str) and len(value) <= 400 and _INTEGER.fullmatch(text := value.strip()):
         number = int(text)

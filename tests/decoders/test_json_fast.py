@@ -200,6 +200,9 @@ COMMON: dict[str, dict[str, Any]] = {
 }
 
 
+NESTED = {"LOGS": "attributes", "TELEMETRY": "tags", "EVENTS": "extension", "SWEEP": "metadata"}
+
+
 def fast(stream: str, messages: list[Message]) -> list[Any]:
     """What the fast path of a stream makes of messages."""
     declared = STREAMS[stream]
@@ -289,6 +292,34 @@ def test_each_of_many_messages_goes_its_own_way() -> None:
     assert rows[0] == rows[4] == fast("LOGS", messages[:1])[0]
 
 
+@pytest.mark.parametrize("stream", sorted(NESTED))
+def test_a_long_number_is_kept_whatever_its_neighbours_are(stream: str) -> None:
+    """Behind 200 messages that fit, or alone: with every digit, in one way."""
+    declared, common = STREAMS[stream], json.dumps(COMMON[stream]).encode()
+    number = b"123456789012345678901234567890"
+    long = json.dumps(COMMON[stream] | {NESTED[stream]: {"n": "@"}}).encode().replace(b'"@"', number)
+    messages = [Message(f"{stream.lower()}.x", each, 7, 10**18) for each in [*[common] * 200, long]]
+    (row,) = declared.decode(messages[-1]).rows
+    assert any(
+        type(value) in (bytes, str) and number in (value if type(value) is bytes else value.encode()) for value in row
+    )
+    assert fast(stream, messages)[-1] in (None, row)
+    assert fast(stream, messages[-1:])[0] in (None, row)
+
+
+def test_a_value_that_is_rounded_is_kept_besides() -> None:
+    """On the fast path it would be no more than near."""
+    record = COMMON["TELEMETRY"] | {"value": "@"}
+    payload = json.dumps(record).encode().replace(b'"@"', b"0.12345678901234567890")
+    message = Message("telemetry.x", payload, 7, 10**18)
+    assert fast("TELEMETRY", [message]) == [None]
+    found = STREAMS["TELEMETRY"].decode(message)
+    row = dict(zip((column.name for column in STREAMS["TELEMETRY"].columns), found.rows[0], strict=True))
+    assert row["value"] == 0.12345678901234568
+    assert b'"0.12345678901234567890"' in row["metadata"]
+    assert found.repairs == ["rounded"]
+
+
 @given(
     st.sampled_from(sorted(COMMON)),
     st.lists(
@@ -311,7 +342,6 @@ def test_damaged_payloads(name: str, damage: list[tuple[float, int, int]]) -> No
 
 # --- whole batches: what a message becomes is not for its neighbours to decide ---
 
-NESTED = {"LOGS": "attributes", "TELEMETRY": "tags", "EVENTS": "extension", "SWEEP": "metadata"}
 RECORDS = {"LOGS": LOG, "TELEMETRY": METRIC, "EVENTS": EVENT, "SWEEP": HOST}
 NUMBERS = st.sampled_from(
     ["0.1234567890123456789", "1765535400.123456789", "0.30000000000000004", "1e400", "1e-400", "1E5", "1e99", "-0",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -103,15 +104,57 @@ def test_json_survives_the_way_through(value: Any) -> None:
     found = values.parse_json(json.dumps(value).encode(), noted)
     text = values.dump_json(found)
     assert b"\\u0000" not in text.replace(b"\\\\", b"")
-    if not noted and "e+" not in json.dumps(value) and not _has_huge_integer(value):
+    if not noted and "e+" not in json.dumps(value):
         assert json.loads(text) == value
 
 
-def _has_huge_integer(value: Any) -> bool:
-    # The parser reads integers beyond 64 bits as float64.
-    if isinstance(value, list | dict):
-        return any(map(_has_huge_integer, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, int) and not INT8_MIN <= value < 2**64
+NUMBERS = st.from_regex(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,2})?", fullmatch=True)
+
+
+def exactly(text: bytes) -> Any:
+    return json.loads(text, parse_float=Decimal, parse_int=Decimal)
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=4))
+def test_numbers_keep_every_digit(numbers: list[str]) -> None:
+    """Integers all of them, other numbers the 17 that float64 tells apart, and more if there are more."""
+    noted: list[str] = []
+    found = exactly(values.dump_json(values.parse_json(f"[{','.join(numbers)}]".encode(), noted)))
+    for number, kept in zip(numbers, found, strict=True):
+        mantissa = re.split("[eE]", number)[0].lstrip("-").replace(".", "").lstrip("0")
+        exact, near = Decimal(number), Decimal(repr(float(number)))
+        may_round = len(mantissa) <= (17 if "." in number else 18 if "e" in number.lower() else 0)
+        assert kept == exact or (kept == near and may_round), number
+    assert not noted
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        ("123456789012345678901234567890", True),
+        ("18446744073709551616", True),
+        ("0.12345678901234567890", True),
+        ("-123456789.123456789", True),
+        ("1765535400123456789", False),
+        ("0.13436424411240122", False),
+        ("1765535400.5925481", False),
+        ("00000000000000000000000123", False),
+    ],
+)
+def test_long_numbers_are_found(number: str, expected: bool) -> None:
+    """Those of which a parser might lose digits, wherever they stand; not nanoseconds, and not what floats print."""
+    for text in (number, f'{{"a":"10.0.0.1","b":{number}}}', f"[1765535400123456789,0.13436424411240122,{number}]"):
+        assert values.has_long_number(text.encode()) == expected
+
+
+def test_a_long_number_is_what_it_says() -> None:
+    """As an integer it is exact or none, as a float the nearest, as text the text it came as."""
+    whole, part = values.parse_json(b"[12345678901234567.000, 12345678901234567.25]", [])
+    assert values.integer(whole) == 12345678901234567
+    assert reason(values.integer, part) == "bad_value"
+    assert values.real(part) == 12345678901234568.0
+    assert type(values.real(part)) is float
+    assert values.text(part) == "12345678901234567.25"
 
 
 @given(st.binary() | st.text().map(str.encode) | st.text().map(lambda text: b'{"a":"' + text.encode() + b'"}'))

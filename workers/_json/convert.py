@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from eventwriter import values
-from eventwriter.values import Unfit, dump_json
+from eventwriter.values import LongNumber, Unfit, dump_json
 
 EXACT = 2**53
 """Integers up to this size are exact as float64."""
@@ -69,14 +69,14 @@ def boolean(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> 
 
 
 def real(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> float | None:
-    """A float, or None with the original in ``rest``; an integer that float64 cannot hold is kept there as text."""
+    """A float, or None with the original in ``rest``; a number that float64 only comes near is kept there as text."""
     if value is None:
         return None
     if type(value) is int and -EXACT <= value <= EXACT:
         return float(value)
     number: float | None = _fitting(name, values.real, value, rest, repairs)
-    if type(value) is int and number is not None and int(number) != value:
-        keep_original(rest, name, str(value), repairs, "rounded")
+    if number is not None and ((type(value) is int and int(number) != value) or type(value) is LongNumber):
+        keep_original(rest, name, dump_json(value).decode(), repairs, "rounded")
     return number
 
 

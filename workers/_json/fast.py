@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from eventwriter.stream import Column, Message, Row
-from eventwriter.values import EPOCH, MAX_DEPTH, Unfit, time_from_text
+from eventwriter.values import EPOCH, MAX_DEPTH, Unfit, has_long_number, time_from_text
 from workers._json.convert import EXACT
 from workers._json.table import RANGES, Field, Table
 
@@ -115,7 +115,7 @@ def _decoded(payloads: Sequence[bytes], headers: Sequence[Any], decode: Callable
 
 
 def _is_plain(text: bytes) -> bool:
-    """Whether text needs neither repair nor a look at what is left undecoded."""
+    """Whether text needs neither repair nor a look at what is left undecoded, and no number would be rounded."""
     # U+0000 and lone surrogates are written as \\u…; one byte alone is found ten times as fast.
     if b"\\" in text and b"\\u" in text:
         return False
@@ -124,7 +124,7 @@ def _is_plain(text: bytes) -> bool:
             text.decode()
         except UnicodeDecodeError:
             return False
-    return True
+    return not has_long_number(text)
 
 
 def _is_deep(payload: bytes) -> bool:
