@@ -11,7 +11,7 @@ from eventwriter.values import Unfit, dump_json
 from workers._guard import total
 from workers._json.convert import metadata_of
 from workers._json.count import RECORD, Shape
-from workers._json.fast import fast_path_of
+from workers._json.fast_table import fast_path_of
 from workers._json.records import SHARED_MAX, Kind, Origin, Records, decode_records
 from workers._json.table import Field, Table, prefer
 from workers._limits import RECORDS_MAX, too_many

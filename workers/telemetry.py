@@ -10,7 +10,7 @@ from eventwriter.stream import Row, Stream
 from eventwriter.values import dump_json
 from workers._guard import total
 from workers._json.convert import metadata_of
-from workers._json.fast import fast_path_of
+from workers._json.fast_table import fast_path_of
 from workers._json.records import Kind, Origin, decode_records
 from workers._json.table import Field, Table, prefer
 

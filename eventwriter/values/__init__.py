@@ -10,7 +10,6 @@ from eventwriter.values.jsontext import (
     LongNumber,
     clean,
     dump_json,
-    has_long_number,
     parse_json,
     scrub,
 )
@@ -43,7 +42,6 @@ __all__ = [
     "boolean",
     "clean",
     "dump_json",
-    "has_long_number",
     "integer",
     "micros_from_seconds",
     "parse_json",

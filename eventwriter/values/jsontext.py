@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import orjson
 
 from eventwriter.values.unfit import Unfit
@@ -19,14 +18,10 @@ _TOO_DEEP = f"JSON nested more than {MAX_DEPTH} deep"
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _UNSAFE = re.compile("[\0\ud800-\udfff]")
-_DIGITS_MAX = 400
-"""Of a number; there are none of more in float64, and numeric has a limit too."""
-_OUTLINE = bytes.maketrans(b"123456789.", b"0" * 10)
-_RUN = re.compile(rb"[0-9.]+")
-_FLOAT_DIGITS, _INTEGER_DIGITS = 17, 19
-"""So many every float64 may be written with, and so many has the longest integer of 64 bits with a sign."""
-_LONG = b"0" * (_FLOAT_DIGITS + 2)
-"""One more, and a point."""
+_DIGITS_MAX = 4300
+"""Python makes no integer of more digits, nor text of one."""
+_SURE = 16
+"""Characters, a point among them, of numbers that float64 tells apart."""
 
 
 class LongNumber(float):
@@ -41,37 +36,31 @@ class LongNumber(float):
         return number
 
 
-def has_long_number(text: bytes) -> bool:
-    """Whether a parser that makes int64 and float64 of numbers might not keep every digit of one in this JSON text."""
-    outline = text.translate(_OUTLINE)
-    at = outline.find(_LONG)
-    while at >= 0:
-        found = _RUN.match(text, at)
-        run = found[0] if found else b""
-        digits = run.replace(b".", b"").lstrip(b"0")
-        end = at + len(run)
-        if len(digits) > (_FLOAT_DIGITS if b"." in run or text[end : end + 1] in (b"e", b"E") else _INTEGER_DIGITS):
-            return True
-        at = outline.find(_LONG, end)
-    return False
+def real_from_text(text: str) -> float:
+    """The float64 that a number of JSON is, or a LongNumber; raises ValueError if its text has to do instead."""
+    number = float(text)
+    if len(text) <= _SURE and number and number - number == 0:
+        return number
+    if len(text) > _DIGITS_MAX or number - number != 0:
+        raise ValueError("beyond float64")
+    shortest = orjson.dumps(number)
+    return number if shortest == text.encode() or Decimal(shortest.decode()) == Decimal(text) else LongNumber(text)
+
+
+_decode = msgspec.json.Decoder(float_hook=real_from_text).decode
 
 
 def parse_json(payload: bytes, repairs: list[str]) -> Any:
     """The JSON value of a whole payload (RFC 8259), strings free of U+0000 and lone surrogates.
 
-    A byte order mark is skipped; invalid UTF-8, NUL and lone surrogates inside strings become U+FFFD. Integers of any
-    size are exact, other numbers float64 or, if that has not all their digits, a LongNumber; one beyond float64 becomes
-    its text. Raises Unfit("malformed") for anything that is not one complete JSON value.
+    A byte order mark is skipped; invalid UTF-8, NUL and lone surrogates inside strings become U+FFFD. Integers are
+    exact, other numbers float64 or, if that has not all their digits, a LongNumber; one beyond float64 becomes its
+    text. Raises Unfit("malformed") for anything that is not one complete JSON value.
     """
     try:
-        value = orjson.loads(payload)
-        if has_long_number(payload) and isinstance(value, dict | list):
-            with suppress(Unfit):  # nested too deep to be looked at
-                value = _parse_leniently(payload, None, repairs)
-    except orjson.JSONDecodeError as error:
-        if payload[:3] == b"\xef\xbb\xbf" != payload[3:6]:
-            return parse_json(payload[3:], repairs)
-        value = _parse_leniently(payload, error, repairs)
+        value = _decode(payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        value = _parse_again(payload, repairs)
     # The only way a NUL can enter a string of a JSON text; most texts have no backslash, which is quicker to find.
     if b"\\" in payload and b"\\u0000" in payload:
         _check_depth(value, "malformed")
@@ -79,9 +68,18 @@ def parse_json(payload: bytes, repairs: list[str]) -> Any:
     return value
 
 
-def _parse_leniently(payload: bytes, cause: orjson.JSONDecodeError | None, repairs: list[str]) -> Any:
-    # orjson refuses lone surrogates, invalid UTF-8 and huge numbers, and rounds long ones: parse what still has JSON's
-    # outline again.
+def _parse_again(payload: bytes, repairs: list[str]) -> Any:
+    """The value of what msgspec does not take, which is more particular about depth than orjson, and tells less."""
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        if payload[:3] == b"\xef\xbb\xbf" != payload[3:6]:
+            return parse_json(payload[3:], repairs)
+        return _parse_leniently(payload, error, repairs)
+
+
+def _parse_leniently(payload: bytes, cause: orjson.JSONDecodeError, repairs: list[str]) -> Any:
+    # Both refuse lone surrogates, invalid UTF-8 and huge numbers: parse what still has JSON's outline again.
     if payload.lstrip()[:1] not in (b"{", b"["):
         raise Unfit("malformed", f"not JSON: {cause}") from None
     text = payload.decode("utf-8", "replace")
@@ -93,13 +91,13 @@ def _parse_leniently(payload: bytes, cause: orjson.JSONDecodeError | None, repai
         raise ValueError(f"{name} is not JSON")
 
     def whole(digits: str) -> int | str:
-        return int(digits) if len(digits) <= _DIGITS_MAX else as_text(digits)
+        return int(digits) if len(digits.lstrip("-")) <= _DIGITS_MAX else as_text(digits)
 
     def real(digits: str) -> float | str:
-        number, exact = float(digits), Decimal(digits)
-        if len(digits) > _DIGITS_MAX or not math.isfinite(number) or (exact and not number):
+        try:
+            return real_from_text(digits)
+        except ValueError:
             return as_text(digits)
-        return number if Decimal(repr(number)) == exact else LongNumber(digits)
 
     def as_text(digits: str) -> str:
         noted.append("number_as_text")

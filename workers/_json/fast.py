@@ -10,15 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, compress, repeat
-from operator import attrgetter, itemgetter
-from typing import Annotated, Any, TypeVar
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import msgspec
 
 from eventwriter.stream import Column, Message, Row
-from eventwriter.values import EPOCH, MAX_DEPTH, Unfit, has_long_number, time_from_text
-from workers._json.convert import EXACT
-from workers._json.table import RANGES, Field, Table
+from eventwriter.values import EPOCH, MAX_DEPTH, Unfit, time_from_text
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -28,7 +26,6 @@ _DEEP = 2 * MAX_DEPTH
 """Bytes that are needed for nesting which the fallback refuses."""
 _NO_COLUMN = repeat(None)
 """It is endless: ``zip`` ends with the others."""
-_NULL = msgspec.Raw(b"null")
 _NULLS = {*b"n"}
 _first = itemgetter(0)
 _OUTLINE = bytes.maketrans(b"123456789.E-", b"0000000000e+")
@@ -115,7 +112,7 @@ def _decoded(payloads: Sequence[bytes], headers: Sequence[Any], decode: Callable
 
 
 def _is_plain(text: bytes) -> bool:
-    """Whether text needs neither repair nor a look at what is left undecoded, and no number would be rounded."""
+    """Whether text needs neither repair nor a look at what is left undecoded."""
     # U+0000 and lone surrogates are written as \\u…; one byte alone is found ten times as fast.
     if b"\\" in text and b"\\u" in text:
         return False
@@ -124,7 +121,7 @@ def _is_plain(text: bytes) -> bool:
             text.decode()
         except UnicodeDecodeError:
             return False
-    return not has_long_number(text)
+    return True
 
 
 def _is_deep(payload: bytes) -> bool:
@@ -169,70 +166,3 @@ def nested_json(raws: Iterable[msgspec.Raw], odd: set[int], kinds: bytes = b"{["
     if others != _NULLS:
         odd.update(place for place, text in enumerate(texts) if text[0] not in kinds and text[0] not in _NULLS)
     return [None if text == b"null" else text for text in texts]
-
-
-# --- from the declaration of a table -----------------------------------------------------------------------
-
-
-def fast_path_of(table: Table, mark: bytes) -> Callable[[Sequence[Message]], list[Row | None]]:
-    """The fast path for flat records of a table that have the first names of its fields."""
-    given = [field for field in table.fields if field.given]
-    members = [(field.name, *_member(field)) for field in given]
-    members.sort(key=lambda member: len(member))  # those without a default come first
-    record = msgspec.defstruct(table.fields[0].name, members, forbid_unknown_fields=True, gc=False)
-    values_of = attrgetter(*(field.name for field in given))
-    converters = [(field, _COLUMN.get("blank" if not field.blank else field.type)) for field in given]
-    others = [field.name for field in table.fields if not field.given]
-
-    nested = [field.name for field in given if field.type == "jsonb"]
-
-    def columns_of(arrivals: Arrivals, records: Sequence[msgspec.Struct], odd: set[int]) -> Columns:
-        columns: dict[str, Iterable[Any]] = {}
-        members = zip(*map(values_of, records), strict=True)
-        for (field, converter), column in zip(converters, members, strict=True):
-            columns[field.name] = column if converter is None else converter(field, column, odd)
-        for name in others:
-            columns[name] = received(arrivals)
-        return columns
-
-    return fast_path(table.columns, record, mark, columns_of, nested)
-
-
-def _member(field: Field) -> tuple[Any, ...]:
-    """The type of a Struct's member, and its default if it may be missing."""
-    if field.type == "jsonb":
-        return msgspec.Raw, _NULL
-    kind: Any
-    if field.type in RANGES:
-        kind = Annotated[int, msgspec.Meta(ge=field.range[0], le=field.range[1])]
-    elif field.required and field.type == "text":
-        kind = Annotated[str, msgspec.Meta(min_length=1)]
-    else:
-        kind = _TYPES[field.type]
-    if field.required or (field.must and field.type == "timestamptz"):
-        return (kind,)
-    return (kind, field.default) if field.default is not None else (kind | None, None)
-
-
-_TYPES: Mapping[str, Any] = {
-    "text": str,
-    "timestamptz": str,
-    "boolean": bool,
-    # Integers are read as float too: below this they are exact.
-    "double precision": Annotated[float, msgspec.Meta(gt=-EXACT, lt=EXACT)],
-}
-
-
-def _times(field: Field, column: Sequence[str | None], odd: set[int]) -> list[int | None]:
-    times = [*map(fast_time, column)]
-    if None in times:
-        odd.update(place for place, time in enumerate(times) if time is None and (field.must or column[place]))
-    return times
-
-
-_COLUMN: Mapping[str, Callable[[Field, Sequence[Any], set[int]], Iterable[Any]]] = {
-    "timestamptz": _times,
-    "jsonb": lambda _, column, odd: nested_json(column, odd),
-    "blank": lambda _, column, odd: [text or None for text in column],
-}
-"""How the columns of some types are made; all others are as they come."""

@@ -13,10 +13,9 @@ from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
-import orjson
 
 from eventwriter.stream import Row
-from eventwriter.values import EPOCH, INT8_MAX, Unfit, dump_json
+from eventwriter.values import EPOCH, INT8_MAX, Unfit, dump_json, parse_json
 from workers._json import convert
 from workers._json.convert import moment, parsed
 from workers._json.fast import Arrivals, Columns, nested_json, received
@@ -227,11 +226,12 @@ _UNKNOWN: tuple[str, str | None, str | None, bytes] = ("unknown", None, None, b"
 @lru_cache(maxsize=1024)
 def _fast_resource(text: bytes) -> tuple[str, str | None, str | None, bytes] | None:
     """(service name, version, instance, JSON) of a resource; the same one comes with many records."""
+    repairs: list[str] = []
     try:
-        resource = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        resource = parse_json(text, repairs)
+    except Unfit:
         return None
-    if type(resource) is not dict or len(text) > 4096:
+    if type(resource) is not dict or len(text) > 4096 or repairs:
         return None
     service = resource.get("service.name")
     version = resource.get("service.version")

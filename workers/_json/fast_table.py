@@ -1,0 +1,104 @@
+"""The fast path of a table whose records have the first names of its fields, from its declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import Annotated, Any
+
+import msgspec
+import orjson
+
+from eventwriter.stream import Message, Row
+from workers._json.convert import EXACT
+from workers._json.fast import Arrivals, Columns, fast_path, fast_time, nested_json, received
+from workers._json.table import RANGES, Field, Table
+
+_NULL = msgspec.Raw(b"null")
+_SURE = 15
+"""Digits of a number that float64 tells apart, and of an integer that it has exactly."""
+_DECIMAL = b"0123456789.-"
+
+
+def fast_path_of(table: Table, mark: bytes) -> Callable[[Sequence[Message]], list[Row | None]]:
+    """The fast path for flat records of a table that have the first names of its fields."""
+    given = [field for field in table.fields if field.given]
+    members = [(field.name, *_member(field)) for field in given]
+    members.sort(key=lambda member: len(member))  # those without a default come first
+    record = msgspec.defstruct(table.fields[0].name, members, forbid_unknown_fields=True, gc=False)
+    values_of = attrgetter(*(field.name for field in given))
+    converters = [(field, _COLUMN.get("blank" if not field.blank else field.type)) for field in given]
+    others = [field.name for field in table.fields if not field.given]
+
+    nested = [field.name for field in given if field.type == "jsonb"]
+
+    def columns_of(arrivals: Arrivals, records: Sequence[msgspec.Struct], odd: set[int]) -> Columns:
+        columns: dict[str, Iterable[Any]] = {}
+        members = zip(*map(values_of, records), strict=True)
+        for (field, converter), column in zip(converters, members, strict=True):
+            columns[field.name] = column if converter is None else converter(field, column, odd)
+        for name in others:
+            columns[name] = received(arrivals)
+        return columns
+
+    return fast_path(table.columns, record, mark, columns_of, nested)
+
+
+def _member(field: Field) -> tuple[Any, ...]:
+    """The type of a Struct's member, and its default if it may be missing."""
+    if field.type in ("jsonb", "double precision"):
+        return msgspec.Raw, _NULL
+    kind: Any
+    if field.type in RANGES:
+        kind = Annotated[int, msgspec.Meta(ge=field.range[0], le=field.range[1])]
+    elif field.required and field.type == "text":
+        kind = Annotated[str, msgspec.Meta(min_length=1)]
+    else:
+        kind = _TYPES[field.type]
+    if field.required or (field.must and field.type == "timestamptz"):
+        return (kind,)
+    return (kind, field.default) if field.default is not None else (kind | None, None)
+
+
+_TYPES: Mapping[str, Any] = {
+    "text": str,
+    "timestamptz": str,
+    "boolean": bool,
+}
+
+
+def _times(field: Field, column: Sequence[str | None], odd: set[int]) -> list[int | None]:
+    times = [*map(fast_time, column)]
+    if None in times:
+        odd.update(place for place, time in enumerate(times) if time is None and (field.must or column[place]))
+    return times
+
+
+def _reals(field: Field, column: Sequence[msgspec.Raw], odd: set[int]) -> list[float | None]:
+    """Numbers that float64 holds with every digit."""
+    texts = [*map(bytes, column)]
+    reals: list[float | None]
+    try:
+        reals = [*map(float, texts)]
+    except ValueError:
+        reals = [float(text) if text[-1:].isdigit() else None for text in texts]
+    if max(map(len, texts)) <= _SURE and not b"".join(texts).translate(None, _DECIMAL):
+        return reals
+    for place, (real, text) in enumerate(zip(reals, texts, strict=True)):
+        if real is None:
+            fits = text == b"null"
+        else:
+            fits = len(text) <= _SURE or orjson.dumps(real) == text
+            fits = fits and -EXACT < real < EXACT and bool(real or not text.strip(b"-0."))
+        if not fits:
+            odd.add(place)
+    return reals
+
+
+_COLUMN: Mapping[str, Callable[[Field, Sequence[Any], set[int]], Iterable[Any]]] = {
+    "timestamptz": _times,
+    "double precision": _reals,
+    "jsonb": lambda _, column, odd: nested_json(column, odd),
+    "blank": lambda _, column, odd: [text or None for text in column],
+}
+"""How the columns of some types are made; all others are as they come."""
