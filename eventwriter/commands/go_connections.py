@@ -102,7 +102,7 @@ def _conninfo(database: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
     port = database.get("port")
     found = {
         "host": go_json.text(database, "host"),
-        "port": str(port) if isinstance(port, int) and port else "5432",
+        "port": str(port) if type(port) is int and 0 < port < 2**16 else "5432",
         "dbname": go_json.text(database, "database"),
         "user": go_json.text(database, "username"),
         "application_name": go_json.text(database, "application_name") or go_json.text(parameters, "application_name"),
@@ -110,6 +110,8 @@ def _conninfo(database: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
     }
     notes += [f"cnpg.{key} is missing: set it in postgres.dsn" for key in ("host", "database", "username")
               if not go_json.text(database, key)]  # fmt: skip
+    if port and found["port"] != str(port):
+        notes.append("cnpg.port is no number of a port: 5432 is used")
     found["sslmode"] = found["sslmode"] or ("verify-full" if tls else "disable")
     if tls and found["sslmode"] == "disable":
         notes.append("cnpg has tls files and ssl_mode disable, which the Go writer refused: correct postgres.dsn")

@@ -30,7 +30,7 @@ _WIDENED = {
 
 def streams(source: Mapping[str, Any], notes: list[str]) -> list[str]:
     """The lines of every [streams.NAME]; appends to ``notes`` what a person has to look at."""
-    taken = _subjects_by_stream(source, notes)
+    taken, left = _subjects_by_stream(source, notes)
     stream, consumer = go_json.text(source, "stream_name"), go_json.text(source, "consumer_name")
     if not go_json.valid(kinds.NAME, stream):
         notes.append("stream_name is missing or no JetStream name: set stream in each [streams.…]")
@@ -46,6 +46,7 @@ def streams(source: Mapping[str, Any], notes: list[str]) -> list[str]:
             lines += [f"stream = {toml(stream)}"] if stream else []
             lines += [f"durable = {toml(f'{consumer}-{name.lower()}')}"] if consumer else []
             lines += [f"subjects = {toml(patterns)}", f"table = {toml(table)}"]
+            lines += [f"exclude = {toml(left[name])}"] if name in left else []
         else:
             lines.append("enabled = false")
         lines.append("")
@@ -62,10 +63,12 @@ def streams(source: Mapping[str, Any], notes: list[str]) -> list[str]:
     return lines[:-1]
 
 
-def _subjects_by_stream(source: Mapping[str, Any], notes: list[str]) -> dict[str, tuple[str, list[str]]]:
-    """Table and subjects of each stream that the file mentions."""
+def _subjects_by_stream(
+    source: Mapping[str, Any], notes: list[str]
+) -> tuple[dict[str, tuple[str, list[str]]], dict[str, list[str]]]:
+    """Table and subjects of each stream that the file mentions, and the subjects that a stream leaves to others."""
     taken: dict[str, tuple[str, list[str]]] = {}
-    given: set[str] = set()
+    given: dict[str, str] = {}
     for subject, table in _pairs(source, notes):
         name = TABLES.get(table.rpartition(".")[2])
         reason = subjects.invalid(subject)
@@ -82,18 +85,38 @@ def _subjects_by_stream(source: Mapping[str, Any], notes: list[str]) -> dict[str
             clash = _add(patterns, pattern)
             if clash is not None:
                 notes.append(f"subject {toml(pattern)} is left out: it overlaps {toml(clash)} of the same stream")
-        given.add(subject)
+        given.setdefault(subject, name)
     for name, (_, patterns) in taken.items():
         more = [pattern for pattern in patterns if pattern not in given]
         if more:
             notes.append(f"streams.{name}.subjects has {toml(more)} as well, which later Go writers take by themselves")
+    excluded = _leave(given, taken)
+    notes += [
+        f"streams.{name} leaves {toml(patterns)} to the stream with whose entry they begin, as the Go writer does"
+        for name, patterns in excluded.items()
+    ]
     for (one, (_, left)), (other, (_, right)) in combinations(taken.items(), 2):
         notes += [
             f"{toml(a)} of {one} and {toml(b)} of {other} have subjects in common: both streams write those messages"
             for a, b in product(left, right)
-            if subjects.overlap(a, b)
+            if subjects.overlap(a, b) and a not in excluded.get(other, ()) and b not in excluded.get(one, ())
         ]
-    return taken
+    return taken, excluded
+
+
+def _leave(given: Mapping[str, str], taken: Mapping[str, tuple[str, list[str]]]) -> dict[str, list[str]]:
+    """Lets streams leave to others what their wildcards take of it: of the entries of its file the Go writer takes the
+    one that a message's subject is, or begins with, before it asks which wildcard it came by."""
+    excluded: dict[str, list[str]] = {}
+    for (wide, name), (subject, owner) in product(given.items(), given.items()):
+        below = f"{subject}.>"
+        if name != owner and {"*", ">"}.isdisjoint(subject.split(".")) and not {"*", ">"}.isdisjoint(wide.split(".")):
+            if subjects.overlap(wide, below):
+                _add(taken[owner][1], below)
+                excluded.setdefault(name, []).append(below)
+            if subjects.overlap(wide, subject):
+                excluded.setdefault(name, []).append(subject)
+    return {name: [*dict.fromkeys(patterns)] for name, patterns in excluded.items()}
 
 
 def _add(patterns: list[str], pattern: str) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eventwriter.commands import go_import
@@ -311,8 +311,19 @@ _ANY_PAIRS = st.sampled_from(
 )  # fmt: skip
 
 
+def test_what_begins_with_an_entry_is_not_left_to_wildcards() -> None:
+    """The Go writer had one consumer: what it asked for with one entry went to the table of another."""
+    found, _, notes = converted(with_streams(("otel.traces", "otel_traces"), ("otel.>", "otel_metrics")))
+    assert found.streams["OTEL_TRACES"].subjects == ("otel.traces", "otel.traces.>")
+    assert found.streams["OTEL_METRICS"].subjects == ("otel.>",)
+    assert found.streams["OTEL_METRICS"].exclude == ("otel.traces.>", "otel.traces")
+    assert "streams.OTEL_METRICS leaves" in notes
+    assert "in common" not in notes
+
+
 @settings(max_examples=200)
 @given(st.lists(_ANY_PAIRS, max_size=8))
+@example([("otel.traces", "otel_traces"), ("otel.>", "otel_metrics")])
 def test_no_subject_is_lost(pairs: list[tuple[str, str]]) -> None:
     """Nor of any other file; and its filters do not overlap, or it would not load."""
     found, _, notes = converted(with_streams(*pairs))
@@ -328,6 +339,7 @@ def assert_taken(pairs: list[tuple[str, str]], found: loading.Config, notes: str
             stream = found.streams[name]
             assert stream.enabled
             assert any(subjects.subject_matches(p, subject) for p in stream.subjects), (subject, stream.subjects, notes)
+            assert not any(subjects.subject_matches(p, subject) for p in stream.exclude), (subject, stream.exclude)
 
 
 def test_a_shipped_file_against_real_streams(world: World) -> None:
@@ -409,6 +421,8 @@ _DATABASE = st.dictionaries(st.sampled_from([*FULL["cnpg"], "password", "applica
 
 @settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from([*FULL, "subject", "table"]), _ANY), _OBJECT, _DATABASE)
+@example({}, {}, {"port": True})
+@example({}, {}, {"port": -1})
 def test_whatever_the_file_holds_the_result_loads(source: dict[str, Any], tls: Any, database: Any) -> None:
     """No JSON object makes a file that is refused."""
     converted({"nats_security": tls, "cnpg": database} | source)
