@@ -963,7 +963,12 @@ KEYS = [name for group in ("timestamp src_addr dst_addr src_port proto protocol 
                            "time_received_ns time_flow_end_ms specversion id data data_base64 flow_direction poller_id")
         for name in group.split()]  # fmt: skip
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10) | st.just("1.0"),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=10)
+    | st.just("1.0"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
     max_leaves=10,
 )
