@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from compression import gz
+from eventwriter import values
 from eventwriter.stream import Decoded, Message, Row
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit
 from records import RECEIVED, at, message, reasons
@@ -244,6 +245,19 @@ def test_integers_that_float64_rounds_are_kept_exactly() -> None:
     assert rest == {}
     assert convert.real("value", 2**60 + 1, rest, repairs) == 2.0**60
     assert (rest, repairs) == ({"value": str(2**60 + 1)}, ["rounded"])
+
+
+@pytest.mark.parametrize("kind", [str, values.LongNumber])
+def test_numbers_that_float64_only_comes_near_are_kept_as_they_came(kind: Any) -> None:
+    """Also in a text; what says no more than the float is not."""
+    rest: dict[str, Any] = {}
+    repairs: list[str] = []
+    assert convert.real("value", kind("12345678901234567.25"), rest, repairs) == 12345678901234568.0
+    assert (rest, repairs) == ({"value": "12345678901234567.25"}, ["rounded"])
+    for text in ("0.13436424411240122", " 1765535400.5925481 ", "1.50000000000000000000000", "12345678901234567000"):
+        rest.clear()
+        assert convert.real("value", text, rest, repairs) is not None
+        assert not rest, text
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ The originals are kept in ``rest``, a dict that becomes metadata or attributes o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from eventwriter import values
@@ -13,6 +14,8 @@ from eventwriter.values import LongNumber, Unfit, dump_json
 
 EXACT = 2**53
 """Integers up to this size are exact as float64."""
+_SURE = 16
+"""Characters, a point among them, of numbers that float64 tells apart."""
 _NO_TIME = -63_082_281_600_000_000
 """0001-01-01T00:00:00Z, which Go writes for a time that was never set."""
 
@@ -75,9 +78,18 @@ def real(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> flo
     if type(value) is int and -EXACT <= value <= EXACT:
         return float(value)
     number: float | None = _fitting(name, values.real, value, rest, repairs)
-    if number is not None and ((type(value) is int and int(number) != value) or type(value) is LongNumber):
-        keep_original(rest, name, dump_json(value).decode(), repairs, "rounded")
+    if number is not None and _is_rounded(number, value):
+        keep_original(rest, name, value if type(value) is str else dump_json(value).decode(), repairs, "rounded")
     return number
+
+
+def _is_rounded(number: float, given: Any) -> bool:
+    """Whether a float is not all that was given: an integer, a long number, a text."""
+    if type(given) is int:
+        return int(number) != given
+    if type(given) is str and len(given) > _SURE:
+        return Decimal(given) != Decimal(repr(number))
+    return type(given) is LongNumber
 
 
 def integer(name: str, low: int, high: int, value: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
