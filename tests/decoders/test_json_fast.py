@@ -307,6 +307,15 @@ def test_a_long_number_is_kept_whatever_its_neighbours_are(stream: str) -> None:
     assert fast(stream, messages[-1:])[0] in (None, row)
 
 
+@pytest.mark.parametrize("value", ["null", "true", '"5"', "[5]", "1e400", "1e-400", "-0", "9007199254740993"])
+def test_values_that_are_none_take_the_fallback(value: str) -> None:
+    """As do those that it repairs, keeps besides, or rejects."""
+    payload = json.dumps(COMMON["TELEMETRY"] | {"value": "@"}).replace('"@"', value).encode()
+    agree(STREAMS["TELEMETRY"], payload)
+    if value != "-0":
+        assert fast("TELEMETRY", [Message("telemetry.x", payload, 7, 10**18)]) == [None]
+
+
 def test_a_value_that_is_rounded_is_kept_besides() -> None:
     """On the fast path it would be no more than near."""
     record = COMMON["TELEMETRY"] | {"value": "@"}

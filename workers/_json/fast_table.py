@@ -86,7 +86,7 @@ def _reals(field: Field, column: Sequence[msgspec.Raw], odd: set[int]) -> list[f
         return reals
     for place, (real, text) in enumerate(zip(reals, texts, strict=True)):
         if real is None:
-            fits = text == b"null"
+            fits = text == b"null" and not field.required and field.default is None
         else:
             fits = len(text) <= _SURE or orjson.dumps(real) == text
             fits = fits and -EXACT < real < EXACT and bool(real or not text.strip(b"-0."))
