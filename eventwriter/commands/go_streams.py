@@ -111,8 +111,8 @@ def _leave(given: Mapping[str, str], taken: Mapping[str, tuple[str, list[str]]])
     for (wide, name), (subject, owner) in product(given.items(), given.items()):
         below = f"{subject}.>"
         if name != owner and {"*", ">"}.isdisjoint(subject.split(".")) and not {"*", ">"}.isdisjoint(wide.split(".")):
-            if subjects.overlap(wide, below):
-                _add(taken[owner][1], below)
+            own = any(other == name and subjects.covers(below, each) for each, other in given.items())
+            if subjects.overlap(wide, below) and _add(taken[owner][1], below) is None and not own:
                 excluded.setdefault(name, []).append(below)
             if subjects.overlap(wide, subject):
                 excluded.setdefault(name, []).append(subject)

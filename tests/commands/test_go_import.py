@@ -321,6 +321,26 @@ def test_what_begins_with_an_entry_is_not_left_to_wildcards() -> None:
     assert "in common" not in notes
 
 
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [("otel.*.raw", "otel_traces"), ("otel.traces", "otel_traces"), ("otel.>", "otel_metrics")],
+        [("otel.traces.special", "otel_metrics"), ("otel.traces", "otel_traces"), ("otel.>", "otel_metrics")],
+    ],
+)
+def test_nothing_is_left_to_a_stream_that_does_not_take_it(pairs: list[tuple[str, str]]) -> None:
+    """Rather both write it."""
+    found, _, _ = converted(with_streams(*pairs))
+    for subject in ("otel.traces", "otel.traces.raw", "otel.traces.special", "otel.traces.other"):
+        takers = [
+            stream
+            for stream in found.streams.values()
+            if any(subjects.subject_matches(p, subject) for p in stream.subjects)
+            and not any(subjects.subject_matches(p, subject) for p in stream.exclude)
+        ]
+        assert takers, subject
+
+
 @settings(max_examples=200)
 @given(st.lists(_ANY_PAIRS, max_size=8))
 @example([("otel.traces", "otel_traces"), ("otel.>", "otel_metrics")])

@@ -135,7 +135,13 @@ class World:
         else:
             command = [sys.executable, "-m", "eventwriter", *arguments]
             done = subprocess.run(
-                command, cwd=self.root, env=self._environment(environment), capture_output=True, text=True, check=False
+                command,
+                cwd=self.root,
+                env=self._environment(environment),
+                capture_output=True,
+                text=True,
+                timeout=60 * PATIENCE,
+                check=False,
             )
         if check and done.returncode:
             pytest.fail(f"eventwriter {' '.join(arguments)} exited {done.returncode}: {done.stderr}")
