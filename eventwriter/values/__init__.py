@@ -10,6 +10,7 @@ from eventwriter.values.jsontext import (
     LongNumber,
     clean,
     dump_json,
+    is_rounded,
     parse_json,
     scrub,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "clean",
     "dump_json",
     "integer",
+    "is_rounded",
     "micros_from_seconds",
     "parse_json",
     "real",

@@ -36,15 +36,26 @@ class LongNumber(float):
         return number
 
 
+def is_rounded(number: float, text: str) -> bool:
+    """Whether a finite float64 has not every digit of the decimal text that it was made of."""
+    if not number:
+        return bool(text.lower().partition("e")[0].strip().strip("+-0."))
+    if len(text) <= _SURE:
+        return False
+    shortest = orjson.dumps(number)
+    return shortest != text.encode() and Decimal(shortest.decode()) != Decimal(text)
+
+
 def real_from_text(text: str) -> float:
     """The float64 that a number of JSON is, or a LongNumber; raises ValueError if its text has to do instead."""
     number = float(text)
-    if len(text) <= _SURE and number and number - number == 0:
-        return number
     if len(text) > _DIGITS_MAX or number - number != 0:
         raise ValueError("beyond float64")
-    shortest = orjson.dumps(number)
-    return number if shortest == text.encode() or Decimal(shortest.decode()) == Decimal(text) else LongNumber(text)
+    if not is_rounded(number, text):
+        return number
+    if not number:
+        raise ValueError("too small for float64")
+    return LongNumber(text)
 
 
 _decode = msgspec.json.Decoder(float_hook=real_from_text).decode
@@ -59,6 +70,8 @@ def parse_json(payload: bytes, repairs: list[str]) -> Any:
     """
     try:
         value = _decode(payload)
+    except msgspec.ValidationError as error:  # a number beyond float64
+        value = _parse_leniently(payload, error, repairs)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         value = _parse_again(payload, repairs)
     # The only way a NUL can enter a string of a JSON text; most texts have no backslash, which is quicker to find.
@@ -78,7 +91,7 @@ def _parse_again(payload: bytes, repairs: list[str]) -> Any:
         return _parse_leniently(payload, error, repairs)
 
 
-def _parse_leniently(payload: bytes, cause: orjson.JSONDecodeError, repairs: list[str]) -> Any:
+def _parse_leniently(payload: bytes, cause: ValueError, repairs: list[str]) -> Any:
     # Both refuse lone surrogates, invalid UTF-8 and huge numbers: parse what still has JSON's outline again.
     if payload.lstrip()[:1] not in (b"{", b"["):
         raise Unfit("malformed", f"not JSON: {cause}") from None

@@ -254,6 +254,9 @@ def test_numbers_that_float64_only_comes_near_are_kept_as_they_came(kind: Any) -
     repairs: list[str] = []
     assert convert.real("value", kind("12345678901234567.25"), rest, repairs) == 12345678901234568.0
     assert (rest, repairs) == ({"value": "12345678901234567.25"}, ["rounded"])
+    rest.clear()
+    assert convert.real("value", "1e-99999999999999999999", rest, repairs) == 0.0
+    assert rest == {"value": "1e-99999999999999999999"}
     for text in ("0.13436424411240122", " 1765535400.5925481 ", "1.50000000000000000000000", "12345678901234567000"):
         rest.clear()
         assert convert.real("value", text, rest, repairs) is not None

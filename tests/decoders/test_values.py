@@ -131,6 +131,17 @@ def test_what_floats_print_is_a_float(number: str) -> None:
     assert type(values.parse_json(number.encode(), [])) is float
 
 
+@pytest.mark.parametrize(
+    "number", ["1e-400", "1e-99999999999999999999", "-0.5E-99999999999999999999", "1e99999999999999999999"]
+)
+def test_numbers_beyond_the_exponents_of_float64_are_text(number: str) -> None:
+    """Too large or too small; nothing is as large as it takes."""
+    noted: list[str] = []
+    assert values.parse_json(f"[{number}]".encode(), noted) == [number]
+    assert noted == ["number_as_text"]
+    assert values.parse_json(b"[0e99999999999999999999, -0.00E-99999999999999999999]", []) == [0.0, 0.0]
+
+
 def test_a_long_number_is_what_it_says() -> None:
     """As an integer it is exact or none, as a float the nearest, as text the text it came as."""
     whole, part = values.parse_json(b"[12345678901234567.000, 12345678901234567.25]", [])

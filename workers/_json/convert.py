@@ -6,7 +6,6 @@ The originals are kept in ``rest``, a dict that becomes metadata or attributes o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from typing import Any
 
 from eventwriter import values
@@ -14,8 +13,6 @@ from eventwriter.values import LongNumber, Unfit, dump_json
 
 EXACT = 2**53
 """Integers up to this size are exact as float64."""
-_SURE = 16
-"""Characters, a point among them, of numbers that float64 tells apart."""
 _NO_TIME = -63_082_281_600_000_000
 """0001-01-01T00:00:00Z, which Go writes for a time that was never set."""
 
@@ -87,8 +84,8 @@ def _is_rounded(number: float, given: Any) -> bool:
     """Whether a float is not all that was given: an integer, a long number, a text."""
     if type(given) is int:
         return int(number) != given
-    if type(given) is str and len(given) > _SURE:
-        return Decimal(given) != Decimal(repr(number))
+    if type(given) is str:
+        return values.is_rounded(number, given)
     return type(given) is LongNumber
 
 

@@ -7,9 +7,9 @@ from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
-import orjson
 
 from eventwriter.stream import Message, Row
+from eventwriter.values import is_rounded
 from workers._json.convert import EXACT
 from workers._json.fast import Arrivals, Columns, fast_path, fast_time, nested_json, received
 from workers._json.table import RANGES, Field, Table
@@ -88,8 +88,7 @@ def _reals(field: Field, column: Sequence[msgspec.Raw], odd: set[int]) -> list[f
         if real is None:
             fits = text == b"null" and not field.required and field.default is None
         else:
-            fits = len(text) <= _SURE or orjson.dumps(real) == text
-            fits = fits and -EXACT < real < EXACT and bool(real or not text.strip(b"-0."))
+            fits = -EXACT < real < EXACT and not is_rounded(real, text.decode())
         if not fits:
             odd.add(place)
     return reals
