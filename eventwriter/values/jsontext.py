@@ -91,7 +91,7 @@ def _parse_again(payload: bytes, repairs: list[str]) -> Any:
         return _parse_leniently(payload, error, repairs)
 
 
-def _parse_leniently(payload: bytes, cause: ValueError, repairs: list[str]) -> Any:
+def _parse_leniently(payload: bytes, cause: Exception, repairs: list[str]) -> Any:
     # Both refuse lone surrogates, invalid UTF-8 and huge numbers: parse what still has JSON's outline again.
     if payload.lstrip()[:1] not in (b"{", b"["):
         raise Unfit("malformed", f"not JSON: {cause}") from None
