@@ -40,7 +40,7 @@ class Children:
         """A process was forked."""
         self._alive[name] = self._awake
         child = self._child(name)
-        child.state, child.pid, child.since, child.why = "running", pid, time.time(), ""
+        child.state, child.pid, child.since, child.why = "running", pid, self._clock(), ""
         self._write()
 
     def exited(self, name: str, status: int) -> None:

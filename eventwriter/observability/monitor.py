@@ -17,6 +17,7 @@ from typing import Any
 from eventwriter import __version__
 from eventwriter.config.loading import Config
 from eventwriter.observability import status
+from eventwriter.observability.awake import Awake
 from eventwriter.observability.board import Board, Slot
 from eventwriter.observability.exposition import expose
 from eventwriter.observability.states import HistoryState, MonitorState
@@ -86,21 +87,25 @@ class Monitor:
     def __init__(self, board: Board, config: Config) -> None:
         self._board = board
         self._config = config
+        self.awake = Awake()
         self._histories = {
             name: _History(history_name(name), board.slot(history_name(name)))
             for name, stream in config.streams.items()
             if stream.enabled
         }
 
+    def _read(self) -> dict[str, Any]:
+        return status.read(self._board, self._config, self.awake.since)
+
     def sample(self) -> None:
         """Adds one point to the history of each stream."""
         now = time.monotonic()
-        for name, stream in status.read(self._board, self._config)["streams"].items():
+        for name, stream in self._read()["streams"].items():
             self._histories[name].add(stream, now)
 
     def status(self) -> dict[str, Any]:
         """The status document, with histories and the quantiles of the last minute."""
-        document = status.read(self._board, self._config)
+        document = self._read()
         for name, stream in document["streams"].items():
             history = self._histories[name]
             points = list(history.points)
@@ -117,16 +122,16 @@ class Monitor:
     def answer(self, path: str) -> tuple[int, str, bytes]:
         """(HTTP status, content type, body) of a request."""
         if path == "/livez":
-            age = status.read(self._board, self._config)["beat_age"]
+            age = self._read()["beat_age"]
             if age > DEAD:
                 return 503, TEXT, f"no sign of life from the supervisor for {age:.0f} s\n".encode()
             return 200, TEXT, b"ok\n"
         if path == "/readyz":
-            problems = status.read(self._board, self._config)["problems"]
+            problems = self._read()["problems"]
             text = "".join(f"{problem['stream']}: {problem['text']}\n" for problem in problems)
             return (503, TEXT, text.encode()) if problems else (200, TEXT, b"ok\n")
         if path == "/metrics":
-            body = expose(status.read(self._board, self._config))
+            body = expose(self._read())
             return 200, "text/plain; version=0.0.4; charset=utf-8", body
         if path == "/status":
             return 200, "application/json", json.dumps(self.status()).encode()
@@ -201,7 +206,7 @@ def run(board: Board, config: Config, slot: Slot) -> int:
                 host, port = server.server_address[:2]
                 log.info("serving http://%s:%d/", f"[{host!s}]" if ":" in str(host) else host, port)
                 threading.Thread(target=server.serve_forever, daemon=True).start()
-        now = time.monotonic()
+        now = monitor.awake.look()
         if now >= due:
             monitor.sample()
             due += STEP * (1 + (now - due) // STEP)

@@ -93,7 +93,7 @@ class Report:
         if not pending or standby:
             state.waiting_since = None
         elif state.waiting_since is None:
-            state.waiting_since = time.time()
+            state.waiting_since = time.monotonic()
 
     def missing(self, sequences: int) -> None:
         """So many sequences are not in the ledger and gone from the stream, and nobody took note of it."""

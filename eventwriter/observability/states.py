@@ -1,6 +1,7 @@
 """What the processes of a service write on the board, each kind as it is read again: as typed structs.
 
-Times are seconds since 1970, but for ``beat``, which is of the monotonic clock that all processes of a machine share.
+Times are seconds since 1970, but for ``beat``, ``since`` and ``waiting_since``, which are of the monotonic clock that
+all processes of a machine share: from them durations are told, and a clock that is set must not change those.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Times are seconds since 1970, ages and durations seconds; None means unknown.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import asdict, replace
@@ -27,7 +27,11 @@ STATES = ("parked", "restarting", "stalled", "starting", "disconnected", "waitin
 """States, the worst first: that of a stream is the worst of its processes."""
 
 
-def read(board: Board, config: Config) -> dict[str, Any]:
+Since = Callable[[float], float]
+"""Seconds since a moment of the monotonic clock."""
+
+
+def read(board: Board, config: Config, since: Since = lambda moment: time.monotonic() - moment) -> dict[str, Any]:
     """The document; the histories and the age quantiles are what the monitor keeps."""
     now = time.time()
     states: list[State] = list(board.read(State))
@@ -35,7 +39,7 @@ def read(board: Board, config: Config) -> dict[str, Any]:
     unknown = SupervisorState(name=SUPERVISOR, started=now, beat=0.0)
     supervisor = next((state for state in states if isinstance(state, SupervisorState)), unknown)
     streams = {
-        name: _stream(stream, workers, supervisor.children, now)
+        name: _stream(stream, workers, supervisor.children, now, since)
         for name, stream in config.streams.items()
         if stream.enabled
     }
@@ -44,7 +48,7 @@ def read(board: Board, config: Config) -> dict[str, Any]:
         "version": __version__,
         "now": now,
         "started": supervisor.started,
-        "beat_age": time.monotonic() - supervisor.beat,
+        "beat_age": since(supervisor.beat),
         "ready": not problems,
         "problems": problems,
         "streams": streams,
@@ -52,16 +56,20 @@ def read(board: Board, config: Config) -> dict[str, Any]:
 
 
 def _stream(
-    stream: StreamConfig, workers: Mapping[str, WorkerState], children: Mapping[str, ChildState], now: float
+    stream: StreamConfig,
+    workers: Mapping[str, WorkerState],
+    children: Mapping[str, ChildState],
+    now: float,
+    since: Since,
 ) -> dict[str, Any]:
     count = stream.processes
     names = [stream.name] if count == 1 else [f"{stream.name}/{number}" for number in range(1, count + 1)]
-    processes = [_process(name, workers.get(name), children.get(name, ChildState()), now) for name in names]
+    processes = [_process(name, workers.get(name), children.get(name, ChildState()), since) for name in names]
     worst = min(processes, key=lambda process: STATES.index(process["state"]))
     current = [workers[name] for name in names if name in workers]
     alive = [worker for worker in current if _look(worker.pid)[0] not in ("", "Z")]
     # What a process that says nothing more knew of its consumer is not true any more.
-    fresh = [w for w in alive if w.pending is not None and time.monotonic() - w.beat <= SILENT]
+    fresh = [w for w in alive if w.pending is not None and since(w.beat) <= SILENT]
     # Also what processes have counted that are not wanted any more: a counter never goes back.
     every = [worker for worker in workers.values() if worker.stream == stream.name]
     counters = _added(map(_counters, every))
@@ -115,9 +123,9 @@ def _counters(worker: WorkerState) -> dict[str, int]:
     return asdict(counters)
 
 
-def _process(name: str, worker: WorkerState | None, child: ChildState, now: float) -> dict[str, Any]:
+def _process(name: str, worker: WorkerState | None, child: ChildState, since: Since) -> dict[str, Any]:
     letter, rss = _look(child.pid)
-    state, reason = _state(worker, child, letter, now)
+    state, reason = _state(worker, child, letter, since)
     return {
         "name": name,
         "pid": child.pid,
@@ -125,11 +133,11 @@ def _process(name: str, worker: WorkerState | None, child: ChildState, now: floa
         "reason": reason,
         "restarts": child.restarts,
         "rss_bytes": rss,
-        "uptime": now - child.since if child.pid and child.since is not None else 0.0,
+        "uptime": time.monotonic() - child.since if child.pid and child.since is not None else 0.0,
     }
 
 
-def _state(worker: WorkerState | None, child: ChildState, letter: str, now: float) -> tuple[str, str]:
+def _state(worker: WorkerState | None, child: ChildState, letter: str, since: Since) -> tuple[str, str]:
     """The state and, unless all is well, the reason."""
     said = worker.error if worker else ""
     if child.state in ("parked", "restarting"):
@@ -141,7 +149,7 @@ def _state(worker: WorkerState | None, child: ChildState, letter: str, now: floa
         return "parked" if worker and worker.passing else "starting", said or "the worker is connecting"
     if worker.draining:
         return "draining", "the worker was told to end, and finishes what it has in hand"
-    silence = time.monotonic() - worker.beat
+    silence = since(worker.beat)
     if silence > (SILENT if worker.postgres else PATIENT):
         return "stalled", f"no sign of life from the worker for {silence:.0f} s"
     if not worker.postgres:
@@ -152,8 +160,7 @@ def _state(worker: WorkerState | None, child: ChildState, letter: str, now: floa
         return "disconnected", f"NATS cannot be reached{why}: the worker is reconnecting"
     if worker.trouble:
         return "disconnected", worker.trouble
-    if worker.waiting_since and now - worker.waiting_since > STUCK:
-        waited = now - worker.waiting_since
+    if worker.waiting_since and (waited := since(worker.waiting_since)) > STUCK:
         pending = "some" if worker.pending is None else worker.pending
         return "stalled", f"{pending} messages wait, none written for {waited:.0f} s"
     return "running", ""

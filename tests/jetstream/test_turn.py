@@ -167,7 +167,7 @@ def test_on_standby_nothing_waits_for_this_process(standby: bool) -> None:
     """What the consumer has to give, seen again and again, is another one's work: that is no standstill."""
     slot = Board().slot("LOGS/2")
     report = Report("LOGS/2", "LOGS", slot)
-    before = time.time()
+    before = time.monotonic()
     report.consumer(True, 37, 5, standby=standby)
     report.beat(force=True)
     since = noted(slot)["waiting_since"]

@@ -31,6 +31,7 @@ from boards import batch, noted, running, settings, trouble, write
 from eventwriter.commands import status_table
 from eventwriter.errors import ConfigurationError, SchemaError, TableError, UnavailableError
 from eventwriter.observability import status
+from eventwriter.observability.awake import Awake
 from eventwriter.observability.board import AGE_BUCKETS, SUPERVISOR, Board
 from eventwriter.observability.monitor import STEP, Monitor, Server
 from eventwriter.observability.report import Report, passing
@@ -151,8 +152,36 @@ def test_messages_that_wait_without_a_commit_are_a_stall() -> None:
     reports["LOGS"].beat(force=True)
     assert problems(board) == {}
     slot = board.slot("LOGS")
-    slot.write(noted(slot) | {"waiting_since": time.time() - 31})
+    slot.write(noted(slot) | {"waiting_since": time.monotonic() - 31})
     assert problems(board) == {"LOGS": "12 messages wait, none written for 31 s"}
+
+
+@pytest.mark.parametrize("jump", [-86_400.0, 3_600.0, 1e9])
+def test_a_clock_that_jumps_is_no_standstill(monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+    """Somebody sets the clock, or it is put right after a suspend: durations are of a clock that nobody sets."""
+    board = Board()
+    _, reports = running(board, settings())
+    reports["LOGS"].consumer(True, 12, 0)
+    reports["LOGS"].beat(force=True)
+    moment = time.time
+    monkeypatch.setattr(time, "time", lambda: moment() + jump)
+    document = status.read(board, settings())
+    assert document["problems"] == []
+    for stream in document["streams"].values():
+        assert all(0 <= process["uptime"] < 60 for process in stream["processes"])
+        assert stream["lag_seconds"] is None or stream["lag_seconds"] >= 0
+
+
+def test_a_pause_of_the_monitor_itself_counts_for_nobody() -> None:
+    """Frozen together, all of them wake at one moment: the one that answers must not take the others for dead."""
+    now = 100.0
+    awake = Awake(lambda: now)
+    now = 101.0
+    assert awake.since(90.0) == 11.0
+    now = 161.0
+    assert awake.since(100.5) == 0.0
+    now = 163.0
+    assert awake.since(100.5) == awake.since(162.0) + 1.0 == 2.0
 
 
 def test_a_stream_is_as_well_as_its_worst_process() -> None:

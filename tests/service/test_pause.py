@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import psutil
 
+from beside import beside
 from eventwriter.embedded import free_port
+from eventwriter.observability.monitor import DEAD
 from fix_monitor import Endpoint
 from fix_service import World, wait_until
 from patience import PATIENCE
@@ -17,12 +22,29 @@ STALL_TIMEOUT = 3.0
 
 
 def freeze(processes: list[psutil.Process], seconds: float) -> None:
-    """Stops them all, for so long."""
+    """Stops them all, for so long; they wake in their order."""
     for process in processes:
         process.send_signal(signal.SIGSTOP)
     time.sleep(seconds)
     for process in processes:
         process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def asked(endpoint: Endpoint) -> Iterator[list[str]]:
+    """Asks all the time whether the service is alive and ready, however long it takes to answer: what said no."""
+    refused: list[str] = []
+
+    def ask(ended: threading.Event) -> None:
+        while not ended.wait(0.05):
+            for path in ("/livez", "/readyz"):
+                status, text = endpoint.get(path, timeout=60)
+                if status != 200 and "(SIGSTOP)" not in text:  # of those that wake after the monitor, that is true
+                    refused.append(text)
+
+    with beside(ask):
+        yield refused
+        time.sleep(0.5)
 
 
 def later(endpoint: Endpoint, than: float) -> bool:
@@ -31,9 +53,10 @@ def later(endpoint: Endpoint, than: float) -> bool:
 
 
 def test_a_frozen_service_goes_on_where_it_was(world: World) -> None:
-    """For longer than stall_timeout the supervisor alone, then everybody: the same processes write what came meanwhile.
+    """For longer than stall_timeout the supervisor, then everybody: the same processes write what came meanwhile.
 
-    A worker that was killed meanwhile is back, a stop that was sent meanwhile drains.
+    Who asks is told of no stall, from the first answer on. A worker that was killed meanwhile is back, a stop that was
+    sent meanwhile drains.
     """
     endpoint = Endpoint(f"127.0.0.1:{free_port()}")
     service = world.start(
@@ -44,8 +67,11 @@ def test_a_frozen_service_goes_on_where_it_was(world: World) -> None:
     wait_until(partial(endpoint.answers, "/readyz", 200), "readiness")
     supervisor = psutil.Process(service.pid)
     before = supervisor.children()
-    for frozen in ([supervisor], [supervisor, *before]):
-        freeze(frozen, 2 * STALL_TIMEOUT)
+    others = sorted(before, key=lambda child: "monitor" not in " ".join(child.cmdline()))
+    for frozen, seconds in (([supervisor], 2 * STALL_TIMEOUT), ([*others, supervisor], DEAD + 1)):
+        with asked(endpoint) as refused:
+            freeze(frozen, seconds)
+        assert refused == []
         world.traffic(count=20)
         world.wait_settled()
         wait_until(partial(endpoint.answers, "/readyz", 200), "readiness afterwards", 10)

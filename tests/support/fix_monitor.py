@@ -38,9 +38,9 @@ class Endpoint:
     seen: list[tuple[float, int, str]] = field(default_factory=list)
     """(monotonic time, status, body) of every /readyz while ``watching``."""
 
-    def get(self, path: str, method: str = "GET") -> tuple[int, str]:
+    def get(self, path: str, method: str = "GET", timeout: float = 5 * PATIENCE) -> tuple[int, str]:
         """Status and body; raises OSError when nobody answers."""
-        connection = http.client.HTTPConnection(self.address, timeout=5 * PATIENCE)
+        connection = http.client.HTTPConnection(self.address, timeout=timeout)
         try:
             connection.request(method, path)
             answer = connection.getresponse()
