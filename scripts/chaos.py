@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import queue
 import random
 import signal
 import subprocess
@@ -32,6 +33,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+import hostile
 import hosts
 from demo import ROOT, Published, Service, State, read_state
 from eventwriter import registry
@@ -52,6 +54,8 @@ class Publisher(threading.Thread):
         self.url, self.rate = url, rate
         self.traffic = {name: Traffic(name, seed=seed, broken=broken, records=3) for name in streams}
         self.published = {name: Published() for name in streams}
+        self.hostile: queue.SimpleQueue[tuple[str, Publication]] = queue.SimpleQueue()
+        """To be published besides."""
         self.ready = threading.Event()
         self.stop = threading.Event()
         self.repeats = 0
@@ -83,21 +87,26 @@ class Publisher(threading.Thread):
         self.ready.set()
         names = list(self.traffic)
         waiting: set[asyncio.Task[None]] = set()
+
+        def send(name: str, message: Publication) -> None:
+            published = self.published[name]
+            published.messages += 1
+            published.broken += not message.records
+            published.numbers.update(message.records)
+            task = asyncio.create_task(self._confirm(stream, message, f"{name}-{published.messages}"))
+            waiting.add(task)
+            task.add_done_callback(waiting.discard)
+
         begun, sent = time.monotonic(), 0
         while not self.stop.is_set():
+            while not self.hostile.empty():
+                send(*self.hostile.get())
             for number in range(sent, int((time.monotonic() - begun) * self.rate)):
                 if len(waiting) > 5000:  # during an outage, publishing waits too
                     begun += 1 / self.rate
                     continue
                 name = names[number % len(names)]
-                message = self.traffic[name].next()
-                published = self.published[name]
-                published.messages += 1
-                published.broken += not message.records
-                published.numbers.update(message.records)
-                task = asyncio.create_task(self._confirm(stream, message, f"{name}-{published.messages}"))
-                waiting.add(task)
-                task.add_done_callback(waiting.discard)
+                send(name, self.traffic[name].next())
                 sent = number + 1
             await asyncio.sleep(0.01)
         while waiting:
@@ -126,6 +135,8 @@ class Chaos:
     to_postgres: Proxy
     second: SecondHost
     subjects: Subjects
+    tables: hostile.Tables
+    publisher: Publisher
     database: str
     environment: dict[str, str]
     folder: Path
@@ -153,14 +164,20 @@ class Chaos:
             "worker_term": lambda: self._worker(signal.SIGTERM),
             "worker_freeze": self._freeze,
             "supervisor_kill": self._kill_supervisor,
+            "supervisor_freeze": lambda: self._pause([psutil.Process(self.service.process.pid)]),
+            "service_freeze": self._freeze_service,
             "service_restart": self._restart_service,
             "postgres_kill": self._kill_postgres,
             "postgres_stop": self._stop_postgres,
             "postgres_backends": self._terminate_backends,
             "postgres_cut": self.to_postgres.cut,
             "postgres_stall": lambda: self._stall(self.to_postgres),
-            "postgres_promote": lambda: self.postgres.promote(self.rng.uniform(0.5, 3)),
+            "postgres_promote": self._promote,
             "postgres_restore": lambda: self.postgres.restore(_complete, self.rng.uniform(1, 3)),
+            "table_refuses": lambda: self.tables.refuse(self.rng.uniform(1, 4)),
+            "table_key": lambda: self.tables.add_key(self.rng.uniform(1, 4)),
+            "table_column": lambda: self.tables.take_column(self.rng.uniform(1, 8)),
+            "message_hostile": self._publish_hostile,
             "commit_answer_lost": lambda: self._lose("after"),
             "commit_lost": lambda: self._lose("before"),
             "nats_kill": self._kill_nats,
@@ -197,14 +214,31 @@ class Chaos:
                 self.rng.choice(workers).send_signal(number)
 
     def _freeze(self) -> None:
-        workers = self._workers()
-        seconds = self.rng.uniform(0.5, 4)
-        if workers:
+        if workers := self._workers():
+            self._pause([self.rng.choice(workers)])
+
+    def _freeze_service(self) -> None:
+        """As a container is frozen, or a laptop is suspended."""
+        supervisor = psutil.Process(self.service.process.pid)
+        self._pause([supervisor, *supervisor.children()])
+
+    def _pause(self, processes: list[psutil.Process]) -> None:
+        for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                victim = self.rng.choice(workers)
-                victim.suspend()
-                time.sleep(seconds)
-                victim.resume()
+                process.suspend()
+        time.sleep(self.rng.uniform(0.5, 5))
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def _promote(self) -> None:
+        self.postgres.promote(self.rng.uniform(0.5, 3))
+        self.tables.mend()  # what was mended last may be among what the standby lacks
+
+    def _publish_hostile(self) -> None:
+        for name in self.publisher.traffic:
+            subject = Traffic(name).next().subject
+            self.publisher.hostile.put((name, hostile.message(subject, self.rng)))
 
     def _kill_supervisor(self) -> None:
         self.service.process.kill()
@@ -332,6 +366,9 @@ def account(database: str, publisher: Publisher) -> tuple[int, int, int, list[st
                 "SELECT count(*) FROM eventwriter.dead_letters WHERE logical_stream = %s", [name]
             ).fetchone()
             letters = int(row[0]) if row else 0
+            refused = hostile.refused(connection, name)
+            letters -= len(refused)
+            numbers += refused
             missing = published.numbers - set(numbers)
             strange = set(numbers) - published.numbers
             twice = [number for number, count in Counter(numbers).items() if count > 1]
@@ -419,9 +456,10 @@ def _run(arguments: argparse.Namespace, folder: Path, logs: Path, stack: context
     publisher.ready.wait(30)
     far = stack.enter_context(hosts.joined(host, server.port, postgres.server.port))
     second = SecondHost(far, environment, database, logs / "second-host.log")
+    rng = random.Random(arguments.seed)
     chaos = Chaos(
-        server, postgres, to_nats, to_postgres, second, subjects, database, environment, logs,
-        random.Random(arguments.seed),
+        server, postgres, to_nats, to_postgres, second, subjects, hostile.Tables(database, rng),
+        publisher, database, environment, logs, rng,
     )  # fmt: skip
     chaos.start()
     stack.callback(lambda: chaos.service.process.kill())

@@ -28,7 +28,7 @@ def chaos(folder: Path, *arguments: str) -> dict[str, Any]:
 
 
 def test_faults_under_load_lose_nothing(tmp_path: Path) -> None:
-    """Ten kinds of faults within ten seconds; the result has the shape that others parse."""
+    """Ten faults within ten seconds; the result has the shape that others parse."""
     result = chaos(tmp_path, "--seconds", "10", "--faults", "10", "--rate", "500", "--without", ",".join(LASTING))
     assert result["messages"] > 1000
     assert result["dead_lettered"] > 0
