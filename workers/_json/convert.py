@@ -5,6 +5,7 @@ The originals are kept in ``rest``, a dict that becomes metadata or attributes o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,8 +14,12 @@ from eventwriter.values import LongNumber, Unfit, dump_json
 
 EXACT = 2**53
 """Integers up to this size are exact as float64."""
-_NO_TIME = -63_082_281_600_000_000
-"""0001-01-01T00:00:00Z, which Go writes for a time that was never set."""
+_GO_ZERO = -63_082_281_600_000_000
+"""0001-01-01T00:00:00Z, which Go writes for a time that was never set; in zones with odd minutes seconds off it."""
+_GO_ZERO_NANOS = -7_742_049_378_871_346
+"""1754-08-30T22:43:41.128654Z: the same in int64 nanoseconds since 1970, where it wraps around."""
+_GO_ZERO_TEXT = re.compile("0000-12-31T.*|11651379494838206464|-6795364578871345152|-62135596800(000)?")
+"""The same west of Greenwich, in a year that Python has not; in uint64 nanoseconds; and as texts of numbers."""
 
 
 def keep_original(rest: dict[str, Any], name: str, original: Any, repairs: list[str], reason: str) -> None:
@@ -31,21 +36,29 @@ def moment(value: Any, name: str = "time") -> int | None:
     None if there is none: null, "", 0, or the zero of Go. Anything else raises Unfit("bad_time"), which names it.
     """
     try:
-        kind = type(value)
-        if kind is str:
-            if value[10:11] == "T":
-                micros = values.time_from_text(value)
-                return None if micros == _NO_TIME else micros
-            if value in ("", "0"):
-                return None
-        elif value is None or (value == 0 and value is not False):
-            return None
-        unit = UNITS.get(name[-2:])
-        if unit is not None and not (kind is str and "-" in value[1:]):
-            return values.time_from_nanos(values.integer(value) * unit)
-        return values.time_from_number(value) if kind is float else values.time(value)
+        micros = _micros(value, name)
     except Unfit as error:
+        if _GO_ZERO_TEXT.fullmatch(str(value)):
+            return None
         raise Unfit("bad_time", f"{name}: {error}") from None
+    if micros is None or micros > 0:
+        return micros
+    return None if abs(micros - _GO_ZERO) < 60_000_000 or micros == _GO_ZERO_NANOS else micros
+
+
+def _micros(value: Any, name: str) -> int | None:
+    kind = type(value)
+    if kind is str:
+        if value[10:11] == "T":
+            return values.time_from_text(value)
+        if value in ("", "0"):
+            return None
+    elif value is None or (value == 0 and value is not False):
+        return None
+    unit = UNITS.get(name[-2:])
+    if unit is not None and not (kind is str and "-" in value[1:]):
+        return values.time_from_nanos(values.integer(value) * unit)
+    return values.time_from_number(value) if kind is float else values.time(value)
 
 
 UNITS: Mapping[str, int] = {"ns": 1, "Ns": 1, "no": 1, "ms": 1_000_000, "Ms": 1_000_000}
