@@ -17,10 +17,10 @@ from workers._json.fast import fast_path
 from workers._json.records import Origin, decode_records
 from workers._otlp import parts
 from workers._otlp.fast import BACKSLASH, field, only, plain_text
+from workers._otlp.ids import NO_SPAN, NO_TRACE
 from workers._otlp.logs_flat import TABLE, FlatLog, columns_of, flat_row, source_of
 from workers._otlp.message import signal_of
 from workers._otlp.otlp_lean_pb2 import Logs
-from workers._otlp.parts import NO_SPAN, NO_TRACE
 from workers._otlp.reader import FALLBACK, Reader, fast_reader
 from workers._otlp.severity import BANDS, number_of
 

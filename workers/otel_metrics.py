@@ -17,8 +17,8 @@ from workers._json.records import Origin, decode_records
 from workers._json.table import Field, Table
 from workers._otlp.data_points import fast_rows, otlp_rows
 from workers._otlp.flat import attributes_of, fill_service
+from workers._otlp.ids import fill_ids
 from workers._otlp.message import signal_of
-from workers._otlp.parts import NO_IDS
 
 TABLE = Table(
     Field("timestamp", "timestamptz", must=True),
@@ -92,9 +92,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         row[_AT["value"]] = milliseconds
     row[_AT["span_name"]] = row[_AT["span_name"]] or "unknown"
     row[_AT["is_slow"]] = bool(row[_AT["is_slow"]])
-    for column in ("trace_id", "span_id"):
-        known = (row[_AT[column]] or "").lower()
-        row[_AT[column]] = "" if known in NO_IDS else known
+    fill_ids(row, _AT, ("trace_id", "span_id"), repairs)
     attributes = row[_AT["attributes"]]
     row[_AT["attributes"]] = packed = attributes_of(attributes, rest, None)
     row[_AT["resource_attributes"]] = row[_AT["resource_attributes"]] or b"{}"

@@ -20,10 +20,10 @@ from workers._json.table import Field, Table
 from workers._otlp import parts
 from workers._otlp.fast import BACKSLASH, Uncommon, field, only
 from workers._otlp.flat import attributes_of, fill_service
+from workers._otlp.ids import NO_SPAN, NO_TRACE, fill_ids
 from workers._otlp.json_form import enum_number
 from workers._otlp.message import signal_of
 from workers._otlp.otlp_lean_pb2 import Traces
-from workers._otlp.parts import NO_IDS, NO_SPAN, NO_TRACE
 from workers._otlp.reader import FALLBACK, Reader, fast_reader
 
 TABLE = Table(
@@ -201,9 +201,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     if not any(row[_AT[column]] for column in (*_IDS, "name")):
         raise Unfit("missing_field", "a span needs at least one of trace_id, span_id and name")
     row[_AT["timestamp"]] = received if time is None else time
-    for column in (*_IDS, "parent_span_id"):
-        known = (row[_AT[column]] or "").lower()
-        row[_AT[column]] = "" if known in NO_IDS else known
+    fill_ids(row, _AT, (*_IDS, "parent_span_id"), repairs)
     for column in ("start_time_unix_nano", "end_time_unix_nano"):
         row[_AT[column]] = row[_AT[column]] or None
     row[_AT["attributes"]] = attributes_of(row[_AT["attributes"]], rest, envelope)

@@ -28,6 +28,12 @@ def log(**fields: Any) -> Any:
     return {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "x"}, **fields}]}]}]}
 
 
+def flat_log(**fields: Any) -> Any:
+    """A record that the fast path takes, but for its ids."""
+    usual = {"timestamp": 1765535400123456789, "body": "x", "attributes": {}, "resource": {}, "severity_text": "INFO"}
+    return {**usual, "severity_number": 9, **fields}
+
+
 def span(**fields: Any) -> Any:
     """A request with one span."""
     return {"resourceSpans": [{"scopeSpans": [{"spans": [{"name": "op", **fields}]}]}]}
@@ -42,6 +48,8 @@ def point(**fields: Any) -> Any:
     ("stream", "payload"),
     [
         (logs.STREAM, log(traceId="0" * 32, spanId="0" * 16)),
+        (logs.STREAM, {"body": "x", "trace_id": "0" * 32, "span_id": "0" * 16}),
+        (logs.STREAM, flat_log(trace_id="0" * 32, span_id="0" * 16)),
         (otel_traces.STREAM, span(traceId="0" * 32, spanId="0" * 16)),
         (otel_traces.STREAM, {"name": "op", "trace_id": "0" * 32, "span_id": "0" * 16}),
         (otel_metrics.STREAM, point(asInt="1", exemplars=[{"traceId": "0" * 32, "spanId": "0" * 16}])),
@@ -54,6 +62,24 @@ def test_ids_of_zeros_are_absent(stream: Stream, payload: Any) -> None:
     assert (row["trace_id"], row["span_id"]) == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("given", "number"),
+    [("SEVERITY_NUMBER_ERROR", 17), ("ERROR", 17), ("severity_number_warn3", 15), ("17", 17), (17.0, 17), ("x", None)],
+)
+def test_a_severity_number_by_its_name(given: Any, number: int | None) -> None:
+    """Protobuf's JSON writes enums by their names, and flat records are made of it."""
+    assert only_row(logs.STREAM, {"body": "x", "severity_number": given})[0]["severity_number"] == number
+    if number:
+        assert only_row(logs.STREAM, log(severityNumber=given))[0]["severity_number"] == number
+
+
+@pytest.mark.parametrize("level", [3, "3", 3.0, "3.0", " 3 "])
+def test_a_level_of_syslog_in_every_form(level: Any) -> None:
+    """A number, or its text."""
+    row, _ = only_row(logs.STREAM, {"version": "1.1", "host": "h", "short_message": "m", "level": level})
+    assert (row["severity_number"], row["severity_text"]) == (17, "ERROR")
+
+
 @pytest.mark.parametrize(("text", "number"), [("ERROR", 17), ("warn", 13), ("Info2", 10), ("loud", None)])
 def test_a_severity_by_its_text(text: str, number: int | None) -> None:
     """As in flat JSON; a number that is given counts."""
@@ -61,11 +87,20 @@ def test_a_severity_by_its_text(text: str, number: int | None) -> None:
     assert only_row(logs.STREAM, log(severityText=text, severityNumber=5))[0]["severity_number"] == 5
 
 
-@pytest.mark.parametrize("stream", [logs.STREAM, otel_traces.STREAM], ids=["logs", "traces"])
-def test_ids_in_base64_are_decoded_and_counted(stream: Stream) -> None:
-    """Protobuf's own JSON has them so."""
-    request = log if stream is logs.STREAM else span
-    row, repairs = only_row(stream, request(traceId="W47/95gDgQPSabYzgT/GDA==", spanId="7uGbfsPBsXQ="))
+@pytest.mark.parametrize(
+    ("stream", "payload"),
+    [
+        (logs.STREAM, log(traceId="W47/95gDgQPSabYzgT/GDA==", spanId="7uGbfsPBsXQ=")),
+        (logs.STREAM, {"body": "x", "traceId": "W47_95gDgQPSabYzgT_GDA==", "spanId": "7uGbfsPBsXQ="}),
+        (logs.STREAM, flat_log(trace_id="W47/95gDgQPSabYzgT/GDA==", span_id="7uGbfsPBsXQ=")),
+        (otel_traces.STREAM, span(traceId="W47/95gDgQPSabYzgT/GDA==", spanId="7uGbfsPBsXQ=")),
+        (otel_traces.STREAM, {"name": "op", "trace_id": "W47/95gDgQPSabYzgT/GDA==", "span_id": "7uGbfsPBsXQ="}),
+        (otel_metrics.STREAM, {"span_name": "m", "trace_id": "W47/95gDgQPSabYzgT/GDA==", "span_id": "7uGbfsPBsXQ="}),
+    ],
+)
+def test_ids_in_base64_are_decoded_and_counted(stream: Stream, payload: Any) -> None:
+    """Protobuf's own JSON has them so, and so have flat records that a rule engine made of bytes."""
+    row, repairs = only_row(stream, payload)
     assert (row["trace_id"], row["span_id"], repairs) == (TRACE, SPAN, ["bad_id"] * 2)
 
 

@@ -19,6 +19,7 @@ from workers._json.convert import clamped, trimmed
 from workers._json.records import Origin
 from workers._otlp import parts
 from workers._otlp.fast import BACKSLASH, CACHED_MAX, Uncommon, attributes, field, joined
+from workers._otlp.ids import present
 from workers._otlp.metric_points import (
     DETAILS,
     NO_RECORDED_VALUE,
@@ -147,9 +148,7 @@ def _add(rows: list[Row], read: _Metrics, metric: Any, kind: str, shared: _Share
         if examples:
             listed = exemplars(read.whole(examples, "exemplars"))
             extra = {**(extra or {}), "exemplars": listed}
-            trace_id, span_id = (
-                "" if known in parts.NO_IDS else known for known in (listed[0]["trace_id"], listed[0]["span_id"])
-            )
+            trace_id, span_id = present(listed[0]["trace_id"]), present(listed[0]["span_id"])
         if scale is not None:
             duration_ms, duration_seconds = durations(value, scale)
         (span_kind, http_method, http_route, http_status_code, grpc_service, grpc_method, grpc_status_code, component,

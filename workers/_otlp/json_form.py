@@ -22,6 +22,7 @@ from eventwriter import values
 from eventwriter.stream import Reject
 from eventwriter.values import INT8_MAX, INT8_MIN, Unfit, shown
 from workers._limits import RECORDS_MAX, TooLarge, too_many
+from workers._otlp.ids import octets_of
 from workers._otlp.parts import KEPT
 from workers._otlp.request_count import GROUPS, RECORDS
 from workers._otlp.unreadable import check_names
@@ -36,9 +37,6 @@ _ELEMENTS_MAX = 1_000_000
 _ESSENTIAL = {("Span", "trace_id"), ("Span", "span_id"), ("NumberDataPoint", "as_int"),
               ("NumberDataPoint", "as_double")}  # fmt: skip
 _PAIR = {"key", "value"}
-_SPAN_ID = re.compile(r"[A-Za-z0-9+/_-]{11}=")
-_CODED = {"trace_id": re.compile(r"[A-Za-z0-9+/_-]{22}=="), "span_id": _SPAN_ID, "parent_span_id": _SPAN_ID}
-"""Ids of 16 and 8 bytes in base64, which protobuf's own JSON has; they end in "=", and so are no hexadecimal text."""
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
 _NOT_FINITE: Mapping[str, float] = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _INTEGERS = {
@@ -171,10 +169,10 @@ class _Builder:
         if field.type == FieldDescriptor.TYPE_ENUM:
             return enum_number(field, raw)
         if field.type == FieldDescriptor.TYPE_BYTES:
-            coded = _CODED.get(field.name)
-            if coded is not None and isinstance(raw, str) and coded.fullmatch(raw):
+            octets = octets_of(field.name, raw)
+            if octets is not None:
                 self.repairs.append("bad_id")
-                return _octets(raw)
+                return octets
             if not isinstance(raw, str) or not _HEX.fullmatch(raw):
                 raise Unfit("bad_id", f"{field.name} is {shown(raw)}, not hexadecimal text")
             return bytes.fromhex(raw)

@@ -22,6 +22,7 @@ from workers._json.fast import Arrivals, Columns, nested_json, received
 from workers._json.records import Origin
 from workers._json.table import Field, Table, prefer
 from workers._otlp.flat import attributes_of, fill_service
+from workers._otlp.ids import fill_ids, unusual
 from workers._otlp.severity import BANDS, severity_number, severity_of
 
 _UINT32 = (0, 2**32 - 1)
@@ -112,7 +113,8 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     if trace_flags is not None:
         prefer(row, rest, _FLAGS, "flags", trace_flags)
     TABLE.fill(row, rest, repairs)
-    row[_TRACE], row[_SPAN] = (row[_TRACE] or "").lower(), (row[_SPAN] or "").lower()
+    if row[_TRACE] or row[_SPAN]:
+        fill_ids(row, _AT, ("trace_id", "span_id"), repairs)
     if row[_SERVICE] is None:
         row[_SERVICE] = "unknown"
     if row[_FLAGS] is not None or trace_flags is not None:
@@ -201,11 +203,14 @@ def columns_of(arrivals: Arrivals, records: Sequence[FlatLog], odd: set[int]) ->
     attributes = nested_json(raw_attributes, odd, b"{")
     if None in attributes:
         odd.update(place for place, text in enumerate(attributes) if text is None)
+    traces, spans = [*map(str.lower, trace_ids)], [*map(str.lower, span_ids)]
+    for ids in (traces, spans):
+        odd.update(unusual(ids))
     return {
         "timestamp": [time // 1000 - EPOCH for time in times],
         "observed_timestamp": received(arrivals),
-        "trace_id": [*map(str.lower, trace_ids)],
-        "span_id": [*map(str.lower, span_ids)],
+        "trace_id": traces,
+        "span_id": spans,
         "severity_text": severities,
         "severity_number": numbers,
         "body": bodies,

@@ -25,9 +25,6 @@ from workers._otlp.utf8 import mended
 M = TypeVar("M", bound=Message)
 
 _INFINITY = float("inf")
-NO_TRACE, NO_SPAN = bytes(16), bytes(8)
-"""Ids that are invalid, which is how some exporters write that there is none."""
-NO_IDS = (NO_TRACE.hex(), NO_SPAN.hex())
 KEPT = -1
 """``key_strindex`` of an attribute that is the original of a repaired field: no index that anybody sends."""
 _CACHED_MAX = 4096

@@ -31,6 +31,7 @@ _NUMBERS = {
 }  # fmt: skip
 _NOTHING = frozenset(("", "unknown", "undefined", "unspecified", "none", "n/a", "-"))
 """Severities that say nothing."""
+_NUMBER = re.compile(r"[0-9]{1,9}(\.0*)?")
 _NUMBERED = re.compile(r"(trace|debug|info|warn|error|fatal)([1-4])")
 
 
@@ -52,7 +53,7 @@ def severity_of(severity: Any, number: Any, level: Any, word: Any, rest: dict[st
         rest["level"] = level
         return None, SYSLOG[level]
     syslog: int | None = None
-    if isinstance(level, str) and not level.strip().isdecimal():
+    if isinstance(level, str) and not _NUMBER.fullmatch(level.strip()):
         if severity is None:
             severity = level
         else:
@@ -78,9 +79,9 @@ def severity_of(severity: Any, number: Any, level: Any, word: Any, rest: dict[st
 
 
 def _syslog(level: Any) -> int | None:
-    """Syslog's level, 0 to 7, from a number or a digit."""
+    """Syslog's level, 0 to 7, from a number or its text."""
     if isinstance(level, str):
-        level = int(level) if len(level) == 1 else -1
+        level = float(level)
     if isinstance(level, bool) or not isinstance(level, int | float) or level not in range(8):
         return None
     return int(level)
@@ -88,6 +89,8 @@ def _syslog(level: Any) -> int | None:
 
 def severity_number(number: Any, severity: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
     """The number as given; else from the name, which may be unknown."""
+    if isinstance(number, str) and (named := number_of(number.strip().upper().removeprefix("SEVERITY_NUMBER_"))):
+        return named
     if number is not None:
         known = convert.integer("severity_number", INT4_MIN, INT4_MAX, number, rest, repairs)
         if known:
