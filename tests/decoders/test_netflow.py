@@ -657,10 +657,12 @@ def test_protocols_in_json(value: Any, number: int | None) -> None:
 @pytest.mark.parametrize(
     ("name", "number"),
     [("IPIP", 94), ("IPv4", 4), ("ISIS over IPv4", 124), ("HOPOPT", 0), ("mobility header", 135), ("ESP", 50),
-     ("A/N", 107), ("IPv6-NoNxt", 59), ("L2TP", 115), ("UDPLite", 136), ("BIT-EMU", 147), ("OSPF", 89)],
+     ("A/N", 107), ("IPv6-NoNxt", 59), ("L2TP", 115), ("UDPLite", 136), ("BIT-EMU", 147), ("OSPF", 89),
+     ("MICP (deprecated)", 95), ("swipe (deprecated)", 53), ("ipencap", 4), ("rspf", 73), ("carp", 112),
+     ("mobility-header", 135), ("IS-IS", 124)],
 )  # fmt: skip
 def test_protocols_of_the_registry(name: str, number: int) -> None:
-    """IANA's keywords, in any case."""
+    """IANA's keywords, in any case, and those of /etc/protocols."""
     assert flat(bytes=1, proto=name)["protocol"] == number
 
 

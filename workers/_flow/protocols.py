@@ -22,7 +22,8 @@ _KEYWORDS = (
 )  # fmt: skip
 """In the order of their numbers, from 0."""
 PROTOCOLS: Mapping[str, int] = {name.upper(): number for number, name in enumerate(_KEYWORDS)} | {
-    "ICMPV6": 58, "ICMP6": 58, "OSPF": 89, "ISIS": 124, "UDP-LITE": 136, "SWIPE (DEPRECATED)": 53,
-    "SM (DEPRECATED)": 122, "ARGUS (DEPRECATED)": 13, "MOBILE": 55, "TTP": 84, "RESERVED": 255,
+    "ICMPV6": 58, "ICMP6": 58, "IPV6ICMP": 58, "OSPF": 89, "ISIS": 124, "IS-IS": 124, "UDP-LITE": 136, "IPENCAP": 4,
+    "RSPF": 73, "CARP": 112, "MOBILITY-HEADER": 135, "ARGUS (DEPRECATED)": 13, "SWIPE (DEPRECATED)": 53,
+    "MICP (DEPRECATED)": 95, "SM (DEPRECATED)": 122, "MOBILE": 55, "TTP": 84, "RESERVED": 255,
 }  # fmt: skip
 """Upper-case name → number."""
