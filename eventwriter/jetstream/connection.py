@@ -19,6 +19,7 @@ from nats.aio.transport import TcpTransport
 from eventwriter import masking
 from eventwriter.config.loading import NatsConfig
 from eventwriter.errors import AuthenticationError, ConfigurationError, UnavailableError
+from eventwriter.jetstream import credentials
 
 _FAREWELL = 0.5
 """Seconds that the peer has to close a connection: TLS would give it 30, and after a failure wait forever."""
@@ -101,7 +102,7 @@ async def connect(client: Client, settings: NatsConfig, name: str, listener: Lis
     # The first connection is tried twice per server, so that a wrong address is told at once …
     options: dict[str, Any] = {"max_reconnect_attempts": 1, "reconnect_time_wait": 0.2}
     if settings.credentials:
-        options["user_credentials"] = settings.credentials
+        options |= credentials.options(settings.credentials)
     if settings.user is not None:
         options["user"] = settings.user
         options["password"] = settings.password or ""

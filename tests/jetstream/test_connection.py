@@ -26,7 +26,13 @@ from beside import beside
 from clients import Silent
 from eventwriter.config.loading import NatsConfig, TlsConfig
 from eventwriter.embedded import NatsServer, free_port
-from eventwriter.errors import UNAVAILABLE, AuthenticationError, EventWriterError, UnavailableError
+from eventwriter.errors import (
+    UNAVAILABLE,
+    AuthenticationError,
+    ConfigurationError,
+    EventWriterError,
+    UnavailableError,
+)
 from eventwriter.jetstream.connection import Client, connect
 from fix_monitor import Endpoint
 from fix_service import STREAMS, World, wait_until
@@ -152,6 +158,29 @@ def test_the_same_goes_in_clear_where_tls_is_not_asked_for(clear: Proxy, credent
     expected = {"none": "CONNECT", "credentials": JWT}.get(kind, TOKEN if "token" in kind else PASSWORD)
     assert expected in clear.heard.decode()
     assert ('"sig"' in clear.heard.decode()) == (kind == "credentials")
+
+
+@pytest.mark.parametrize(
+    ("lines", "part"),
+    [
+        ((), "NKEY seed"),
+        (("-----BEGIN NATS USER JWT-----", ""), "NKEY seed"),
+        (("-----BEGIN USER NKEY SEED-----", SEED.decode(), "------END USER NKEY SEED------"), "JWT"),
+        (("-----BEGIN NATS USER JWT-----", JWT, "------END NATS USER JWT------"), "NKEY seed"),
+        (("-----BEGIN USER NKEY SEED-----", "SUAXYZ", "-----BEGIN NATS USER JWT-----", JWT), "NKEY seed"),
+    ],
+)
+def test_credentials_that_lack_a_part(clear: Proxy, tmp_path: Path, lines: Sequence[str], part: str) -> None:
+    """An empty file, one that is half written, only a key, only a JWT, a seed that is none: told at once."""
+    path = tmp_path / "user.creds"
+    path.write_text("\n".join(lines))
+    message = refusal(NatsConfig((f"nats://127.0.0.1:{clear.port}",), credentials=str(path)), AuthenticationError)
+    assert f"{path} holds no {part} of a user" in message
+    assert SEED.decode() not in message
+    path.unlink()
+    assert "check nats.credentials" in refusal(
+        NatsConfig((f"nats://127.0.0.1:{clear.port}",), credentials=str(path)), ConfigurationError
+    )
 
 
 def test_a_reason_that_was_lost_is_asked_for_again() -> None:
