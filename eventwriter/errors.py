@@ -37,6 +37,15 @@ class UnavailableError(EventWriterError):
     exit_code = UNAVAILABLE
 
 
+class OversizedError(UnavailableError):
+    """A batch is too much for one transaction of PostgreSQL; a part of it may not be."""
+
+    def __init__(self, message: str, limit: str = "") -> None:
+        super().__init__(message)
+        self.limit = limit
+        """PostgreSQL's name of the setting that it ran into."""
+
+
 class ExclusiveError(EventWriterError):
     """Another worker serves a consumer that must be served by one alone; it may have to end first."""
 

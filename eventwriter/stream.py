@@ -130,6 +130,14 @@ class Batch(NamedTuple):
         assert self.span is not None, "one of the two is known"
         return [self.span[0], *(message.sequence + 1 for message in self.messages[:-1])]
 
+    def part(self, place: int, most: int) -> Batch:
+        """What is to be written of it from this message on, ``most`` messages at most; itself if that is all."""
+        if place == 0 and most >= len(self.messages):
+            return self
+        messages, firsts = self.messages[place : place + most], self.each_first()[place : place + most]
+        span = None if self.span is None else (firsts[0], messages[-1].sequence)
+        return Batch(messages, firsts, size=sum(len(m.payload) for m in messages), span=span, reread=self.reread)
+
 
 @dataclass(slots=True)
 class Outcome:

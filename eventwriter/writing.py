@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
+from eventwriter.errors import OversizedError
 from eventwriter.observability.report import Report
+from eventwriter.postgres.policy import Sizes
 from eventwriter.postgres.sink import Sink
 from eventwriter.reconcile import Reconciler
 from eventwriter.stream import Batch, Outcome
@@ -23,21 +25,56 @@ class Writing:
         self._report = report
         self._next_look = 0.0
         self._failed = False
+        self._sizes = Sizes()
+        self._batch: Batch | None = None
+        self._place = 0
+        """How many messages of that batch are committed already."""
 
     def prepare(self, batch: Batch) -> bool:
-        """As the sink."""
-        return self._sink.prepare(batch)
+        """As the sink; a batch that will not be written at once is not prepared."""
+        return len(batch.messages) <= self._sizes.most and self._sink.prepare(batch)
 
     def write(self, batch: Batch, meanwhile: Callable[[], bool]) -> Outcome:
-        """Writes, after a look if it is time for one."""
+        """Writes, after a look if it is time for one; what became of the last part of the batch.
+
+        What is too much for one transaction is written in several. When the batch comes again after an outage, only
+        what is left of it is written.
+        """
         self._failed = True
         if monotonic() >= self._next_look:
             self._look()
-        outcome = self._sink.write(batch, meanwhile)
-        self._failed = False
-        if batch.reread:
-            self._reconciler.rewrote(outcome.written + outcome.deadlettered + outcome.excluded)
-        return outcome
+        if batch is not self._batch:
+            self._batch, self._place = batch, 0
+        while True:
+            part = batch.part(self._place, self._sizes.most)
+            try:
+                outcome = self._sink.write(part, meanwhile)
+            except OversizedError as error:
+                self._shrink(error, part)
+                continue
+            self._sizes.wrote(len(part.messages))
+            self._place += len(part.messages)
+            if batch.reread:
+                self._reconciler.rewrote(outcome.written + outcome.deadlettered + outcome.excluded)
+            if self._place >= len(batch.messages):
+                self._batch, self._failed = None, False
+                return outcome
+            self._report.wrote_part(outcome)
+
+    def _shrink(self, error: OversizedError, part: Batch) -> None:
+        """Makes the next part smaller, and says so; raises the error if it is a message by itself."""
+        count = len(part.messages)
+        self._sizes.failed(count)
+        value = self._sink.session.setting(error.limit)
+        ours = "postgres." if error.limit == "statement_timeout" else ""
+        limit = f" ({ours}{error.limit} = {value})" if value else ""
+        if count == 1:
+            message = part.messages[0]
+            which = f"message {message.sequence}, of {len(message.payload)} bytes, alone"
+            raise OversizedError(f"{error}: {which} is too much at once{limit}", error.limit) from error
+        self._report.shrinks(
+            OversizedError(f"{error}: {count} messages are too much at once{limit}, {self._sizes.most} come next")
+        )
 
     def idle(self) -> bool:
         """Whether it is time to look, and no batch waits for another try, which tells all there is to know."""

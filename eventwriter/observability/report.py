@@ -118,7 +118,19 @@ class Report:
         self.beat()
 
     def wrote(self, batch: Batch, outcome: Outcome) -> None:
-        """Every committed batch: dead letters, redeliveries, and the end of an outage."""
+        """Every committed batch; ``outcome`` is that of its last part if it was not written at once."""
+        state, now, count = self._state, time.time(), len(batch.messages)
+        if not batch.reread:
+            newest, oldest = batch.messages[-1].time / 1e9, batch.messages[0].time / 1e9
+            # A batch is in the order of its arrival: its first and last message tell the ages of those between.
+            for age, share in ((now - oldest, count - count // 2), (now - newest, count // 2)):
+                state.ages[bisect_left(AGE_BUCKETS, max(0.0, age))] += share
+                state.age_sum += max(0.0, age) * share
+            state.newest = newest
+        self.wrote_part(outcome)
+
+    def wrote_part(self, outcome: Outcome) -> None:
+        """Every commit: dead letters, redeliveries, and the end of an outage."""
         state, counters = self._state, self._state.counters
         counters.written += outcome.written
         counters.deadlettered += outcome.deadlettered
@@ -131,15 +143,8 @@ class Report:
             for reason, count in more.items():
                 reasons[reason] = reasons.get(reason, 0) + count
         now = time.time()
-        count = len(batch.messages)
-        state.batch_messages, state.last_commit, state.waiting_since = count, now, None
-        if not batch.reread:
-            newest, oldest = batch.messages[-1].time / 1e9, batch.messages[0].time / 1e9
-            # A batch is in the order of its arrival: its first and last message tell the ages of those between.
-            for age, share in ((now - oldest, count - count // 2), (now - newest, count // 2)):
-                state.ages[bisect_left(AGE_BUCKETS, max(0.0, age))] += share
-                state.age_sum += max(0.0, age) * share
-            state.newest = newest
+        state.batch_messages = outcome.written + outcome.deadlettered + outcome.already_done + outcome.excluded
+        state.last_commit, state.waiting_since = now, None
         self.answered()
         if outcome.rejects:
             told = ", ".join(f"{reason} {count}" for reason, count in sorted(outcome.rejects.items()))
@@ -169,6 +174,13 @@ class Report:
             self._waiting_since = time.monotonic()
         if not said:
             log.error("%s: trying again", error, extra=self._extra)
+        self.beat(force=True)
+
+    def shrinks(self, error: UnavailableError) -> None:
+        """A batch was too much at once: a smaller part of it is tried next. If that is, too, nothing is written now."""
+        self._count(error)
+        self._state.postgres, self._state.error = not self._state.error, str(error)[:500]
+        log.warning("%s", error, extra=self._extra)
         self.beat(force=True)
 
     def answered(self) -> None:

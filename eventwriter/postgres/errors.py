@@ -11,7 +11,13 @@ import psycopg
 from psycopg import Connection
 
 from eventwriter.config import dsn
-from eventwriter.errors import AuthenticationError, ConfigurationError, SchemaError, UnavailableError
+from eventwriter.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    OversizedError,
+    SchemaError,
+    UnavailableError,
+)
 from eventwriter.stream import Reject
 
 _COPY_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
@@ -20,7 +26,13 @@ _COPY_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
 _DATA = ("22", "23", "44", "54", "P0")
 # What passes: connection, deadlock, resources, operator, system, locks, read-only, lost prepared statements.
 _TRANSIENT = ("08", "40", "53", "57", "58", "55", "25", "26", "XX", "F0")
-
+# What a transaction has too much of, as half of it may not have → the setting that says how much that is.
+_OVERSIZED = {
+    "53200": "max_locks_per_transaction",
+    "53400": "timescaledb.max_tuples_decompressed_per_dml_transaction",
+    "57014": "statement_timeout",
+    "25P04": "transaction_timeout",  # ends the session, too
+}
 
 _REMEDIES = {
     "42P01": "run `eventwriter schema apply`",  # no such table
@@ -50,11 +62,11 @@ def translated(connection: Connection[Any] | None = None) -> Iterator[None]:
 def classify(error: psycopg.Error, connection: Connection[Any] | None = None) -> Exception:
     """The typed error for what PostgreSQL or the driver says, by SQLSTATE class.
 
-    Rows (22, 23, 44, 54, P0) → a refusal; passing trouble (40, 53, 57 …) → UnavailableError; credentials →
-    AuthenticationError; all else (42: schema, permission) → SchemaError. But what ends the session says nothing about
-    rows or tables, whatever its code (an upgraded extension: FATAL 42710): UnavailableError. Only credentials and a
-    missing database end one, too, and do not pass: whoever connects is told; ``connection``, which served already, is
-    replaced by a new one, which will be told.
+    Rows (22, 23, 44, 54, P0) → a refusal; passing trouble (40, 53, 57 …) → UnavailableError, or OversizedError if less
+    at once may do; credentials → AuthenticationError; all else (42: schema, permission) → SchemaError. What ends the
+    session says nothing about rows or tables, whatever its code (an upgraded extension: FATAL 42710): UnavailableError.
+    Only credentials and a missing database end one, too, and do not pass: whoever connects is told; ``connection``,
+    which served already, is replaced by a new one, which will be told.
     """
     code = error.sqlstate
     text = dsn.told(error)
@@ -65,6 +77,8 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
         if isinstance(error, psycopg.OperationalError) and 'database "' in text and "does not exist" in text:
             return ConfigurationError(f"{first}: create it, or correct postgres.dsn")
         return UnavailableError(f"PostgreSQL cannot be reached: {' '.join(text.split())}")
+    if code == "25P04":
+        return OversizedError(f"PostgreSQL: {first} ({code})", _OVERSIZED[code])
     if connection is not None and connection.broken:
         return UnavailableError(f"PostgreSQL ended the session: {first} ({code})")
     if code.startswith("28"):
@@ -77,7 +91,10 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
     if code[:2] in _DATA:
         match = _COPY_LINE.search(error.diag.context or "")
         return RowRefused(int(match.group(1)) if match else None, code, error.diag.message_primary or first)
-    if code != "53400" and code[:2] in _TRANSIENT:
+    if code in _OVERSIZED:
+        hint = error.diag.message_hint
+        return OversizedError(f"PostgreSQL: {first} ({code})" + (f", {hint}" if hint else ""), _OVERSIZED[code])
+    if code[:2] in _TRANSIENT:
         return UnavailableError(f"PostgreSQL: {first} ({code})")
     remedy = _REMEDIES.get(code)
     return SchemaError(f"PostgreSQL: {first} ({code})" + (f": {remedy}" if remedy else ""))

@@ -43,6 +43,41 @@ class StagingPolicy:
             self._span = max(1, self._span // 2)
 
 
+class Sizes:
+    """How many messages to write at once: half of what was too much, and twice as many again after a while.
+
+    That is sooner the longer the larger size has worked, and later each time that it soon did not.
+    """
+
+    def __init__(self) -> None:
+        self.most = 1 << 30
+        """So many at most."""
+        self._left = 0
+        """How many times that size is to be written before twice as much is tried."""
+        self._span = 1
+        self._worked = self._grown = False
+        """Whether a size worked since the last that did not, and whether it is one that was tried for growing."""
+
+    def failed(self, size: int) -> None:
+        """So many messages were too much."""
+        if self._worked:  # else it is the same trouble: how far down it goes says nothing about how long it lasts
+            self._span = min(2 * self._span, _LONGEST_SPAN)
+        self._worked = self._grown = False
+        self.most = max(1, size // 2)
+        self._left = self._span
+
+    def wrote(self, size: int) -> None:
+        """So many are committed; fewer than ``most`` say nothing."""
+        if size < self.most:
+            return
+        if self._grown:
+            self._span, self._grown = max(1, self._span // 2), False
+        self._worked = True
+        self._left -= 1
+        if self._left <= 0:
+            self.most, self._left, self._grown = 2 * self.most, self._span, True
+
+
 def following(refusal: RowRefused, attempt: Attempt, stream: Stream, plan: Plan) -> Attempt:
     """The next attempt: without the refused row when it is the first and known, else letting PostgreSQL find it.
 

@@ -68,6 +68,12 @@ class Session:
                 raise unreachable(self._settings, self._name) from None
             raise
 
+    def setting(self, name: str) -> str:
+        """A setting of PostgreSQL as these connections have it; empty if it has none of this name."""
+        with self.connection() as connection:
+            row = connection.execute("SELECT current_setting(%s, true)", [name]).fetchone()
+        return (row and row[0]) or ""
+
     def _take_lock(self, connection: Connection[Any], name: str) -> None:
         got = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name]).fetchone()
         if got != (True,):

@@ -1,0 +1,95 @@
+"""A batch that is too much for PostgreSQL at once: written in parts, of a size that works, and larger ones again."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+
+from eventwriter.embedded import free_port
+from fix_monitor import Endpoint
+from fix_service import World, only, wait_until
+
+TOO_MANY = """
+CREATE FUNCTION too_many() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF (SELECT count(*) FROM added) > {most} THEN RAISE EXCEPTION 'no more' USING ERRCODE = '{code}'; END IF;
+    RETURN NULL; END $$;
+CREATE TRIGGER too_many AFTER INSERT ON {table} REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION too_many();
+"""
+
+
+def parts(world: World) -> list[int]:
+    """The sizes that came next, as the log tells."""
+    return [int(size) for size in re.findall(r"are too much at once[^\"]*, (\d+) come next", world.log)]
+
+
+@pytest.mark.parametrize(
+    ("code", "table", "stream"),
+    [("53200", "logs", "LOGS"), ("57014", "events", "EVENTS"), ("53400", "timeseries_metrics", "TELEMETRY")],
+)
+def test_a_batch_that_is_too_much_is_halved(world: World, code: str, table: str, stream: str) -> None:
+    """By COPY and with a key: until it fits. All is written once, nothing is a dead letter, the size is remembered."""
+    world.execute(TOO_MANY.format(most=90, code=code, table=table))
+    world.traffic([stream], count=400, broken=0)
+    endpoint = Endpoint(f"127.0.0.1:{free_port()}")
+    service = world.start(**only(stream), EVENTWRITER_HTTP__LISTEN=endpoint.address)
+    world.wait_settled()
+    world.assert_exact()
+    halved = parts(world)
+    assert 1 < min(halved) <= 90
+    assert len(halved) < 12, halved
+    line = next(line for line in map(json.loads, world.log.splitlines()) if "too much at once" in line["message"])
+    assert (line["level"], line["stream"]) == ("warning", stream)
+    assert f"no more ({code})" in line["message"]
+    assert endpoint.answers("/readyz", 200)
+    assert endpoint.value("errors_total", stream=stream, **{"class": "oversized"}) == len(halved)
+    messages = endpoint.status()["streams"][stream]["messages"]
+    assert (messages["written"], messages["already_done"], messages["taken"]) == (400, 0, 400)
+    assert world.stop(service) == 0
+
+
+SLOW = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$;
+CREATE TRIGGER slow BEFORE INSERT ON {table} FOR EACH ROW {when} EXECUTE FUNCTION slow();
+"""
+
+
+def test_what_takes_too_long_at_once(world: World) -> None:
+    """The time limits of PostgreSQL itself: of a statement, and of a transaction, which ends the session."""
+    world.execute(SLOW.format(seconds=0.01, table="sweep_host_states", when=""))
+    service = world.start(*("worker", "--stream", "SWEEP"), EVENTWRITER_POSTGRES__STATEMENT_TIMEOUT="400ms")
+    world.traffic(["SWEEP"], count=100, broken=0)
+    world.wait_settled()
+    assert "statement timeout (57014): 100 messages are too much at once (postgres.statement_timeout = 400ms)" in world.log
+    assert world.stop(service) == 0
+    world.execute(f"ALTER DATABASE {psycopg.conninfo.conninfo_to_dict(world.dsn)['dbname']} SET transaction_timeout = '300ms'")
+    service = world.start(*("worker", "--stream", "SWEEP"))
+    world.traffic(["SWEEP"], count=100, broken=0)
+    world.wait_settled()
+    assert "transaction timeout (25P04): 100 messages are too much at once (transaction_timeout = 300ms)" in world.log
+    assert world.stop(service) == 0
+    world.assert_exact()
+
+
+def test_a_message_that_is_too_much_by_itself_is_named(world: World) -> None:
+    """Its neighbours before it are written; the log names it once and /readyz as long as it lasts."""
+    world.execute(TOO_MANY.format(most=3, code="53200", table="logs"))
+    endpoint = Endpoint(f"127.0.0.1:{free_port()}")
+    service = world.start(**only("LOGS"), EVENTWRITER_HTTP__LISTEN=endpoint.address)
+    world.traffic(["LOGS"], count=60, broken=0)
+    said = "alone is too much at once (max_locks_per_transaction = 64)"
+    wait_until(partial(endpoint.answers, "/readyz", 503, "LOGS: PostgreSQL: no more (53200): message ", said), said)
+    assert world.log.count(said) == 1
+    world.execute("DROP TRIGGER too_many ON logs")
+    world.wait_settled()
+    world.assert_exact()
+    wait_until(partial(endpoint.answers, "/readyz", 200), "readiness")
+    messages = endpoint.status()["streams"]["LOGS"]["messages"]
+    assert (messages["written"], messages["already_done"]) == (60, 0)
+    assert world.stop(service) == 0
