@@ -46,7 +46,7 @@ class StagingPolicy:
 class Sizes:
     """How many messages to write at once: half of what was too much, and twice as many again after a while.
 
-    That is sooner the longer the larger size has worked, and later each time that it soon did not.
+    After a longer while each time that they are too much again, and after a shorter one each time that they are not.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,8 @@ class Sizes:
         if size < self.most:
             return
         if self._grown:
-            self._span, self._grown = max(1, self._span // 2), False
+            self._left = self._span = max(1, self._span // 4)
+            self._grown = False
         self._worked = True
         self._left -= 1
         if self._left <= 0:

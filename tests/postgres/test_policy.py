@@ -9,7 +9,7 @@ from eventwriter.errors import SchemaError
 from eventwriter.postgres.attempt import Attempt
 from eventwriter.postgres.errors import RowRefused
 from eventwriter.postgres.plan import Plan, plan_of, target_of
-from eventwriter.postgres.policy import StagingPolicy, collides, following
+from eventwriter.postgres.policy import Sizes, StagingPolicy, collides, following
 from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Stream
 
 STREAM = Stream("NUMBERS", (">",), "numbers", (Column("n", "bigint"),), lambda message: ROWS[message.payload])
@@ -46,6 +46,61 @@ def test_batches_are_staged_for_longer_the_sooner_it_is_needed_again(collisions:
         assert policy.due
         policy.wrote(staged=True)
     assert not policy.due
+
+
+def tries(limit: int, messages: int, sizes: Sizes) -> list[int]:
+    """The sizes in which so many messages are tried where ``limit`` at most get through at once."""
+    found, left = [], messages
+    while left:
+        found.append(min(left, sizes.most))
+        if found[-1] > limit:
+            sizes.failed(found[-1])
+        else:
+            sizes.wrote(found[-1])
+            left -= found[-1]
+    return found
+
+
+def test_the_size_that_works_is_found_and_kept() -> None:
+    """What is too much is halved; larger sizes are tried ever more seldom while that does not work."""
+    sizes = Sizes()
+    assert tries(300, 1000, sizes)[:3] == [1000, 500, 250]
+    later = tries(300, 100_000, sizes)
+    assert later.count(500) < 12
+    assert set(later) == {250, 500}
+
+
+def test_larger_sizes_come_back() -> None:
+    """At once where something else was in the way, however small the parts had become; soon after a long time, too."""
+    sizes = Sizes()
+    for size in (1000, 500, 250, 125, 62, 31, 15, 7, 3, 1, 1, 1):
+        sizes.failed(size)
+    assert tries(10**6, 2000, sizes)[:10] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+    tries(300, 100_000, sizes)
+    assert max(tries(10**6, 300_000, sizes)) > 50_000
+
+
+def test_small_batches_say_nothing_of_large_ones() -> None:
+    """However many of them are written."""
+    sizes = Sizes()
+    sizes.failed(1000)
+    for _ in range(100):
+        sizes.wrote(10)
+    assert sizes.most == 500
+
+
+@pytest.mark.parametrize("span", [None, (3, 30)])
+def test_a_part_of_a_batch_accounts_for_what_lies_before_its_messages(span: tuple[int, int] | None) -> None:
+    """With the parts one has the ranges of the whole."""
+    messages = [Message("a", b"12", number, 0) for number in (5, 10, 20, 30)]
+    whole = Batch(messages, None if span else [3, 6, 11, 21], span=span, reread=True)
+    assert whole.part(0, 4) is whole
+    parts = [whole.part(0, 1), whole.part(1, 2), whole.part(3, 9)]
+    assert [[message.sequence for message in part.messages] for part in parts] == [[5], [10, 20], [30]]
+    assert [[*part.each_first()] for part in parts] == [[3], [6, 11], [21]]
+    assert [part.span for part in parts] == ([(3, 5), (6, 20), (21, 30)] if span else [None] * 3)
+    assert [Attempt(part).ranges() for part in parts] == [[(3, 5)], [(6, 20)], [(21, 30)]]
+    assert [(part.size, part.reread) for part in parts] == [(2, True), (4, True), (2, True)]
 
 
 def plan(*keys: tuple[str, ...]) -> Plan:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-import threading
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from eventwriter.embedded import free_port
+import forkserver
+from eventwriter.embedded import PostgresServer, free_port
 from fix_monitor import Endpoint
-from fix_service import World, only, wait_until
+from fix_servers import FAST
+from fix_service import World, clean_environment, new_world, only, wait_until
+from traffic import NUMBER
 
+AT_ONCE = {"EVENTWRITER_WRITER__LINGER": "1s"}
+"""What is published together is taken together."""
 TOO_MANY = """
 CREATE FUNCTION too_many() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF (SELECT count(*) FROM added) > {most} THEN RAISE EXCEPTION 'no more' USING ERRCODE = '{code}'; END IF;
@@ -38,7 +43,7 @@ def test_a_batch_that_is_too_much_is_halved(world: World, code: str, table: str,
     world.execute(TOO_MANY.format(most=90, code=code, table=table))
     world.traffic([stream], count=400, broken=0)
     endpoint = Endpoint(f"127.0.0.1:{free_port()}")
-    service = world.start(**only(stream), EVENTWRITER_HTTP__LISTEN=endpoint.address)
+    service = world.start(**only(stream), **AT_ONCE, EVENTWRITER_HTTP__LISTEN=endpoint.address)
     world.wait_settled()
     world.assert_exact()
     halved = parts(world)
@@ -63,13 +68,17 @@ CREATE TRIGGER slow BEFORE INSERT ON {table} FOR EACH ROW {when} EXECUTE FUNCTIO
 def test_what_takes_too_long_at_once(world: World) -> None:
     """The time limits of PostgreSQL itself: of a statement, and of a transaction, which ends the session."""
     world.execute(SLOW.format(seconds=0.01, table="sweep_host_states", when=""))
-    service = world.start(*("worker", "--stream", "SWEEP"), EVENTWRITER_POSTGRES__STATEMENT_TIMEOUT="400ms")
+    service = world.start("worker", "--stream", "SWEEP", **AT_ONCE, EVENTWRITER_POSTGRES__STATEMENT_TIMEOUT="400ms")
     world.traffic(["SWEEP"], count=100, broken=0)
     world.wait_settled()
-    assert "statement timeout (57014): 100 messages are too much at once (postgres.statement_timeout = 400ms)" in world.log
+    assert (
+        "statement timeout (57014): 100 messages are too much at once (postgres.statement_timeout = 400ms)" in world.log
+    )
     assert world.stop(service) == 0
-    world.execute(f"ALTER DATABASE {psycopg.conninfo.conninfo_to_dict(world.dsn)['dbname']} SET transaction_timeout = '300ms'")
-    service = world.start(*("worker", "--stream", "SWEEP"))
+    world.execute(
+        f"ALTER DATABASE {psycopg.conninfo.conninfo_to_dict(world.dsn)['dbname']} SET transaction_timeout = '300ms'"
+    )
+    service = world.start("worker", "--stream", "SWEEP", **AT_ONCE)
     world.traffic(["SWEEP"], count=100, broken=0)
     world.wait_settled()
     assert "transaction timeout (25P04): 100 messages are too much at once (transaction_timeout = 300ms)" in world.log
@@ -92,4 +101,47 @@ def test_a_message_that_is_too_much_by_itself_is_named(world: World) -> None:
     wait_until(partial(endpoint.answers, "/readyz", 200), "readiness")
     messages = endpoint.status()["streams"]["LOGS"]["messages"]
     assert (messages["written"], messages["already_done"]) == (60, 0)
+    assert world.stop(service) == 0
+
+
+def test_more_partitions_than_there_are_locks(open_folder: Path, tmp_path: Path) -> None:
+    """The real thing: each partition of a batch takes locks until its transaction ends."""
+    few = {"max_locks_per_transaction": "10", "max_connections": "25", "shared_buffers": "16MB"}
+    with PostgresServer(open_folder / "postgres", settings=FAST | few) as postgres:
+        environment = clean_environment() | {"EVENTWRITER_POSTGRES__DSN": postgres.create_database("few")}
+        forkserver.run(["schema", "apply"], environment).check_returncode()
+        with new_world(tmp_path, postgres, "few") as world:
+            world.execute(
+                "ALTER TABLE logs RENAME TO plain; CREATE TABLE logs (LIKE plain INCLUDING DEFAULTS) "
+                "PARTITION BY HASH ((attributes->>'n'))"
+            )
+            world.execute(
+                "DO $$ BEGIN FOR i IN 0..1499 LOOP EXECUTE format('CREATE TABLE logs_%1$s PARTITION OF logs "
+                "FOR VALUES WITH (modulus 1500, remainder %1$s)', i); COMMIT; END LOOP; END $$"
+            )
+            world.traffic(["LOGS"], count=3000, broken=0)
+            service = world.start("worker", "--stream", "LOGS", **AT_ONCE)
+            world.wait_settled()
+            assert "out of shared memory (53200), You might need to increase" in world.log
+            assert "messages are too much at once (max_locks_per_transaction = 10), " in world.log
+            assert world.stop(service) == 0
+            with world.connect() as connection:  # one at a time: to read all of them takes as many locks
+                numbers = [
+                    number
+                    for partition in range(1500)
+                    for (number,) in connection.execute(f"SELECT {NUMBER['LOGS']} FROM logs_{partition}")
+                ]
+            assert sorted(numbers) == sorted(n for message in world.published["LOGS"] for n in message.records)
+
+
+def test_a_limit_of_temporary_files(world: World) -> None:
+    """Rows with a key are sorted on their way, once one was there: 53400 by PostgreSQL itself."""
+    name = psycopg.conninfo.conninfo_to_dict(world.dsn)["dbname"]
+    world.execute(f"ALTER DATABASE {name} SET temp_file_limit = '100kB'; ALTER DATABASE {name} SET work_mem = '64kB'")
+    service = world.start("worker", "--stream", "EVENTS")
+    world.traffic(["EVENTS"], count=500, broken=0)
+    world.publish("EVENTS", [replace(message, records=()) for message in world.published["EVENTS"]])
+    world.wait_settled()
+    world.assert_exact()
+    assert "temporary file size exceeds" in world.log
     assert world.stop(service) == 0
