@@ -98,3 +98,8 @@ def listed(names: Sequence[str], most: int = 8) -> str:
     """The names for one line: the first of them, and how many more there are."""
     more = len(names) - most
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:most])} and {more} more"
+
+
+def remedy_for_omitted(stream: str) -> str:
+    """What ends it that columns of a stream are left out, or that this is told."""
+    return f"`eventwriter schema apply` adds what a table of ours lacks, streams.{stream}.omit names what is not wanted"

@@ -14,7 +14,7 @@ uuid              uuid.UUID
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 PgType = Literal["text", "integer", "bigint", "double precision", "boolean", "timestamptz", "jsonb", "uuid"]
@@ -81,6 +81,8 @@ class Column:
     core: bool = True
     """Whether the stream stops where the table has it under none of its names: what is not stored is lost. False is for
     what tables of others never had: rows are written without it, and that is shown wherever the stream is."""
+    wanted: bool = True
+    """False where the settings leave it out: not written though the table has it, nor missed if it has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,11 @@ class Stream:
     neither reject nor repair; None if that takes ``decode``. If it raises, all of them take ``decode``."""
     key: tuple[str, ...] = ()
     """Columns of the unique key under which the latest message replaces earlier ones; empty: rows only append."""
+
+    def leaving_out(self, names: Sequence[str]) -> Stream:
+        """The same without these columns in its table; its rows still have values for them."""
+        columns = tuple(replace(column, wanted=column.name not in names) for column in self.columns)
+        return replace(self, columns=columns)
 
 
 class Batch(NamedTuple):

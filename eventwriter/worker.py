@@ -97,7 +97,8 @@ class _Session:
         def planned(plan: Plan) -> None:
             report.omits(settings.table, plan.omitted)
 
-        self._sink = Sink(config.postgres, stream, settings.table, excluded, at, exclusive=exclusive, planned=planned)
+        written = stream.leaving_out(settings.omit)
+        self._sink = Sink(config.postgres, written, settings.table, excluded, at, exclusive=exclusive, planned=planned)
         self._writing: Writing | None = None
         self._stopped = self._clean = False
 

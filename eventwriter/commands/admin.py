@@ -13,7 +13,14 @@ from psycopg import Connection, sql
 from eventwriter import registry
 from eventwriter.commands.bookkeeping import losses
 from eventwriter.config.loading import Config, StreamConfig
-from eventwriter.errors import CONFIGURATION, OK, ConfigurationError, EventWriterError, UnavailableError
+from eventwriter.errors import (
+    CONFIGURATION,
+    OK,
+    ConfigurationError,
+    EventWriterError,
+    UnavailableError,
+    remedy_for_omitted,
+)
 from eventwriter.jetstream.consumer import ConsumerInfo
 from eventwriter.jetstream.durable import begins_anew
 from eventwriter.jetstream.source import Source
@@ -116,7 +123,7 @@ def schema_check(settings: Config, declared: Mapping[str, Stream]) -> list[Findi
 def _check_table(connection: Connection[Any], stream: StreamConfig, declaration: Stream) -> Finding:
     try:
         with translated():
-            plan = read_plan(connection, declaration, stream.table)
+            plan = read_plan(connection, declaration.leaving_out(stream.omit), stream.table)
     except EventWriterError as error:
         if connection.broken:
             raise  # nothing to ask about the other tables
@@ -132,8 +139,9 @@ def _check_table(connection: Connection[Any], stream: StreamConfig, declaration:
     if keyless:
         text += f", and none replaces another, for there is no key ({', '.join(declaration.key)})"
     if plan.omitted:
-        remedy = "`eventwriter schema apply` adds what a table of ours lacks"
-        text += f"; written without {', '.join(plan.omitted)}: {remedy}"
+        text += f"; written without {', '.join(plan.omitted)}: {remedy_for_omitted(stream.name)}"
+    if stream.omit:
+        text += f"; as streams.{stream.name}.omit says, without {', '.join(stream.omit)}"
     return Finding(stream.name, text, warning=keyless or bool(plan.omitted))
 
 

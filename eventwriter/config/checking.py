@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from eventwriter.config.model import Config, NatsConfig, StreamConfig
+from eventwriter.config.naming import one_line
 from eventwriter.config.units import format_duration
 from eventwriter.errors import ConfigurationError
+from eventwriter.stream import Stream
 
 
-def check(config: Config, origins: Mapping[str, str]) -> None:
+def check(config: Config, origins: Mapping[str, str], declared: Mapping[str, Stream]) -> None:
     """Raises ConfigurationError for the first combination that cannot work; ``origins`` is by dotted key."""
-    problem = next(_problems(config), None)
+    problem = next(_problems(config, declared), None)
     if problem is not None:
         key, text = problem
         raise ConfigurationError(f"{key} ({origins[key]}): {text}")
 
 
-def _problems(config: Config) -> Iterator[tuple[str, str]]:
+def _problems(config: Config, declared: Mapping[str, Stream]) -> Iterator[tuple[str, str]]:
     yield from _nats(config.nats)
     durables: dict[tuple[str, str], str] = {}
     for stream in config.streams.values():
         yield from _stream(stream, config.postgres.statement_timeout)
+        yield from _omit(stream, declared[stream.name])
         other = durables.setdefault((stream.stream, stream.durable), stream.name) if stream.enabled else stream.name
         if other != stream.name:
             text = f"consumer {stream.durable} of stream {stream.stream} is that of streams.{other} too"
@@ -61,3 +64,13 @@ def _stream(stream: StreamConfig, statement_timeout: float) -> Iterator[tuple[st
         stall, statement = format_duration(writer.stall_timeout), format_duration(statement_timeout)
         text = f'"{stall}" would kill a worker during a statement that postgres.statement_timeout "{statement}" allows'
         yield f"{prefix}.stall_timeout", f"{text}: expected more than that"
+
+
+def _omit(stream: StreamConfig, declared: Stream) -> Iterator[tuple[str, str]]:
+    may = [column.name for column in declared.columns if not column.core]
+    for name in stream.omit:
+        if name not in may:
+            core = any(column.name == name for column in declared.columns)
+            why = "is core: without it rows lose what they are about" if core else "is no column of the stream"
+            known = f"some of {', '.join(may)}" if may else "none, for all its columns are core"
+            yield f"streams.{stream.name}.omit", f"{one_line(name[:100])} {why}: expected {known}"

@@ -193,4 +193,5 @@ TABLE = Kind(
     'a table name such as "logs" or "public.logs"',
     _text(lambda text: re.fullmatch(rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})?", text) is not None),
 )
+COLUMNS = Kind('a list of column names such as ["source"]', lambda value: tuple(_list(value)), show=list)
 LISTEN = Kind('host and port such as "127.0.0.1:9465" or "[::]:9465"', _text(_is_listen))

@@ -98,7 +98,7 @@ def load_with_origins(
             values[f"streams.{name}.{key}"] = values[f"writer.{key}"]
     values |= given
     config = _build(values, declared)
-    check(config, {key: value.origin for key, value in values.items()})
+    check(config, {key: value.origin for key, value in values.items()}, declared)
     return config, {key: values[key].origin for key in kinds}
 
 
@@ -108,8 +108,8 @@ def _defaults(declared: Mapping[str, Stream]) -> _Values:
         defaults = {field.name: field.default for field in fields(section)}
         found |= {f"{section_name}.{key}": defaults[key] for key in kinds_of(section)}
     for name, stream in declared.items():
-        own = {"enabled": True, "stream": name, "durable": f"eventwriter-{name.lower()}", "exclude": (), "processes": 1}
-        own |= {"continues": None, "subjects": stream.subjects, "table": stream.table}
+        own = {"enabled": True, "stream": name, "durable": f"eventwriter-{name.lower()}", "exclude": (), "omit": ()}
+        own |= {"continues": None, "subjects": stream.subjects, "table": stream.table, "processes": 1}
         found |= {f"streams.{name}.{key}": value for key, value in own.items()}
     return {key: _Value(value, "default") for key, value in found.items()}
 

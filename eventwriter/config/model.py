@@ -112,6 +112,8 @@ class StreamConfig:
     """Filters of the consumer; default: what the stream declares."""
     exclude: tuple[str, ...] = _key(kinds.filters(none_allowed=True), ())
     """Messages of these subjects are acknowledged and not written."""
+    omit: tuple[str, ...] = _key(kinds.COLUMNS, ())
+    """Columns that are not written, and of which nothing is said; none that is core."""
     table: str = _key(kinds.TABLE)
     """Target table, ``schema.name`` or found by the search_path; default: what the stream declares."""
     processes: int = _key(kinds.integer(1, 256), 1)

@@ -41,6 +41,10 @@ _GAUGES: dict[str, tuple[Callable[[Any], float | None], str]] = {
         lambda s: s["missing"],
         "Sequences missing from the ledger and gone from the stream, not accepted yet.",
     ),
+    "columns_omitted": (
+        lambda s: len(s["columns_omitted"]),
+        "Columns left out for the table lacks them and omit does not name them.",
+    ),
     "lag_seconds": (lambda s: s["lag_seconds"], "Age of the newest message written while others wait, else 0."),
     "last_commit_timestamp_seconds": (lambda s: s["last_commit"], "When a batch was last committed."),
     "worker_up": (lambda s: int(s["state"] not in _DOWN), "1 while every worker of the stream is alive."),

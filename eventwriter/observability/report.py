@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 from eventwriter import values
-from eventwriter.errors import EventWriterError, SchemaError, TableError, UnavailableError, listed
+from eventwriter.errors import EventWriterError, SchemaError, TableError, UnavailableError, listed, remedy_for_omitted
 from eventwriter.observability.board import AGE_BUCKETS, BATCH_BUCKETS, Slot
 from eventwriter.observability.states import DeadLetter, Kept, WorkerState
 from eventwriter.stream import Batch, Outcome
@@ -63,9 +63,8 @@ class Report:
         """How the table is written from now on: without these columns."""
         if columns and list(columns) != self._state.omitted:
             log.warning(
-                "table %s is written without %s: `eventwriter schema apply` adds what a table of ours lacks",
-                table,
-                listed(columns),
+                "table %s is written without %s: %s",
+                *(table, listed(columns), remedy_for_omitted(self._state.stream)),
                 extra=self._extra,
             )
         elif self._state.omitted and not columns:

@@ -72,7 +72,7 @@ def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
         # A live column goes to the first that claims it: on older tables an alias may be another column's name.
         taken = {target.name for target in targets}
         live_name = next((name for name in _names(column) if name in live and name not in taken), None)
-        if live_name is None:
+        if live_name is None or not column.wanted:
             continue
         live_type, _, _, generated = live[live_name]
         if generated:

@@ -60,7 +60,7 @@ class Plan:
     project: Callable[[Row], Sequence[Any]] | None
     """From a row of the stream to the values of ``targets``; None when they are the same."""
     omitted: tuple[str, ...]
-    """Columns of the stream that are not written, for the table lacks them."""
+    """Columns of the stream that are not written, for the table lacks them; not those that are left out on purpose."""
     shape: int | None
     """What ``SHAPE`` said before all this was read: as long as it says the same, the plan holds."""
 
@@ -150,7 +150,7 @@ def _omitted(stream: Stream, targets: Sequence[Target]) -> tuple[str, ...]:
     return tuple(
         f"{column.name} (there is {holds[column.name]})" if column.name in holds else column.name
         for position, column in enumerate(stream.columns)
-        if position not in filled
+        if position not in filled and column.wanted
     )
 
 

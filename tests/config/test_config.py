@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 from eventwriter import masking
 from eventwriter.config import loading
 from eventwriter.errors import CONFIGURATION, ConfigurationError
-from eventwriter.stream import Decoded, Message, Stream
+from eventwriter.stream import Column, Decoded, Message, Stream
 
 
 def _decode(message: Message) -> Decoded:
@@ -27,7 +27,12 @@ def _decode(message: Message) -> Decoded:
 
 def stream(name: str, table: str, *subjects: str) -> Stream:
     """A declaration with what the settings look at."""
-    return Stream(name, subjects, table, (), _decode)
+    columns = (
+        Column("body", "text"),
+        Column("source", "text", ("origin",), core=False),
+        Column("n", "bigint", core=False),
+    )
+    return Stream(name, subjects, table, columns if name == "LOGS" else columns[:1], _decode)
 
 
 DECLARED = {
@@ -396,6 +401,7 @@ def test_unknown_flags() -> None:
         ("streams.LOGS.durable", "a b"), ("streams.LOGS.durable", "a>"), ("streams.LOGS.subjects", []),
         ("streams.LOGS.subjects", ["a", 1]), ("streams.LOGS.table", "a.b.c"), ("streams.LOGS.table", "a;b"),
         ("streams.LOGS.processes", 0), ("streams.LOGS.exclude", {"a": 1}),
+        ("streams.LOGS.omit", 1), ("streams.LOGS.omit", [1]),
     ],
 )  # fmt: skip
 def test_wrong_values(key: str, value: object) -> None:
@@ -411,6 +417,31 @@ def test_filters_must_be_subjects(key: str, pattern: str) -> None:
     """The filter that is wrong, and why, are told."""
     message = refusal(flags={f"streams.LOGS.{key}": ["ok.>", pattern]})
     assert f"expected a NATS subject such as \"logs.>\"; in '{pattern}' " in message
+
+
+@pytest.mark.parametrize(
+    ("stream", "columns", "why"),
+    [
+        ("LOGS", "sorce", "sorce is no column of the stream: expected some of source, n"),
+        ("LOGS", "n,body", "body is core: without it rows lose what they are about: expected some of source, n"),
+        ("LOGS", ["source", "a\nb"], '"a\\nb" is no column of the stream: expected some of source, n'),
+        ("LOGS", "origin", "origin is no column of the stream: expected "),
+        ("LOGS", "Source", "Source is no column of the stream: expected "),
+        (
+            "EVENTS",
+            "body",
+            "body is core: without it rows lose what they are about: expected none, for all its columns",
+        ),
+    ],
+)
+def test_only_columns_that_a_stream_can_do_without_are_left_out(stream: str, columns: object, why: str) -> None:
+    """Anything else is refused by its name, and what may be is told."""
+    assert refusal(flags={f"streams.{stream}.omit": columns}).startswith(f"streams.{stream}.omit (flag): {why}")
+
+
+def test_columns_that_are_left_out_are_a_list() -> None:
+    """In the environment with commas."""
+    assert load(environ={"EVENTWRITER_STREAMS__LOGS__OMIT": "source, n"}).streams["LOGS"].omit == ("source", "n")
 
 
 def test_wrong_values_are_told_even_where_another_source_wins(tmp_path: Path) -> None:
@@ -508,6 +539,7 @@ _STREAM = {
     "stream": _NAME,
     "subjects": _SUBJECTS.filter(bool),
     "exclude": _SUBJECTS,
+    "omit": st.just([]),
     "table": st.sampled_from(["a", "a.b", '"A b"."c.d"', "é_1"]),
 }
 _SETTINGS = {

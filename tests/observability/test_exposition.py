@@ -26,6 +26,7 @@ FAMILIES = {
     "messages_redelivered": "counter",
     "messages_reread": "counter",
     "messages_missing": "gauge",
+    "columns_omitted": "gauge",
     "rows_written": "counter",
     "bytes_taken": "counter",
     "values_repaired": "counter",

@@ -285,3 +285,60 @@ def test_an_idle_worker_sees_what_changed(connection: psycopg.Connection[Any], o
         connection.execute("ANALYZE numbers")
         sink.look()
         assert len(told) == before + 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        KEY,
+        "CREATE UNIQUE INDEX ON numbers (v, x)",
+        "ALTER TABLE numbers ALTER COLUMN k TYPE integer",
+        "ALTER TABLE numbers ALTER COLUMN x TYPE jsonb USING NULL",
+        "ALTER TABLE numbers RENAME COLUMN x TO xx",
+        "ALTER TABLE numbers ADD COLUMN z int NOT NULL DEFAULT 1",
+        "ALTER TABLE numbers ALTER COLUMN y SET NOT NULL",
+    ],
+)
+def test_an_idle_worker_plans_anew(
+    connection: psycopg.Connection[Any], opened: Callable[..., Opened], change: str
+) -> None:
+    """For another key, type, name or constraint; if rows do not fit any more, it is told before any is there."""
+    connection.execute(TABLE)
+    sink, told = opened()
+    connection.execute(change)
+    if "jsonb" in change:
+        with pytest.raises(TableError, match="column x of table numbers is jsonb"):
+            sink.look()
+        return
+    sink.look()
+    assert told == [(), ("x",) if "RENAME" in change else ()]
+    sink.look()
+    assert len(told) == 2
+    assert sink.write(batch(1)).rows == 10
+
+
+@pytest.mark.parametrize("table", [TABLE, "CREATE TABLE numbers (k bigint PRIMARY KEY, v text)"], ids=["there", "not"])
+def test_what_is_left_out_on_purpose(
+    connection: psycopg.Connection[Any], opened: Callable[..., Opened], table: str
+) -> None:
+    """Is not written where it is there, and not missed where it is not, by COPY and with a key, whatever changes."""
+    connection.execute(table)
+    sink, told = opened(KEYED.leaving_out(["x", "received_at"]))
+    sink.write(batch(1))
+    connection.execute("ALTER TABLE numbers DROP COLUMN IF EXISTS x, ADD COLUMN IF NOT EXISTS y text")
+    sink.write(batch(11))
+    connection.execute("ALTER TABLE numbers ADD COLUMN x text")
+    sink.write(batch(21))
+    found = connection.execute("SELECT k, x, y FROM numbers ORDER BY k").fetchall()
+    missing = table != TABLE
+    assert found == [(n, None, None if missing and n <= 10 else f"y{n}") for n in range(1, 31)]
+    assert told == [("y",) if missing else (), (), ()]
+
+
+def test_a_column_that_is_left_out_must_not_have_to_be_filled(
+    connection: psycopg.Connection[Any], opened: Callable[..., Opened]
+) -> None:
+    """NOT NULL without a default stops the stream with that line."""
+    connection.execute("CREATE TABLE numbers (k bigint, v text, x text NOT NULL)")
+    with pytest.raises(TableError, match="column x text of table numbers is NOT NULL without a default"):
+        opened(PLAIN.leaving_out(["x"]))

@@ -12,7 +12,7 @@ from typing import Any
 from beside import beside
 from eventwriter.embedded import free_port
 from fix_monitor import Endpoint
-from fix_service import World, wait_until
+from fix_service import World, only, wait_until
 from traffic import NUMBER
 
 AGAIN = 20.0
@@ -135,6 +135,7 @@ def test_an_idle_stream_notices_what_becomes_of_its_table(world: World) -> None:
         wait_until(partial(endpoint.answers, "/readyz", 200), "readiness")
         wait_until(lambda: omitted() == ["flags"], "what is left out", 5)
         assert len(lines(world, "otel_traces is written without flags")) == starts
+        assert endpoint.value("columns_omitted", stream="OTEL_TRACES") == 1
         if starts == 1:
             assert world.stop(service) == 0
     world.execute("ALTER TABLE otel_traces ADD COLUMN flags bigint")
@@ -156,4 +157,37 @@ def test_a_service_whose_tables_come_later_starts_by_itself(world: World) -> Non
     world.run("schema", "apply")
     wait_until(world.settled, "what waited", AGAIN)
     world.assert_exact()
+    assert world.stop(service) == 0
+
+
+def test_what_is_left_out_on_purpose_is_told_no_more(world: World) -> None:
+    """A file that names it is read: neither log nor page, `check`, status or metric speak of it, but of others."""
+    world.execute("ALTER TABLE otel_traces DROP COLUMN flags")
+    file = world.folder / "eventwriter.toml"
+    file.write_text("")
+    endpoint = Endpoint(f"127.0.0.1:{free_port()}")
+    world.environment |= {"EVENTWRITER_CONFIG": str(file), "EVENTWRITER_HTTP__LISTEN": endpoint.address}
+    service = world.start(**only("OTEL_TRACES"))
+    gauge = partial(endpoint.value, "columns_omitted", stream="OTEL_TRACES")
+    wait_until(lambda: gauge() == 1, "what is left out")
+    remedy = "streams.OTEL_TRACES.omit names what is not wanted"
+    assert remedy in lines(world, "is written without flags")[0]["message"]
+    assert "written without flags: `eventwriter schema apply`" in world.run("check").stdout
+    file.write_text('[streams.OTEL_TRACES]\nomit = ["flags", "schema_url"]\n')
+    wait_until(lambda: gauge() == 0, "that it is wanted so")
+    world.traffic(["OTEL_TRACES"], count=50, broken=0)
+    world.wait_settled()
+    world.assert_exact()
+    assert world.query("SELECT count(*) FROM otel_traces WHERE schema_url IS NOT NULL") == [(0,)]
+    checked = world.run("check").stdout
+    assert "✓ OTEL_TRACES   otel_traces: " in checked
+    assert "; as streams.OTEL_TRACES.omit says, without flags, schema_url" in checked
+    world.execute("ALTER TABLE otel_traces DROP COLUMN trace_state")
+    wait_until(lambda: gauge() == 1, "another", 5)
+    assert endpoint.status()["streams"]["OTEL_TRACES"]["columns_omitted"] == ["trace_state"]
+    world.execute("ALTER TABLE otel_traces ADD COLUMN trace_state text, ADD COLUMN flags bigint")
+    wait_until(lambda: gauge() == 0, "it is back", 5)
+    assert len(lines(world, "is written without")) == 2
+    file.write_text('[streams.OTEL_TRACES]\nomit = ["trace_id"]\n')
+    wait_until(lambda: "streams.OTEL_TRACES.omit (file " in world.log, "that a core column cannot be left out")
     assert world.stop(service) == 0

@@ -294,7 +294,7 @@ function drawDetails(view, name, stream) {
   const history = stream.history || {}, step = isNumber(history.step) && history.step > 0 ? history.step : 5, m = stream.messages || {};
   say(view.why, text(stream.reason));
   view.why.hidden = !stream.reason;
-  say(view.lacks, `${text(stream.table)} is written without ${list(stream.columns_omitted).map(text).join(', ')}: the table lacks them. \`eventwriter schema apply\` adds what a table of ours lacks.`);
+  say(view.lacks, `${text(stream.table)} is written without ${list(stream.columns_omitted).map(text).join(', ')}: the table lacks them. \`eventwriter schema apply\` adds what a table of ours lacks; streams.${name}.omit names what is not wanted.`);
   view.lacks.hidden = !list(stream.columns_omitted).length;
   drawFigure(view.bigRows, history.rows_per_s, step);
   drawFigure(view.bigLag, history.lag, step);
