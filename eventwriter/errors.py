@@ -46,6 +46,10 @@ class OversizedError(UnavailableError):
         """PostgreSQL's name of the setting that it ran into."""
 
 
+class RestoringError(UnavailableError):
+    """TimescaleDB restores the database: whoever writes waits until that is over."""
+
+
 class ExclusiveError(EventWriterError):
     """Another worker serves a consumer that must be served by one alone; it may have to end first."""
 

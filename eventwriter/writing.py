@@ -88,8 +88,8 @@ class Writing:
             self._reconciler.step()
 
     def _look(self) -> None:
-        self._next_look = monotonic() + LOOK
         glance = self._sink.look()
+        self._next_look = monotonic() + LOOK  # after one that failed at once: nothing else tells that it is over
         self._report.missing(glance.lost)
         self._reconciler.noticed(glance)
         self._reconciler.step()

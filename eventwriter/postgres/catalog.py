@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from eventwriter.errors import TableError, listed
+from eventwriter.errors import RestoringError, TableError, listed
 from eventwriter.postgres.plan import Plan, Target, plan_of, target_of
 from eventwriter.stream import Column, Stream
 
@@ -35,14 +35,23 @@ SELECT array(SELECT a.attname::text FROM unnest(i.indkey[:i.indnkeyatts - 1]) WI
  ORDER BY i.indisprimary DESC, i.indexrelid
 """
 
-SHAPE = """(
+_ON = "'^(on|t|tr|tru|true|y|ye|yes|1)$'"
+_RESTORING = f"""(current_setting('timescaledb.restoring', true) ~* {_ON} OR EXISTS (
+SELECT FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE s.setrole = 0
+   AND s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND split_part(c, '=', 1) = 'timescaledb.restoring' AND split_part(c, '=', 2) ~* {_ON}))"""
+"""An expression: whether rows would go into the heap of a hypertable, where nobody sees them, or will in sessions to
+come, for ALTER DATABASE, with which a restore begins and ends, leaves those that are there as they were."""
+
+SHAPE = f"""(SELECT CASE WHEN {_RESTORING} THEN NULL ELSE (
 SELECT hashtextextended(concat(c.oid, c.relkind,
   (SELECT string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.attnotnull, a.atthasdef, a.attidentity,
      a.attgenerated), ',' ORDER BY a.attnum) FROM pg_attribute a
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
   (SELECT string_agg(i.indexrelid::text, ',' ORDER BY i.indexrelid) FROM pg_index i
-    WHERE i.indrelid = c.oid AND i.indisunique)), 0) FROM pg_class c WHERE c.oid = to_regclass(%(table)s))"""
-"""An expression: a number that changes with all that a plan is made of; NULL if there is no table. Takes 0.05 ms."""
+    WHERE i.indrelid = c.oid AND i.indisunique)), 0) FROM pg_class c WHERE c.oid = to_regclass(%(table)s)) END)"""
+"""An expression: a number that changes with all that a plan is made of; NULL if there is no table, and while nothing
+must be written to any. Takes 0.05 ms."""
 
 
 def read_shape(connection: Connection[Any], table: str) -> int | None:
@@ -54,8 +63,14 @@ def read_shape(connection: Connection[Any], table: str) -> int | None:
 def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
     """The plan for writing ``stream`` into the live ``table`` (``schema.name`` or found by the search_path).
 
-    Raises TableError, naming table, column and remedy, when a row could not be written as it should.
+    Raises TableError, naming table, column and remedy, when a row could not be written as it should, and RestoringError
+    while TimescaleDB restores.
     """
+    if connection.execute(f"SELECT {_RESTORING}").fetchone() == (True,):
+        raise RestoringError(
+            "TimescaleDB restores this database (timescaledb.restoring is on): what is written now would never be "
+            "seen; `SELECT timescaledb_post_restore()` ends it"
+        )
     shape = read_shape(connection, table)  # first: what changes from here on makes a difference later
     found = connection.execute("SELECT c.oid, n.nspname, c.relname FROM pg_class c "
                                "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s) "

@@ -12,7 +12,7 @@ from psycopg import Connection
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from eventwriter.config.model import PostgresConfig
-from eventwriter.errors import ExclusiveError, UnavailableError
+from eventwriter.errors import ExclusiveError, RestoringError, UnavailableError
 from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.connection import connect, open_pool, unreachable
 from eventwriter.postgres.errors import translated
@@ -59,7 +59,7 @@ class Session:
                 try:
                     yield connection
                     connection.commit()  # not left to the pool: what it raises is to be classified here
-                except psycopg.errors.ReadOnlySqlTransaction:
+                except (psycopg.errors.ReadOnlySqlTransaction, RestoringError):
                     # A demoted primary, or a default of the session: it does not pass with time, a new connection may.
                     connection.close()
                     raise

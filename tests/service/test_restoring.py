@@ -1,0 +1,92 @@
+"""While TimescaleDB restores a database, what is written goes where nobody sees it: workers wait, and say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import psycopg
+import pytest
+
+from eventwriter.embedded import free_port
+from fix_monitor import Endpoint
+from fix_service import World, only, wait_until
+
+HEAP = """
+CREATE TABLE unseen (LIKE logs);
+CREATE FUNCTION unseen() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF current_setting('timescaledb.restoring', true) ~* '^(on|true|1)$' THEN
+        INSERT INTO unseen SELECT NEW.*; RETURN NULL; END IF;
+    RETURN NEW; END $$;
+CREATE TRIGGER unseen BEFORE INSERT ON logs FOR EACH ROW EXECUTE FUNCTION unseen();
+"""
+"""A stand-in for a hypertable: a session that restores writes beside it."""
+RESTORES = "LOGS: TimescaleDB restores this database (timescaledb.restoring is on)"
+
+
+@pytest.fixture
+def restoring(world: World) -> Callable[[str], None]:
+    """Says what pre_restore and post_restore say to a database: for sessions to come, and for none that are there."""
+    world.execute(HEAP)
+    name = psycopg.conninfo.conninfo_to_dict(world.dsn)["dbname"]
+    return lambda value: world.execute(f"ALTER DATABASE {name} SET timescaledb.restoring = {value}")
+
+
+@pytest.mark.parametrize("value", ["on", "'TRUE'", "1"])
+def test_a_worker_that_runs_waits_until_it_is_over(world: World, restoring: Callable[[str], None], value: str) -> None:
+    """Idle and with messages, in sessions from before and since: none is acknowledged, and afterwards all are there."""
+    endpoint = Endpoint(f"127.0.0.1:{free_port()}")
+    service = world.start(**only("LOGS"), EVENTWRITER_HTTP__LISTEN=endpoint.address)
+    world.traffic(["LOGS"], count=50)
+    world.wait_settled()
+    restoring(value)
+    wait_until(partial(endpoint.answers, "/readyz", 503, RESTORES), "an idle worker sees it", 5)
+    written = world.counts("LOGS")
+    world.traffic(["LOGS"], count=50, seed=1)
+    wait_until(lambda: world.consumer("LOGS").num_ack_pending == 50, "messages in hand")
+    assert RESTORES.partition(" ")[2] in world.run("check", check=False).stdout
+    assert world.counts("LOGS") == written
+    restoring("off")
+    world.wait_settled(20)
+    world.assert_exact()
+    wait_until(partial(endpoint.answers, "/readyz", 200), "readiness")
+    assert world.query("SELECT count(*) FROM unseen") == [(0,)]
+    assert world.log.count("TimescaleDB restores") == 1
+    assert world.stop(service) == 0
+
+
+def more_often(world: World, told: int) -> int:
+    """How often the log tells of it, if that is more often than before."""
+    now = world.log.count("TimescaleDB restores")
+    return now if now > told else 0
+
+
+def test_a_restore_under_load(world: World, restoring: Callable[[str], None]) -> None:
+    """From one batch to the next, with a connection lost meanwhile: the new one would write beside the table."""
+    service = world.start(**only("LOGS"), EVENTWRITER_WRITER__BATCH_MESSAGES="20")
+    session = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'eventwriter LOGS'"
+    told = 0
+    for seed in range(3):
+        world.traffic(["LOGS"], count=300, seed=seed)
+        restoring("on")
+        world.execute(session)
+        told = wait_until(partial(more_often, world, told), "it is told")
+        restoring("DEFAULT")
+    world.wait_settled()
+    world.assert_exact()
+    assert world.query("SELECT count(*) FROM unseen") == [(0,)]
+    assert world.stop(service) == 0
+
+
+def test_a_worker_that_starts_waits_too(world: World, restoring: Callable[[str], None]) -> None:
+    """It is started again and again, with the reason; nothing is to be told to it when it is over."""
+    restoring("on")
+    world.traffic(["LOGS"], count=50)
+    endpoint = Endpoint(f"127.0.0.1:{free_port()}")
+    service = world.start(**only("LOGS"), EVENTWRITER_HTTP__LISTEN=endpoint.address)
+    wait_until(partial(endpoint.answers, "/readyz", 503, RESTORES), "the reason")
+    assert world.run("check", check=False).returncode == 69
+    restoring("off")
+    world.wait_settled()
+    world.assert_exact()
+    assert world.stop(service) == 0
