@@ -159,6 +159,9 @@ class Outcome:
     excluded: int = 0
     """Messages of excluded subjects: acknowledged, not written."""
     rows: int = 0
+    """Rows written: that the table has now and had not before, or had otherwise."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Rows sent and not written, by reason: ``identical``, ``superseded``, ``conflict``, ``dropped``."""
     rejects: dict[str, int] = field(default_factory=dict)
     """Dead-lettered records by reason."""
     repairs: dict[str, int] = field(default_factory=dict)

@@ -31,7 +31,7 @@ _KEYS = """
 SELECT array(SELECT a.attname::text FROM unnest(i.indkey[:i.indnkeyatts - 1]) WITH ORDINALITY k(attnum, place)
                JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.place)
   FROM pg_index i
- WHERE i.indrelid = %s AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL
+ WHERE i.indrelid = %s AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL AND (i.indimmediate OR %s)
  ORDER BY i.indisprimary DESC, i.indexrelid
 """
 
@@ -89,7 +89,7 @@ def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
         live_name = next((name for name in _names(column) if name in live and name not in taken), None)
         if live_name is None or not column.wanted:
             continue
-        live_type, _, _, generated = live[live_name]
+        live_type, not_null, _, generated = live[live_name]
         if generated:
             continue
         if live_type not in _ACCEPTED[column.type]:
@@ -97,7 +97,7 @@ def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
                 f"column {live_name} of table {table} is {live_type}, stream {stream.name} writes {column.type}: "
                 f"ALTER TABLE {table} ALTER COLUMN {live_name} TYPE {column.type}, or rename it"
             )
-        targets.append(target_of(live_name, position, column.type, live_type))
+        targets.append(target_of(live_name, position, column.type, live_type, not_null))
     if not targets:
         raise TableError(f"table {table} has none of the columns of stream {stream.name}: is it the right table?")
     lacking = [column for column in stream.columns if column.core and live.keys().isdisjoint(_names(column))]
@@ -110,7 +110,9 @@ def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
                 f"column {live_name} {live_type} of table {table} is NOT NULL without a default and stream "
                 f"{stream.name} does not fill it: give it a default, or drop NOT NULL"
             )
-    return plan_of(stream, sql.Identifier(schema, name), table, targets, unique_keys(connection, oid), shape)
+    # What ON CONFLICT does not take, deferrable keys, only ever refuses.
+    keys = unique_keys(connection, oid, deferrable=False)
+    return plan_of(stream, sql.Identifier(schema, name), table, targets, keys, shape)
 
 
 def _names(column: Column) -> tuple[str, ...]:
@@ -127,6 +129,6 @@ def _lacks(stream: Stream, table: str, lacking: Sequence[Column]) -> TableError:
     )
 
 
-def unique_keys(connection: Connection[Any], oid: int) -> tuple[tuple[str, ...], ...]:
-    """The unique keys of a table, each as sorted column names."""
-    return tuple(dict.fromkeys(tuple(sorted(row[0])) for row in connection.execute(_KEYS, [oid])))
+def unique_keys(connection: Connection[Any], oid: int, *, deferrable: bool = True) -> tuple[tuple[str, ...], ...]:
+    """The unique keys of a table, each as sorted column names, with those that are ``deferrable`` or without."""
+    return tuple(dict.fromkeys(tuple(sorted(row[0])) for row in connection.execute(_KEYS, [oid, deferrable])))

@@ -9,6 +9,7 @@ from psycopg import sql
 
 from eventwriter.postgres.attempt import Encoder
 from eventwriter.postgres.busy import BusyConnection
+from eventwriter.postgres.errors import RowRefused, about_rows
 from eventwriter.postgres.plan import Plan
 
 
@@ -21,7 +22,8 @@ def copy_rows(
 ) -> None:
     """Encodes what is left to encode, and sends all; calls ``meanwhile`` when nothing is left but to wait.
 
-    Raises RowRefused for a row without a binary form, and what PostgreSQL says of the others. Notes the seconds.
+    Raises RowRefused for a row without a binary form, or if the table took less than all, and what PostgreSQL says of
+    the others. Notes the seconds.
     """
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(plan.table, plan.columns)
     seconds = encoder.attempt.outcome.seconds
@@ -38,13 +40,17 @@ def copy_rows(
         elsewhere += perf_counter() - left
         return busy
 
-    with connection.working(work), connection.cursor() as cursor, cursor.copy(statement) as copy:
-        started = True
-        while encoder.step() or encoder.blocks:
-            if encoder.blocks:
-                copy.write(encoder.blocks.popleft())
-                if at:
-                    at("in_copy")
-        if encoder.refusal is not None:
-            raise encoder.refusal
+    with about_rows(connection), connection.working(work), connection.cursor() as cursor:
+        with cursor.copy(statement) as copy:
+            started = True
+            while encoder.step() or encoder.blocks:
+                if encoder.blocks:
+                    copy.write(encoder.blocks.popleft())
+                    if at:
+                        at("in_copy")
+            if encoder.refusal is not None:
+                raise encoder.refusal
+        took = cursor.rowcount
+    if took != encoder.attempt.outcome.rows:
+        raise RowRefused(None, None, f"table {plan.table_name} took {took} of {encoder.attempt.outcome.rows} rows")
     seconds["copy"] = perf_counter() - begun - (seconds["decode"] - decoded) - elsewhere

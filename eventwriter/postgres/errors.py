@@ -14,6 +14,7 @@ from eventwriter.config import dsn
 from eventwriter.errors import (
     AuthenticationError,
     ConfigurationError,
+    EventWriterError,
     OversizedError,
     SchemaError,
     UnavailableError,
@@ -23,7 +24,12 @@ from eventwriter.stream import Reject
 _COPY_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
 
 # About the rows: data, constraints, views' checks, limits (an index entry too long), raised by triggers.
-_DATA = ("22", "23", "44", "54", "P0")
+DATA = ("22", "23", "44", "54", "P0")
+# Perhaps about a row, though mostly about the server or the table: internal errors and what is not supported or not
+# ready (a chunk that is frozen or tiered; a deferrable key, for ON CONFLICT), and two rows of what is one key there.
+DOUBTFUL = ("XX000", "0A000", "55000", "21000")
+KEY_TAKEN = ("23505", "23P01")
+"""SQLSTATE of a row that a unique key or an exclusion constraint keeps out."""
 # What passes: connection, deadlock, resources, operator, system, locks, read-only, lost prepared statements.
 _TRANSIENT = ("08", "40", "53", "57", "58", "55", "25", "26", "XX", "F0")
 # What a transaction has too much of, as half of it may not have → the setting that says how much that is.
@@ -44,9 +50,13 @@ _REMEDIES = {
 class RowRefused(Exception):
     """PostgreSQL, or the driver, refuses a row; ``line`` is its number in the COPY, from 1, when known."""
 
-    def __init__(self, line: int | None, sqlstate: str | None, detail: str) -> None:
+    def __init__(
+        self, line: int | None, sqlstate: str | None, detail: str, otherwise: EventWriterError | None = None
+    ) -> None:
+        """``otherwise`` is what it means if no row is to blame."""
         super().__init__(detail)
         self.line = line
+        self.otherwise = otherwise
         self.reject = Reject("refused", detail[:500], None, sqlstate)
 
 
@@ -57,6 +67,36 @@ def translated(connection: Connection[Any] | None = None) -> Iterator[None]:
         yield
     except psycopg.Error as error:
         raise classify(error, connection) from error
+
+
+@contextmanager
+def about_rows(connection: Connection[Any]) -> Iterator[None]:
+    """For statements that write rows: what only may be about one is raised as a refusal, too."""
+    try:
+        yield
+    except psycopg.Error as error:
+        meant = classify(error, connection)
+        lives = not connection.broken and error.diag.severity_nonlocalized == "ERROR"
+        if lives and error.sqlstate in DOUBTFUL and isinstance(meant, EventWriterError):
+            raise RowRefused(None, error.sqlstate, str(meant), meant) from error
+        raise
+
+
+def explained(
+    code: str | None, primary: str, detail: str | None = None, hint: str | None = None, constraint: str | None = None
+) -> str:
+    """What PostgreSQL says, with its DETAIL and HINT: in one line, and without the row, which is kept anyway."""
+    whole_row = code in ("23502", "44000") or (code == "23514" and constraint)
+    text = f"{primary}: {detail}" if detail and not whole_row else primary
+    return " ".join((f"{text} Hint: {hint}" if hint else text).split())
+
+
+def _said(error: psycopg.Error, first: str) -> str:
+    diag = error.diag
+    # Which processes are in whose way differs from one try to the next.
+    detail = None if (error.sqlstate or "").startswith("40") else diag.message_detail
+    told = explained(error.sqlstate, f"{first} ({error.sqlstate})", detail, diag.message_hint, diag.constraint_name)
+    return f"PostgreSQL: {told}"
 
 
 def classify(error: psycopg.Error, connection: Connection[Any] | None = None) -> Exception:
@@ -88,13 +128,16 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
     # Not the severity that is shown: that is in the language of lc_messages.
     if error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
         return UnavailableError(f"PostgreSQL ended the session: {first} ({code})")
-    if code[:2] in _DATA:
+    if code[:2] in DATA:
         match = _COPY_LINE.search(error.diag.context or "")
-        return RowRefused(int(match.group(1)) if match else None, code, error.diag.message_primary or first)
+        diag = error.diag
+        told = explained(
+            code, diag.message_primary or first, diag.message_detail, diag.message_hint, diag.constraint_name
+        )
+        return RowRefused(int(match.group(1)) if match else None, code, told)
     if code in _OVERSIZED:
-        hint = error.diag.message_hint
-        return OversizedError(f"PostgreSQL: {first} ({code})" + (f", {hint}" if hint else ""), _OVERSIZED[code])
+        return OversizedError(_said(error, first), _OVERSIZED[code])
     if code[:2] in _TRANSIENT:
-        return UnavailableError(f"PostgreSQL: {first} ({code})")
+        return UnavailableError(_said(error, first))
     remedy = _REMEDIES.get(code)
-    return SchemaError(f"PostgreSQL: {first} ({code})" + (f": {remedy}" if remedy else ""))
+    return SchemaError(_said(error, first) + (f": {remedy}" if remedy else ""))

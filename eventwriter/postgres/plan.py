@@ -40,6 +40,7 @@ class Target:
     dumper: str
     """Name of the type whose psycopg dumper writes the value."""
     convert: Callable[[Any], Any] | None = None
+    not_null: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def plan_of(
     )
 
 
-def target_of(name: str, position: int, declared: str, live: str) -> Target:
+def target_of(name: str, position: int, declared: str, live: str, not_null: bool = False) -> Target:
     """A live column that takes the values at this position of the rows: its type as declared, and as it is."""
     dumper = _DUMPED_AS.get(live, live)
     convert: Callable[[Any], Any] | None = None
@@ -121,7 +122,7 @@ def target_of(name: str, position: int, declared: str, live: str) -> Target:
         convert = _to_real
     elif _INTEGER_BITS.get(declared, 0) > _INTEGER_BITS.get(live, 64):
         convert = _narrowed(_INTEGER_BITS[live])
-    return Target(name, position, live, dumper, convert)
+    return Target(name, position, live, dumper, convert, not_null)
 
 
 def _projection(stream: Stream, targets: list[Target]) -> Callable[[Row], Sequence[Any]] | None:

@@ -6,11 +6,10 @@ from bisect import bisect_right
 
 from eventwriter.errors import SchemaError
 from eventwriter.postgres.attempt import Attempt, record_index
-from eventwriter.postgres.errors import RowRefused
+from eventwriter.postgres.errors import KEY_TAKEN, RowRefused
 from eventwriter.postgres.plan import Plan
 from eventwriter.stream import Stream
 
-_UNIQUE = "23505"
 _LONGEST_SPAN = 1024
 """Batches after which rows with keys are written without staging again, however often that failed."""
 
@@ -86,12 +85,13 @@ def following(refusal: RowRefused, attempt: Attempt, stream: Stream, plan: Plan)
     though each was tried by itself.
     """
     then = attempt.again()
-    if collides(refusal, attempt, plan):
+    if collides(refusal, attempt):
         then.staged = True
         return then
     if refusal.line is None or attempt.refused or attempt.staged:
         if attempt.isolate:
-            raise SchemaError(f"table {plan.table_name} refuses rows one by one: {refusal}") from refusal
+            stops = SchemaError(f"table {plan.table_name} refuses rows one by one: {refusal}")
+            raise refusal.otherwise or stops from refusal
         then.staged = then.isolate = True
         return then
     index = bisect_right(attempt.ends, refusal.line - 1)
@@ -102,6 +102,6 @@ def following(refusal: RowRefused, attempt: Attempt, stream: Stream, plan: Plan)
     return then
 
 
-def collides(refusal: RowRefused, attempt: Attempt, plan: Plan) -> bool:
-    """Whether a row was refused because its key is there already, for the first time."""
-    return refusal.reject.sqlstate == _UNIQUE and plan.mode != "copy" and not attempt.staged
+def collides(refusal: RowRefused, attempt: Attempt) -> bool:
+    """Whether a row was refused because its key is there already, for the first time; whatever is known of keys."""
+    return refusal.reject.sqlstate in KEY_TAKEN and not attempt.staged

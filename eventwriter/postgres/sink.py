@@ -153,7 +153,7 @@ class Sink:
                 except _AlreadyDone:
                     attempt = replace(attempt.again(), check_ledger=True)
                 except RowRefused as refusal:
-                    if collides(refusal, attempt, self._table.plan):
+                    if collides(refusal, attempt):
                         self._staging.collided()
                     attempt = following(refusal, attempt, self._stream, self._table.plan)
                 except (_TableChanged, SchemaError) as error:

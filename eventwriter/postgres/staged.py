@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import psycopg
+from psycopg import sql
 
+from eventwriter.errors import SchemaError
 from eventwriter.postgres.attempt import Attempt, record_index, without
 from eventwriter.postgres.binary import server_codec
 from eventwriter.postgres.busy import BusyConnection
-from eventwriter.postgres.errors import RowRefused
+from eventwriter.postgres.errors import DOUBTFUL, KEY_TAKEN, RowRefused, about_rows, classify
+from eventwriter.postgres.fates import MISCOUNTED, bystanders, insert_each
 from eventwriter.postgres.plan import Plan
 from eventwriter.postgres.staging import Stage
 from eventwriter.stream import Decoded, Reject, Row, Stream
@@ -41,29 +45,32 @@ class StagedWrite:
         self._plan = plan
         self._attempt = attempt
         self._at = at or (lambda here: None)
-        self._stage = Stage(plan, text_json=attempt.isolate)
+        self._stage = Stage(plan, isolate=attempt.isolate)
         self._staged: list[_Entry] = []
-        self._refused: dict[int, Reject] = {}
-        """Ordinal of an entry, from 1 → why its row is not written."""
+        """Those in the temporary table: their ordinals begin with 1."""
+        self._refused: list[tuple[_Entry, Reject]] = []
+        """Whose row is not written, and why."""
+        self._skipped: Counter[str] = Counter()
 
     def run(
         self, known: Collection[int], excluded: Callable[[str], bool] | None, meanwhile: Callable[[], bool]
     ) -> None:
         """Decodes, stages and inserts; messages of ``excluded`` subjects and ``known`` sequences have no rows."""
         begun = perf_counter()
-        self._gather(known, excluded)
+        entries = self._gather(known, excluded)
         decoded = perf_counter()
         self._at("after_decode")
-        self._connection.execute(self._stage.create)
-        self._copy()
-        inserted = self._insert(meanwhile)
-        if self._plan.mode == "insert" and (self._attempt.isolate or inserted < len(self._staged)):
-            self._find_conflicts()
+        outcome = self._attempt.outcome
+        with about_rows(self._connection):
+            self._connection.execute(self._stage.create)
+            self._copy(entries)
+            outcome.rows = self._insert_each() if self._attempt.isolate else self._insert(meanwhile)
         if self._refused:
             self._reject()
-        self._attempt.outcome.seconds = {"decode": decoded - begun, "copy": perf_counter() - decoded}
+        outcome.skipped = {reason: count for reason, count in self._skipped.items() if count}
+        outcome.seconds = {"decode": decoded - begun, "copy": perf_counter() - decoded}
 
-    def _gather(self, known: Collection[int], excluded: Callable[[str], bool] | None) -> None:
+    def _gather(self, known: Collection[int], excluded: Callable[[str], bool] | None) -> list[_Entry]:
         attempt = self._attempt
         entries: list[_Entry] = []
         for index, message in enumerate(attempt.batch.messages):
@@ -74,57 +81,114 @@ class StagedWrite:
                 continue
             rows = attempt.note(index, self._stream.decode(message))
             entries.extend(_Entry(row, index, number) for number, row in enumerate(rows))
-        attempt.outcome.rows = len(entries)
-        self._staged = entries
         if self._plan.mode == "upsert":
-            self._staged = sorted(entries, key=lambda entry: attempt.batch.messages[entry.message].sequence)
+            entries.sort(key=lambda entry: attempt.batch.messages[entry.message].sequence)
             if not attempt.isolate:  # there, every row has its own chance: the latest may be refused
-                self._staged = _latest(self._staged, self._plan)
+                latest = _latest(entries, self._plan)
+                self._skipped["superseded"] += len(entries) - len(latest)
+                return latest
+        return entries
 
-    def _copy(self) -> None:
+    def _copy(self, entries: Sequence[_Entry]) -> None:
         """Fills the temporary table."""
         project, isolate, codec = self._plan.project, self._attempt.isolate, server_codec(self._connection)
         with self._connection.cursor() as cursor, cursor.copy(self._stage.copy) as copy:
             copy.set_types(self._stage.dumpers)
-            for ordinal, entry in enumerate(self._staged, 1):
+            for entry in entries:
                 try:
                     values = entry.row if project is None else project(entry.row)
                     if isolate:
                         _check_text(values, codec)
-                    copy.write_row((ordinal, *values))
+                    copy.write_row((len(self._staged) + 1, *values))
                 except (TypeError, ValueError, OverflowError, psycopg.DataError) as error:
                     if not isolate:
                         raise RowRefused(None, None, f"{type(error).__name__}: {error}") from error
-                    self._refused[ordinal] = Reject("refused", f"{type(error).__name__}: {error}"[:500])
+                    self._refused.append((entry, Reject("refused", f"{type(error).__name__}: {error}"[:500])))
+                else:
+                    self._staged.append(entry)
             self._at("in_copy")
 
     def _insert(self, meanwhile: Callable[[], bool]) -> int:
-        """Moves the rows to the target; how many are there now, as far as that is known."""
+        """Moves the rows to the target at once; how many it took. Raises RowRefused unless that is all told by keys."""
         count = len(self._staged)
-        if not self._attempt.isolate:
-            with self._connection.working(meanwhile):
-                return self._connection.execute(self._stage.insert("1", str(count))).rowcount
-        for ordinal, code, text in self._connection.execute(
-            "SELECT ordinal, code, message FROM eventwriter.insert_isolating(%s, %s)",
-            [self._stage.insert("$1", "$2").as_string(self._connection), count],
-        ):
-            self._refused[ordinal] = Reject("refused", text[:500], None, code)
-        return count
+        with self._connection.working(meanwhile):
+            took = self._connection.execute(self._stage.insert("1", str(count))).rowcount
+        left = count - took
+        if not left:
+            return took
+        others = bystanders(self._connection, self._plan.table)
+        upsert = self._plan.mode == "upsert"
+        found = self._among(range(1, count + 1), self._stage.outdated if upsert else self._stage.absent)
+        # What a trigger leaves out, or changes, looks like a conflict here.
+        if others.meddlers or len(found) > left or (upsert and len(found) < left):
+            raise RowRefused(None, None, f"table {self._plan.table_name} took {took} of {count} rows")
+        self._skipped["superseded" if upsert else "identical"] += left - (0 if upsert else len(found))
+        if not upsert:
+            keys = ", ".join(others.keys) or "of a part of it"
+            detail = f"table {self._plan.table_name} has another row with the same key: {keys}"
+            for ordinal in found:
+                self._refuse(ordinal, Reject("conflict", detail[:500], None, "23505"))
+        return took
 
-    def _find_conflicts(self) -> None:
-        """Other rows with a key that is there already are refused; the same row again is not."""
-        plan = self._plan
-        for (ordinal,) in self._connection.execute(self._stage.conflicts):
-            names = ", ".join("(" + ", ".join(key) + ")" for key in plan.keys)
-            detail = f"table {plan.table_name} has another row with the same key {names}"
-            self._refused.setdefault(ordinal, Reject("conflict", detail[:500], None, "23505"))
+    def _insert_each(self) -> int:
+        """Lets PostgreSQL try the rows, each by itself where it must be; how many there are now of them."""
+        count, plan = len(self._staged), self._plan
+        statement = self._stage.insert("$1", "$2").as_string(self._connection)
+        took, fates = insert_each(self._connection, statement, count)
+        others = bystanders(self._connection, plan.table) if fates else None
+        meddlers = ", ".join(others.meddlers if others else ()) or "none that is known"
+        if took + len(fates) != count or any(fate.took for fate in fates.values()):
+            more = sum(fate.took for fate in fates.values())
+            raise SchemaError(
+                f"table {plan.table_name} does not add up: of {count} rows it took {took}, {len(fates)} have another "
+                f"fate, and it took {more} for those; what may meddle: {meddlers}"
+            )
+        if not took and any(fate.code in DOUBTFUL for fate in fates.values()):
+            self._check_another()
+        keyed = [ordinal for ordinal, fate in fates.items() if fate.code in KEY_TAKEN]
+        uncounted = [ordinal for ordinal, fate in fates.items() if fate.code == MISCOUNTED]
+        conflicts, outdated = self._among(keyed, self._stage.absent), self._among(uncounted, self._stage.outdated)
+        for ordinal, fate in fates.items():
+            if fate.code == MISCOUNTED and ordinal not in outdated:
+                detail = f"table {plan.table_name} left the row out, without an error; what may do so: {meddlers}"
+                self._refuse(ordinal, Reject("dropped", detail[:500]))
+            elif fate.code in KEY_TAKEN and ordinal in conflicts:
+                self._refuse(ordinal, Reject("conflict", fate.text[:500], None, fate.code))
+            elif fate.code not in KEY_TAKEN and fate.code != MISCOUNTED:
+                self._refused.append((self._staged[ordinal - 1], Reject("refused", fate.text[:500], None, fate.code)))
+        self._skipped["identical"] += len(keyed) - len(conflicts)
+        self._skipped["superseded"] += len(outdated)
+        if plan.mode == "upsert":  # where a row was written that a later one replaced
+            written = [entry for ordinal, entry in enumerate(self._staged, 1) if ordinal not in fates]
+            self._skipped["superseded"] += took - len(_latest(written, plan))
+            return len(_latest(written, plan))
+        return took
+
+    def _among(self, ordinals: Collection[int], query: sql.Composed) -> set[int]:
+        """Those that the query finds."""
+        if not ordinals:
+            return set()
+        return {ordinal for (ordinal,) in self._connection.execute(query, [list(ordinals)])}
+
+    def _check_another(self) -> None:
+        """Raises what stands in the way of any row: then it is not the fault of those that are refused."""
+        try:
+            with self._connection.transaction(force_rollback=True):
+                self._connection.execute(self._stage.another)
+        except psycopg.Error as error:
+            if not isinstance(classify(error, self._connection), RowRefused):
+                raise
+
+    def _refuse(self, ordinal: int, reject: Reject) -> None:
+        """A row that the table does not have, though nothing is wrong with it by itself."""
+        self._skipped[reject.reason] += 1
+        self._refused.append((self._staged[ordinal - 1], reject))
 
     def _reject(self) -> None:
         """Turns refused rows into rejects of their messages, with the index of their record."""
         attempt = self._attempt
         place, decoded, kept = -1, Decoded(), Decoded()
-        for ordinal, reject in self._refused.items():
-            entry = self._staged[ordinal - 1]
+        for entry, reject in self._refused:
             if entry.message != place:  # the transaction waits: not once for each of a message's rows
                 place = entry.message
                 decoded = self._stream.decode(attempt.batch.messages[place])
@@ -136,7 +200,6 @@ class StagedWrite:
             if left is None:
                 left = len(decoded.rows)
             attempt.rows_of[entry.message] = left - 1
-            attempt.outcome.rows -= 1
 
 
 def _latest(entries: Sequence[_Entry], plan: Plan) -> list[_Entry]:

@@ -2,71 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from psycopg import sql
 
-from eventwriter.postgres.plan import Plan
+from eventwriter.postgres.plan import Plan, Target
+
+_TEXTS = ("text", "character varying")
+_NOTHING = {
+    "text": "''",
+    "character varying": "''",
+    "timestamp with time zone": "now()",
+    "boolean": "false",
+    "jsonb": "'{}'",
+    "json": "'{}'",
+    "uuid": "gen_random_uuid()",
+}
+"""Type → the value of a column that must have one, in a row of nothing; numbers are 0."""
 
 
 class Stage:
-    """The statements for a temporary table with the columns of a plan and an ordinal."""
+    """The statements for a temporary table with the columns of a plan and an ordinal.
 
-    def __init__(self, plan: Plan, *, text_json: bool) -> None:
+    To ``isolate`` what is refused, JSON is text there, and what meets a row that is there is refused as well.
+    """
+
+    def __init__(self, plan: Plan, *, isolate: bool) -> None:
         # It lives as long as the session. After the target was altered it must have other columns: another name.
         shape = f"{(plan.shape or 0) % 2**64:016x}"
-        name = sql.Identifier(f"eventwriter_stage{'_text' if text_json else ''}_{shape}")
-        loose = {target.name for target in plan.targets if text_json and target.type in ("jsonb", "json")}
-        self.dumpers = ["int8", *("bytea" if t.name in loose else t.dumper for t in plan.targets)]
+        name = sql.Identifier(f"eventwriter_stage{'_text' if isolate else ''}_{shape}")
+        self._loose = {target.name for target in plan.targets if isolate and target.type in ("jsonb", "json")}
+        self.dumpers = ["int8", *("bytea" if t.name in self._loose else t.dumper for t in plan.targets)]
         definitions = [
-            sql.SQL("{} {}").format(
-                sql.Identifier(target.name), sql.SQL("text" if target.name in loose else target.type)
-            )
+            sql.SQL("{} {}").format(_named(target), sql.SQL("text" if target.name in self._loose else target.type))
             for target in plan.targets
         ]
         self.create = sql.SQL(
             "CREATE TEMPORARY TABLE IF NOT EXISTS {} (eventwriter_ordinal bigint, {}) ON COMMIT DELETE ROWS"
         ).format(name, sql.SQL(", ").join(definitions))
         self.copy = sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(name)
-        values = sql.SQL(", ").join(
-            sql.SQL("{}::{}").format(sql.Identifier(t.name), sql.SQL(t.type))
-            if t.name in loose
-            else sql.Identifier(t.name)
-            for t in plan.targets
+        values = sql.SQL(", ").join(self._typed(target) for target in plan.targets)
+        self._on_conflict = _on_conflict(plan, isolate)
+        self._insert_parts = (plan.table, plan.columns, values, name)
+        same = sql.SQL(" AND ").join(part for target in plan.targets for part in self._same(target))
+        ordinals = sql.SQL("SELECT s.eventwriter_ordinal FROM {} s WHERE s.eventwriter_ordinal = ANY(%s) AND ").format(
+            name
         )
-        self._insert_parts = (plan.table, plan.columns, values, name, _on_conflict(plan))
-        same = sql.SQL(" AND ").join(
-            sql.SQL("t.{0}{2} IS NOT DISTINCT FROM s.{0}{1}").format(
-                sql.Identifier(t.name),
-                sql.SQL(
-                    f"::{t.type}" if t.name in loose and t.type != "json" else "::text" if t.type == "json" else ""
-                ),
-                sql.SQL("::text" if t.type == "json" else ""),
-            )
-            for t in plan.targets
+        self.absent = ordinals + sql.SQL("NOT EXISTS (SELECT FROM {} t WHERE {})").format(plan.table, same)
+        """Which of these ordinals have no equal row in the target."""
+        self.outdated = ordinals + sql.SQL("EXISTS (SELECT FROM {} t WHERE {})").format(plan.table, self._newer(plan))
+        """Of which there is a newer row."""
+        required = [target for target in plan.targets if target.not_null]
+        self.another = sql.SQL("INSERT INTO {} AS t ({}) VALUES ({}) {}").format(
+            plan.table,
+            sql.SQL(", ").join(map(_named, required or plan.targets[:1])),
+            sql.SQL(", ").join(sql.SQL(_NOTHING.get(target.type, "0")) for target in required) or sql.SQL("DEFAULT"),
+            self._on_conflict,
         )
-        keyed = sql.SQL(" OR ").join(
-            sql.SQL(" AND ").join(sql.SQL("t.{0} = s.{0}").format(sql.Identifier(column)) for column in key)
-            for key in plan.keys
-            if set(key) <= {target.name for target in plan.targets}
-        )
-        self.conflicts = sql.SQL(
-            "SELECT s.eventwriter_ordinal FROM {0} s WHERE EXISTS (SELECT 1 FROM {1} t WHERE {2}) "
-            "AND NOT EXISTS (SELECT 1 FROM {1} t WHERE ({2}) AND {3})"
-        ).format(name, plan.table, keyed if plan.keys else sql.SQL("false"), same)
+        """Inserts a row of nothing: whether the target takes any row at all."""
 
     def insert(self, first: str, last: str) -> sql.Composed:
         """The insertion of the ordinals first … last, each a number or a placeholder."""
-        table, columns, values, name, on_conflict = self._insert_parts
         return sql.SQL(
             "INSERT INTO {} AS t ({}) SELECT {} FROM {} WHERE eventwriter_ordinal BETWEEN {} AND {} "
             "ORDER BY eventwriter_ordinal {}"
-        ).format(table, columns, values, name, sql.SQL(first), sql.SQL(last), on_conflict)
+        ).format(*self._insert_parts, sql.SQL(first), sql.SQL(last), self._on_conflict)
+
+    def _typed(self, target: Target, alias: str = "") -> sql.Composable:
+        """Its value in the temporary table, as the target takes it."""
+        value = sql.SQL(alias) + _named(target)
+        return value + sql.SQL(f"::{target.type}") if target.name in self._loose else value
+
+    def _same(self, target: Target) -> Iterable[sql.Composable]:
+        """Conditions under which a row has the same value in both; what a collation takes for equal is not the same."""
+        there, here = sql.SQL("t.") + _named(target), self._typed(target, "s.")
+        if target.not_null and target.type != "json":
+            yield there + sql.SQL(" = ") + here  # IS NOT DISTINCT FROM uses no index
+        form = sql.SQL(' COLLATE "C"' if target.type in _TEXTS else "::text" if target.type == "json" else "")
+        yield there + form + sql.SQL(" IS NOT DISTINCT FROM ") + here + form
+
+    def _newer(self, plan: Plan) -> sql.Composable:
+        if plan.mode != "upsert" or not plan.guard:
+            return sql.SQL("false")
+        same = [sql.SQL("t.{0} = s.{0}").format(sql.Identifier(column)) for column in plan.keys[0]]
+        guard = sql.SQL("(t.{0} IS NULL OR t.{0} <= s.{0}) IS NOT TRUE").format(sql.Identifier(plan.guard))
+        return sql.SQL(" AND ").join([*same, guard])
 
 
-def _on_conflict(plan: Plan) -> sql.Composable:
-    if plan.mode == "copy":
-        return sql.SQL("")
-    if plan.mode == "insert":
-        return sql.SQL("ON CONFLICT DO NOTHING")
+def _named(target: Target) -> sql.Identifier:
+    return sql.Identifier(target.name)
+
+
+def _on_conflict(plan: Plan, isolate: bool) -> sql.Composable:
+    if plan.mode != "upsert":
+        return sql.SQL("" if isolate else "ON CONFLICT DO NOTHING")
     key = plan.keys[0]
     changes = [
         sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(target.name))
