@@ -52,11 +52,11 @@ class Stage:
         """Which of these ordinals have no equal row in the target."""
         self.outdated = ordinals + sql.SQL("EXISTS (SELECT FROM {} t WHERE {})").format(plan.table, self._newer(plan))
         """Of which there is a newer row."""
-        required = [target for target in plan.targets if target.not_null]
+        required = [target for target in plan.targets if target.not_null] or plan.targets[:1]
         self.another = sql.SQL("INSERT INTO {} AS t ({}) VALUES ({}) {}").format(
             plan.table,
-            sql.SQL(", ").join(map(_named, required or plan.targets[:1])),
-            sql.SQL(", ").join(sql.SQL(_NOTHING.get(target.type, "0")) for target in required) or sql.SQL("DEFAULT"),
+            sql.SQL(", ").join(map(_named, required)),
+            sql.SQL(", ").join(sql.SQL(_NOTHING.get(t.type, "0") if t.not_null else "DEFAULT") for t in required),
             self._on_conflict,
         )
         """Inserts a row of nothing: whether the target takes any row at all."""

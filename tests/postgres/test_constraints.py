@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from psycopg import sql
 
 from eventwriter import registry
 from eventwriter.config.loading import PostgresConfig
+from eventwriter.errors import SchemaError
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
@@ -165,3 +167,120 @@ def total(outcomes: list[Outcome]) -> dict[str, int]:
         for reason, count in (("rows", outcome.rows), *outcome.skipped.items()):
             sums[reason] = sums.get(reason, 0) + count
     return sums
+
+
+DROPS = (
+    "CREATE TABLE elsewhere (k bigint); "
+    "CREATE OR REPLACE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+    "IF NEW.v = 'drop' THEN INSERT INTO elsewhere VALUES (NEW.k); RETURN NULL; END IF; RETURN NEW; END $$; "
+    "CREATE TRIGGER skip BEFORE INSERT OR UPDATE ON {} FOR EACH ROW EXECUTE FUNCTION skip()"
+)
+
+
+@pytest.mark.parametrize(
+    ("stream", "table", "where"),
+    [
+        (PLAIN, TABLE, "numbers"),
+        (PLAIN, TABLE + "ALTER TABLE numbers ADD UNIQUE (k);", "numbers"),
+        (PLAIN, TABLE + "CREATE UNIQUE INDEX ON numbers ((x->>'a'));", "numbers"),
+        (PLAIN, "CREATE TABLE numbers (k bigint PRIMARY KEY, v text, x json) PARTITION BY RANGE (k); "
+                "CREATE TABLE part PARTITION OF numbers DEFAULT;", "part"),
+        (KEYED, "CREATE TABLE numbers (k bigint PRIMARY KEY, v text, x jsonb);", "numbers"),
+    ],
+)  # fmt: skip
+def test_what_a_trigger_leaves_out_is_a_dead_letter(
+    connection: Any, open_sink: Any, stream: Stream, table: str, where: str
+) -> None:
+    """Each row alone, with the trigger's name; what the trigger did instead is not done. Its neighbours are written."""
+    connection.execute(table + DROPS.format(where))
+    sink = open_sink(stream)
+    first = sink.write(batch([[1, "a", None], [2, "drop", None]], [[3, "drop", None]], [[4, "b", None]]))
+    assert (first.written, first.deadlettered, first.rows, first.skipped) == (2, 1, 2, {"dropped": 2})
+    # By a key that is there, by a row that is there, and one that is new.
+    second = sink.write(batch([[1, "drop", None]], [[4, "b", None]], [[5, "drop", None]], [[6, "c", None]], start=4))
+    keyed = "(k)" in table or "PRIMARY" in table
+    assert rows(connection) == sorted([(1, "a", None), (4, "b", None), (6, "c", None), *[(4, "b", None)] * (not keyed)])
+    expected = [(1, 1), (2, 0), (4, 0), (6, 0)]
+    assert [letter[:2] for letter in letters(connection)] == expected
+    assert {letter[2:] for letter in letters(connection)} == {("dropped", None)}
+    assert second.rows + sum(second.skipped.values()) == 4
+    details = {row[0] for row in connection.execute("SELECT detail FROM eventwriter.dead_letters")}
+    assert details == {"table numbers left the row out, without an error; what may do so: trigger skip"}
+    assert connection.execute("SELECT * FROM elsewhere").fetchall() == []
+
+
+def test_a_trigger_that_leaves_out_everything_costs_no_round_trip_each(connection: Any, open_sink: Any) -> None:
+    """All are dead letters, and none is in the table."""
+    connection.execute(TABLE + DROPS.format("numbers"))
+    outcome = open_sink().write(batch(*([[k, "drop", None]] for k in range(1000))))
+    assert (outcome.written, outcome.deadlettered, outcome.rows) == (0, 1000, 0)
+    assert (rows(connection), len(letters(connection))) == ([], 1000)
+
+
+def test_rules_are_noticed_where_they_apply(connection: Any, open_sink: Any) -> None:
+    """COPY passes them over. Where one takes a row's place all the same, that is a dead letter."""
+    connection.execute(TABLE + "CREATE RULE off AS ON INSERT TO numbers WHERE NEW.v = 'drop' DO INSTEAD NOTHING")
+    connection.execute("ALTER TABLE numbers ADD CHECK (k > 0)")
+    sink = open_sink()
+    sink.write(batch([[1, "drop", None]]))
+    assert rows(connection) == [(1, "drop", None)]
+    outcome = sink.write(batch([[0, "a", None]], [[-1, "a", None]], [[2, "drop", None]], [[3, "a", None]], start=2))
+    assert rows(connection) == [(1, "drop", None), (3, "a", None)]
+    assert (outcome.rows, outcome.skipped, outcome.rejects) == (1, {"dropped": 1}, {"refused": 2, "dropped": 1})
+    assert connection.execute("SELECT detail FROM eventwriter.dead_letters WHERE sequence = 4").fetchone() == (
+        "table numbers left the row out, without an error; what may do so: rule off",
+    )
+
+
+def test_what_does_not_add_up_stops_the_stream(connection: Any, open_sink: Any) -> None:
+    """A rule that writes two rows for one: nothing is committed, and the error says what is known."""
+    connection.execute(
+        "CREATE TABLE numbers (k bigint CHECK (k > 0), v text, x jsonb); CREATE TABLE twice AS SELECT * FROM numbers; "
+        "CREATE RULE two AS ON INSERT TO numbers DO INSTEAD INSERT INTO twice SELECT NEW.* FROM generate_series(1, 2)"
+    )
+    sink = open_sink()
+    # The first that is refused is left out; after the second each is tried.
+    with pytest.raises(SchemaError, match=r"numbers does not add up: of 2 rows it took 0, .* took 4 .*: rule two"):
+        sink.write(batch([[0, "a", None]], [[-1, "b", None], [3, "c", None]]))
+    assert connection.execute("SELECT count(*) FROM twice").fetchone() == (0,)
+    assert connection.execute("SELECT done::text FROM eventwriter.ledger").fetchone() == ("{}",)
+
+
+def test_a_row_without_a_partition_is_a_dead_letter(connection: Any, open_sink: Any) -> None:
+    """Which says what it is that no partition takes; its neighbours are written."""
+    connection.execute(
+        "CREATE TABLE numbers (k bigint, v text, x jsonb, PRIMARY KEY (k)) PARTITION BY RANGE (k); "
+        "CREATE TABLE low PARTITION OF numbers FOR VALUES FROM (0) TO (10)"
+    )
+    sink = open_sink()
+    for start in (1, 4):  # straight in; then where the others are there already
+        outcome = sink.write(batch([[1, "a", None]], [[start + 10, "b", None]], [[2, "c", None]], start=start))
+        assert (outcome.written, outcome.deadlettered) == (2, 1)
+    assert rows(connection) == [(1, "a", None), (2, "c", None)]
+    assert [(letter[0], *letter[2:]) for letter in letters(connection)] == [
+        (2, "refused", "23514"),
+        (5, "refused", "23514"),
+    ]
+    (detail,) = connection.execute("SELECT detail FROM eventwriter.dead_letters ORDER BY sequence LIMIT 1").fetchone()
+    assert detail == (
+        'no partition of relation "numbers" found for row: Partition key of the failing row contains (k) = (11).'
+    )
+
+
+def test_rows_replaced_and_outdated_are_not_counted_as_written(connection: Any, open_sink: Any) -> None:
+    """Of a key that comes twice the table gets one row, and none where a newer one is there."""
+    columns = (Column("k", "bigint"), Column("v", "text"), Column("received_at", "timestamptz"))
+    stream = Stream(
+        "NUMBERS", (">",), "numbers", columns, lambda m: Decoded([(*json.loads(m.payload), m.time // 1000)])
+    )
+    stream = replace(stream, key=("k",))
+    connection.execute(
+        "CREATE TABLE numbers (k bigint PRIMARY KEY, v text, received_at timestamptz, CHECK (v <> 'no'))"
+    )
+    sink = open_sink(stream)
+    assert sink.write(batch([1, "a"], [2, "b"], start=10)).rows == 2
+    for start, second, rejects in ((20, "e", {}), (30, "no", {"refused": 1})):
+        outcome = sink.write(batch([1, "c"], [1, "d"], [2, second], [3, "f"], start=start))
+        assert (outcome.rows, outcome.skipped, outcome.rejects) == (3 - len(rejects), {"superseded": 1}, rejects)
+        outcome = sink.write(batch([1, "older"], [4 + start, "new"], [5, second], start=start - 18))
+        assert (outcome.rows, outcome.skipped, outcome.rejects) == (2 - len(rejects), {"superseded": 1}, rejects)
