@@ -22,12 +22,13 @@ _MESSAGES = {
 assert set(FATES) < set(_MESSAGES)
 
 _COUNTERS = {
-    "rows_written": ("rows_written", "Rows committed."),
+    "rows_written": ("rows_written", "Rows that were inserted or replaced, and committed."),
     "bytes_taken": ("bytes_taken", "Bytes of payload taken."),
     "messages_reread": ("reread", "Messages that were missing from the ledger, read again and written."),
     "worker_restarts": ("restarts", "Restarts of workers that ended by themselves."),
 }
 _COUNTERS_BY = {
+    "rows_skipped": ("rows_skipped", "reason", "Rows not written although nothing is wrong with them by themselves."),
     "values_repaired": ("repairs", "reason", "Values changed so that PostgreSQL takes them."),
     "records_deadlettered": ("rejects", "reason", "Records that became dead letters."),
     "errors": ("errors", "class", "Errors that interrupted writing."),

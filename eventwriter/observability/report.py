@@ -138,13 +138,20 @@ class Report:
         counters.rows += outcome.rows
         for stage, seconds in outcome.seconds.items():
             self._spent(stage, seconds)
-        for reasons, more in ((state.rejects, outcome.rejects), (state.repairs, outcome.repairs)):
+        found = ((state.skipped, outcome.skipped), (state.rejects, outcome.rejects), (state.repairs, outcome.repairs))
+        for reasons, more in found:
             for reason, count in more.items():
                 reasons[reason] = reasons.get(reason, 0) + count
         now = time.time()
         state.batch_messages = outcome.written + outcome.deadlettered + outcome.already_done + outcome.excluded
         state.last_commit, state.waiting_since = now, None
         self.answered()
+        if left_out := outcome.skipped.get("dropped"):
+            log.warning(
+                "the table left out %d rows without an error, as a trigger or a rule may: their dead letters name it",
+                left_out,
+                extra=self._extra,
+            )
         if outcome.rejects:
             told = ", ".join(f"{reason} {count}" for reason, count in sorted(outcome.rejects.items()))
             log.warning("%d dead letters (%s)", sum(outcome.rejects.values()), told, extra=self._extra)

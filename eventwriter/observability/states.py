@@ -51,6 +51,7 @@ class Kept(Struct):
         default_factory=lambda: {stage: [0] * (len(BATCH_BUCKETS) + 1) for stage in STAGES}
     )
     """Of each stage: how many batches took so long, by BATCH_BUCKETS."""
+    skipped: dict[str, int] = field(default_factory=dict)
     rejects: dict[str, int] = field(default_factory=dict)
     repairs: dict[str, int] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)

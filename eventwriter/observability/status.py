@@ -101,6 +101,7 @@ def _stream(
         "lag_seconds": lag,
         "event_ages": {"buckets": _columns(w.ages for w in every), "sum": sum(w.age_sum for w in every)},
         "last_commit": _latest(worker.last_commit for worker in every),
+        "rows_skipped": _added(worker.skipped for worker in every),
         "rejects": _added(worker.rejects for worker in every),
         "repairs": _added(worker.repairs for worker in every),
         "errors": _added(worker.errors for worker in every),

@@ -28,6 +28,7 @@ FAMILIES = {
     "messages_missing": "gauge",
     "columns_omitted": "gauge",
     "rows_written": "counter",
+    "rows_skipped": "counter",
     "bytes_taken": "counter",
     "values_repaired": "counter",
     "records_deadlettered": "counter",

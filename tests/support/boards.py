@@ -70,6 +70,7 @@ def trouble(report: Report) -> None:
         deadlettered=2,
         already_done=1,
         excluded=1,
+        skipped={"identical": 1, "dropped": 2},
         rejects={"malformed": 2},
         repairs={"nul_replaced": 3},
         latest=[(message, Reject("malformed", "not JSON"))],

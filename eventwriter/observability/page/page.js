@@ -311,7 +311,7 @@ function drawDetails(view, name, stream) {
       ['last batch', number(stream.batch_messages)]]),
   ];
   if (spent > 0) blocks.push(block('Where the time goes', Object.entries(seconds).map(([stage, value]) => [stage, `${Math.round(100 * value / spent)} %`])));
-  for (const [title, counts] of [['Rejected', stream.rejects], ['Repaired values', stream.repairs], ['Errors', stream.errors]]) {
+  for (const [title, counts] of [['Rows not written', stream.rows_skipped], ['Rejected', stream.rejects], ['Repaired values', stream.repairs], ['Errors', stream.errors]]) {
     const rows = counted(counts);
     if (rows.length) blocks.push(block(title, rows));
   }
