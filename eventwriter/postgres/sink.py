@@ -17,7 +17,7 @@ from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.catalog import SHAPE
 from eventwriter.postgres.connection import check_server
 from eventwriter.postgres.copying import copy_rows
-from eventwriter.postgres.errors import RowRefused
+from eventwriter.postgres.errors import RowRefused, about_rows
 from eventwriter.postgres.ledger import Done, Glance, Ledger
 from eventwriter.postgres.ledgers import Opening, open_ledger
 from eventwriter.postgres.plan import Plan
@@ -175,17 +175,15 @@ class Sink:
     def _transact(self, attempt: Attempt, meanwhile: Callable[[], bool]) -> Outcome:
         plan, outcome = self._table.plan, attempt.outcome
         with self.session.connection() as connection:
-            if self._doubt:
-                self._doubt = False
-                if self._table.changed(connection):
-                    raise _TableChanged
+            doubt, self._doubt = self._doubt, False
+            if doubt and self._table.changed(connection):
+                raise _TableChanged
             done, known = set[int](), set[int]()
             if attempt.check_ledger:
                 done, past = self.ledger.known(connection, attempt.batch.messages)
                 known = done | past
                 outcome.already_done = len(known)
-            # Whatever was asked ends here: decoding comes next, may take long, and PostgreSQL ends a session whose
-            # transaction waits too long for its next statement.
+            # Decoding comes next and may take long: PostgreSQL ends a session whose transaction waits too long.
             connection.commit()
             if attempt.staged:
                 staged = StagedWrite(connection, self._stream, plan, attempt, self._at)
@@ -201,6 +199,8 @@ class Sink:
             letters = [(attempt.batch.messages[index], rejects) for index, rejects in attempt.letters.items()]
             deadletters.write(connection, self.ledger.row, letters)
             self._at("after_dead_letters")
+            with about_rows(connection):  # of which deferred triggers speak only now
+                connection.commit()
         outcome.seconds["commit"] = perf_counter() - begun
         return outcome
 
@@ -224,8 +224,8 @@ class Sink:
         if self._ahead is not None and self._ahead.attempt is attempt:
             encoder, self._ahead = self._ahead, None
             return encoder
-        excluded = self._left_out(attempt)
-        return Encoder(attempt, self._stream, self._table.plan, self._table.transformer, excluded, known, self._at)
+        table, excluded = self._table, self._left_out(attempt)
+        return Encoder(attempt, self._stream, table.plan, table.transformer, excluded, known, self._at)
 
     def _left_out(self, attempt: Attempt) -> Callable[[str], bool] | None:
         """Which subjects have no rows: those that are excluded, and those of earlier filters.

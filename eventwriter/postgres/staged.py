@@ -120,7 +120,7 @@ class StagedWrite:
         upsert = self._plan.mode == "upsert"
         found = self._among(range(1, count + 1), self._stage.outdated if upsert else self._stage.absent)
         # What a trigger leaves out, or changes, looks like a conflict here.
-        if others.meddlers or len(found) > left or (upsert and len(found) < left):
+        if (others.meddlers and found) or len(found) > left or (upsert and len(found) < left):
             raise RowRefused(None, None, f"table {self._plan.table_name} took {took} of {count} rows")
         self._skipped["superseded" if upsert else "identical"] += left - (0 if upsert else len(found))
         if not upsert:

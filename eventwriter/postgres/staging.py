@@ -37,9 +37,10 @@ class Stage:
             sql.SQL("{} {}").format(_named(target), sql.SQL("text" if target.name in self._loose else target.type))
             for target in plan.targets
         ]
+        # Where ranges of it are tried again and again, they are to be found without looking at all.
         self.create = sql.SQL(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS {} (eventwriter_ordinal bigint, {}) ON COMMIT DELETE ROWS"
-        ).format(name, sql.SQL(", ").join(definitions))
+            "CREATE TEMPORARY TABLE IF NOT EXISTS {} (eventwriter_ordinal bigint {}, {}) ON COMMIT DELETE ROWS"
+        ).format(name, sql.SQL("PRIMARY KEY" if isolate else ""), sql.SQL(", ").join(definitions))
         self.copy = sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(name)
         values = sql.SQL(", ").join(self._typed(target) for target in plan.targets)
         self._on_conflict = _on_conflict(plan, isolate)

@@ -284,3 +284,35 @@ def test_rows_replaced_and_outdated_are_not_counted_as_written(connection: Any, 
         assert (outcome.rows, outcome.skipped, outcome.rejects) == (3 - len(rejects), {"superseded": 1}, rejects)
         outcome = sink.write(batch([1, "older"], [4 + start, "new"], [5, second], start=start - 18))
         assert (outcome.rows, outcome.skipped, outcome.rejects) == (2 - len(rejects), {"superseded": 1}, rejects)
+
+
+def test_a_second_key_beside_the_one_that_replaces(connection: Any, open_sink: Any) -> None:
+    """The latest row of a key replaces; one that meets another row by another key is a conflict."""
+    connection.execute(
+        "CREATE TABLE numbers (k bigint PRIMARY KEY, v text, x jsonb); CREATE UNIQUE INDEX ON numbers (lower(v))"
+    )
+    sink = open_sink(KEYED)
+    sink.write(batch([[1, "a", None]], [[2, "b", None]]))
+    outcome = sink.write(batch([[1, "c", None]], [[1, "B", None]], [[3, "A", None]], [[4, "c", None]], start=3))
+    assert rows(connection) == [(1, "c", None), (2, "b", None), (3, "A", None)]
+    assert [letter[::2] for letter in letters(connection)] == [(4, "conflict"), (6, "conflict")]
+    assert (outcome.rows, outcome.skipped) == (2, {"conflict": 2})
+
+
+@pytest.mark.parametrize("stream", [PLAIN, KEYED], ids=["plain", "keyed"])
+@pytest.mark.parametrize("code", ["P0001", "XX000", "0A000", "23505"])
+def test_what_is_said_only_at_the_commit(connection: Any, open_sink: Any, stream: Stream, code: str) -> None:
+    """A deferred trigger, of a row alone and of one among others: that row is a dead letter."""
+    connection.execute(
+        "CREATE TABLE numbers (k bigint PRIMARY KEY, v text, x jsonb); "
+        "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.v = 'no' THEN "
+        f"RAISE EXCEPTION 'late' USING ERRCODE = '{code}'; END IF; RETURN NULL; END $$; "
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT OR UPDATE ON numbers DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION late()"
+    )
+    sink = open_sink(stream)
+    assert sink.write(batch([[1, "no", None]])).deadlettered == 1
+    assert sink.write(batch([[1, "a", None]], [[2, "no", None]], [[3, "b", None]], start=2)).written == 2
+    assert sink.write(batch([[4, "c", None]], [[1, "no", None]], start=5)).written == 1
+    assert rows(connection) == [(1, "a", None), (3, "b", None), (4, "c", None)]
+    assert [letter[0] for letter in letters(connection)] == [1, 3, 6]
