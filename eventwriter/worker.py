@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic, sleep
 
 from eventwriter import pipeline
@@ -29,11 +30,13 @@ from eventwriter.observability.report import Report
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening, predecessors
 from eventwriter.postgres.plan import Plan
+from eventwriter.postgres.rehearsal import rehearse
 from eventwriter.postgres.sink import Sink
 from eventwriter.processes.backoff import Backoff
 from eventwriter.processes.signals import on_stop
 from eventwriter.reconcile import Reconciler
 from eventwriter.stream import Stream
+from eventwriter.trial import Trial
 from eventwriter.writing import LOOK, Writing
 
 log = logging.getLogger("eventwriter.worker")
@@ -99,6 +102,9 @@ class _Session:
 
         written = stream.leaving_out(settings.omit)
         self._sink = Sink(config.postgres, written, settings.table, excluded, at, exclusive=exclusive, planned=planned)
+        timeout = settings.writer.stall_timeout
+        self._stream = stream
+        self._trial = Trial(stream.name, partial(rehearse, self._sink), timeout, self._tell, lambda: self._stopped)
         self._writing: Writing | None = None
         self._stopped = self._clean = False
 
@@ -125,7 +131,7 @@ class _Session:
                 self._forget(before._source.claims.ranges())
             reconciler = Reconciler(self._sink, self._source, self._settings, self._report)
             self._report.ready()
-            self._writing = Writing(self._sink, reconciler, self._report)
+            self._writing = Writing(self._sink, self._stream, reconciler, self._report, self._trial)
             if before is None:
                 # What exists now lives as long as the process: collections need not look at it again.
                 gc.collect()

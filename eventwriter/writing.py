@@ -8,21 +8,28 @@ from time import monotonic
 from eventwriter.errors import OversizedError
 from eventwriter.observability.report import Report
 from eventwriter.postgres.policy import Sizes
+from eventwriter.postgres.rehearsal import decode_as
 from eventwriter.postgres.sink import Sink
 from eventwriter.reconcile import Reconciler
-from eventwriter.stream import Batch, Outcome
+from eventwriter.stream import Batch, Outcome, Stream
+from eventwriter.trial import Trial, spared
 
 LOOK = 2.0
 """Seconds between two looks at the ledger, which also tell whether PostgreSQL is there."""
+
+SHARE = 8
+"""What may have been too much for the worker that had it in hand is written in so many transactions, not in one."""
 
 
 class Writing:
     """The sink, as the loop sees it. Of the main thread."""
 
-    def __init__(self, sink: Sink, reconciler: Reconciler, report: Report) -> None:
+    def __init__(self, sink: Sink, stream: Stream, reconciler: Reconciler, report: Report, trial: Trial) -> None:
         self._sink = sink
+        self._stream = stream
         self._reconciler = reconciler
         self._report = report
+        self._trial = trial
         self._next_look = 0.0
         self._failed = False
         self._sizes = Sizes()
@@ -32,7 +39,8 @@ class Writing:
 
     def prepare(self, batch: Batch) -> bool:
         """As the sink; a batch that will not be written at once is not prepared."""
-        return len(batch.messages) <= self._sizes.most and self._sink.prepare(batch)
+        whole = len(batch.messages) <= self._sizes.most and not self._trial.due(batch)
+        return whole and self._sink.prepare(batch)
 
     def write(self, batch: Batch, meanwhile: Callable[[], bool]) -> Outcome:
         """Writes, after a look if it is time for one; what became of the last part of the batch.
@@ -45,8 +53,12 @@ class Writing:
             self._look()
         if batch is not self._batch:
             self._batch, self._place = batch, 0
+            decode_as(self._sink, self._stream)
+        if self._trial.due(batch):
+            self._try(batch)
+        share = -(-len(batch.messages) // SHARE) if batch.redelivered else len(batch.messages)
         while True:
-            part = batch.part(self._place, self._sizes.most)
+            part = batch.part(self._place, min(self._sizes.most, share))
             try:
                 outcome = self._sink.write(part, meanwhile)
             except OversizedError as error:
@@ -60,6 +72,14 @@ class Writing:
                 self._batch, self._failed = None, False
                 return outcome
             self._report.wrote_part(outcome)
+
+    def _try(self, batch: Batch) -> None:
+        """Finds out which messages that are not done yet cannot be decoded, so that they are not."""
+        with self._sink.session.connection() as connection:
+            done, past = self._sink.ledger.known(connection, batch.messages)
+        crashing = self._trial.crashing(batch, done | past)
+        if crashing:
+            decode_as(self._sink, spared(self._stream, crashing))
 
     def _shrink(self, error: OversizedError, part: Batch) -> None:
         """Makes the next part smaller, and says so; raises the error if it is a message by itself."""
