@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from eventwriter.stream import Decoded, Message, Reject, Row
 from eventwriter.values import shown
-from workers._limits import ROWS_MAX, TooLarge
+from workers._limits import REJECTS_MAX, ROWS_MAX, TooLarge
 
 _STEP = 16
 """One row of so many is weighed: a run of fewer large ones is at most so many times their payload."""
@@ -25,6 +25,8 @@ def total(decode: Callable[[Message], Decoded]) -> Callable[[Message], Decoded]:
             decoded = decode(message)
             if len(decoded.rows) > _FEW:
                 _weigh(decoded.rows)
+            if len(decoded.rejects) > REJECTS_MAX:
+                raise _rejected(decoded)
             return decoded
         except TooLarge as error:
             return Decoded((), (Reject("too_large", str(error)),))
@@ -35,6 +37,13 @@ def total(decode: Callable[[Message], Decoded]) -> Callable[[Message], Decoded]:
             return Decoded((), (Reject("internal", detail.encode("utf-8", "replace").decode().replace("\0", "?")),))
 
     return guarded
+
+
+def _rejected(decoded: Decoded) -> TooLarge:
+    """What to raise for more than REJECTS_MAX rejects."""
+    bad, first = len(decoded.rejects), decoded.rejects[0]
+    count = bad + len(decoded.rows)
+    return TooLarge(f"{bad} of its {count} records are bad, the first of them: {first.reason}: {first.detail}"[:500])
 
 
 def _weigh(rows: Sequence[Row]) -> None:

@@ -4,15 +4,26 @@ millions of records.
 
 from __future__ import annotations
 
-RECORDS_MAX = 250_000
-"""Records of one message: each may become a dead letter of its own, which takes some hundred bytes. Where records are
-in groups, a group without any counts as one."""
+RECORDS_MAX = 100_000
+"""Records of one message: a row takes half a kilobyte or more while it is made. Where records are in groups, a group
+without any counts as one."""
+REJECTS_MAX = 10_000
+"""Records of one message that may be dead letters of their own: with more of them, the message is one as a whole."""
 COUNTED_FROM = 2 * RECORDS_MAX
 """Bytes beyond which a payload may hold more than that, and is looked at: a record takes two bytes at least."""
 INFLATED_MAX = 16 * 2**20
 """Bytes that a compressed payload may inflate to: what is refused beyond it would cost memory, not find meaning."""
 ALL_INFLATED_MAX = 4 * INFLATED_MAX
 """Bytes that all compressed parts of a message together may inflate to: parts within parts would multiply."""
+PARSED_MAX = 144 * 2**20
+"""Bytes of memory that what is parsed of a message may take, by the three estimates below."""
+OBJECT, VALUE, SUBMESSAGE = 200, 90, 60
+"""Bytes that are taken by an object of JSON beside what is in it, by any value of JSON, and by a message within one of
+protobuf."""
+SUBMESSAGES_FROM = 4 * 2**20
+"""Bytes of protobuf beyond which it may hold more messages within it than that, and is looked at."""
+SHARED_MAX = 4096
+"""Bytes of JSON that every record of a message may get from what is around it; if it is more, only the first does."""
 
 ROWS_MAX = 8 * INFLATED_MAX
 """Bytes of text and JSON that the rows of one message may have together. What records share, such as the resource of an
@@ -26,6 +37,11 @@ class TooLarge(Exception):
 def too_many() -> TooLarge:
     """What to raise for more than RECORDS_MAX records."""
     return TooLarge(f"more than {RECORDS_MAX} records in one message")
+
+
+def too_full() -> TooLarge:
+    """What to raise for more than PARSED_MAX."""
+    return TooLarge(f"what it holds would take more than {PARSED_MAX >> 20} MiB of memory to parse")
 
 
 class Room:

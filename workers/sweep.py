@@ -12,9 +12,9 @@ from workers._guard import total
 from workers._json.convert import metadata_of
 from workers._json.count import RECORD, Shape
 from workers._json.fast_table import fast_path_of
-from workers._json.records import SHARED_MAX, Kind, Origin, Records, decode_records
+from workers._json.records import Kind, Origin, Records, decode_records
 from workers._json.table import Field, Table, prefer
-from workers._limits import RECORDS_MAX, too_many
+from workers._limits import RECORDS_MAX, SHARED_MAX, too_many
 
 TABLE = Table(
     Field("host_ip", "text", ("ip",), must=True, required=True),

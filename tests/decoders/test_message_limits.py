@@ -15,7 +15,7 @@ from eventwriter.postgres.attempt import fast_rows
 from eventwriter.stream import Decoded
 from records import message, reasons
 from workers._flow.flow_pb2 import FlowMessage
-from workers._limits import RECORDS_MAX
+from workers._limits import RECORDS_MAX, REJECTS_MAX
 from workers._otlp.fast import field
 
 STREAMS = registry.load()
@@ -110,11 +110,68 @@ def ids(case: object) -> str:
 
 @pytest.mark.parametrize(("case", "maker"), AT_THE_LIMIT.items(), ids=ids)
 def test_a_message_at_the_limit_is_decoded(case: tuple[str, str], maker: Maker) -> None:
-    """Each record is a row or a reject."""
+    """Each record is a row, or would be a reject if there were not so many of them."""
     found = decode(case[0], gz(maker(RECORDS_MAX), 1))
-    assert len(found.rows) + len(found.rejects) == RECORDS_MAX
-    first = len(found.rows)
-    assert [reject.record_index for reject in found.rejects] == [*range(first, RECORDS_MAX)]
+    if found.rejects:
+        assert reasons(found) == [("too_large", None)]
+        assert f" of its {RECORDS_MAX} records are bad" in found.rejects[0].detail
+    else:
+        assert len(found.rows) == RECORDS_MAX
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_many_rejects_are_one(stream: str) -> None:
+    """At their limit each is a dead letter of its own, beyond it the message is one, with the first of them."""
+    found = decode(stream, gz(array(REJECTS_MAX), 1))
+    assert [reject.record_index for reject in found.rejects] == [*range(REJECTS_MAX)]
+    found = decode(stream, gz(array(REJECTS_MAX + 1), 1))
+    assert reasons(found) == [("too_large", None)]
+    assert "malformed: 0 is not an object" in found.rejects[0].detail
+
+
+SPAN = b"\x12\x1c" + b"\x0a\x10" + b"t" * 16 + b"\x12\x08" + b"s" * 8
+RECORD = {"host_ip": "10.0.0.1", "value": 1, "name": "n", "body": "b", "src_addr": "10.0.0.1", "trace_id": "aa",
+          "span_id": "bb"}  # fmt: skip
+"""A record of any stream but EVENTS, alone in its message."""
+VALUES = {"objects": b"{},", "arrays": b"[],", "numbers": b"1,", "texts": b'"",', "deeper": b'[{"a":[0]}],'}
+_ATTRIBUTES = {"LOGS": 0x32, "OTEL_TRACES": 0x4A, "OTEL_METRICS": 0x3A}
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("value", VALUES)
+def test_the_values_of_a_record_are_limited_too(stream: str, value: str) -> None:
+    """Millions of them in a few kilobytes would take half a gigabyte to parse; some ten thousand are kept."""
+
+    def payload(size: int) -> bytes:
+        values = VALUES[value] * (size // len(VALUES[value]))
+        more = b'"data":{"x":[' + values + b"0]}"
+        return gz(EVENT % more if stream == "EVENTS" else json.dumps(RECORD).encode()[:-1] + b"," + more + b"}", 1)
+
+    assert reasons(decode(stream, payload(15 * 2**20))) == [("too_large", None)]
+    found = decode(stream, payload(300_000))
+    assert (len(found.rows), [*found.rejects]) == (1, [])
+
+
+@pytest.mark.parametrize("stream", OTLP)
+@pytest.mark.parametrize(
+    "octets", [b"\x0a\x00", b"\x0a\x02\x32\x00", b"\x0a\x04\x2a\x02\x0a\x00"], ids=["empty", "list", "deeper"]
+)
+def test_so_are_those_of_a_request(stream: str, octets: bytes) -> None:
+    """Values in an array in an attribute, or attributes themselves."""
+
+    def payload(attributes: bytes) -> bytes:
+        if stream == "OTEL_METRICS":
+            points = field(0x2A, field(0x0A, attributes))
+            return gz(field(0x0A, field(0x12, field(0x12, b"\x0a\x01m" + points))))
+        return gz(field(0x0A, field(0x12, field(0x12, (SPAN[2:] if stream == "OTEL_TRACES" else b"") + attributes))))
+
+    def values(size: int) -> bytes:
+        array = field(0x12, field(0x2A, octets * (size // len(octets))))
+        return field(_ATTRIBUTES[stream], b"\x0a\x01k" + array)
+
+    for attributes in (values(15 * 2**20), values(2**17) * 120, bytes((_ATTRIBUTES[stream], 0)) * (7 * 2**20)):
+        assert reasons(decode(stream, payload(attributes))) == [("too_large", None)]
+    assert len(decode(stream, payload(values(300_000))).rows) == 1
 
 
 @pytest.mark.parametrize(("case", "maker"), BEYOND.items(), ids=ids)
@@ -158,9 +215,6 @@ def test_compressed_parts_share_one_limit(stream: str, levels: int) -> None:
     if levels == 4 and stream == "EVENTS":
         pytest.skip("takes what is in an event as it is")
     assert reasons(decode(stream, nested(levels))) == [("too_large", None)]
-
-
-SPAN = b"\x12\x1c" + b"\x0a\x10" + b"t" * 16 + b"\x12\x08" + b"s" * 8
 
 
 @pytest.mark.parametrize("stream", OTLP)

@@ -1,4 +1,4 @@
-"""Counts the records in JSON without making anything of it.
+"""Counts the records and values in JSON without making anything of it.
 
 A parser makes up to thirty bytes of objects of each byte of JSON, and only then somebody could count. So a text that
 may hold more records than a message may is reduced first, in a few passes at the speed of memory, to its brackets,
@@ -13,7 +13,7 @@ from itertools import repeat
 import msgspec
 
 from eventwriter.values import Unfit
-from workers._limits import RECORDS_MAX, TooLarge, too_many
+from workers._limits import OBJECT, PARSED_MAX, RECORDS_MAX, VALUE, TooLarge, too_full, too_many
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _VERSION, _DATA = "specversion", "data"
@@ -50,23 +50,34 @@ EVENTS = Shape({}, events=8)
 """Records, or CloudEvents around them."""
 
 
-def check_json(text: bytes, shape: Shape) -> None:
-    """Raises TooLarge if a JSON text has more than RECORDS_MAX records; Unfit if it would, but is not JSON.
+def check_json(text: bytes, shape: Shape | None) -> None:
+    """Raises TooLarge if a JSON text has more than RECORDS_MAX records where ``shape`` tells, None if it has no more
+    than one, or takes more than PARSED_MAX; Unfit if it would, but is not JSON.
 
     For any other text the parser will say what it is.
     """
-    if text.count(b",") + text.count(b"[") <= RECORDS_MAX:
+    few = shape is None or text.count(b",") + text.count(b"[") <= RECORDS_MAX
+    if few and _parsed(text) <= PARSED_MAX:
         return
     text = text.removeprefix(_BYTE_ORDER_MARK).lstrip()
     if text[:1] not in (b"[", b"{"):
         return
     try:
-        if _Counter(text, shape).count() > RECORDS_MAX:
+        outline = _outline(text, shape or RECORD)
+        if _parsed(outline) > PARSED_MAX:
+            raise too_full()
+        if not few and shape is not None and _Counter(outline, shape).count() > RECORDS_MAX:
             raise too_many()
     except TooLarge:
         if not _is_json(text):
             raise Unfit("malformed", "not JSON, for all its commas") from None
         raise
+
+
+def _parsed(text: bytes) -> int:
+    """The bytes of memory that it takes, if none of its brackets and commas are in strings."""
+    objects = text.count(b"{")
+    return OBJECT * objects + VALUE * (objects + text.count(b"[") + text.count(b","))
 
 
 class _Array(msgspec.Struct, array_like=True):
@@ -117,8 +128,7 @@ def _outline(text: bytes, shape: Shape) -> bytes:
 class _Counter:
     """Goes through the outline of a text once."""
 
-    def __init__(self, text: bytes, shape: Shape) -> None:
-        outline = _outline(text, shape)
+    def __init__(self, outline: bytes, shape: Shape) -> None:
         self._shape = shape
         self._octets = iter(outline)
         decisive = shape.alone | {_VERSION}

@@ -27,10 +27,10 @@ _EITHER_HEADER = zlib.MAX_WBITS | 32
 def parse(text: bytes, repairs: list[str], shape: Shape | None) -> Any:
     """The JSON value of a text that has records where ``shape`` says; None: it is but one record, or part of one.
 
-    One NUL byte behind it is no fault. Raises TooLarge if it has more of them than a message may hold, before anything
-    is made of it; else as parse_json.
+    One NUL byte behind it is no fault. Raises TooLarge if it has more of them, or more values, than a message may hold,
+    before anything is made of it; else as parse_json.
     """
-    if len(text) > COUNTED_FROM and shape is not None:
+    if len(text) > COUNTED_FROM:
         check_json(text, shape)
     try:
         return values.parse_json(text, repairs)

@@ -17,14 +17,12 @@ from workers._json.cloudevents import data_of, envelope_in, envelope_of, is_even
 from workers._json.convert import moment, trimmed
 from workers._json.count import EVENTS, Shape
 from workers._json.payload import read_json, unpack
-from workers._limits import COUNTED_FROM, RECORDS_MAX, Room, too_many
+from workers._limits import COUNTED_FROM, RECORDS_MAX, SHARED_MAX, Room, too_many
 
 _MAX_DEPTH = 8
 """Envelopes within envelopes."""
 _MANY = 1000
 """Records of a message from which on it counts how much memory each takes."""
-SHARED_MAX = 4096
-"""Bytes of JSON that every record of a message may get from what is around it: with many records it multiplies."""
 
 Origin = tuple[Message, int, int, Mapping[str, Any] | None, list[str]]
 """What a record has besides itself: its message; when that was received, as timestamptz; what stands in for a missing

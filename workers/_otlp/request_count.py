@@ -1,4 +1,4 @@
-"""Counts the records of OTLP requests without making anything of them, in protobuf and, by its shape, in JSON."""
+"""Counts what is in OTLP requests without making anything of it, in protobuf and, by its shape, in JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from functools import cache
 from typing import Any
 
 from workers._json.count import RECORD, Shape
-from workers._limits import COUNTED_FROM, RECORDS_MAX, TooLarge, too_many
+from workers._limits import (
+    COUNTED_FROM,
+    PARSED_MAX,
+    RECORDS_MAX,
+    SUBMESSAGE,
+    SUBMESSAGES_FROM,
+    TooLarge,
+    too_full,
+    too_many,
+)
 from workers._wire import LENGTH, fields
 
 RECORDS = frozenset(
@@ -48,7 +57,7 @@ def _tree_of(message: Any) -> _Tree:
 
 
 def check_request(payload: bytes, request: Any) -> None:
-    """Raises TooLarge if a request has more than RECORDS_MAX records.
+    """Raises TooLarge if a request has more than RECORDS_MAX records, or takes more than PARSED_MAX.
 
     A group without any counts as one. As many fields are all that a group, or a large record, may have besides: to
     look at fields that are unknown takes memory too. What is no message is left to the parser.
@@ -56,6 +65,9 @@ def check_request(payload: bytes, request: Any) -> None:
     if len(payload) > COUNTED_FROM:
         with suppress(ValueError):
             _count(payload, 0, len(payload), _tree_of(request))
+    if len(payload) > SUBMESSAGES_FROM:
+        with suppress(ValueError, RecursionError):
+            _weigh(payload, 0, len(payload), _messages_of(request), PARSED_MAX // SUBMESSAGE)
 
 
 def _count(data: bytes, place: int, end: int, tree: _Tree) -> int:
@@ -77,3 +89,24 @@ def _count(data: bytes, place: int, end: int, tree: _Tree) -> int:
         if found > RECORDS_MAX:
             raise too_many()
     return found
+
+
+@cache
+def _messages_of(message: Any) -> dict[int, Any]:
+    """Tag → descriptor, of the fields of a message that are messages."""
+    return {
+        field.number << 3 | LENGTH: field.message_type for field in message.fields if field.message_type is not None
+    }
+
+
+def _weigh(data: bytes, place: int, end: int, messages: Mapping[int, Any], left: int) -> int:
+    """How many messages more there may be than there are in this one; raises TooLarge if that is none."""
+    for tag, begin, stop in fields(data, place, end):
+        inner = messages.get(tag)
+        if inner is not None:
+            left -= 1
+            if left < 0:
+                raise too_full()
+            if stop > begin:
+                left = _weigh(data, begin, stop, _messages_of(inner), left)
+    return left
