@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from eventwriter.stream import Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, Unfit
 from workers._guard import total
-from workers._json.convert import moment, parsed
+from workers._json.convert import moment, parsed, spread
 from workers._json.records import Origin, decode_records
 from workers._json.table import Field, Table
 from workers._otlp import parts
@@ -181,7 +181,11 @@ def _cached_status(octets: bytes) -> Status:
 # --- flat JSON ------------------------------------------------------------------------------------------
 
 _PLACES, _AT = TABLE.places, TABLE.at
-_KIND, _CODE = trace_pb2.Span.DESCRIPTOR.fields_by_name["kind"], trace_pb2.Status.DESCRIPTOR.fields_by_name["code"]
+_ENUMS = {
+    "kind": trace_pb2.Span.DESCRIPTOR.fields_by_name["kind"],
+    "status_code": trace_pb2.Status.DESCRIPTOR.fields_by_name["code"],
+}
+_STATUS = (("code", _AT["status_code"]), ("message", _AT["status_message"]))
 _IDS = ("trace_id", "span_id")
 
 
@@ -189,7 +193,12 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     """The row of one span in flat JSON; raises Unfit for one without name and ids, or with a bad time or id."""
     _, _, received, envelope, repairs = origin
     row, rest = _PLACES.sort(record)
-    _take_status(row, row.pop(), rest)
+    if (status := row.pop()) is not None:
+        spread(row, _STATUS, "status", status, rest)
+    for column, enum in _ENUMS.items():
+        if row[_AT[column]] is not None:
+            with suppress(Unfit):  # what is no number will be kept
+                row[_AT[column]] = enum_number(enum, row[_AT[column]])
     time = None
     for column in ("timestamp", "start_time_unix_nano", "end_time_unix_nano"):
         place = _AT[column]
@@ -208,20 +217,6 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     for column, default in (("resource_attributes", b"{}"), ("events", b"[]"), ("links", b"[]")):
         row[_AT[column]] = row[_AT[column]] or default
     return tuple(row)
-
-
-def _take_status(row: list[Any], status: Any, rest: dict[str, Any]) -> None:
-    """Code and message of a status that is an object, and the numbers of names of the code and of the span's kind."""
-    if isinstance(status, dict):
-        for column, key in (("status_code", "code"), ("status_message", "message")):
-            if row[_AT[column]] is None:
-                row[_AT[column]] = status.get(key)
-    elif status is not None:
-        rest["status"] = status
-    for column, enum in (("kind", _KIND), ("status_code", _CODE)):
-        with suppress(Unfit):  # what is no number will be kept
-            if row[_AT[column]] is not None:
-                row[_AT[column]] = enum_number(enum, row[_AT[column]])
 
 
 _SIGNAL = signal_of(ExportTraceServiceRequest, otlp_rows, fast_rows, flat_row)

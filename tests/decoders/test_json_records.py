@@ -126,10 +126,11 @@ def test_envelopes_within_envelopes_have_an_end() -> None:
 
 
 def test_the_envelope_goes_with_the_record() -> None:
-    """Its context attributes, those of an inner event over those of an outer one; data is not among them."""
+    """Its context attributes, those of an inner event before those of an outer one; data is not among them."""
     inner = {"specversion": "1.0", "id": "8", "type": "u", "data": {"n": 1}}
     found = decode_records(RECORDS, message(EVENT | {"data": inner, "ext": 1}, "s"))
-    assert found.rows[0][2] == EVENT | {"id": "8", "type": "u", "ext": 1}
+    kept = {f"outer.{name}": EVENT[name] for name in ("id", "type")}
+    assert found.rows[0][2] == EVENT | {"id": "8", "type": "u", "ext": 1} | kept
 
 
 @pytest.mark.parametrize(

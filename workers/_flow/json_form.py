@@ -15,7 +15,7 @@ from typing import Any
 from eventwriter.stream import Row
 from eventwriter.values import INT4_MAX, INT8_MAX, INT8_MIN, Unfit
 from workers._flow.protocols import PROTOCOLS
-from workers._flow.rows import address, dump_safe, mac_text, tail_value
+from workers._flow.rows import address, dump_safe, mac_text
 from workers._json.convert import UNITS, merged, moment
 from workers._json.records import Origin
 from workers._json.table import Field, Table
@@ -141,12 +141,11 @@ def _open_bytes(row: list[Any], rest: dict[str, Any], repairs: list[str]) -> Non
                 rest[TABLE.fields[place].name] = octets.hex()
                 repairs.append("bad_address")
     for name in _BYTES:
-        if (octets := _octets(rest.get(name))) is not None:
-            rest[name] = tail_value("next_hop", octets)
+        if name in rest:
+            rest[name] = address(_octets(rest[name]) or b"") or rest[name]
     for name in _BYTE_LISTS:
         if isinstance(rest.get(name), list):
-            each = [(value, _octets(value)) for value in rest[name]]
-            rest[name] = [value if octets is None else tail_value(name, octets) for value, octets in each]
+            rest[name] = [address(_octets(value) or b"") or value for value in rest[name]]
 
 
 def _octets(value: Any, *, padded: bool = False) -> bytes | None:

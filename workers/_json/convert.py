@@ -6,7 +6,7 @@ The originals are kept in ``rest``, a dict that becomes metadata or attributes o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from eventwriter import values
@@ -56,7 +56,7 @@ def _micros(value: Any, name: str) -> int | None:
     elif value is None or (value == 0 and value is not False):
         return None
     unit = UNITS.get(name[-2:])
-    if unit is not None and not (kind is str and "-" in value[1:]):
+    if unit is not None and kind is not bool and not (kind is str and "-" in value[1:]):
         return values.time_from_nanos(values.integer(value) * unit)
     return values.time_from_number(value) if kind is float else values.time(value)
 
@@ -164,6 +164,18 @@ def merged(given: Any, rest: Mapping[str, Any], name: str = "attributes") -> dic
             key = f"record.{key}"
         found[key] = value
     return found
+
+
+def spread(row: list[Any], members: Iterable[tuple[str, int]], name: str, given: Any, rest: dict[str, Any]) -> None:
+    """Fills places of a row from members of the object ``name`` where the record itself does not say; what is left of
+    it is kept, and so is what is no object."""
+    if type(given) is dict:
+        given = dict(given)
+        for key, place in members:
+            if row[place] is None:
+                row[place] = given.pop(key, None)
+    if given != {}:
+        rest[name] = given
 
 
 def trimmed(text: bytes) -> bytes:

@@ -195,11 +195,18 @@ def check_depth(depth: int) -> None:
 
 
 def within(origin: Origin, envelope: Mapping[str, Any]) -> Origin:
-    """The origin of a record in a CloudEvent, whose time is nearer to the record than the broker's."""
+    """The origin of a record in a CloudEvent, whose time is nearer to the record than the broker's. Of events within
+    each other it has the attributes of all: ``id`` is that of the innermost, ``outer.id`` another one around it."""
     message, received, time, outer, repairs = origin
     try:
         nearer = moment(envelope.get("time"))
         time = time if nearer is None else nearer
     except Unfit:
         repairs.append("bad_time")
-    return message, received, time, envelope if outer is None else {**outer, **envelope}, repairs
+    if outer is not None:
+        envelope = {**envelope}
+        for name, value in outer.items():
+            while envelope.get(name, value) != value:
+                name = f"outer.{name}"
+            envelope[name] = value
+    return message, received, time, envelope, repairs

@@ -138,6 +138,8 @@ def _add(rows: list[Row], read: _Metrics, metric: Any, kind: str, shared: _Share
         given = (series, *pairs[:])
         series_key, packed, known = known_points(given) or point_of(given, repairs)
         if flags & NO_RECORDED_VALUE:
+            if value and details is None:  # it should not have one
+                extra = {"value_int": integer} if integer else {"value": parts.number(value)}
             value = integer = None
         if time > INT8_MAX or start > INT8_MAX:
             read.reader.keep_times(point, _TIMES, extra := extra or {}, repairs)

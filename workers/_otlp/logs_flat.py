@@ -17,7 +17,7 @@ import msgspec
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX, Unfit, dump_json, parse_json
 from workers._json import convert
-from workers._json.convert import moment, parsed
+from workers._json.convert import moment, parsed, spread
 from workers._json.fast import Arrivals, Columns, nested_json, received
 from workers._json.records import Origin
 from workers._json.table import Field, Table, prefer
@@ -56,6 +56,7 @@ TABLE = Table(
 _PLACES, _AT = TABLE.places, TABLE.at
 (_TIME, _OBSERVED, _TRACE, _SPAN, _TRACE_FLAGS, _FLAGS, _SEVERITY, _NUMBER, _BODY, _, _SERVICE, _, _, _SCOPE, _, _,
  _ATTRIBUTES, _RESOURCE, _, _, _, _SOURCE, _DATA) = range(len(TABLE.columns))  # fmt: skip
+_SCOPED = [*zip(("name", "version", "attributes"), range(_SCOPE, len(TABLE.columns)), strict=False)]
 _ORIGINS = ("host", "hostname", "remote_addr", "source", "ip")
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _NANOSECONDS = 100_000_000_000_000_000
@@ -99,7 +100,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     elif host is not None:
         rest["host"] = host
     if scope is not None:
-        _fill_scope(row, scope, rest)
+        spread(row, _SCOPED, "scope", scope if type(scope) is dict else {"name": scope}, rest)
     row[_SOURCE] = source_of(message.subject)
     if source is not None:
         if type(source) is str and _PLAIN_NAME.fullmatch(source):
@@ -145,22 +146,6 @@ def _observed(record: Mapping[str, Any], value: Any, received_at: int, rest: dic
         convert.keep_original(rest, "observed_timestamp", value, repairs, "bad_time")
         return received_at
     return received_at if observed is None else observed
-
-
-def _fill_scope(row: list[Any], scope: Any, rest: dict[str, Any]) -> None:
-    """Name, version and attributes of a scope where the record itself does not say; what is left is kept."""
-    if type(scope) is not dict:
-        if row[_SCOPE] is None:
-            row[_SCOPE] = scope
-        else:
-            rest["scope"] = scope
-        return
-    left = dict(scope)
-    for place, name in enumerate(("name", "version", "attributes"), _SCOPE):
-        if row[place] is None:
-            row[place] = left.pop(name, None)
-    if left:
-        rest["scope"] = left
 
 
 def _body(body: Any) -> str:
