@@ -162,6 +162,8 @@ class Outcome:
     """Rows written: that the table has now and had not before, or had otherwise."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Rows sent and not written, by reason: ``identical``, ``superseded``, ``conflict``, ``dropped``."""
+    empty: int = 0
+    """Messages legally without records, which are among those written."""
     rejects: dict[str, int] = field(default_factory=dict)
     """Dead-lettered records by reason."""
     repairs: dict[str, int] = field(default_factory=dict)

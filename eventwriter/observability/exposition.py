@@ -24,6 +24,7 @@ assert set(FATES) < set(_MESSAGES)
 _COUNTERS = {
     "rows_written": ("rows_written", "Rows that were inserted or replaced, and committed."),
     "bytes_taken": ("bytes_taken", "Bytes of payload taken."),
+    "messages_empty": ("empty", "Messages without any record, such as an empty OTLP request."),
     "messages_reread": ("reread", "Messages that were missing from the ledger, read again and written."),
     "worker_restarts": ("restarts", "Restarts of workers that ended by themselves."),
 }

@@ -136,6 +136,7 @@ class Report:
         counters.already_done += outcome.already_done
         counters.excluded += outcome.excluded
         counters.rows += outcome.rows
+        counters.empty += outcome.empty
         for stage, seconds in outcome.seconds.items():
             self._spent(stage, seconds)
         found = ((state.skipped, outcome.skipped), (state.rejects, outcome.rejects), (state.repairs, outcome.repairs))

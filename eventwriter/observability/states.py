@@ -24,6 +24,7 @@ class Counters(Struct):
     bytes: int = 0
     redelivered: int = 0
     reread: int = 0
+    empty: int = 0
 
     @property
     def in_hand(self) -> int:

@@ -93,6 +93,7 @@ def _stream(
         "rows_written": counters.get("rows", 0),
         "bytes_taken": counters.get("bytes", 0),
         "reread": counters.get("reread", 0),
+        "empty": counters.get("empty", 0),
         "missing": max((worker.missing for worker in current), default=0),
         "restarts": sum(child.restarts for name, child in children.items() if name.partition("/")[0] == stream.name),
         "batch_messages": max((worker.batch_messages for worker in current), default=0),

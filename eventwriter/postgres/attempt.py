@@ -176,6 +176,8 @@ class Encoder:
             else:
                 decoded = decode(message)
                 found, rejects, repairs = decoded
+                if not found and not rejects:
+                    attempt.outcome.empty += 1
                 rows += attempt.note(index, decoded) if rejects or repairs or refused else found
             ends.append(self._line + len(rows))
             if len(rows) > _ROWS:

@@ -24,6 +24,7 @@ FAMILIES = {
     "messages_excluded": "counter",
     "messages_released": "counter",
     "messages_redelivered": "counter",
+    "messages_empty": "counter",
     "messages_reread": "counter",
     "messages_missing": "gauge",
     "columns_omitted": "gauge",

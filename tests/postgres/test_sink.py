@@ -113,7 +113,7 @@ def test_rows_dead_letters_and_ledger_are_written_together(connection: Any, open
     assert rows(connection) == [(1, ""), (2, ""), (3, "")]
     assert letters(connection) == [(2, 1, "malformed", None), (3, 0, "malformed", None)]
     assert done(connection) == "{[1,5)}"
-    assert (outcome.written, outcome.deadlettered, outcome.rows) == (3, 1, 3)
+    assert (outcome.written, outcome.deadlettered, outcome.rows, outcome.empty) == (3, 1, 3, 1)
 
 
 def test_redelivered_messages_are_known(connection: Any, open_sink: Any) -> None:

@@ -58,7 +58,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """Names that records of each stream have, several of one column among them."""
-_ESSENTIAL = {
+_ESSENTIAL: dict[str, dict[str, Any]] = {
     "TELEMETRY": {"value": Number(1)}, "EVENTS": {}, "SWEEP": {"host_ip": "h"}, "NETFLOW": {"src_addr": "10.0.0.1"},
     "LOGS": {"body": "b"}, "OTEL_TRACES": {"name": "n"}, "OTEL_METRICS": {"name": "n"},
 }  # fmt: skip
