@@ -68,7 +68,8 @@ class _Hosts(Kind):
 def _hosts(summary: Mapping[str, Any]) -> list[Any] | None:
     """The hosts of a SweepSummary as records of their own; None if this object is not one.
 
-    Its other keys are kept with every host, or, if they are large, with the first. Raises Unfit("too_large") if what
+    Its other keys are kept with every host, or, if they are large, with the first; so are those that a host has of its
+    own, with that host. Raises Unfit("too_large") if what
     fills the columns of all hosts is.
     """
     hosts = summary.get("hosts")
@@ -97,7 +98,9 @@ def _hosts(summary: Mapping[str, Any]) -> list[Any] | None:
 
 
 def _host_record(host: Mapping[str, Any], common: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    record = {**common, **host}
+    record = {**common, **{name: value for name, value in host.items() if value is not None or name not in common}}
+    if hidden := {name: value for name, value in common.items() if record[name] != value}:
+        others = {**others, **hidden}
     if record.get("host_ip") is None:
         record["host_ip"] = record.pop("host", None)
     if record.get("port_scan_results") is None and "port_results" in record:

@@ -10,7 +10,7 @@ from checks import decode_checked
 from eventwriter import registry
 from eventwriter.stream import Decoded, Message, Stream
 from oracle import lost
-from strategies_messages import Generated, json_messages, otlp_messages
+from strategies_messages import Generated, flow_messages, json_messages, otlp_messages, sweep_messages
 
 NOW = 1_765_535_400_987_654_321
 STREAMS = registry.load()
@@ -40,3 +40,17 @@ def test_nothing_of_a_json_message_is_lost(name: str, data: st.DataObject) -> No
 def test_nothing_of_an_otlp_message_is_lost(name: str, data: st.DataObject) -> None:
     """Requests over all fields, in both encodings, in any wrapping."""
     check(STREAMS[name], data.draw(otlp_messages(name)))
+
+
+@given(given_=flow_messages())
+@settings(max_examples=80)
+def test_nothing_of_a_flow_is_lost(given_: Generated) -> None:
+    """Protobuf over all fields, and unknown ones, bare and after its length."""
+    check(STREAMS["NETFLOW"], given_)
+
+
+@given(given_=sweep_messages())
+@settings(max_examples=80)
+def test_nothing_of_a_sweep_is_lost(given_: Generated) -> None:
+    """What a summary says of all its hosts, also where a host says something else."""
+    check(STREAMS["SWEEP"], given_)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import ipaddress
 import zlib
 from collections.abc import Iterator
 from itertools import count
@@ -16,6 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from oracle import Leaf, Number, dumps, leaves
 from strategies_otlp import pairs, plain, real, requests, to_json
+from workers._flow.flow_pb2 import FlowMessage
 
 NAMES: dict[str, tuple[str, ...]] = {
     "TELEMETRY": (
@@ -248,3 +250,86 @@ def _leaves_of(owner: str, field: Any, value: Any) -> Iterator[Leaf]:
                     continue  # a point without recorded value has it
                 form = real(each) if isinstance(each, float) else each
                 yield (name,), form if isinstance(form, str | bool) else Number(repr(form))
+
+
+# --- flows and sweeps ---------------------------------------------------------------------------------------
+
+
+@st.composite
+def flow_messages(draw: st.DrawFn, _: str = "NETFLOW") -> Generated:
+    """Flows in protobuf over all fields, and some that nobody has; bare, after their length, in a CloudEvent."""
+    flows = [draw(_flow()) for _ in range(draw(st.sampled_from([1, 1, 2, 3])))]
+    bodies = []
+    found: list[list[Leaf]] = []
+    for flow, more in flows:
+        unknown = b"".join(_varint(number << 3) + _varint(value) for number, value in more)
+        bodies.append(flow.SerializeToString() + unknown)
+        found.append([leaf for field, value in flow.ListFields() for leaf in _flow_leaves(field, value)])
+        found[-1] += [((str(number),), Number(value)) for number, value in more]
+    payload = bodies[0]
+    if len(bodies) > 1 or draw(st.booleans()):
+        payload = b"".join(_varint(len(body)) + body for body in bodies)
+    shared: list[Leaf] = []
+    if draw(st.integers(0, 3)) == 0:
+        envelope = draw(_envelope(count(11)))
+        shared = [*leaves(envelope)]
+        payload = dumps({**envelope, "data_base64": base64.b64encode(payload).decode()}).encode()
+    return Generated(draw(st.sampled_from(_COMPRESSED))(payload), None, found, shared)
+
+
+def _flow() -> st.SearchStrategy[tuple[Any, list[tuple[int, int]]]]:
+    def flow(draw: Any) -> tuple[Any, list[tuple[int, int]]]:
+        made = FlowMessage(src_addr=bytes((10, 0, 0, draw(st.integers(1, 255)))))
+        for field in FlowMessage.DESCRIPTOR.fields:
+            if field.name != "src_addr" and draw(st.integers(0, 2)) == 0:
+                values = [draw(_flow_value(field)) for _ in range(2)]
+                if field.is_repeated:
+                    getattr(made, field.name).extend(values)
+                else:
+                    setattr(made, field.name, values[0])
+        return made, draw(st.lists(st.tuples(st.integers(1000, 1009), st.integers(0, 2**64 - 1)), max_size=2,
+                                   unique_by=lambda pair: pair[0]))  # fmt: skip
+
+    return st.composite(flow)()
+
+
+def _flow_value(field: Any) -> st.SearchStrategy[Any]:
+    if field.enum_type is not None:
+        return st.sampled_from([value.number for value in field.enum_type.values])
+    if field.type == field.TYPE_BYTES:
+        return st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16)
+    if field.type == field.TYPE_STRING:
+        return st.text(max_size=8)
+    limit = {"type": 4, "proto": 255, "src_port": 65535, "dst_port": 65535}.get(field.name)
+    return st.integers(0, limit or (2**64 if field.cpp_type == field.CPPTYPE_UINT64 else 2**32) - 1)
+
+
+def _flow_leaves(field: Any, value: Any) -> Iterator[Leaf]:
+    for each in value if field.is_repeated else (value,):
+        if field.enum_type is not None:
+            yield (field.name,), field.enum_type.values_by_number[each].name
+        elif isinstance(each, bytes):
+            yield (field.name,), str(ipaddress.ip_address(each))
+        else:
+            yield (field.name,), each if isinstance(each, str) else Number(each)
+
+
+def _varint(number: int) -> bytes:
+    low, rest = number & 127, number >> 7
+    return bytes((low | 128,)) + _varint(rest) if rest else bytes((low,))
+
+
+@st.composite
+def sweep_messages(draw: st.DrawFn, _: str = "SWEEP") -> Generated:
+    """Summaries of several hosts, whose own keys come first."""
+    number = count(11)
+    hosts = [draw(_record("SWEEP", number)) for _ in range(draw(st.integers(1, 3)))]
+    names = ["agent_id", "partition", "network", "last_sweep", "gateway_id", "poller_id", "total_hosts", "x", "mac"]
+    summary = {name: _value(draw, name, number) for name in draw(st.lists(st.sampled_from(names), unique=True))}
+    shared = [*leaves(summary)]
+    value: dict[str, Any] = {**summary, "hosts": hosts}
+    if draw(st.booleans()):
+        envelope = draw(_envelope(number))
+        shared += leaves(envelope)
+        value = _wrapped(draw, envelope, value)
+    return Generated(dumps(value).encode(), None, [[*leaves(host)] for host in hosts], shared)
