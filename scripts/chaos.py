@@ -139,13 +139,15 @@ class Chaos:
     publisher: Publisher
     database: str
     environment: dict[str, str]
+    code: Path
     folder: Path
     rng: random.Random
     services: list[Service] = field(default_factory=list)
 
     def start(self) -> None:
         """Starts the service."""
-        self.services.append(Service(self.environment, self.folder / f"service-{len(self.services)}.log"))
+        log = self.folder / f"service-{len(self.services)}.log"
+        self.services.append(Service(self.environment, log, root=self.code))
 
     @property
     def service(self) -> Service:
@@ -178,6 +180,7 @@ class Chaos:
             "table_key": lambda: self.tables.add_key(self.rng.uniform(1, 4)),
             "table_column": lambda: self.tables.take_column(self.rng.uniform(1, 8)),
             "message_hostile": self._publish_hostile,
+            "message_fatal": self._publish_fatal,
             "commit_answer_lost": lambda: self._lose("after"),
             "commit_lost": lambda: self._lose("before"),
             "nats_kill": self._kill_nats,
@@ -239,6 +242,10 @@ class Chaos:
         for name in self.publisher.traffic:
             subject = Traffic(name).next().subject
             self.publisher.hostile.put((name, hostile.message(subject, self.rng)))
+
+    def _publish_fatal(self) -> None:
+        name = self.rng.choice(list(self.publisher.traffic))
+        self.publisher.hostile.put((name, hostile.fatal(Traffic(name).next().subject)))
 
     def _kill_supervisor(self) -> None:
         self.service.process.kill()
@@ -455,11 +462,12 @@ def _run(arguments: argparse.Namespace, folder: Path, logs: Path, stack: context
     publisher.start()
     publisher.ready.wait(30)
     far = stack.enter_context(hosts.joined(host, server.port, postgres.server.port))
-    second = SecondHost(far, environment, database, logs / "second-host.log")
+    code = hostile.code(folder / "code", ROOT)
+    second = SecondHost(far, environment, database, logs / "second-host.log", code)
     rng = random.Random(arguments.seed)
     chaos = Chaos(
         server, postgres, to_nats, to_postgres, second, subjects, hostile.Tables(database, rng),
-        publisher, database, environment, logs, rng,
+        publisher, database, environment, code, logs, rng,
     )  # fmt: skip
     chaos.start()
     stack.callback(lambda: chaos.service.process.kill())

@@ -100,16 +100,16 @@ class State:
 
 
 class Service:
-    """`eventwriter supervise` as a child process; ``prefix`` starts it somewhere else."""
+    """`eventwriter supervise` as a child process, of the code in ``root``; ``prefix`` starts it somewhere else."""
 
-    def __init__(self, environment: dict[str, str], log: Path, prefix: Sequence[str] = ()) -> None:
+    def __init__(self, environment: dict[str, str], log: Path, prefix: Sequence[str] = (), root: Path = ROOT) -> None:
         self.log = log
         self.page = f"http://{environment['EVENTWRITER_HTTP__LISTEN']}/"
         self.restarts: Counter[str] = Counter()
         self.notes: list[str] = []
         self.process = subprocess.Popen(
             [*prefix, sys.executable, "-m", "eventwriter", "supervise"],
-            cwd=ROOT,
+            cwd=root,
             env=environment,
             stderr=subprocess.PIPE,
             text=True,

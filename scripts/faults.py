@@ -121,10 +121,11 @@ async def _edit_consumer(url: str, rng: random.Random, names: list[str], seconds
 class SecondHost:
     """The same service on another host, from when its network is first cut on."""
 
-    def __init__(self, far: Far, environment: dict[str, str], dsn: str, log: Path) -> None:
+    def __init__(self, far: Far, environment: dict[str, str], dsn: str, log: Path, root: Path) -> None:
         self.service: Service | None = None
         self._far = far
         self._log = log
+        self._root = root
         self._timer: threading.Timer | None = None
         self._environment = environment | {
             "EVENTWRITER_NATS__URL": f"nats://{far.address}:{far.nats}",
@@ -135,7 +136,7 @@ class SecondHost:
         """Cuts it off while it is at work, for so long, and returns at once: the others must go on without it."""
         self.join()
         if self.service is None:
-            self.service = Service(self._environment, self._log, self._far.prefix)
+            self.service = Service(self._environment, self._log, self._far.prefix, self._root)
             time.sleep(3)  # its workers begin
         self._far.cut()
         self._timer = threading.Timer(seconds, self._far.join)

@@ -6,8 +6,10 @@ import contextlib
 import gzip
 import random
 import re
+import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,6 +18,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from eventwriter import registry
 from traffic import NUMBER, Publication
 
+FATAL = b"chaos ends the process that decodes this"
 REFUSED = "chaos refuses "
 """How the message of the trigger begins that refuses rows; the number of the record follows."""
 AWAY = "chaos_away_"
@@ -25,6 +28,34 @@ AWAY = "chaos_away_"
 def message(subject: str, rng: random.Random) -> Publication:
     """A message that must become one dead letter, however much it promises to be."""
     return Publication(subject, rng.choice((_many_elements, _many_records, _deep, _large))(), (), 1)
+
+
+def fatal(subject: str) -> Publication:
+    """A message that ends every process that decodes it, as a fault in native code would."""
+    return Publication(subject, b'{"body": "%b"}' % FATAL, (), 1)
+
+
+def code(folder: Path, root: Path) -> Path:
+    """A copy of the service's code in which such a message is fatal."""
+    for package in ("eventwriter", "workers", "schemas"):
+        shutil.copytree(root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "workers" / "_fatal.py").write_text(
+        "import dataclasses, os, signal\n\n"
+        "def fatal(stream):\n"
+        "    def checked(message):\n"
+        f"        if {FATAL!r} in message.payload:\n"
+        "            os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "        return message\n\n"
+        "    return dataclasses.replace(\n"
+        "        stream,\n"
+        "        decode=lambda message: stream.decode(checked(message)),\n"
+        "        fast=stream.fast and (lambda messages: stream.fast([*map(checked, messages)])),\n"
+        "    )\n"
+    )
+    for name in registry.load():
+        with (folder / "workers" / f"{name.lower()}.py").open("a") as file:
+            file.write("\n\nfrom workers._fatal import fatal\n\nSTREAM = fatal(STREAM)\n")
+    return folder
 
 
 def _many_elements() -> bytes:
