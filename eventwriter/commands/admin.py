@@ -28,6 +28,7 @@ from eventwriter.postgres import definition
 from eventwriter.postgres.catalog import read_plan
 from eventwriter.postgres.connection import check_server, connect
 from eventwriter.postgres.errors import translated
+from eventwriter.postgres.fates import bystanders
 from eventwriter.postgres.ledgers import predecessors
 from eventwriter.stream import Stream
 
@@ -124,16 +125,19 @@ def _check_table(connection: Connection[Any], stream: StreamConfig, declaration:
     try:
         with translated():
             plan = read_plan(connection, declaration.leaving_out(stream.omit), stream.table)
+            others = bystanders(connection, plan.table)
     except EventWriterError as error:
         if connection.broken:
             raise  # nothing to ask about the other tables
         connection.rollback()
         return Finding(stream.name, str(error), error.exit_code)
-    how = {
-        "copy": "COPY",
-        "upsert": f"the latest row of ({', '.join(plan.keys[0]) if plan.keys else ''}) replaces",
-        "insert": "a unique key: other rows with the same key become dead letters",
-    }[plan.mode]
+    how = "COPY"
+    if plan.mode == "upsert":
+        how = f"the latest row of ({', '.join(plan.keys[0])}) replaces"
+    if len(others.keys) > (plan.mode == "upsert"):
+        how += f"; a row that meets another one by {', '.join(others.keys)} becomes a dead letter"
+    if others.meddlers:
+        how += f"; what {', '.join(others.meddlers)} may leave out becomes a dead letter"
     text = f"{stream.table}: {len(plan.targets)} columns, {how}"
     keyless = bool(declaration.key and not plan.keys)
     if keyless:

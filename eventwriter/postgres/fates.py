@@ -72,9 +72,9 @@ SELECT ARRAY(SELECT DISTINCT 'trigger ' || t.tgname FROM pg_trigger t JOIN parts
                 AND (t.tgtype & 3 = 3 AND t.tgtype & 20 > 0 OR t.tgtype & 64 > 0)
              UNION ALL
              SELECT 'rule ' || r.rulename FROM pg_rewrite r JOIN parts ON r.ev_class = parts.oid
-              WHERE r.rulename <> '_RETURN' AND r.ev_enabled <> 'D'),
+              WHERE r.rulename <> '_RETURN' AND r.ev_enabled <> 'D' ORDER BY 1 DESC),
        ARRAY(SELECT DISTINCT i.indexrelid::regclass::text FROM pg_index i
-              WHERE i.indrelid = %(table)s::regclass AND (i.indisunique OR i.indisexclusion))
+              WHERE i.indrelid = %(table)s::regclass AND (i.indisunique OR i.indisexclusion) ORDER BY 1)
 """
 
 

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from eventwriter.stream import Row, Stream
 
-Mode = Literal["copy", "upsert", "insert"]
+Mode = Literal["append", "upsert"]
 
 # Live type → the type whose dumper writes a value of the declared type to it.
 _DUMPED_AS = {
@@ -50,10 +50,10 @@ class Plan:
     table: sql.Composable
     table_name: str
     mode: Mode
-    """``copy``: straight in; ``upsert``: the latest row of a key replaces; ``insert``: a key is written once."""
+    """``append``: no row replaces another; ``upsert``: the latest row of a key does."""
     targets: tuple[Target, ...]
     keys: tuple[tuple[str, ...], ...]
-    """The unique keys of the live table, as column names."""
+    """The unique keys of the live table that ON CONFLICT may name, as column names."""
     key_of: Callable[[Row], tuple[Any, ...]] | None
     """For ``upsert``: the key of a row of the stream."""
     guard: str | None
@@ -87,7 +87,7 @@ def plan_of(
     """The plan for these targets and unique keys of a table; ``shape`` as the plan has it."""
     by_position = {target.position: target.name for target in targets}
     positions = {column.name: position for position, column in enumerate(stream.columns)}
-    mode: Mode = "insert" if keys else "copy"
+    mode: Mode = "append"
     key_of = guard = None
     if stream.key:
         ours = tuple(by_position.get(positions[column], "") for column in stream.key)

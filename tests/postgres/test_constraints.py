@@ -14,13 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
+import boards
 from eventwriter import registry
+from eventwriter.commands import admin
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.errors import SchemaError
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Outcome, Stream
+from fix_service import STREAMS
 
 IDENTITY = Identity("NUMBERS", "numbers", datetime(2026, 1, 1, tzinfo=UTC), "writer")
 COLUMNS = (Column("k", "bigint"), Column("v", "text"), Column("x", "jsonb", core=False))
@@ -316,3 +319,24 @@ def test_what_is_said_only_at_the_commit(connection: Any, open_sink: Any, stream
     assert sink.write(batch([[4, "c", None]], [[1, "no", None]], start=5)).written == 1
     assert rows(connection) == [(1, "a", None), (3, "b", None), (4, "c", None)]
     assert [letter[0] for letter in letters(connection)] == [1, 3, 6]
+
+
+def test_check_names_what_may_keep_rows_out(connection: Any, database: str) -> None:
+    """Keys of every kind, triggers and rules; harmless ones alone are nothing to tell."""
+    for name in ("LOGS", "SWEEP"):
+        connection.execute(registry.table_sql(registry.load()[name].table))
+    only = {f"STREAMS__{name}__ENABLED": "false" for name in STREAMS if name not in ("LOGS", "SWEEP")}
+    configured = boards.settings(POSTGRES__DSN=database, **only)
+    for finding in admin.schema_check(configured, registry.load()):
+        assert "dead letter" not in finding.text
+    connection.execute(
+        "CREATE UNIQUE INDEX once ON logs (lower(body)); CREATE RULE off AS ON INSERT TO logs DO INSTEAD NOTHING; "
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$; "
+        "CREATE TRIGGER before_each BEFORE INSERT ON logs FOR EACH ROW EXECUTE FUNCTION f(); "
+        "CREATE TRIGGER after_each AFTER INSERT ON logs FOR EACH ROW EXECUTE FUNCTION f(); "
+        "ALTER TABLE sweep_host_states ADD CONSTRAINT apart EXCLUDE USING hash (host_ip WITH =)"
+    )
+    texts = {finding.subject: finding.text for finding in admin.schema_check(configured, registry.load())}
+    assert "meets another one by once becomes a dead letter" in texts["LOGS"]
+    assert "what trigger before_each, rule off may leave out becomes a dead letter" in texts["LOGS"]
+    assert "by apart, sweep_host_states_pkey becomes a dead letter" in texts["SWEEP"]
