@@ -65,6 +65,7 @@ def stream(name: str, index: int, **changes: Any) -> dict[str, Any]:
             "redelivered": 30,
         },
         "rows_written": 1_204_331 // (index + 1),
+        "rows_skipped": {},
         "bytes_taken": 73_400_320,
         "restarts": 0,
         "batch_messages": 120,
@@ -315,7 +316,12 @@ def test_trouble_of_every_kind_at_once(window: Window, service: Service) -> None
             "consumer_pending": None,
             "lag_seconds": None,
         },
-        EVENTS={"dead_letters": letters, "rejects": {"malformed": 5}, "messages": taken | {"deadlettered": 5}},
+        EVENTS={
+            "dead_letters": letters,
+            "rejects": {"malformed": 5},
+            "rows_skipped": {"identical": 3, "dropped": 2},
+            "messages": taken | {"deadlettered": 5},
+        },
         SWEEP={"state": "parked", "reason": NO_TABLE},
         NETFLOW={"state": "restarting", "reason": KILLED, "restarts": 1} | AWAY,
         LOGS={
@@ -332,6 +338,8 @@ def test_trouble_of_every_kind_at_once(window: Window, service: Service) -> None
     assert "5 malformed" in row(window, "EVENTS")
     window.page.get_by_role("button", name="EVENTS").click()
     assert window.page.locator(".letters li").count() == 5
+    facts = window.page.locator('.details[data-stream="EVENTS"] .facts')
+    expect(facts).to_contain_text("Rows not written\nidentical\n3\ndropped\n2", use_inner_text=True, ignore_case=True)
     window.picture("stuck")
     window.page.emulate_media(color_scheme="dark")
     window.page.set_viewport_size({"width": 375, "height": 800})
