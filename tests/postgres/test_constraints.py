@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -60,6 +61,11 @@ KINDS = {
     + "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.v = 'A' THEN "
     "RAISE unique_violation; END IF; RETURN NEW; END $$; "
     "CREATE TRIGGER no BEFORE INSERT ON numbers FOR EACH ROW EXECUTE FUNCTION no()",
+    "all at once": TABLE + "ALTER TABLE numbers ADD UNIQUE (k, x); ALTER TABLE numbers ADD CHECK (k <> 3); "
+    "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+    "IF NEW.v = 'A' THEN RETURN NULL; ELSIF NEW.k = 4 THEN RAISE 'frozen' USING ERRCODE = 'XX000'; END IF; "
+    "NEW.v := coalesce(NEW.v, 'none'); RETURN NEW; END $$; "
+    "CREATE TRIGGER no BEFORE INSERT ON numbers FOR EACH ROW EXECUTE FUNCTION no()",
 }
 
 
@@ -113,13 +119,16 @@ def expected(connection: psycopg.Connection[Any], kind: str, story: list[list[li
     with connection.transaction():
         connection.execute("SET LOCAL search_path TO twin, public")
         connection.execute(KINDS[kind])
-        conflicts, identical = [], 0
+        fates: list[tuple[int, int, str]] = []
+        identical = 0
         for sequence, message in enumerate(story, 1):
             for index, (k, v, x) in enumerate(message):
                 values = [k, v, None if x is None else json.dumps(x)]
                 try:
                     with connection.transaction():
-                        connection.execute("INSERT INTO numbers (k, v, x) VALUES (%s, %s, %s)", values)
+                        insert = "INSERT INTO numbers (k, v, x) VALUES (%s, %s, %s)"
+                        if not connection.execute(insert, values).rowcount:
+                            fates.append((sequence, index, "dropped"))
                         connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 except (psycopg.errors.UniqueViolation, psycopg.errors.ExclusionViolation):
                     (there,) = connection.execute(
@@ -129,9 +138,11 @@ def expected(connection: psycopg.Connection[Any], kind: str, story: list[list[li
                     ).fetchone() or (0,)
                     identical += bool(there)
                     if not there:
-                        conflicts.append((sequence, index))
+                        fates.append((sequence, index, "conflict"))
+                except (psycopg.errors.CheckViolation, psycopg.errors.InternalError_):
+                    fates.append((sequence, index, "refused"))
         found = rows(connection)
-    return found, conflicts, identical
+    return found, fates, identical
 
 
 ROWS = st.tuples(
@@ -157,19 +168,19 @@ def test_every_row_is_there_or_equal_or_a_conflict(
         outcomes.append(sink.write(batch(*messages, start=start)))
         start += len(messages)
     sink.close()
-    found, conflicts, identical = expected(connection, kind, [message for messages in story for message in messages])
+    found, fates, identical = expected(connection, kind, [message for messages in story for message in messages])
     assert rows(connection) == found
-    assert [letter[:3] for letter in letters(connection)] == [(*where, "conflict") for where in conflicts]
-    assert total(outcomes) == {"rows": len(found), "identical": identical, "conflict": len(conflicts)}
+    assert [letter[:3] for letter in letters(connection)] == fates
+    reasons = Counter(reason for _, _, reason in fates if reason != "refused")
+    assert total(outcomes) == Counter(rows=len(found), identical=identical) + reasons
 
 
-def total(outcomes: list[Outcome]) -> dict[str, int]:
-    """What became of all rows."""
-    sums = {"rows": 0, "identical": 0, "conflict": 0}
+def total(outcomes: list[Outcome]) -> Counter[str]:
+    """What became of all rows, but for those that were refused."""
+    sums = Counter[str]()
     for outcome in outcomes:
-        for reason, count in (("rows", outcome.rows), *outcome.skipped.items()):
-            sums[reason] = sums.get(reason, 0) + count
-    return sums
+        sums.update({"rows": outcome.rows, **outcome.skipped})
+    return +sums
 
 
 DROPS = (
