@@ -351,3 +351,32 @@ def test_check_names_what_may_keep_rows_out(connection: Any, database: str) -> N
     assert "meets another one by once becomes a dead letter" in texts["LOGS"]
     assert "what trigger before_each, rule off may leave out becomes a dead letter" in texts["LOGS"]
     assert "by apart, sweep_host_states_pkey becomes a dead letter" in texts["SWEEP"]
+
+
+@settings(max_examples=10)
+@given(st.lists(st.lists(st.lists(ROWS, min_size=1, max_size=4), min_size=1, max_size=5), min_size=1, max_size=4))
+def test_the_latest_that_is_taken_stays(connection: Any, open_sink: Any, story: list[list[list[Any]]]) -> None:
+    """Of each key, whatever the table makes of the others; and each row of each batch has one fate."""
+    connection.execute("DROP TABLE IF EXISTS numbers; DROP FUNCTION IF EXISTS no; TRUNCATE eventwriter.ledger CASCADE")
+    connection.execute(
+        "CREATE TABLE numbers (k bigint PRIMARY KEY, v text, x jsonb, CHECK (k <> 3 OR v <> 'free')); "
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.v = 'A' THEN RETURN NULL; "
+        "ELSIF NEW.v = 'a' AND NEW.k > 2 THEN RAISE 'no' USING ERRCODE = '0A000'; END IF; RETURN NEW; END $$; "
+        "CREATE TRIGGER no BEFORE INSERT OR UPDATE ON numbers FOR EACH ROW EXECUTE FUNCTION no()"
+    )
+    sink = open_sink(KEYED)
+    latest: dict[int, tuple[Any, ...]] = {}
+    start = 1
+    for messages in story:
+        outcome = sink.write(batch(*messages, start=start))
+        start += len(messages)
+        sent = [(k, v, x) for message in messages for k, v, x in message]
+        assert outcome.rows + sum(outcome.skipped.values()) + outcome.rejects.get("refused", 0) == len(sent)
+        latest |= {row[0]: row for row in sent if taken(*row)}
+    sink.close()
+    assert rows(connection) == sorted(latest.values(), key=lambda row: row[0])
+
+
+def taken(k: int | None, v: str | None, x: Any) -> bool:
+    """Whether that table takes the row."""
+    return k is not None and v != "A" and (k, v) != (3, "free") and not (k > 2 and v == "a")
