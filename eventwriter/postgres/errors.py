@@ -87,8 +87,8 @@ def explained(
 ) -> str:
     """What PostgreSQL says, with its DETAIL and HINT: in one line, and without the row, which is kept anyway."""
     whole_row = code in ("23502", "44000") or (code == "23514" and constraint)
-    text = f"{primary}: {detail}" if detail and not whole_row else primary
-    return " ".join((f"{text} Hint: {hint}" if hint else text).split())
+    text = f"{primary}: {detail.rstrip('.')}" if detail and not whole_row else primary
+    return " ".join((f"{text}, hint: {hint.rstrip('.')}" if hint else text).split())
 
 
 def _said(error: psycopg.Error, first: str) -> str:

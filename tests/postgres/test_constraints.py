@@ -277,7 +277,7 @@ def test_a_row_without_a_partition_is_a_dead_letter(connection: Any, open_sink: 
     ]
     (detail,) = connection.execute("SELECT detail FROM eventwriter.dead_letters ORDER BY sequence LIMIT 1").fetchone()
     assert detail == (
-        'no partition of relation "numbers" found for row: Partition key of the failing row contains (k) = (11).'
+        'no partition of relation "numbers" found for row: Partition key of the failing row contains (k) = (11)'
     )
 
 

@@ -196,8 +196,8 @@ def test_what_postgresql_adds_is_told(connection: Any, sink: Sink) -> None:
     sink.write(batch(1, 1))
     details = [row[0] for row in connection.execute("SELECT detail FROM eventwriter.dead_letters ORDER BY sequence")]
     assert details == [
-        "one: that row Hint: try two",
-        "two Hint: try three",
+        "one: that row, hint: try two",
+        "two, hint: try three",
         'new row for relation "numbers" violates check constraint "numbers_n_check"',
     ]
     connection.execute(
@@ -205,7 +205,7 @@ def test_what_postgresql_adds_is_told(connection: Any, sink: Sink) -> None:
         "$$ BEGIN RAISE 'stop' USING ERRCODE = '42501', DETAIL = 'not you', HINT = 'ask'; END $$"
     )
     connection.execute("CREATE TRIGGER v BEFORE INSERT ON numbers FOR EACH ROW EXECUTE FUNCTION stop()")
-    with pytest.raises(SchemaError, match=r"stop .42501.: not you Hint: ask: grant INSERT"):
+    with pytest.raises(SchemaError, match=r"stop .42501.: not you, hint: ask: grant INSERT"):
         sink.write(batch(1, 30))
 
 

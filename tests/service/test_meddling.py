@@ -48,7 +48,7 @@ def test_what_was_published_adds_up(world: World, size: str) -> None:
     assert [letter[:3] for letter in letters] == [
         (1, "refused", "XX000"), (3, "conflict", "23505"), (4, "dropped", None), (6, "refused", "0A000")
     ]  # fmt: skip
-    assert letters[0][3] == "internal Hint: thaw it"
+    assert letters[0][3] == "internal, hint: thaw it"
     assert letters[2][3] == "table logs left the row out, without an error; what may do so: trigger meddle"
     assert '"once"' in letters[1][3]
     wait_until(lambda: endpoint.value("rows_written_total", stream="LOGS") == 3, "the metrics")

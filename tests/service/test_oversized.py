@@ -122,7 +122,7 @@ def test_more_partitions_than_there_are_locks(open_folder: Path, tmp_path: Path)
             world.traffic(["LOGS"], count=3000, broken=0)
             service = world.start("worker", "--stream", "LOGS", **AT_ONCE)
             world.wait_settled()
-            assert "out of shared memory (53200), You might need to increase" in world.log
+            assert "out of shared memory (53200), hint: You might need to increase" in world.log
             assert "messages are too much at once (max_locks_per_transaction = 10), " in world.log
             assert world.stop(service) == 0
             with world.connect() as connection:  # one at a time: to read all of them takes as many locks
