@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, sql
 
 from eventwriter import values
 from eventwriter.errors import SchemaError
@@ -37,30 +37,44 @@ def write(connection: Connection[Any], ledger: int, letters: Sequence[tuple[Mess
 
 def _copy(connection: Connection[Any], ledger: int, letters: Sequence[tuple[Message, Sequence[Reject]]]) -> None:
     fit = _utf8 if connection.info.parameter_status("server_encoding") == "UTF8" else _ascii
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(
-            "COPY eventwriter.dead_letter_messages (ledger_id, sequence, subject, headers, payload, message_time) "
-            "FROM STDIN (FORMAT BINARY)"
-        ) as copy,
-    ):
-        copy.set_types(["int4", "int8", "text", "jsonb", "bytea", "int8"])
-        for message, _ in letters:
-            headers = _headers(message.headers, fit) if message.headers else None
-            time = (message.time - _POSTGRES_EPOCH_NS) // 1000
-            copy.write_row((ledger, message.sequence, fit(message.subject), headers, message.payload, time))
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(
-            "COPY eventwriter.dead_letter_records (ledger_id, sequence, record_index, reason, detail, sqlstate) "
-            "FROM STDIN (FORMAT BINARY)"
-        ) as copy,
-    ):
-        copy.set_types(["int4", "int8", "int4", "text", "text", "text"])
-        for message, rejects in letters:
-            for reject in rejects:
-                where = ledger, message.sequence, reject.record_index
-                copy.write_row((*where, fit(reject.reason), fit(reject.detail), reject.sqlstate))
+    messages = [
+        (
+            *(ledger, message.sequence, fit(message.subject)),
+            _headers(message.headers, fit) if message.headers else None,
+            *(message.payload, (message.time - _POSTGRES_EPOCH_NS) // 1000),
+        )
+        for message, _ in letters
+    ]
+    records = [
+        (ledger, message.sequence, each.record_index, fit(each.reason), fit(each.detail), each.sqlstate)
+        for message, rejects in letters
+        for each in rejects
+    ]
+    _fill(
+        connection,
+        "eventwriter.dead_letter_messages (ledger_id, sequence, subject, headers, payload, message_time)",
+        ["int4", "int8", "text", "jsonb", "bytea", "int8"],
+        messages,
+    )
+    _fill(
+        connection,
+        "eventwriter.dead_letter_records (ledger_id, sequence, record_index, reason, detail, sqlstate)",
+        ["int4", "int8", "int4", "text", "text", "text"],
+        records,
+    )
+
+
+def _fill(connection: Connection[Any], target: LiteralString, types: list[str], rows: Sequence[Sequence[Any]]) -> None:
+    with connection.cursor() as cursor:
+        with cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(sql.SQL(target))) as copy:
+            copy.set_types(types)
+            for row in rows:
+                copy.write_row(row)
+        if cursor.rowcount != len(rows):
+            table = target.partition(" ")[0]
+            raise SchemaError(
+                f"{table} took {cursor.rowcount} of {len(rows)} rows: drop its triggers, for all are needed"
+            )
 
 
 def _utf8(text: str) -> str:

@@ -380,3 +380,19 @@ def test_the_latest_that_is_taken_stays(connection: Any, open_sink: Any, story: 
 def taken(k: int | None, v: str | None, x: Any) -> bool:
     """Whether that table takes the row."""
     return k is not None and v != "A" and (k, v) != (3, "free") and not (k > 2 and v == "a")
+
+
+@pytest.mark.parametrize("table", ["dead_letter_messages", "dead_letter_records"])
+def test_a_dead_letter_that_is_left_out_stops_the_stream(connection: Any, open_sink: Any, table: str) -> None:
+    """A trigger on our own tables loses nothing either: nothing is committed, and the table is named."""
+    connection.execute(TABLE + "ALTER TABLE numbers ADD CHECK (k <> 3)")
+    connection.execute(
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$; "
+        f"CREATE TRIGGER no BEFORE INSERT ON eventwriter.{table} FOR EACH ROW EXECUTE FUNCTION no()"
+    )
+    sink = open_sink()
+    with pytest.raises(SchemaError, match=f"eventwriter.{table} took 0 of 1 rows"):
+        sink.write(batch([[1, "a", None]], [[3, "b", None]]))
+    assert rows(connection) == []
+    connection.execute(f"DROP TRIGGER no ON eventwriter.{table}")
+    assert sink.write(batch([[1, "a", None]], [[3, "b", None]])).deadlettered == 1
