@@ -141,7 +141,7 @@ class StagedWrite:
             more = sum(fate.took for fate in fates.values())
             raise SchemaError(
                 f"table {plan.table_name} does not add up: of {count} rows it took {took}, {len(fates)} have another "
-                f"fate, and it took {more} for those; what may meddle: {meddlers}"
+                f"fate, and it took {more} for those: let it take each row once; what may meddle: {meddlers}"
             )
         if not took and any(fate.code in DOUBTFUL for fate in fates.values()):
             self._check_another()

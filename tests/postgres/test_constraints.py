@@ -151,7 +151,7 @@ ROWS = st.tuples(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(st.lists(st.lists(st.lists(ROWS, min_size=1, max_size=4), min_size=1, max_size=5), min_size=1, max_size=4))
 def test_every_row_is_there_or_equal_or_a_conflict(
     connection: Any, open_sink: Any, kind: str, story: list[list[list[Any]]]
@@ -353,7 +353,7 @@ def test_check_names_what_may_keep_rows_out(connection: Any, database: str) -> N
     assert "by apart, sweep_host_states_pkey becomes a dead letter" in texts["SWEEP"]
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.lists(st.lists(st.lists(ROWS, min_size=1, max_size=4), min_size=1, max_size=5), min_size=1, max_size=4))
 def test_the_latest_that_is_taken_stays(connection: Any, open_sink: Any, story: list[list[list[Any]]]) -> None:
     """Of each key, whatever the table makes of the others; and each row of each batch has one fate."""
