@@ -310,7 +310,7 @@ def test_snake_case_and_enum_names_are_taken() -> None:
 
 
 def test_unknown_names_are_ignored_and_null_is_absent() -> None:
-    """OTLP asks receivers to ignore names that they do not know."""
+    """OTLP asks receivers to ignore names that they do not know; a list is kept all the same."""
     value = {"resourceLogs": [{"new": 1, "resource": None, "scopeLogs": [{"logRecords": [
         {"body": {"stringValue": "x"}, "future": [1], "severityNumber": None}
     ]}]}]}  # fmt: skip
@@ -318,6 +318,7 @@ def test_unknown_names_are_ignored_and_null_is_absent() -> None:
     (row,) = decoded.rows
     assert as_dict(logs.STREAM.columns, row)["body"] == "x"
     assert as_dict(logs.STREAM.columns, row)["severity_number"] is None
+    assert as_dict(logs.STREAM.columns, row)["attributes"] == b'{"future":[1]}'
     assert decoded.repairs == []
 
 

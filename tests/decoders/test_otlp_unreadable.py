@@ -103,6 +103,70 @@ def test_a_metric_of_unknown_number_is_a_reject(tag: int, *, before: bool) -> No
         assert [(r.reason, r.record_index) for r in decoded.rejects] == [("malformed", 0 if before else 1)]
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"resourceSpans": [{**GOOD, "instrumentationLibrarySpans": [{"spans": [SPAN]}]}]},
+        {"resourceSpans": [{"scopeSpans": [{"spans": [SPAN], "Spans": [SPAN]}]}]},
+        {"resourceSpans": [{"scopeSpans": [{"spans": [SPAN], "more": {"items": [SPAN]}}]}]},
+        {"resourceSpans": [GOOD], "resourceLogs": [{"scopeLogs": []}]},
+        SPANS_OCTETS + field(0x6A, field(0x12, field(0x12, SPAN_OCTETS))),
+        field(0x0A, SPANS_OCTETS[2:] + b"\xc2\x3e" + field(0x12, field(0x12, SPAN_OCTETS))[1:]),
+        field(0x0A, field(0x12, field(0x12, SPAN_OCTETS) + field(0x22, SPAN_OCTETS))),
+    ],
+)
+def test_what_looks_like_records_beside_good_ones_is_a_reject(request_: Any) -> None:
+    """The good ones are rows; in an array of requests its number is that behind them."""
+    decoded = decode(otel_traces.STREAM, request_)
+    assert len(decoded.rows) == 1
+    assert [(reject.reason, reject.record_index) for reject in decoded.rejects] == [("malformed", 1)]
+
+
+@pytest.mark.parametrize("place", ["metric", "gauge"])
+def test_points_beside_good_ones_are_a_reject(place: str) -> None:
+    """Another kind beside a gauge, other points in it; as JSON and as protobuf, gauges before and behind."""
+    inner = {"gauge": {"dataPoints": [POINT], "points": [POINT]}, "metric": {"dataPoints": [POINT]}}
+    odd = {"name": "o", "gauge": inner[place], "intSum": {"dataPoints": [POINT]} if place == "metric" else None}
+    metrics = [{"name": "g", "gauge": {"dataPoints": [POINT]}}, odd, {"name": "h", "gauge": {"dataPoints": [POINT]}}]
+    in_gauge, beside = (field(0x22, POINT_OCTETS), b"") if place == "gauge" else (b"", field(0x32, POINT_OCTETS))
+    octets = [
+        field(0x12, field(0x0A, name) + field(0x2A, POINT_OCTETS + (in_gauge if name == b"o" else b""))
+              + (beside if name == b"o" else b""))
+        for name in (b"g", b"o", b"h")
+    ]  # fmt: skip
+    for request_ in (
+        {"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]},
+        field(0x0A, field(0x12, b"".join(octets))),
+    ):
+        decoded = decode(otel_metrics.STREAM, request_)
+        assert len(decoded.rows) == 3
+        assert [(reject.reason, reject.record_index) for reject in decoded.rejects] == [("malformed", 2)]
+
+
+def test_other_things_beside_records_are_no_records() -> None:
+    """Lists of plain values, flat objects, text and numbers are ignored where records are."""
+    extra = {"new": 5, "text": "x", "list": [1], "labels": {"a": "b"}}
+    assert not decode(otel_traces.STREAM, {**extra, "resourceSpans": [{**GOOD, **extra}]}).rejects
+    octets = field(0x0A, SPANS_OCTETS[2:] + field(0x6A, b"https://example.com/schema") + b"\x70\x05")
+    decoded = decode(otel_traces.STREAM, octets)
+    assert (len(decoded.rows), decoded.rejects) == (1, [])
+
+
+@pytest.mark.parametrize("where", ["resource", "scope", "record", "event"])
+def test_lists_under_unknown_names_are_attributes(where: str) -> None:
+    """Of what has attributes: such as the labels of OTLP before 1.0."""
+    labels = {"labels": [{"key": "a", "value": "b"}]}
+    span = {**SPAN, **(labels if where == "record" else {}), "events": [labels if where == "event" else {}]}
+    scope = {"scope": labels if where == "scope" else {}, "spans": [span]}
+    group = {"resource": labels if where == "resource" else {}, "scopeSpans": [scope]}
+    decoded = decode(otel_traces.STREAM, {"resourceSpans": [group]})
+    row = dict(zip((column.name for column in otel_traces.STREAM.columns), decoded.rows[0], strict=True))
+    column = {"record": "attributes", "event": "events"}.get(where, f"{where}_attributes")
+    kept = orjson.loads(row[column])
+    assert (kept[0]["attributes"] if where == "event" else kept) == labels
+    assert not decoded.rejects
+
+
 def test_groups_without_anything_are_nothing() -> None:
     """Unknown scalars are ignored, as OTLP asks, and so is what is empty."""
     empty = {"new": 5, "text": "x", "list": [], "scopeSpans": [{"spans": [], "more": {}, "schemaUrl": "x"}]}

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import orjson
+from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from eventwriter.stream import Row
@@ -80,16 +81,14 @@ def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
         if not rows and not (kinds and kinds[0][1]) and not any(kind for _, kind in kinds):
             raise Uncommon("for distributions alone this way is the longer one")
         for metric, kind in kinds:
-            before = len(rows)
             if kind is not None:
                 _add(rows, _FAST, metric, kind, (resource, scope), origin)
-                if len(rows) > before:
-                    continue
+                continue
             whole = _whole_metric(metric)
-            if kind is None and (other := whole.WhichOneof("data")) is not None:
+            if unreadable(whole)[0]:
+                raise Uncommon("records may be there")
+            if (other := whole.WhichOneof("data")) is not None:
                 _add(rows, _FALLBACK, whole, other, (resource, scope), origin)
-            if len(rows) == before and unreadable(whole)[0]:
-                raise Uncommon("its records may be there")
     return rows
 
 
@@ -105,7 +104,12 @@ def _number_kind(metric: Any) -> str | None:
     gauge, total = metric.HasField("gauge"), metric.HasField("sum")
     if gauge + total + bool(metric.histogram) + bool(metric.exponential_histogram) + bool(metric.summary) > 1:
         raise Uncommon("of several kinds the last one counts")
-    return "gauge" if gauge else "sum" if total else None
+    if not gauge and not total:
+        return None
+    kind = "gauge" if gauge else "sum"
+    if len(UnknownFieldSet(metric)) or len(UnknownFieldSet(getattr(metric, kind))):
+        raise Uncommon("records may be there")
+    return kind
 
 
 def _add(rows: list[Row], read: _Metrics, metric: Any, kind: str, shared: _Shared, origin: Origin) -> None:

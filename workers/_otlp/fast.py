@@ -59,9 +59,11 @@ def only(submessages: Any) -> bytes:
 
 def scopes(request: Any, _: list[str]) -> Iterator[tuple[ResourceValues, ScopeValues, Sequence[Any]]]:
     """Each (resource, scope, records) of a lean request, in its order."""
+    if len(UnknownFieldSet(request)):
+        raise Uncommon("records may be there")
     for group in request.groups:
-        if not group.scopes and len(UnknownFieldSet(group)):
-            raise Uncommon("its records may be there")
+        if len(UnknownFieldSet(group)):
+            raise Uncommon("records may be there")
         octets, schema_url = only(group.resource), group.schema_url
         convert = _resource if len(octets) + len(schema_url) <= CACHED_MAX else _resource.__wrapped__
         resource: ResourceValues = convert(octets, schema_url)
@@ -71,10 +73,11 @@ def scopes(request: Any, _: list[str]) -> Iterator[tuple[ResourceValues, ScopeVa
                 scope = _scope_values(octets, schema_url, resource.rest)
             else:
                 scope = _scope(octets, schema_url)
-            # By those of a record parse_request() tells other messages from requests; a scope's may be its records.
-            if len(UnknownFieldSet(scoped.records[0] if scoped.records else scoped)):
+            records = scoped.records
+            # By those of a record parse_request() tells other messages from requests; a scope's may be records.
+            if len(UnknownFieldSet(scoped)) or (records and len(UnknownFieldSet(records[0]))):
                 raise Uncommon("unknown fields")
-            yield resource, scope, scoped.records
+            yield resource, scope, records
 
 
 @lru_cache(maxsize=1024)

@@ -2,8 +2,9 @@
 
 Follows "JSON Protobuf Encoding" of the OTLP specification: lowerCamelCase names (original names are taken too), trace
 and span ids in hex, other bytes in base64, enums as numbers (names are taken too), 64-bit integers as decimal text
-(numbers are taken too), unknown names ignored. Lenient per field: a value that does not fit is kept as text among the
-attributes of the nearest message that has some, and counted; a record without its essential field is rejected alone.
+(numbers are taken too). Under unknown names scalars are ignored, lists and objects kept among the attributes of the
+nearest message that has some, or a reject where they may be records. Lenient per field: a value that does not fit
+is kept as text among these attributes, and counted; a record without its essential field is rejected alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from workers._limits import RECORDS_MAX, TooLarge, too_many
 from workers._otlp.ids import octets_of
 from workers._otlp.parts import KEPT
 from workers._otlp.request_count import GROUPS, RECORDS
-from workers._otlp.unreadable import check_names
 
 M = TypeVar("M", bound=Message)
 
@@ -72,8 +72,10 @@ class _Builder:
 
     def fill(self, message: Message, given: Mapping[str, Any]) -> None:
         """Sets the fields of ``message``; raises Unfit, before counting any record, if it makes no sense as a whole."""
+        known = message.DESCRIPTOR
         groups: list[tuple[FieldDescriptor, Any]] = []
-        for field, raw in _fields(message, given).items():
+        fields, unknown = _fields(message, given)
+        for field, raw in fields.items():
             if field.message_type is not None and field.message_type.name in GROUPS | RECORDS:
                 if not isinstance(raw, list if field.is_repeated else dict):
                     raise Unfit("malformed", f"{field.name} is {shown(raw)}")
@@ -82,18 +84,20 @@ class _Builder:
             try:
                 self._set(message, field, raw)
             except Unfit as error:
-                kept = next((f for f in message.DESCRIPTOR.fields if f.name.endswith("attributes")), None)
-                essential = (message.DESCRIPTOR.name, field.name) in _ESSENTIAL
-                if kept is None or (essential and error.reason != "out_of_range"):
+                if (known.name, field.name) in _ESSENTIAL and error.reason != "out_of_range":
                     raise
-                if field.name == "as_int" and error.reason == "out_of_range":
-                    message.as_double = float(str(raw))  # type: ignore[attr-defined]
+                pairs = _attributes_of(message, error)
                 self.repairs.append(error.reason)
                 original = raw if isinstance(raw, str) else values.dump_json(raw).decode()
-                pairs = getattr(message, kept.name)
                 pairs.add(key=field.name, value=AnyValue(string_value=original), key_strindex=KEPT)
-        if not any(raw for _, raw in groups) and message.DESCRIPTOR.name not in RECORDS:
-            check_names(message, given)
+                if field.name == "as_int":
+                    message.as_double = float(str(raw))  # type: ignore[attr-defined]
+        if known.name not in GROUPS:
+            if unknown:
+                refusal = Unfit("malformed", f"{known.name} with {shown(next(iter(unknown)))}")
+                self._pairs(_attributes_of(message, refusal), unknown, 1)
+        elif unknown and not any(raw for _, raw in groups):
+            raise Unfit("malformed", f"{known.name} without records, but with {shown(next(iter(unknown)))}")
         for field, raw in groups:
             inner = getattr(message, field.name)
             if field.is_repeated:
@@ -102,6 +106,16 @@ class _Builder:
             else:
                 inner.SetInParent()
                 self.fill(inner, raw)
+        if groups and (other := next((name for name, raw in unknown.items() if _has_objects(raw)), None)):
+            self._reject(Unfit("malformed", f"{known.name} beside its records has {shown(other)}"))
+
+    def _reject(self, error: Unfit, index: int | None = None) -> None:
+        """Adds a reject for what counts as one record, or for the one at ``index``, which is counted."""
+        if index is None:
+            index = self.records
+            self.records += 1
+            self._check()
+        self.rejects.append(Reject(error.reason, str(error)[:500], index))
 
     def _element(self, siblings: Any, given: Any, field: FieldDescriptor) -> None:
         assert field.message_type is not None
@@ -116,10 +130,7 @@ class _Builder:
         except Unfit as error:
             if isinstance(given, dict):
                 del siblings[-1]
-            if not is_record:
-                self.records += 1
-                self._check()
-            self.rejects.append(Reject(error.reason, str(error)[:500], index))
+            self._reject(error, index if is_record else None)
 
     def _check(self) -> None:
         if self.records > RECORDS_MAX:
@@ -228,14 +239,18 @@ class _Builder:
             target.string_value = inner if isinstance(inner, str) else values.dump_json(inner).decode()
 
 
-def _fields(message: Message, given: Mapping[str, Any]) -> dict[FieldDescriptor, Any]:
-    """The known fields with a value; raises Unfit if one is given twice, or two that exclude each other."""
+def _fields(message: Message, given: Mapping[str, Any]) -> tuple[dict[FieldDescriptor, Any], dict[str, Any]]:
+    """The known fields with a value, and the lists and objects under unknown names; raises Unfit if a field is given
+    twice, or two that exclude each other."""
     by_json_name = message.DESCRIPTOR.fields_by_camelcase_name
     by_name = message.DESCRIPTOR.fields_by_name
     found: dict[FieldDescriptor, Any] = {}
+    unknown: dict[str, Any] = {}
     choices = set()
     for key, raw in given.items():
         field: Any = by_json_name.get(key) or by_name.get(key)
+        if field is None and raw and isinstance(raw, list | dict):
+            unknown[key] = raw
         if field is None or raw is None:
             continue
         choice = field if field.containing_oneof is None else field.containing_oneof
@@ -243,7 +258,22 @@ def _fields(message: Message, given: Mapping[str, Any]) -> dict[FieldDescriptor,
             raise Unfit("malformed", f"{field.name} is given twice, or together with what it excludes")
         choices.add(choice)
         found[field] = raw
-    return found
+    return found, unknown
+
+
+def _attributes_of(message: Message, error: Unfit) -> Any:
+    """The attributes of a message, where what has no other place is kept; raises the error if it has none."""
+    for field in message.DESCRIPTOR.fields:
+        if field.name.endswith("attributes"):
+            return getattr(message, field.name)
+    raise error
+
+
+def _has_objects(value: Any) -> bool:
+    """Whether a list or object holds a list of objects: it looks like records."""
+    if isinstance(value, dict):
+        return any(isinstance(inner, list) and _has_objects(inner) for inner in value.values())
+    return any(isinstance(element, dict) for element in value)
 
 
 _ANY_KINDS = {

@@ -25,7 +25,8 @@ RECORDS = frozenset(
 )
 GROUPS = frozenset(
     ("ResourceLogs", "ScopeLogs", "ResourceSpans", "ScopeSpans", "ResourceMetrics", "ScopeMetrics", "Metric", "Gauge",
-     "Sum", "Histogram", "ExponentialHistogram", "Summary")
+     "Sum", "Histogram", "ExponentialHistogram", "Summary", "ExportLogsServiceRequest", "ExportTraceServiceRequest",
+     "ExportMetricsServiceRequest")
 )  # fmt: skip
 """Messages with records somewhere below."""
 
