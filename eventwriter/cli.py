@@ -118,10 +118,11 @@ def schema_sql(settings: Settings) -> None:
 
 @schema.command("apply")
 @click.option("--wait", "seconds", type=float, default=0.0, help="Wait this many seconds for PostgreSQL to answer.")
+@click.option("--new-keys", is_flag=True, help="Give tables with a key of earlier releases the present one.")
 @click.pass_obj
-def schema_apply(settings: Settings, seconds: float) -> None:
+def schema_apply(settings: Settings, seconds: float, new_keys: bool) -> None:
     """Create or extend the tables of all enabled streams. Running it again changes nothing."""
-    for line in admin.schema_apply(*settings.load(), wait=seconds):
+    for line in admin.schema_apply(*settings.load(), wait=seconds, new_keys=new_keys):
         click.echo(line)
 
 

@@ -104,6 +104,9 @@ class Stream:
     neither reject nor repair; None if that takes ``decode``. If it raises, all of them take ``decode``."""
     key: tuple[str, ...] = ()
     """Columns of the unique key under which the latest message replaces earlier ones; empty: rows only append."""
+    former_key: tuple[str, ...] = ()
+    """Those of the same in tables that were made before: what differs in the other columns of the key does not replace
+    there, but is a conflict."""
 
     def leaving_out(self, names: Sequence[str]) -> Stream:
         """The same without these columns in its table; its rows still have values for them."""

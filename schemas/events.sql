@@ -5,7 +5,7 @@ CREATE TABLE IF NOT EXISTS events (
     -- Context attributes of the CloudEvent. An event without an id has one made of its place in the stream.
     specversion      text,
     id               text NOT NULL,
-    source           text,
+    source           text NOT NULL DEFAULT '',
     type             text,
     datacontenttype  text,
     -- Of the CloudEvent; else the NATS subject.
@@ -22,7 +22,8 @@ CREATE TABLE IF NOT EXISTS events (
     -- When the stream took the message: a late redelivery of an older one does not replace a newer one.
     received_at      timestamptz,
     created_at       timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (event_timestamp, id)
+    -- An event is identified by its source and its id.
+    PRIMARY KEY (event_timestamp, id, source)
 );
 
 -- The primary key begins with the time: it needs no index of its own.

@@ -27,7 +27,7 @@ TABLE = Table(
     Field("event_timestamp", "timestamptz", own=True),
     Field("specversion", "text"),
     Field("id", "text", own=True),
-    Field("source", "text"),
+    Field("source", "text", own=True),
     Field("type", "text"),
     Field("datacontenttype", "text"),
     Field("subject", "text", own=True),
@@ -105,6 +105,8 @@ def _row(event: Mapping[str, Any], raw: str, index: int, origin: Origin, room: R
     source = get("source")
     if source is None and not wrapped and "class_uid" in event:
         source = get("log_provider")
+    if type(source) is not str:  # it is part of the key
+        source = convert.text("source", source, {}, repairs) or ""
     if level is not None and (type(level) is not int or not INT4_MIN <= level <= INT4_MAX):
         level = _level(level, repairs)
     identity = get("id")
@@ -217,5 +219,6 @@ STREAM = Stream(
     columns=TABLE.columns,
     decode=decode,
     fast=fast_path(TABLE.columns, GelfEvent, b'"short_message"', columns_of),
-    key=("event_timestamp", "id"),
+    key=("event_timestamp", "id", "source"),
+    former_key=("event_timestamp", "id"),
 )

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from psycopg import Connection, sql
@@ -86,11 +87,13 @@ def schema_sql(settings: Config, declared: Mapping[str, Stream]) -> list[tuple[s
     return files
 
 
-def schema_apply(settings: Config, declared: Mapping[str, Stream], *, wait: float = 0.0) -> Iterator[str]:
+def schema_apply(
+    settings: Config, declared: Mapping[str, Stream], *, wait: float = 0.0, new_keys: bool = False
+) -> Iterator[str]:
     """Runs the SQL of ``schema_sql``, each file in a transaction of its own, and yields what was done, line by line.
 
-    A table of ours that is there already gets the columns that it lacks. A stream whose table has another name than
-    ours writes into a table that somebody else created: left alone.
+    A table of ours that is there already gets the columns that it lacks, and with ``new_keys`` its present key. A
+    stream whose table has another name than ours writes into a table that somebody else created: left alone.
     """
     streams = {declaration.table: declaration for _, declaration in _tables(settings, declared)}
     deadline = time.monotonic() + wait
@@ -108,7 +111,8 @@ def schema_apply(settings: Config, declared: Mapping[str, Stream], *, wait: floa
                 # One at a time: two of them at once would meet in the catalog (23505, "tuple concurrently updated").
                 connection.execute("SELECT pg_advisory_xact_lock(hashtext('eventwriter schema'))")
                 # Before the file, whose indexes need all columns.
-                lines = list(definition.extend(connection, streams[name], text)) if name in streams else []
+                extend = partial(definition.extend, connection, text=text, new_keys=new_keys)
+                lines = list(extend(streams[name])) if name in streams else []
                 connection.execute(sql.SQL(cast(Any, text)))
                 connection.commit()
             yield from (*lines, f"applied {name}")

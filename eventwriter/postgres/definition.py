@@ -45,8 +45,9 @@ class _Table:
     keys: tuple[tuple[str, ...], ...]
 
 
-def extend(connection: Connection[Any], stream: Stream, text: str) -> Iterator[str]:
+def extend(connection: Connection[Any], stream: Stream, text: str, *, new_keys: bool = False) -> Iterator[str]:
     """Adds to the stream's table what ``text``, its definition, has more, and says so; in the caller's transaction.
+    With ``new_keys`` a table with the former key of the stream gets the present one; without, it says what that is.
 
     A table that somebody else created is left as it is: what it has of our columns has the same types and names in a
     table of ours, and no other keys.
@@ -58,9 +59,11 @@ def extend(connection: Connection[Any], stream: Stream, text: str) -> Iterator[s
     missing = {
         name: column for name, column in defined.columns.items() if name not in live.columns and column.restorable
     }
+    why = _foreign(live, defined, stream)
+    if not why and stream.former_key and tuple(sorted(stream.former_key)) in live.keys:
+        yield from _give_key(connection, stream, defined, new_keys)
     if not missing:
         return
-    why = _foreign(live, defined, stream)
     if why:
         yield f"left {stream.table} as it is, for it is not ours ({why}); it has no {listed([*missing])}"
         return
@@ -103,8 +106,42 @@ def _foreign(live: _Table, defined: _Table, stream: Stream) -> str:
     for name, column in defined.columns.items():
         if name in live.columns and live.columns[name].type != column.type:
             return f"{name} is {live.columns[name].type} there"
-    key = next((key for key in live.keys if key not in defined.keys), None)
+    known = (*defined.keys, tuple(sorted(stream.former_key)))
+    key = next((key for key in live.keys if key not in known), None)
     return f"it has a key of {', '.join(key)}" if key else ""
+
+
+def _give_key(connection: Connection[Any], stream: Stream, defined: _Table, wanted: bool) -> Iterator[str]:
+    """Replaces the former key of the stream's table, if that is ``wanted``; says what it does, or would."""
+    table, former, key = stream.table, ", ".join(stream.former_key), ", ".join(stream.key)
+    steps = [
+        f'ALTER TABLE {table} DROP CONSTRAINT "{constraint}"' if constraint else f"DROP INDEX {index}"
+        for index, constraint in connection.execute(_INDEXES, [table, sorted(stream.former_key)])
+    ]
+    for name in stream.key:
+        column = defined.columns[name]
+        if name not in stream.former_key:
+            if column.default is not None:
+                steps.append(f"UPDATE {table} SET {name} = {column.default} WHERE {name} IS NULL")
+                steps.append(f"ALTER TABLE {table} ALTER COLUMN {name} SET DEFAULT {column.default}")
+            steps.append(f"ALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL")
+    steps.append(f"ALTER TABLE {table} ADD PRIMARY KEY ({key})")
+    if wanted:
+        for step in steps:
+            connection.execute(sql.SQL(cast(Any, step)))
+        yield f"{table} has the key ({key}) now, not ({former})"
+    else:
+        yield f"{table} has the key ({former}), and of rows that differ in the rest of ({key}) takes but one"
+        yield f"`eventwriter schema apply --new-keys` would do: {'; '.join(steps)}"
+
+
+_INDEXES = """
+SELECT i.indexrelid::regclass::text, c.conname FROM pg_index i
+  LEFT JOIN pg_constraint c ON c.conindid = i.indexrelid AND c.conrelid = i.indrelid
+ WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL
+   AND (SELECT array_agg(a.attname::text ORDER BY a.attname::text) FROM pg_attribute a
+         WHERE a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey::int2[])) = %s::text[]
+"""
 
 
 def _add(connection: Connection[Any], table: str, name: str, column: _Column) -> str:

@@ -56,6 +56,10 @@ class Plan:
     """The unique keys of the live table that ON CONFLICT may name, as column names."""
     key_of: Callable[[Row], tuple[Any, ...]] | None
     """For ``upsert``: the key of a row of the stream."""
+    apart: tuple[str, ...]
+    """For ``upsert``: text columns that tell rows apart which have the same key: one does not replace the other."""
+    apart_of: Callable[[Row], Any]
+    """The values of these."""
     guard: str | None
     """For ``upsert``: a timestamptz column that only ever grows for a key (``received_at``), if there is one."""
     project: Callable[[Row], Sequence[Any]] | None
@@ -89,12 +93,14 @@ def plan_of(
     positions = {column.name: position for position, column in enumerate(stream.columns)}
     mode: Mode = "append"
     key_of = guard = None
-    if stream.key:
-        ours = tuple(by_position.get(positions[column], "") for column in stream.key)
+    apart: list[str] = []
+    for key in filter(None, (stream.key, stream.former_key)):
+        ours = tuple(by_position.get(positions[column], "") for column in key)
         if keys == (tuple(sorted(ours)),):
             mode = "upsert"
             keys = (ours,)
-            key_of = itemgetter(*(positions[column] for column in stream.key))
+            key_of = itemgetter(*(positions[column] for column in key))
+            apart = [column for column in stream.key if column not in key and positions[column] in by_position]
             guard = next((target.name for target in targets if target.name == "received_at"), None)
     return Plan(
         table=table,
@@ -103,6 +109,8 @@ def plan_of(
         targets=tuple(targets),
         keys=keys,
         key_of=key_of,
+        apart=tuple(by_position[positions[column]] for column in apart),
+        apart_of=itemgetter(*(positions[column] for column in apart)) if apart else lambda row: None,
         guard=guard,
         project=_projection(stream, targets),
         omitted=_omitted(stream, targets),

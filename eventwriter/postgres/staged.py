@@ -83,11 +83,31 @@ class StagedWrite:
             entries.extend(_Entry(row, index, number) for number, row in enumerate(rows))
         if self._plan.mode == "upsert":
             entries.sort(key=lambda entry: attempt.batch.messages[entry.message].sequence)
+            if self._plan.apart:
+                entries = self._without_rivals(entries)
             if not attempt.isolate:  # there, every row has its own chance: the latest may be refused
                 latest = _latest(entries, self._plan)
                 self._skipped["superseded"] += len(entries) - len(latest)
                 return latest
         return entries
+
+    def _without_rivals(self, entries: Sequence[_Entry]) -> list[_Entry]:
+        """Of rows that have the same key and are told apart by something else the first remain."""
+        key_of, apart_of = self._plan.key_of, self._plan.apart_of
+        assert key_of is not None, "a plan to upsert has a key"
+        first: dict[Any, Any] = {}
+        kept: list[_Entry] = []
+        for entry in entries:
+            if first.setdefault(key_of(entry.row), apart_of(entry.row)) == apart_of(entry.row):
+                kept.append(entry)
+            else:
+                self._refuse(entry, self._rivalry())
+        return kept
+
+    def _rivalry(self) -> Reject:
+        key, apart = ", ".join(self._plan.keys[0]), ", ".join(self._plan.apart)
+        detail = f"table {self._plan.table_name} has a row with the same key ({key}) and another {apart}"
+        return Reject("conflict", detail[:500], None, "23505")
 
     def _copy(self, entries: Sequence[_Entry]) -> None:
         """Fills the temporary table."""
@@ -127,7 +147,7 @@ class StagedWrite:
             keys = ", ".join(others.keys) or "of a part of it"
             detail = f"table {self._plan.table_name} has another row with the same key: {keys}"
             for ordinal in found:
-                self._refuse(ordinal, Reject("conflict", detail[:500], None, "23505"))
+                self._refuse(self._staged[ordinal - 1], Reject("conflict", detail[:500], None, "23505"))
         return took
 
     def _insert_each(self) -> int:
@@ -148,12 +168,14 @@ class StagedWrite:
         keyed = [ordinal for ordinal, fate in fates.items() if fate.code in KEY_TAKEN]
         uncounted = [ordinal for ordinal, fate in fates.items() if fate.code == MISCOUNTED]
         conflicts, outdated = self._among(keyed, self._stage.absent), self._among(uncounted, self._stage.outdated)
+        rivals = self._among(uncounted, self._stage.rivals) if plan.apart else ()
         for ordinal, fate in fates.items():
             if fate.code == MISCOUNTED and ordinal not in outdated:
                 detail = f"table {plan.table_name} left the row out, without an error; what may do so: {meddlers}"
-                self._refuse(ordinal, Reject("dropped", detail[:500]))
+                refusal = self._rivalry() if ordinal in rivals else Reject("dropped", detail[:500])
+                self._refuse(self._staged[ordinal - 1], refusal)
             elif fate.code in KEY_TAKEN and ordinal in conflicts:
-                self._refuse(ordinal, Reject("conflict", fate.text[:500], None, fate.code))
+                self._refuse(self._staged[ordinal - 1], Reject("conflict", fate.text[:500], None, fate.code))
             elif fate.code not in KEY_TAKEN and fate.code != MISCOUNTED:
                 self._refused.append((self._staged[ordinal - 1], Reject("refused", fate.text[:500], None, fate.code)))
         self._skipped["identical"] += len(keyed) - len(conflicts)
@@ -179,10 +201,10 @@ class StagedWrite:
             if not isinstance(classify(error, self._connection), RowRefused):
                 raise
 
-    def _refuse(self, ordinal: int, reject: Reject) -> None:
+    def _refuse(self, entry: _Entry, reject: Reject) -> None:
         """A row that the table does not have, though nothing is wrong with it by itself."""
         self._skipped[reject.reason] += 1
-        self._refused.append((self._staged[ordinal - 1], reject))
+        self._refused.append((entry, reject))
 
     def _reject(self) -> None:
         """Turns refused rows into rejects of their messages, with the index of their record."""

@@ -53,6 +53,8 @@ class Stage:
         """Which of these ordinals have no equal row in the target."""
         self.outdated = ordinals + sql.SQL("EXISTS (SELECT FROM {} t WHERE {})").format(plan.table, self._newer(plan))
         """Of which there is a newer row."""
+        self.rivals = ordinals + sql.SQL("EXISTS (SELECT FROM {} t WHERE {})").format(plan.table, _rival(plan))
+        """Whose key another row has that is not to be replaced."""
         required = [target for target in plan.targets if target.not_null] or plan.targets[:1]
         self.another = sql.SQL("INSERT INTO {} AS t ({}) VALUES ({}) {}").format(
             plan.table,
@@ -87,7 +89,7 @@ class Stage:
             return sql.SQL("false")
         same = [sql.SQL("t.{0} = s.{0}").format(sql.Identifier(column)) for column in plan.keys[0]]
         guard = sql.SQL("(t.{0} IS NULL OR t.{0} <= s.{0}) IS NOT TRUE").format(sql.Identifier(plan.guard))
-        return sql.SQL(" AND ").join([*same, guard])
+        return sql.SQL(" AND ").join([*same, *_alike(plan, "s"), guard])
 
 
 def _named(target: Target) -> sql.Identifier:
@@ -103,9 +105,26 @@ def _on_conflict(plan: Plan, isolate: bool) -> sql.Composable:
         for target in plan.targets
         if target.name not in key
     ]
-    guard: sql.Composable = sql.SQL("")
+    guards = _alike(plan, "EXCLUDED")
     if plan.guard:
-        guard = sql.SQL(" WHERE t.{0} IS NULL OR t.{0} <= EXCLUDED.{0}").format(sql.Identifier(plan.guard))
-    return sql.SQL("ON CONFLICT ({}) DO UPDATE SET {}{}").format(
-        sql.SQL(", ").join(map(sql.Identifier, key)), sql.SQL(", ").join(changes), guard
+        guards.append(sql.SQL("(t.{0} IS NULL OR t.{0} <= EXCLUDED.{0})").format(sql.Identifier(plan.guard)))
+    return sql.SQL("ON CONFLICT ({}) DO UPDATE SET {}{}{}").format(
+        sql.SQL(", ").join(map(sql.Identifier, key)),
+        sql.SQL(", ").join(changes),
+        sql.SQL(" WHERE " if guards else ""),
+        sql.SQL(" AND ").join(guards),
     )
+
+
+def _alike(plan: Plan, other: str) -> list[sql.Composable]:
+    """Conditions under which a row replaces one with the same key; a text that is empty is as good as none."""
+    form = "nullif(t.{0}, '') IS NOT DISTINCT FROM nullif(" + other + ".{0}, '')"
+    return [sql.SQL(form).format(sql.Identifier(column)) for column in plan.apart]
+
+
+def _rival(plan: Plan) -> sql.Composable:
+    if not plan.apart:
+        return sql.SQL("false")
+    same = [sql.SQL("t.{0} = s.{0}").format(sql.Identifier(column)) for column in plan.keys[0]]
+    alike = sql.SQL(" AND ").join(_alike(plan, "s"))
+    return sql.SQL(" AND ").join([*same, sql.SQL("NOT ({})").format(alike)])

@@ -84,7 +84,13 @@ ENVELOPE = {"specversion": "1.0", "id": "7", "source": "/a", "type": "t"}
 
 def row(payload: str, **expected: Any) -> dict[str, Any]:
     """A row of a payload with these values and NULL elsewhere."""
-    always = {"subject": SUBJECT, "raw_data": payload, "received_at": at(RECEIVED), "event_timestamp": at(RECEIVED)}
+    always = {
+        "subject": SUBJECT,
+        "source": "",
+        "raw_data": payload,
+        "received_at": at(RECEIVED),
+        "event_timestamp": at(RECEIVED),
+    }
     return NOTHING | always | expected
 
 
@@ -644,7 +650,7 @@ def test_D5_a_bad_element_leaves_its_siblings_alone() -> None:
 
 def test_EV5_EV6_the_latest_event_of_a_key_replaces_all_columns() -> None:
     """The engine does it, by this key and the column that tells which is the latest."""
-    assert STREAM.key == ("event_timestamp", "id")
+    assert STREAM.key == ("event_timestamp", "id", "source")
     assert "received_at" in [column.name for column in STREAM.columns]
 
 

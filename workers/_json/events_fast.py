@@ -37,7 +37,7 @@ class GelfEvent(msgspec.Struct, gc=False):
     specversion: str
     id: str
     data: Gelf
-    source: str | None = None
+    source: str = ""
     type: str | None = None
     datacontenttype: str | None = None
     subject: str | None = None
