@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Protocol
 
@@ -19,8 +19,8 @@ class Source(Protocol):
     def more(self) -> Batch | None:
         """The next batch if it is there already, and full."""
 
-    def acknowledge(self, batch: Batch) -> None:
-        """The batch is committed."""
+    def acknowledge(self, batch: Batch, set_aside: Mapping[int, float]) -> None:
+        """The batch is committed, but for the sequences that are to come again after so many seconds."""
 
     def hold(self, seconds: float) -> bool:
         """Keeps what is in flight alive while waiting; False when it is time to end."""
@@ -108,5 +108,5 @@ def run(
         if at:
             at("after_commit")
         written = batch
-        source.acknowledge(batch)
+        source.acknowledge(batch, outcome.set_aside)
         observer.wrote(batch, outcome)

@@ -161,6 +161,8 @@ class Outcome:
     """Redelivered messages that the ledger knew: acknowledged, not written."""
     excluded: int = 0
     """Messages of excluded subjects: acknowledged, not written."""
+    set_aside: dict[int, float] = field(default_factory=dict)
+    """Sequences that are given back without a fate: to be delivered again after so many seconds, or longer."""
     rows: int = 0
     """Rows written: that the table has now and had not before, or had otherwise."""
     skipped: dict[str, int] = field(default_factory=dict)

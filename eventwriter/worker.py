@@ -100,10 +100,9 @@ class _Session:
         def planned(plan: Plan) -> None:
             report.omits(settings.table, plan.omitted)
 
-        written = stream.leaving_out(settings.omit)
-        self._sink = Sink(config.postgres, written, settings.table, excluded, at, exclusive=exclusive, planned=planned)
+        self._stream = stream = stream.leaving_out(settings.omit)
+        self._sink = Sink(config.postgres, stream, settings.table, excluded, at, exclusive=exclusive, planned=planned)
         timeout = settings.writer.stall_timeout
-        self._stream = stream
         self._trial = Trial(stream.name, partial(rehearse, self._sink), timeout, self._tell, lambda: self._stopped)
         self._writing: Writing | None = None
         self._stopped = self._clean = False
@@ -131,7 +130,8 @@ class _Session:
                 self._forget(before._source.claims.ranges())
             reconciler = Reconciler(self._sink, self._source, self._settings, self._report)
             self._report.ready()
-            self._writing = Writing(self._sink, self._stream, reconciler, self._report, self._trial)
+            writer = self._settings.writer
+            self._writing = Writing(self._sink, self._stream, reconciler, self._report, self._trial, writer)
             if before is None:
                 # What exists now lives as long as the process: collections need not look at it again.
                 gc.collect()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from time import monotonic
 
@@ -16,6 +16,7 @@ from eventwriter.errors import ForbiddenError
 from eventwriter.jetstream import wire
 from eventwriter.jetstream.api import ANSWER_TIMEOUT, Api
 from eventwriter.jetstream.connection import Client
+from eventwriter.jetstream.deliveries import made
 from eventwriter.jetstream.handover import Handover
 from eventwriter.jetstream.permissions import Permissions
 from eventwriter.jetstream.progress import Progress
@@ -24,6 +25,9 @@ log = logging.getLogger("eventwriter.source")
 
 _TRIES = 3
 """How often a confirmation is asked for while there is a connection."""
+
+_LATEST = 600.0
+"""Seconds for which a delivery is given back at most, unless more is asked for."""
 
 
 class Acknowledger:
@@ -61,9 +65,10 @@ class Acknowledger:
 
     # --- acks ---------------------------------------------------------------------------------------------------
 
-    def begin(self, reply_subjects: Sequence[bytes]) -> None:
-        """Acknowledges a batch; those of several go on beside each other."""
-        task = asyncio.get_running_loop().create_task(self._handover.guarded(self.acknowledge(reply_subjects)))
+    def begin(self, reply_subjects: Sequence[bytes], set_aside: Mapping[int, float]) -> None:
+        """Acknowledges a batch; those of several go on beside each other. What is set aside of it is given back."""
+        work = self._apart(reply_subjects, set_aside) if set_aside else self.acknowledge(reply_subjects)
+        task = asyncio.get_running_loop().create_task(self._handover.guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -103,6 +108,20 @@ class Acknowledger:
             extra={"stream": self._config.name},
         )
 
+    async def _apart(self, reply_subjects: Sequence[bytes], set_aside: Mapping[int, float]) -> None:
+        """Gives back what is set aside, for longer each time, and acknowledges the others."""
+        others = []
+        for reply in b"\n".join(reply_subjects).split(b"\n"):
+            delivered, sequence = made(reply)
+            seconds = set_aside.get(sequence)
+            if seconds is None:
+                others.append(reply)
+            elif self.possible:  # else it comes after ack_wait
+                seconds = max(seconds, min(seconds * 2 ** min(delivered - 1, 30), _LATEST))
+                await wire.acknowledge(self._client, reply, b'-NAK {"delay": %d}' % int(seconds * 1e9))
+        if others:
+            await self.acknowledge(others)
+
     async def _send(self, reply_subjects: bytes) -> None:
         if self._at:
             lines = reply_subjects.split(b"\n")
@@ -118,14 +137,12 @@ class Acknowledger:
     async def keep_alive(self) -> None:
         """Extends the deadline of messages that wait longer than a third of it, such as during an outage."""
         buffer, period = self._handover.buffer, self._config.writer.ack_wait / 3
-        earlier = 0
         while True:
             received = buffer.received
             await asyncio.sleep(period)
-            # What had been received one period ago and is still here.
-            old = earlier - buffer.taken
+            # What had been received one period ago and is still here: it is never older than two of them.
+            old = received - buffer.taken
             in_flight, waiting = b"\n".join(chain(*tuple(self._handover.in_flight))), buffer.reply_subjects()
-            earlier = received
             if not self.possible:
                 continue
             if in_flight and old + in_flight.count(b"\n") + 1 > 0:

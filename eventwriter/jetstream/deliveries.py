@@ -194,6 +194,12 @@ def _numbers(replies: Sequence[bytes], lines: bytes) -> tuple[list[int], list[in
     return delivered, sequences, numbers, times
 
 
+def made(reply: bytes) -> tuple[int, int]:
+    """How often a delivery was made, and its stream sequence."""
+    delivered, sequence = reply[len(_head(reply)) :].split(b".")[:2]
+    return int(delivered), int(sequence)
+
+
 def _pending(reply: bytes) -> int:
     return int(reply[len(_head(reply)) :].split(b".")[4])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from time import monotonic
 from typing import Any
@@ -166,8 +166,8 @@ class Source:
             self._handover.fail(error)
             return None
 
-    def acknowledge(self, batch: Batch) -> None:
-        """Acknowledges the first batch that is taken and not acknowledged, without waiting for the confirmation."""
+    def acknowledge(self, batch: Batch, set_aside: Mapping[int, float]) -> None:
+        """Acknowledges the first batch taken and not acknowledged, waiting for nothing; ``set_aside`` comes again."""
         reply_subjects = self._handover.in_flight.popleft()
         if batch.reread:
             self.rereads.committed()
@@ -176,7 +176,7 @@ class Source:
             if not self._ack_all.committed(message.sequence for message in batch.messages):
                 return  # they come again, are known, and are acknowledged then
             reply_subjects = [reply_subjects[-1].rpartition(b"\n")[2]]
-        self._loop.soon(self.link.acknowledger.begin, reply_subjects)
+        self._loop.soon(self.link.acknowledger.begin, reply_subjects, set_aside)
 
     def hold(self, seconds: float) -> bool:
         """Waits during an outage: no more pulls, deadlines extended; False when it is time to end.

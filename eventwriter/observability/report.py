@@ -9,7 +9,15 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 from eventwriter import values
-from eventwriter.errors import EventWriterError, SchemaError, TableError, UnavailableError, listed, remedy_for_omitted
+from eventwriter.errors import (
+    EventWriterError,
+    OversizedError,
+    SchemaError,
+    TableError,
+    UnavailableError,
+    listed,
+    remedy_for_omitted,
+)
 from eventwriter.observability.board import AGE_BUCKETS, BATCH_BUCKETS, Slot
 from eventwriter.observability.states import DeadLetter, Kept, WorkerState
 from eventwriter.stream import Batch, Outcome
@@ -117,7 +125,7 @@ class Report:
         self.beat()
 
     def wrote(self, batch: Batch, outcome: Outcome) -> None:
-        """Every committed batch; ``outcome`` is that of its last part if it was not written at once."""
+        """Every committed batch; ``outcome`` is what its parts have not told if it was not written at once."""
         state, now, count = self._state, time.time(), len(batch.messages)
         if not batch.reread:
             newest, oldest = batch.messages[-1].time / 1e9, batch.messages[0].time / 1e9
@@ -135,6 +143,7 @@ class Report:
         counters.deadlettered += outcome.deadlettered
         counters.already_done += outcome.already_done
         counters.excluded += outcome.excluded
+        counters.released += len(outcome.set_aside)
         counters.rows += outcome.rows
         counters.empty += outcome.empty
         for stage, seconds in outcome.seconds.items():
@@ -144,9 +153,9 @@ class Report:
             for reason, count in more.items():
                 reasons[reason] = reasons.get(reason, 0) + count
         now = time.time()
-        state.batch_messages = outcome.written + outcome.deadlettered + outcome.already_done + outcome.excluded
-        state.last_commit, state.waiting_since = now, None
-        self.answered()
+        if messages := outcome.written + outcome.deadlettered + outcome.already_done + outcome.excluded:
+            state.batch_messages, state.last_commit, state.waiting_since = messages, now, None
+            self.answered()
         if left_out := outcome.skipped.get("dropped"):
             log.warning(
                 "the table left out %d rows without an error, as a trigger or a rule may: their dead letters name it",
@@ -183,11 +192,11 @@ class Report:
             log.error("%s: trying again", error, extra=self._extra)
         self.beat(force=True)
 
-    def shrinks(self, error: UnavailableError) -> None:
-        """A batch was too much at once: a smaller part of it is tried next. If that is, too, nothing is written now."""
+    def oversized(self, error: OversizedError, *, alone: bool) -> None:
+        """A batch, or a message, was too much at once: another part comes next. If that is, too, nothing is written."""
         self._count(error)
         self._state.postgres, self._state.error = not self._state.error, str(error)[:500]
-        log.warning("%s", error, extra=self._extra)
+        log.log(logging.ERROR if alone else logging.WARNING, "%s", error, extra=self._extra)
         self.beat(force=True)
 
     def answered(self) -> None:

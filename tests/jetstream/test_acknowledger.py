@@ -119,13 +119,34 @@ def test_the_end_waits_for_acks_but_not_forever(confirms: int) -> None:
 
     async def end() -> bool:
         acks = acknowledger(Server(confirms))
-        acks.begin(REPLY_SUBJECTS)
+        acks.begin(REPLY_SUBJECTS, {})
         finished = await acks.finish(time.monotonic() + (20 if confirms == 1 else 0.05))
         await asyncio.sleep(0)
         assert len(acks.seconds) == int(finished)
         return finished
 
     assert asyncio.run(end()) == (confirms == 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "delivered", "delay"), [(2.0, 1, 2), (2.0, 4, 16), (0.5, 30, 600), (1500.0, 1, 1500), (1500.0, 9, 1500)]
+)
+def test_what_is_set_aside_comes_later_each_time(seconds: float, delivered: int, delay: int) -> None:
+    """The others of its batch are acknowledged, if there are any; twice as late, up to ten minutes or what is asked."""
+    again = b"$JS.ACK.LOGS.eventwriter-logs.%d.2.9.1.0" % delivered
+    postponed = b'-NAK {"delay": %d}' % (delay * 10**9)
+    for replies in ([reply(1) + b"\n" + again, reply(3)], [again]):
+        server = Server(1)
+
+        async def begin(server: Server = server, replies: list[bytes] = replies) -> None:
+            acks = acknowledger(server)
+            acks.begin(replies, {2: seconds})
+            assert await acks.finish(time.monotonic() + 20)
+
+        asyncio.run(begin())
+        assert server.sent[0] == b"PUB %b %d\r\n%b\r\n" % (again, len(postponed), postponed)
+        assert server.sent[1:] == ([words(b"", 1)] if len(replies) > 1 else [])
+        assert server.asked == ([(reply(3).decode(), b"")] if len(replies) > 1 else [])
 
 
 def test_what_is_not_written_is_given_back() -> None:
@@ -155,9 +176,10 @@ def test_what_is_not_written_for_long_is_kept_alive() -> None:
         while len(server.sent) < 2:
             await asyncio.sleep(0.001)
         handover.put(read([(b"logs.x", b"", reply(6), None)], 0))
-        while len(server.sent) < 4:
+        while len(server.sent) < 6:
             await asyncio.sleep(0.001)
         keeping.cancel()
 
     asyncio.run(asyncio.wait_for(keep(), 20))
     assert server.sent[:4] == [words(b"+WPI", 1, 2, 3), words(b"+WPI", 4, 5)] * 2
+    assert server.sent[4:6] == [words(b"+WPI", 1, 2, 3), words(b"+WPI", 4, 5, 6)], "before its deadline has passed"

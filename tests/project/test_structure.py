@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "losses": {"config", "coverage", "jetstream", "postgres"},
     "reconcile": {"config", "coverage", "jetstream", "losses", "postgres"},
     "trial": {"processes"},
-    "writing": {"observability", "postgres", "reconcile", "trial"},
+    "writing": {"config", "observability", "postgres", "reconcile", "trial"},
     "worker": {"config", "coverage", "pipeline", "processes", "reconcile", "registry", "trial", "writing", *SIDES},
     "service": {"config", "processes", "worker", *SIDES},
     "commands": {"config", "coverage", "registry", *SIDES},

@@ -86,22 +86,53 @@ def test_what_takes_too_long_at_once(world: World) -> None:
     world.assert_exact()
 
 
-def test_a_message_that_is_too_much_by_itself_is_named(world: World) -> None:
-    """Its neighbours before it are written; the log names it once and /readyz as long as it lasts."""
+def test_messages_that_are_too_much_by_themselves_are_set_aside(world: World) -> None:
+    """All others are written, before them and after; they come again later each time, until they get through."""
     world.execute(TOO_MANY.format(most=3, code="53200", table="logs"))
     endpoint = Endpoint(f"127.0.0.1:{free_port()}")
-    service = world.start(**only("LOGS"), EVENTWRITER_HTTP__LISTEN=endpoint.address)
+    service = world.start(**only("LOGS"), EVENTWRITER_HTTP__LISTEN=endpoint.address, EVENTWRITER_WRITER__ACK_WAIT="1s")
     world.traffic(["LOGS"], count=60, broken=0)
-    said = "alone is too much at once (max_locks_per_transaction = 64)"
-    wait_until(partial(endpoint.answers, "/readyz", 503, "LOGS: PostgreSQL: no more (53200): message ", said), said)
-    assert world.log.count(said) == 1
+    large = [n for n, message in enumerate(world.published["LOGS"], 1) if len(message.records) > 3]
+    assert 2 < len(large) < 50
+    wait_until(lambda: world.counts("LOGS")[0] == 60 - len(large), "the others")
+    world.traffic(["LOGS"], count=60, broken=0, seed=1)
+    large += [n for n, message in enumerate(world.published["LOGS"][60:], 61) if len(message.records) > 3]
+    wait_until(lambda: world.counts("LOGS")[0] == 120 - len(large), "the others after them")
+    said = "alone is too much at once (max_locks_per_transaction = 64), it is set aside, and tried again later"
+    wait_until(lambda: world.log.count(said) > 2 * len(large), "more tries")
+    lines = [json.loads(line) for line in world.log.splitlines() if said in line]
+    assert {int(re.findall(r"message (\d+), of \d+ bytes", line["message"])[0]) for line in lines} == {*large}
+    assert {line["level"] for line in lines} == {"error"}
+    wait_until(partial(endpoint.answers, "/readyz", 200), "readiness: the stream goes on")
+    assert (endpoint.value("errors_total", stream="LOGS", **{"class": "oversized"}) or 0) > 2 * len(large)
     world.execute("DROP TRIGGER too_many ON logs")
     world.wait_settled()
     world.assert_exact()
-    wait_until(partial(endpoint.answers, "/readyz", 200), "readiness")
     messages = endpoint.status()["streams"]["LOGS"]["messages"]
-    assert (messages["written"], messages["already_done"]) == (60, 0)
+    assert (messages["written"], messages["already_done"], messages["deadlettered"]) == (120, 0, 0)
+    assert messages["taken"] == 120 + messages["released"]
+    wait_until(lambda: world.consumer("LOGS").num_ack_pending == 0, "the last ack")
     assert world.stop(service) == 0
+
+
+def test_where_nothing_gets_through_it_is_told(world: World) -> None:
+    """Whatever holds for every message is waited for, and /readyz says so; a consumer that is ours alone waits, too."""
+    world.execute(TOO_MANY.format(most=0, code="57014", table="logs"))
+    endpoint = Endpoint(f"127.0.0.1:{free_port()}")
+    environment = only("LOGS") | {"EVENTWRITER_HTTP__LISTEN": endpoint.address, "EVENTWRITER_WRITER__ACK_WAIT": "1s"}
+    for ack in ("each", "all"):
+        service = world.start(**environment, EVENTWRITER_STREAMS__LOGS__ACK=ack)
+        world.traffic(["LOGS"], count=10, broken=0)
+        said = "alone is too much at once (postgres.statement_timeout = 1min)"
+        wait_until(partial(endpoint.answers, "/readyz", 503, "LOGS: PostgreSQL: no more (57014): message ", said), said)
+        assert (", it is set aside" in world.log) is (ack == "each")
+        world.execute("ALTER TABLE logs DISABLE TRIGGER too_many")
+        world.wait_settled()
+        world.assert_exact()
+        world.execute("ALTER TABLE logs ENABLE TRIGGER too_many")
+        assert world.stop(service) == 0
+        (world.folder / "service.log").unlink()
+        world.call(lambda client: client.jetstream().delete_consumer("LOGS", "eventwriter-logs"))
 
 
 def test_more_partitions_than_there_are_locks(open_folder: Path, tmp_path: Path) -> None:
@@ -119,7 +150,7 @@ def test_more_partitions_than_there_are_locks(open_folder: Path, tmp_path: Path)
                 "DO $$ BEGIN FOR i IN 0..1499 LOOP EXECUTE format('CREATE TABLE logs_%1$s PARTITION OF logs "
                 "FOR VALUES WITH (modulus 1500, remainder %1$s)', i); COMMIT; END LOOP; END $$"
             )
-            world.traffic(["LOGS"], count=3000, broken=0)
+            world.traffic(["LOGS"], count=1000, broken=0)
             service = world.start("worker", "--stream", "LOGS", **AT_ONCE)
             world.wait_settled()
             assert "out of shared memory (53200), hint: You might need to increase" in world.log

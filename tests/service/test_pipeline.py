@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -31,7 +31,8 @@ class Source:
             return self.waiting.pop(0)
         return None
 
-    def acknowledge(self, batch: Batch) -> None:
+    def acknowledge(self, batch: Batch, set_aside: Mapping[int, float]) -> None:
+        assert set_aside == ({3: 1.0} if batch.messages[0].sequence == 3 else {})
         self.story.append(f"ack {batch.each_first()[0]}")
 
     def hold(self, seconds: float) -> bool:
@@ -62,7 +63,7 @@ class Sink:
             self.failures -= 1
             raise UnavailableError("away")
         self.story.append(f"commit {batch.each_first()[0]}")
-        return Outcome(written=1)
+        return Outcome(written=1, set_aside={3: 1.0} if batch.messages[0].sequence == 3 else {})
 
 
 class Rest:
