@@ -65,8 +65,10 @@ BEGIN
 END
 $$"""
 
+# Not pg_partition_tree(), which locks all of them.
 _BYSTANDERS = """
-WITH parts AS (SELECT %(table)s::regclass::oid AS oid UNION SELECT relid FROM pg_partition_tree(%(table)s::regclass))
+WITH RECURSIVE parts AS (SELECT %(table)s::regclass::oid AS oid
+                         UNION SELECT i.inhrelid FROM pg_inherits i JOIN parts ON i.inhparent = parts.oid)
 SELECT ARRAY(SELECT DISTINCT 'trigger ' || t.tgname FROM pg_trigger t JOIN parts ON t.tgrelid = parts.oid
               WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgname <> 'ts_insert_blocker'
                 AND (t.tgtype & 3 = 3 AND t.tgtype & 20 > 0 OR t.tgtype & 64 > 0)

@@ -8,7 +8,6 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import psycopg
-from psycopg import sql
 
 from eventwriter.errors import SchemaError
 from eventwriter.postgres.attempt import Attempt, record_index, without
@@ -17,7 +16,7 @@ from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.errors import DOUBTFUL, KEY_TAKEN, RowRefused, about_rows, classify
 from eventwriter.postgres.fates import MISCOUNTED, bystanders, insert_each
 from eventwriter.postgres.plan import Plan
-from eventwriter.postgres.staging import Stage
+from eventwriter.postgres.staging import Question, Stage
 from eventwriter.stream import Decoded, Reject, Row, Stream
 
 
@@ -186,11 +185,12 @@ class StagedWrite:
             return len(_latest(written, plan))
         return took
 
-    def _among(self, ordinals: Collection[int], query: sql.Composed) -> set[int]:
-        """Those that the query finds."""
+    def _among(self, ordinals: Sequence[int], question: Question) -> set[int]:
+        """Those that it is true of."""
         if not ordinals:
             return set()
-        return {ordinal for (ordinal,) in self._connection.execute(query, [list(ordinals)])}
+        rows = [self._staged[ordinal - 1].row for ordinal in ordinals]
+        return {ordinal for (ordinal,) in self._connection.execute(self._stage.among(question, ordinals, rows))}
 
     def _check_another(self) -> None:
         """Raises what stands in the way of any row: then it is not the fault of those that are refused."""

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import LiteralString, NamedTuple
 
 from psycopg import sql
 
 from eventwriter.postgres.plan import Plan, Target
+from eventwriter.stream import Row
 
 _TEXTS = ("text", "character varying")
+_TIME = "timestamp with time zone"
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _NOTHING = {
     "text": "''",
     "character varying": "''",
-    "timestamp with time zone": "now()",
+    _TIME: "now()",
     "boolean": "false",
     "jsonb": "'{}'",
     "json": "'{}'",
     "uuid": "gen_random_uuid()",
 }
 """Type → the value of a column that must have one, in a row of nothing; numbers are 0."""
+
+
+class Question(NamedTuple):
+    """What is asked of rows in a temporary table."""
+
+    word: LiteralString
+    condition: sql.Composable
+    """Which rows of the target it is about."""
+    equal: tuple[Target, ...]
+    """Columns in which those are equal to the row, by that condition."""
 
 
 class Stage:
@@ -46,14 +62,13 @@ class Stage:
         self._on_conflict = _on_conflict(plan, isolate)
         self._insert_parts = (plan.table, plan.columns, values, name)
         same = sql.SQL(" AND ").join(part for target in plan.targets for part in self._same(target))
-        ordinals = sql.SQL("SELECT s.eventwriter_ordinal FROM {} s WHERE s.eventwriter_ordinal = ANY(%s) AND ").format(
-            name
-        )
-        self.absent = ordinals + sql.SQL("NOT EXISTS (SELECT FROM {} t WHERE {})").format(plan.table, same)
-        """Which of these ordinals have no equal row in the target."""
-        self.outdated = ordinals + sql.SQL("EXISTS (SELECT FROM {} t WHERE {})").format(plan.table, self._newer(plan))
+        self._among_parts = (name, plan.table)
+        self.absent = Question("NOT EXISTS", same, tuple(t for t in plan.targets if t.not_null))
+        """Which ordinals have no equal row in the target."""
+        keyed = tuple(t for t in plan.targets if plan.mode == "upsert" and t.name in plan.keys[0])
+        self.outdated = Question("EXISTS", self._newer(plan), keyed)
         """Of which there is a newer row."""
-        self.rivals = ordinals + sql.SQL("EXISTS (SELECT FROM {} t WHERE {})").format(plan.table, _rival(plan))
+        self.rivals = Question("EXISTS", _rival(plan), keyed)
         """Whose key another row has that is not to be replaced."""
         required = [target for target in plan.targets if target.not_null] or plan.targets[:1]
         self.another = sql.SQL("INSERT INTO {} AS t ({}) VALUES ({}) {}").format(
@@ -70,6 +85,24 @@ class Stage:
             "INSERT INTO {} AS t ({}) SELECT {} FROM {} WHERE eventwriter_ordinal BETWEEN {} AND {} "
             "ORDER BY eventwriter_ordinal {}"
         ).format(*self._insert_parts, sql.SQL(first), sql.SQL(last), self._on_conflict)
+
+    def among(self, question: Question, ordinals: Sequence[int], rows: Sequence[Row]) -> sql.Composed:
+        """Asks it of these ordinals and their rows, in those parts of a table alone that their times are of.
+
+        Each chunk that it cannot leave out takes locks, and the time to plan.
+        """
+        name, table = self._among_parts
+        condition = [question.condition]
+        for target in question.equal:
+            if target.type == _TIME:
+                values = [row[target.position] for row in rows]
+                with suppress(OverflowError, TypeError):
+                    span = sql.Literal(_moment(min(values))), sql.Literal(_moment(max(values)))
+                    condition.append(sql.SQL("t.{} BETWEEN {} AND {}").format(_named(target), *span))
+        return sql.SQL(
+            "SELECT s.eventwriter_ordinal FROM {} s "
+            "WHERE s.eventwriter_ordinal = ANY({}) AND {} (SELECT FROM {} t WHERE {})"
+        ).format(name, sql.Literal(list(ordinals)), sql.SQL(question.word), table, sql.SQL(" AND ").join(condition))
 
     def _typed(self, target: Target, alias: str = "") -> sql.Composable:
         """Its value in the temporary table, as the target takes it."""
@@ -90,6 +123,10 @@ class Stage:
         same = [sql.SQL("t.{0} = s.{0}").format(sql.Identifier(column)) for column in plan.keys[0]]
         guard = sql.SQL("(t.{0} IS NULL OR t.{0} <= s.{0}) IS NOT TRUE").format(sql.Identifier(plan.guard))
         return sql.SQL(" AND ").join([*same, *_alike(plan, "s"), guard])
+
+
+def _moment(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def _named(target: Target) -> sql.Identifier:

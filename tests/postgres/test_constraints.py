@@ -396,3 +396,40 @@ def test_a_dead_letter_that_is_left_out_stops_the_stream(connection: Any, open_s
     assert rows(connection) == []
     connection.execute(f"DROP TRIGGER no ON eventwriter.{table}")
     assert sink.write(batch([[1, "a", None]], [[3, "b", None]])).deadlettered == 1
+
+
+@pytest.mark.parametrize("key", [(), ("t", "v")], ids=["plain", "keyed"])
+def test_few_parts_of_a_table_are_looked_into(connection: Any, database: str, key: tuple[str, ...]) -> None:
+    """Those of the times in the batch: each of the others would take locks, of which there may not be enough."""
+    connection.execute(
+        "CREATE TABLE numbers (t timestamptz, v text, received_at timestamptz, PRIMARY KEY (t, v)) "
+        "PARTITION BY RANGE (t); "
+        "DO $$ BEGIN FOR i IN 0..99 LOOP EXECUTE format('CREATE TABLE part_%s PARTITION OF numbers FOR VALUES FROM "
+        "(%L) TO (%L)', i, timestamptz '2000-01-01Z' + i * interval '1 day', timestamptz '2000-01-02Z' + i * "
+        "interval '1 day'); END LOOP; END $$"
+    )
+    columns = (Column("t", "timestamptz"), Column("v", "text"), Column("received_at", "timestamptz"))
+    locks: list[int] = []
+
+    def at(point: str) -> None:
+        if point == "after_copy":
+            query = "SELECT count(DISTINCT relation) FROM pg_locks WHERE relation::regclass::text LIKE 'part_%'"
+            locks.append((connection.execute(query).fetchone() or (0,))[0])
+
+    stream = Stream(
+        "NUMBERS", (">",), "numbers", columns, lambda m: Decoded([(*json.loads(m.payload), m.time)]), key=key
+    )
+    sink = Sink(PostgresConfig(dsn=database), stream, "numbers", at=at)
+    try:
+        sink.open()
+        sink.begin(Opening(IDENTITY, (">",)))
+        day = 86_400_000_000
+        sink.write(batch(*([day * n, "a"] for n in range(100)), start=1000))
+        for start in (1, 11, 2000):  # older, and newer: where rows are replaced, that makes the difference
+            outcome = sink.write(batch([day * 50, "a"], [day * 51, "a"], [day * 51 + start, "b"], start=start))
+            assert outcome.rows + sum(outcome.skipped.values()) == 3
+            assert outcome.rows == (3 if key and start == 2000 else 1)
+    finally:
+        sink.close()
+    assert locks[0] >= 100
+    assert all(0 < count <= 4 for count in locks[1:]), locks
