@@ -176,3 +176,37 @@ def test_a_limit_of_temporary_files(world: World) -> None:
     world.assert_exact()
     assert "temporary file size exceeds" in world.log
     assert world.stop(service) == 0
+
+
+@pytest.mark.parametrize("code", ["53200", "57014"])
+def test_rows_that_are_refused_are_found_in_the_parts(world: World, code: str) -> None:
+    """Where rows go one by one to find them, too much is too much as well, and no fault of a row."""
+    world.execute(TOO_MANY.format(most=40, code=code, table="logs"))
+    world.execute(f"ALTER TABLE logs ADD CHECK ({NUMBER['LOGS']} % 25 <> 7)")
+    world.traffic(["LOGS"], count=200)
+    service = world.start("worker", "--stream", "LOGS", **AT_ONCE)
+    world.wait_settled()
+    numbers = [number for message in world.published["LOGS"] for number in message.records]
+    found = world.query(f"SELECT {NUMBER['LOGS']} FROM logs ORDER BY 1")
+    assert [number for (number,) in found] == [number for number in sorted(numbers) if number % 25 != 7]
+    letters = dict(world.query("SELECT coalesce(sqlstate, ''), count(*) FROM eventwriter.dead_letters GROUP BY 1"))
+    broken = sum(message.rejects for message in world.published["LOGS"])
+    assert letters == {"": broken, "23514": len(numbers) - len(found)}
+    assert world.stop(service) == 0
+
+
+def test_a_worker_that_is_killed_between_two_parts(world: World) -> None:
+    """What it had committed is known to the next one; nothing is lost, nothing twice."""
+    world.execute(TOO_MANY.format(most=40, code="53200", table="logs"))
+    world.execute(SLOW.format(seconds=0.003, table="logs", when=""))
+    world.traffic(["LOGS"], count=300, broken=0)
+    worker = world.start("worker", "--stream", "LOGS", **AT_ONCE)
+    wait_until(lambda: world.counts("LOGS")[0], "some parts")
+    worker.kill()
+    worker.wait()
+    assert world.counts("LOGS")[0] < 300
+    world.execute("DROP TRIGGER slow ON logs")
+    service = world.start("worker", "--stream", "LOGS", **AT_ONCE)
+    world.wait_settled()
+    world.assert_exact()
+    assert world.stop(service) == 0
