@@ -72,8 +72,10 @@ def _suggestion(levels: list[str], names: list[str]) -> str | None:
     """The key that differs on the first level that does not exist, or has the right name in another table."""
     depth, siblings = _siblings(levels, names)
     near = _nearest(levels[depth], siblings) if depth < len(levels) else None
-    if near is None:
-        return next((key for key in names if key.rpartition(".")[2] == levels[-1].lower()), None)
+    if near is None or depth == len(levels) - 1:
+        elsewhere = next((key for key in names if key.rpartition(".")[2] == levels[-1].lower()), None)
+        if near is None or elsewhere is not None:
+            return elsewhere
     corrected = ".".join([*levels[:depth], near, *levels[depth + 1 :]])
     return corrected if corrected in names else None
 

@@ -326,6 +326,8 @@ def test_a_secret_in_place_of_its_file_is_not_told() -> None:
     ("text", "message"),
     [
         ("[nats]\nurls = 1", "unknown setting nats.urls (file /eventwriter.toml): did you mean nats.url?"),
+        ("[writer]\nstatement_timeout = 1",
+         "unknown setting writer.statement_timeout (file /eventwriter.toml): did you mean postgres.statement_timeout?"),
         ("[natz]\nurl = 1", "unknown setting natz.url (file /eventwriter.toml): did you mean nats.url?"),
         ("linger = 1", "unknown setting linger (file /eventwriter.toml): did you mean writer.linger?"),
         ("[nats.tls]\nca_file = 1", "unknown setting nats.tls.ca_file (file /eventwriter.toml): "
