@@ -140,6 +140,19 @@ class Batch(NamedTuple):
         assert self.span is not None, "one of the two is known"
         return [self.span[0], *(message.sequence + 1 for message in self.messages[:-1])]
 
+    @property
+    def repeats(self) -> bool:
+        """Whether a message is in it twice."""
+        return self.span is None and len({message.sequence for message in self.messages}) < len(self.messages)
+
+    def each_once(self) -> Batch:
+        """Without what was delivered again while its first delivery still waited: the ledger sees neither."""
+        places: dict[int, int] = {}
+        for place, message in enumerate(self.messages):
+            places.setdefault(message.sequence, place)
+        kept, firsts = places.values(), self.each_first()
+        return Batch([self.messages[place] for place in kept], [firsts[place] for place in kept])
+
     def part(self, place: int, most: int) -> Batch:
         """What is to be written of it from this message on, ``most`` messages at most; itself if that is all."""
         if place == 0 and most >= len(self.messages):

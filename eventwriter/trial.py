@@ -21,7 +21,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple, NoReturn
 
+from eventwriter.config.loading import StreamConfig
 from eventwriter.errors import UnavailableError
+from eventwriter.postgres.rehearsal import rehearse
+from eventwriter.postgres.sink import Sink
 from eventwriter.processes.child import how
 from eventwriter.processes.process import die_with_parent
 from eventwriter.processes.signals import STOP_SIGNALS, reset_signals
@@ -56,23 +59,21 @@ class Death(NamedTuple):
 
 
 class Trial:
-    """Of one worker. ``rehearse`` does all that a worker does with messages but to write them, and tells before each
-    step at which message it is."""
+    """Of one worker, whose ``sink`` does all that it does with messages but to write them."""
 
     def __init__(
         self,
-        stream: str,
-        rehearse: Callable[[Sequence[Message]], Iterator[int]],
-        timeout: float,
+        sink: Sink,
+        config: StreamConfig,
         beat: Callable[[], None] = lambda: None,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """A message may take ``timeout`` seconds, or what _BUSY tells; ``beat`` is called all the while."""
-        self._rehearse = rehearse
-        self._timeout = timeout
+        """A message may take ``stall_timeout``, or what _BUSY tells; ``beat`` is called all the while."""
+        self._sink = sink
+        self._timeout = config.writer.stall_timeout
         self._beat = beat
         self._stopping = stopping
-        self._extra = {"stream": stream}
+        self._extra = {"stream": config.name}
         self._tried: Batch | None = None
         self._unable = False
 
@@ -127,7 +128,7 @@ class Trial:
             try:
                 pid = os.fork()
                 if not pid:
-                    _live(lambda: self._rehearse(messages), note, parent)
+                    _live(rehearse(self._sink, messages), note, parent)
             finally:
                 os.close(end)
             try:
@@ -181,7 +182,7 @@ def spared(stream: Stream, crashing: Mapping[int, str]) -> Stream:
     return replace(stream, decode=decode, fast=None)
 
 
-def _live(rehearse: Callable[[], Iterator[int]], note: mmap.mmap, parent: int) -> NoReturn:
+def _live(places: Iterator[int], note: mmap.mmap, parent: int) -> NoReturn:
     """The whole life of a child. What it says, it writes into the note: it shares all files with its parent."""
     place, state, text = 0, _PASSED, ""
     try:
@@ -192,7 +193,7 @@ def _live(rehearse: Callable[[], Iterator[int]], note: mmap.mmap, parent: int) -
         gc.disable()
         _limit(resource.RLIMIT_CORE, 0)
         _limit(resource.RLIMIT_AS, _statm(0) + MEMORY)
-        for place in rehearse():
+        for place in places:
             _NOTE.pack_into(note, 0, place, _AT_WORK, 0)
     except MemoryError:
         state, text = _AT_WORK, "MemoryError"

@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from time import monotonic, sleep
 
 from eventwriter import pipeline
@@ -30,7 +29,6 @@ from eventwriter.observability.report import Report
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening, predecessors
 from eventwriter.postgres.plan import Plan
-from eventwriter.postgres.rehearsal import rehearse
 from eventwriter.postgres.sink import Sink
 from eventwriter.processes.backoff import Backoff
 from eventwriter.processes.signals import on_stop
@@ -100,10 +98,13 @@ class _Session:
         def planned(plan: Plan) -> None:
             report.omits(settings.table, plan.omitted)
 
+        def here(point: str) -> None:
+            report.beat()  # a batch may take longer than a worker may be silent
+            if at:
+                at(point)
+
         self._stream = stream = stream.leaving_out(settings.omit)
-        self._sink = Sink(config.postgres, stream, settings.table, excluded, at, exclusive=exclusive, planned=planned)
-        timeout = settings.writer.stall_timeout
-        self._trial = Trial(stream.name, partial(rehearse, self._sink), timeout, self._tell, lambda: self._stopped)
+        self._sink = Sink(config.postgres, stream, settings.table, excluded, here, exclusive=exclusive, planned=planned)
         self._writing: Writing | None = None
         self._stopped = self._clean = False
 
@@ -130,8 +131,8 @@ class _Session:
                 self._forget(before._source.claims.ranges())
             reconciler = Reconciler(self._sink, self._source, self._settings, self._report)
             self._report.ready()
-            writer = self._settings.writer
-            self._writing = Writing(self._sink, self._stream, reconciler, self._report, self._trial, writer)
+            trial = Trial(self._sink, self._settings, self._tell, lambda: self._stopped)
+            self._writing = Writing(self._sink, self._stream, reconciler, self._report, trial, self._settings.writer)
             if before is None:
                 # What exists now lives as long as the process: collections need not look at it again.
                 gc.collect()
@@ -241,10 +242,7 @@ def _prepare(
         )
     log.info(
         "%s → %s: consumer %s %s, %d messages waiting",
-        stream.name,
-        settings.table,
-        settings.durable,
-        "created" if consumer.created else "bound",
+        *(stream.name, settings.table, settings.durable, "created" if consumer.created else "bound"),
         consumer.pending + consumer.ack_pending,
         extra={"stream": settings.name},
     )

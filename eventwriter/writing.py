@@ -9,6 +9,7 @@ from time import monotonic
 from eventwriter.config.model import WriterConfig
 from eventwriter.errors import OversizedError
 from eventwriter.observability.report import Report
+from eventwriter.postgres.budget import TooMuchError
 from eventwriter.postgres.policy import Sizes
 from eventwriter.postgres.rehearsal import decode_as
 from eventwriter.postgres.sink import Sink
@@ -25,6 +26,7 @@ TRIES = 3
 _REMEMBERED = 10_000
 """Such messages that are known; beyond, they are found again."""
 
+_ANY = 1 << 30
 SHARE = 8
 """What may have been too much for the worker that had it in hand is written in so many transactions, not in one."""
 
@@ -44,6 +46,8 @@ class Writing:
         self._next_look = 0.0
         self._failed = False
         self._sizes = Sizes()
+        self._enough = _ANY
+        """How many messages the next transaction may have, of what they become."""
         self._batch: Batch | None = None
         self._place = 0
         """How many messages of that batch are committed already, or set aside."""
@@ -78,6 +82,9 @@ class Writing:
             part, begun = self._part(batch), monotonic()
             try:
                 outcome = self._sink.write(part, meanwhile)
+            except TooMuchError as error:
+                self._enough = error.messages
+                continue
             except OversizedError as error:
                 self._divide(error, part, monotonic() - begun)
                 continue
@@ -85,6 +92,7 @@ class Writing:
             self._alone -= {message.sequence for message in part.messages} if self._alone else set()
             self._sizes.wrote(len(part.messages))
             self._place += len(part.messages)
+            self._enough = _ANY
             if batch.reread:
                 self._reconciler.rewrote(outcome.written + outcome.deadlettered + outcome.excluded)
             if part is not batch:
@@ -104,7 +112,9 @@ class Writing:
 
     def _part(self, batch: Batch) -> Batch:
         """What to write next of a batch, as much as may work."""
-        most = min(self._sizes.most, -(-len(batch.messages) // SHARE) if batch.redelivered else len(batch.messages))
+        most = min(self._sizes.most, self._enough, len(batch.messages))
+        if batch.redelivered:
+            most = min(most, -(-len(batch.messages) // SHARE))
         if self._alone:
             ahead = islice(batch.messages, self._place, self._place + most)
             places = [place for place, message in enumerate(ahead) if message.sequence in self._alone]

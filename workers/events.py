@@ -84,7 +84,10 @@ def decode(message: Message) -> Decoded:
         return _row(element, dump_json(element).decode(), records.count, origin, records.room)
 
     records = Records(Kind(row_of, shape=RECORD))
-    records.take(event, origin, 0)
+    try:
+        records.take(event, origin, 0)
+    finally:
+        del records.kind  # which knows the records: their memory would wait until cycles are looked for
     return Decoded(records.rows, records.rejects, repairs)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import compress, count
@@ -15,6 +15,7 @@ from psycopg._copy_base import format_row_binary  # what Copy.write_row calls, w
 from psycopg.abc import Transformer
 
 from eventwriter.coverage import Range, runs
+from eventwriter.postgres.budget import Budget, TooMuchError
 from eventwriter.postgres.errors import RowRefused
 from eventwriter.postgres.plan import Plan
 from eventwriter.stream import Batch, Decoded, Message, Outcome, Reject, Row, Stream
@@ -24,6 +25,8 @@ _ROWS = 128
 """A step ends after so many messages or rows: its own cost does not count, and it takes a millisecond or less."""
 _BLOCK = 64 * 1024
 """Bytes from which on what is encoded is worth sending."""
+_FEW, _AHEAD = 16, 16 * 2**20
+"""Blocks that may wait whatever their size, and bytes of more of them: then nothing more is encoded for the moment."""
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 
@@ -46,6 +49,8 @@ class Attempt:
     """Rows written up to and including each message: tells a COPY line's message."""
     rows_of: dict[int, int] = field(default_factory=dict)
     """Rows of each message that has rejects: tells whether anything of it was written."""
+    rejected: int = 0
+    _stage: Budget | None = None
     _ranges: list[Range] | None = None
 
     def again(self) -> Attempt:
@@ -74,7 +79,13 @@ class Attempt:
         """The rows to write of a message; its rejects and repairs are noted."""
         if index in self.refused:
             decoded = without(decoded, self.refused[index])
+        if self.staged:
+            self._stage = self._stage or Budget.staged()
+            if index and (enough := self._stage.enough(index, self.rejected)):
+                raise TooMuchError(enough)
+            self._stage.take(decoded.rows)
         if decoded.rejects:
+            self.rejected += len(decoded.rejects)
             self.letters[index] = list(decoded.rejects)
             self.rows_of[index] = len(decoded.rows)
         repairs = self.outcome.repairs
@@ -111,8 +122,8 @@ class Encoder:
     ) -> None:
         """Messages of ``excluded`` subjects and ``known`` sequences have no rows."""
         self.attempt = attempt
-        self.refusal: RowRefused | None = None
-        """Why a row has no binary form, if that is so: nothing is encoded any more."""
+        self.refusal: RowRefused | TooMuchError | None = None
+        """Why a row has no binary form, or that it is enough, if that is so: nothing is encoded any more."""
         self._stream = stream
         self._project = plan.project
         self._transformer = transformer
@@ -120,22 +131,40 @@ class Encoder:
         self._known = known
         self._plain = excluded is None and not known and not attempt.refused
         self._at = at
-        self._place = 0
-        self._messages = _MESSAGES
-        self._line = 0
-        self._ended = False
+        self._place, self._messages, self._line = 0, _MESSAGES, 0
+        self._rows: Iterator[Row] | None = None  # decoded, and not all encoded yet
+        self._budget, self._ended = Budget(), False
         self._block = bytearray(_SIGNATURE)
         self.blocks: deque[bytearray] = deque()
         """What is encoded and not yet taken from here."""
         attempt.outcome.seconds = {"decode": 0.0}
 
     def step(self) -> bool:
-        """Decodes and encodes some messages; False when there is nothing more to do."""
-        if self._ended:
+        """Decodes and encodes some messages; False when there is nothing more to do, or enough waits to be sent."""
+        if self._ended or (len(self.blocks) > _FEW and sum(map(len, self.blocks)) > _AHEAD):
             return False
         attempt = self.attempt
-        messages = attempt.batch.messages
         begun = perf_counter()
+        rows = self._rows or iter(self._take())
+        self._rows = None if self._encode(rows) else rows
+        if self._rows is None and self._place == len(attempt.batch.messages) and self.refusal is None:
+            self._ended = True
+            self._block += _TRAILER
+            attempt.outcome.rows = self._line
+            if not self._known:
+                attempt.ranges()  # before anybody waits for them
+        if self._ended or len(self._block) > _BLOCK:
+            self._budget.size -= len(self._block)
+            self.blocks.append(self._block)
+            self._block = bytearray()
+        if self._rows is None and not self._ended and (enough := self._budget.enough(self._place, attempt.rejected)):
+            self._refuse(TooMuchError(enough))
+        attempt.outcome.seconds["decode"] += perf_counter() - begun
+        return not self._ended
+
+    def _take(self) -> Sequence[Row]:
+        """Decodes some messages."""
+        attempt, messages = self.attempt, self.attempt.batch.messages
         chunk = messages[self._place : self._place + self._messages]
         fast = fast_rows(self._stream, chunk)
         if self._plain and all(fast):  # one row of each
@@ -148,18 +177,7 @@ class Encoder:
         self._messages = min(2 * taken, _MESSAGES)  # no more than fit a step: what is left over is looked at again
         if self._at:
             self._at("after_decode")
-        self._encode(rows)
-        if self._place == len(messages) and self.refusal is None:
-            self._ended = True
-            self._block += _TRAILER
-            attempt.outcome.rows = self._line
-            if not self._known:
-                attempt.ranges()  # before anybody waits for them
-        if self._ended or len(self._block) > _BLOCK:
-            self.blocks.append(self._block)
-            self._block = bytearray()
-        attempt.outcome.seconds["decode"] += perf_counter() - begun
-        return not self._ended
+        return rows
 
     def _decode(self, chunk: Sequence[Message], fast: Sequence[Row | None]) -> list[Row]:
         """The rows of the first messages, one by one; ``fast`` has those that are known already."""
@@ -184,16 +202,27 @@ class Encoder:
                 break
         return rows
 
-    def _encode(self, rows: Sequence[Row]) -> None:
+    def _refuse(self, refusal: RowRefused | TooMuchError) -> None:
+        """Whoever raises it makes a cycle, and what is encoded would be kept with it."""
+        self.refusal, self._ended = refusal, True
+        self.blocks.clear()
+
+    def _encode(self, rows: Iterator[Row]) -> bool:
+        """As many as make a block; whether these were all."""
         project, transformer, block, line = self._project, self._transformer, self._block, self._line
         try:
             for row in rows:
                 line += 1
                 format_row_binary(row if project is None else project(row), transformer, block)
+                if len(block) > _BLOCK:
+                    break
+            else:
+                return True
         except (TypeError, ValueError, OverflowError, psycopg.DataError) as error:
-            self.refusal = RowRefused(line, None, f"{type(error).__name__}: {error}")
-            self._ended = True
-        self._line = line
+            self._refuse(RowRefused(line, None, f"{type(error).__name__}: {error}"))
+        finally:
+            self._line = line
+        return False
 
 
 def fast_rows(stream: Stream, messages: Sequence[Message]) -> Sequence[Row | None]:
@@ -219,17 +248,3 @@ def without(decoded: Decoded, refused: dict[int, Reject]) -> Decoded:
     """The message without the rows of these records."""
     rows = [row for number, row in enumerate(decoded.rows) if record_index(decoded, number) not in refused]
     return Decoded(rows, [*decoded.rejects, *refused.values()], decoded.repairs)
-
-
-def repeats(batch: Batch) -> bool:
-    """Whether a message is in the batch twice."""
-    return batch.span is None and len({message.sequence for message in batch.messages}) < len(batch.messages)
-
-
-def each_once(batch: Batch) -> Batch:
-    """The batch without what was delivered again while its first delivery still waited: the ledger sees neither."""
-    places: dict[int, int] = {}
-    for place, message in enumerate(batch.messages):
-        places.setdefault(message.sequence, place)
-    kept, firsts = places.values(), batch.each_first()
-    return Batch([batch.messages[place] for place in kept], [firsts[place] for place in kept])

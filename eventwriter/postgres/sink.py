@@ -12,7 +12,7 @@ from psycopg import Connection
 from eventwriter.config.model import PostgresConfig
 from eventwriter.errors import SchemaError, UnavailableError
 from eventwriter.postgres import deadletters
-from eventwriter.postgres.attempt import Attempt, Encoder, each_once, repeats
+from eventwriter.postgres.attempt import Attempt, Encoder
 from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.catalog import SHAPE
 from eventwriter.postgres.connection import check_server
@@ -122,7 +122,7 @@ class Sink:
         if self._staging.due:
             return False
         if self._ahead is None or self._ahead.attempt.batch is not batch:
-            if repeats(batch) or self.ledger.scope.reaches_back(batch):
+            if batch.repeats or self.ledger.scope.reaches_back(batch):
                 return False
             self._ahead = self._encoder(Attempt(batch))
         return self._ahead.step()
@@ -141,7 +141,7 @@ class Sink:
         if self._ahead is not None and self._ahead.attempt.batch is batch:
             attempt = self._ahead.attempt
         else:
-            batch = each_once(batch) if repeats(batch) else batch
+            batch = batch.each_once() if batch.repeats else batch
             # What was delivered or done under earlier filters, only a question tells.
             back = self.ledger.scope.reaches_back(batch)
             attempt = Attempt(batch, check_ledger=back, staged=self._staging.due)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 from collections.abc import Callable
 from functools import partial
@@ -117,6 +118,22 @@ def test_a_message_at_the_limit_is_decoded(case: tuple[str, str], maker: Maker) 
         assert f" of its {RECORDS_MAX} records are bad" in found.rejects[0].detail
     else:
         assert len(found.rows) == RECORDS_MAX
+
+
+@pytest.mark.parametrize(("case", "maker"), (AT_THE_LIMIT | BEYOND).items(), ids=ids)
+def test_nothing_is_left_behind(case: tuple[str, str], maker: Maker) -> None:
+    """Cycles are looked for seldom: what is made of a message must not be part of one."""
+    payloads = [gz(maker(20)), json.dumps([RECORD, {**RECORD, "name": None}, 0]).encode()]
+    for payload in payloads:
+        decode(case[0], payload)
+    gc.collect()
+    gc.disable()
+    try:
+        for payload in payloads:
+            decode(case[0], payload)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("stream", STREAMS)

@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "observability": {"__init__", "config", "processes"},
     "losses": {"config", "coverage", "jetstream", "postgres"},
     "reconcile": {"config", "coverage", "jetstream", "losses", "postgres"},
-    "trial": {"processes"},
+    "trial": {"config", "postgres", "processes"},
     "writing": {"config", "observability", "postgres", "reconcile", "trial"},
     "worker": {"config", "coverage", "pipeline", "processes", "reconcile", "registry", "trial", "writing", *SIDES},
     "service": {"config", "processes", "worker", *SIDES},

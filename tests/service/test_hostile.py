@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from compression import gz
 from eventwriter import registry
-from fix_service import STREAMS, World
+from fix_service import STREAMS, World, only
 from traffic import Publication, Traffic
+from workers._limits import RECORDS_MAX, REJECTS_MAX
 from workers._otlp.fast import field
 
 RSS_MAX = 300 * 2**10
@@ -33,6 +35,50 @@ def peak(pid: int) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1])
     pytest.fail("no VmHWM")
+
+
+def at_the_limits(stream: str) -> list[tuple[bytes, int, int]]:
+    """Messages that are just not too much, with the rows and dead letters that they become."""
+    record: dict[str, object] = {"host_ip": "10.0.0.1", "value": 1, "name": "n", "body": "b", "src_addr": "10.0.0.1"}
+    if stream == "EVENTS":
+        record = {"specversion": "1.0", "id": "7", "source": "a", "type": "t"}
+    one = json.dumps(record).encode()
+    keys = b",".join(b'"%x":0' % number for number in range(300_000))
+    found = [
+        (b"[" + b",".join([one] * RECORDS_MAX) + b"]", RECORDS_MAX, 0),
+        (b"[" + b",".join([b"0"] * REJECTS_MAX) + b"]", 0, REJECTS_MAX),
+        (one[:-1] + b',"data":{' + keys + b"}}", 1, 0),
+        (one[:-1] + b',"data":{"text":"' + b"x" * 15_000_000 + b'"}}', 1, 0),
+    ]
+    if stream in RECORDS and stream != "NETFLOW":
+        resource = field(0x0A, field(0x0A, b"\x0a\x01k" + field(0x12, field(0x0A, b"x" * 2**20))))
+        span = b"\x12\x1c" + b"\x0a\x10" + b"t" * 16 + b"\x12\x08" + b"s" * 8
+        metric = field(0x12, b"\x0a\x01m" + field(0x2A, b"\x0a\x00" * 100))
+        records = {"LOGS": b"\x12\x00" * 100, "OTEL_TRACES": span * 100, "OTEL_METRICS": metric}[stream]
+        found.append((field(0x0A, resource + field(0x12, records)), 100, 0))
+    return [(gz(payload), rows, letters) for payload, rows, letters in found]
+
+
+@pytest.mark.parametrize(
+    "stream", [name if name in ("EVENTS", "LOGS") else pytest.param(name, marks=pytest.mark.slow) for name in STREAMS]
+)
+def test_memory_is_bounded_whatever_arrives(world: World, stream: str) -> None:
+    """Many messages that are just not too much, in one batch with good ones."""
+    source = Traffic(stream, records=3)
+    subject = registry.load()[stream].subjects[-1].replace(">", "large")
+    kinds = at_the_limits(stream)
+    large = [*kinds, *kinds[:2]]
+    world.publish(stream, [source.next()])
+    service = world.start(**only(stream))
+    world.wait_settled()
+    worker = world.worker(stream)
+    assert worker is not None
+    world.publish(stream, [*(Publication(subject, payload, ()) for payload, _, _ in large), source.next()])
+    world.wait_settled()
+    assert peak(worker.pid) < RSS_MAX
+    assert world.query("SELECT count(*) FROM eventwriter.dead_letters") == [(sum(each[2] for each in large),)]
+    assert world.stop(service) == 0
+    assert "restart" not in world.log
 
 
 def hostile(stream: str) -> list[Publication]:
