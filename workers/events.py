@@ -20,6 +20,7 @@ from workers._json.events_fast import GelfEvent, columns_of
 from workers._json.fast import fast_path
 from workers._json.payload import read_json, unpack
 from workers._json.records import Kind, Origin, Records
+from workers._json.secrets import masked_text
 from workers._json.table import Field, Table
 from workers._limits import Room
 
@@ -119,7 +120,7 @@ def _row(event: Mapping[str, Any], raw: str, index: int, origin: Origin, room: R
     if type(about) is not str:
         about = convert.text("subject", about, {}, repairs) or message.subject
     row = [timestamp, specversion, identity, source, get("type"), get("datacontenttype"), about, remote_addr, host,
-           level, severity, short_message, version, raw]  # fmt: skip
+           level, severity, short_message, version, masked_text(raw)]  # fmt: skip
     TABLE.fill(row, {}, repairs)  # raw_data has what does not fit
     return (*row, received)
 

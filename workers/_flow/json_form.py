@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import Any
 
 from eventwriter.stream import Row
-from eventwriter.values import INT4_MAX, INT8_MAX, INT8_MIN, Unfit
+from eventwriter.values import INT4_MAX, INT8_MAX, INT8_MIN, Unfit, integer
 from workers._flow.protocols import PROTOCOLS
 from workers._flow.rows import address, dump_safe, mac_text
-from workers._json.convert import UNITS, merged, moment
+from workers._json.convert import UNITS, keep_original, merged, moment
 from workers._json.records import Origin
 from workers._json.table import Field, Table
 
@@ -41,6 +42,8 @@ TABLE = Table(
 )
 """The capitals are the names of goflow2's version 1."""
 _AT = TABLE.at
+_INTERFACES = (("in_if", _AT["input_snmp"]), ("out_if", _AT["output_snmp"]))
+"""What is beyond the column is kept under the name that protobuf has for it, as there."""
 _ADDRESSES = tuple(_AT[name] for name in ("src_addr", "dst_addr", "sampler_address"))
 
 _TIMES = (
@@ -73,6 +76,13 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         row[_AT["flow_direction"]] = _DIRECTIONS.get(direction, direction)
     if type(protocol) is str:  # goflow2 writes an empty text for one without a name
         row[_AT["protocol"]] = PROTOCOLS.get(protocol.strip().upper(), protocol) if protocol else None
+    for name, place in _INTERFACES:
+        if row[place] is not None:
+            with suppress(Unfit):
+                index = integer(row[place])
+                if index > INT4_MAX:
+                    keep_original(rest, name, index, repairs, "clamped")
+                    row[place] = INT4_MAX
     _open_bytes(row, rest, repairs)
     TABLE.fill(row, rest, repairs)
     if row[0] is None:

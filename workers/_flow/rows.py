@@ -106,9 +106,8 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
         volume = clamped("octets", 0, INT8_MAX, volume, more, repairs)
     in_if, out_if = plain[_IN_IF], plain[_IN_IF + 1]
     if in_if > INT4_MAX or out_if > INT4_MAX:
-        in_if = min(in_if, INT4_MAX)  # metadata has both as they are
-        out_if = min(out_if, INT4_MAX)
-        repairs.append("clamped")
+        repairs += ["clamped"] * ((in_if > INT4_MAX) + (out_if > INT4_MAX))
+        in_if, out_if = min(in_if, INT4_MAX), min(out_if, INT4_MAX)  # metadata has both as they are
     metadata = _Metadata(
         TYPES.get(kind, kind) if kind else None,
         str(received_at) if received_at else None,

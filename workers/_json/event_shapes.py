@@ -22,8 +22,11 @@ LEVEL_OF: Mapping[str, int] = MappingProxyType(
     | {"emerg": 0, "panic": 0, "crit": 2, "fatal": 2, "err": 3, "warn": 4, "informational": 6, "information": 6}
 )
 _STATES = MappingProxyType({"unhealthy": (3, "error"), "healthy": (6, "info"), "unknown": (5, "notice")})
-_OCSF_LEVELS = MappingProxyType({6: 2, 5: 2, 4: 3, 3: 4, 2: 5, 1: 6})
-"""OCSF severity_id → syslog level; 0 (unknown) and 99 (other) have none."""
+_OCSF = MappingProxyType(
+    {6: (2, "Fatal"), 5: (2, "Critical"), 4: (3, "High"), 3: (4, "Medium"), 2: (5, "Low"), 1: (6, "Informational"),
+     0: (None, "Unknown"), 99: (None, "Other")}
+)  # fmt: skip
+"""OCSF severity_id → syslog level, and its name."""
 _OTLP = MappingProxyType(
     {
         "resourceLogs": "LOGS",
@@ -167,9 +170,11 @@ def _ocsf(data: Mapping[str, Any]) -> Facts:
     if remote is None:
         remote = _inner(unmapped, "remote_addr", "source_ip")
     number = data.get("severity_id")
-    level = _OCSF_LEVELS.get(number) if type(number) is int else None
+    level, named = _OCSF.get(number, (None, None)) if type(number) is int else (None, None)
+    severity = data.get("severity")
+    severity = named if severity is None else severity
     message = _first(data, "message", "short_message")
-    return _first(data, "time", "timestamp"), remote, host, level, data.get("severity"), message, data.get("version")
+    return _first(data, "time", "timestamp"), remote, host, level, severity, message, data.get("version")
 
 
 def _inner(value: Any, *names: str) -> Any:

@@ -17,6 +17,7 @@ from workers._json.cloudevents import data_of, envelope_in, envelope_of, is_even
 from workers._json.convert import moment, trimmed
 from workers._json.count import EVENTS, Shape
 from workers._json.payload import read_json, unpack
+from workers._json.secrets import MARK, masked_row
 from workers._limits import COUNTED_FROM, RECORDS_MAX, SHARED_MAX, Room, too_many
 
 _MAX_DEPTH = 8
@@ -71,10 +72,11 @@ def decode_records(kind: Kind, message: Message) -> Decoded:
         else:
             if "specversion" not in value and value.keys().isdisjoint(kind.groups):
                 try:
-                    return Decoded((kind.row_of(value, origin),), (), repairs)
+                    row = kind.row_of(value, origin)
+                    return Decoded((masked_row(row) if MARK in payload else row,), (), repairs)
                 except Unfit as error:
                     return Decoded((), (Reject(error.reason, str(error)[:500], 0),), repairs)
-    records = Records(kind)
+    records = Records(kind, hides=MARK in payload or b"base64" in payload or payload[:1] not in b"{[")
     try:
         if value is not None:
             records.take(value, origin, 0)
@@ -102,10 +104,12 @@ def _text_of(name: str, records: Records, payload: bytes, origin: Origin) -> Dec
 class Records:
     """The records of a message, as they are found. Its methods raise Unfit only before they have added any."""
 
-    __slots__ = ("kind", "many", "rejects", "room", "rows")
+    __slots__ = ("hides", "kind", "many", "rejects", "room", "rows")
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, *, hides: bool = False) -> None:
+        """``hides``: there may be secrets in it."""
         self.kind = kind
+        self.hides = hides
         self.room = Room()
         self.many = False
         self.rows: list[Row] = []
@@ -183,6 +187,8 @@ class Records:
         except Unfit as error:
             self.reject(error)
             return
+        if self.hides:
+            row = masked_row(row)
         if self.many:
             row = tuple([trimmed(value) if type(value) is bytes else value for value in row])
         self.rows.append(row)

@@ -20,6 +20,7 @@ from workers._json import convert
 from workers._json.convert import moment, parsed, spread
 from workers._json.fast import Arrivals, Columns, nested_json, received
 from workers._json.records import Origin
+from workers._json.secrets import masked
 from workers._json.table import Field, Table, prefer
 from workers._otlp.flat import attributes_of, fill_service
 from workers._otlp.ids import fill_ids, unusual
@@ -59,6 +60,8 @@ _PLACES, _AT = TABLE.places, TABLE.at
 _SCOPED = [*zip(("name", "version", "attributes"), range(_SCOPE, len(TABLE.columns)), strict=False)]
 _ORIGINS = ("host", "hostname", "remote_addr", "source", "ip")
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_typed = re.compile(r"\s*[A-Z][A-Z0-9 ]*:")
+"""The type before a value of SNMP."""
 _NANOSECONDS = 100_000_000_000_000_000
 """From here on a bare number is a time in nanoseconds."""
 
@@ -108,9 +111,9 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         else:
             rest["source"] = source
     if body is not None and type(body) is not str:
-        row[_BODY] = _body(body)
-        if "varbinds" in record:
-            rest["varbinds"] = record["varbinds"]
+        row[_BODY] = _body(body) if body is not record.get("varbinds") else _trap_body(body)
+    if "varbinds" in record:
+        rest["varbinds"] = record["varbinds"]
     if trace_flags is not None:
         prefer(row, rest, _FLAGS, "flags", trace_flags)
     TABLE.fill(row, rest, repairs)
@@ -153,6 +156,15 @@ def _body(body: Any) -> str:
     if isinstance(body, list) and body and all(type(code) is int and _is_text(code) for code in body):
         return "".join(map(chr, body))
     return dump_json(body).decode()
+
+
+def _trap_body(varbinds: Any) -> str:
+    """The first value of a trap that is text, without its type (``OCTET STRING: eth0``); else all of them as JSON."""
+    for bound in varbinds if isinstance(varbinds, list) else ():
+        value = bound.get("value") if type(bound) is dict else None
+        if type(value) is str and value.strip():
+            return _typed.sub("", value).strip() or value.strip()
+    return _body(varbinds)
 
 
 def _is_text(code: int) -> bool:
@@ -228,4 +240,4 @@ def _fast_resource(text: bytes) -> tuple[str, str | None, str | None, bytes] | N
     instance = resource.get("service.instance.id")
     if any(value is not None and type(value) is not str for value in (service, version, instance)):
         return None
-    return "unknown" if service is None else service, version, instance, dump_json(resource)
+    return "unknown" if service is None else service, version, instance, masked(dump_json(resource))

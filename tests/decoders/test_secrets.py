@@ -1,0 +1,118 @@
+"""The community of SNMP is a password: no row shows it, whatever way it came."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from checks import decode_checked
+from compression import gz
+from eventwriter import registry
+from eventwriter.stream import Message
+
+DECLARED = registry.load()
+RECORDS: dict[str, dict[str, Any]] = {
+    "TELEMETRY": {"timestamp": "2025-12-12T10:30:00Z", "gateway_id": "g", "metric_name": "m", "value": 1,
+                  "metadata": {"community": "hush", "tags": [{"snmp_community": "hush"}]},
+                  "tags": {"Community": "hush"}},
+    "SWEEP": {"host_ip": "10.0.0.1", "gateway_id": "g", "last_sweep_time": "2025-12-12T10:30:00Z",
+              "metadata": {"community": "hush"}},
+    "NETFLOW": {"src_addr": "10.0.0.1", "community": "hush"},
+    "LOGS": {"source": "10.20.0.2:50314", "version": "V2C", "community": "hush",
+             "varbinds": [{"oid": "1.3.6.1.2.1.1.3.0", "value": "OCTET STRING: down"}]},
+    "EVENTS": {"source": "10.20.0.2:50314", "version": "V2C", "community": "hush", "varbinds": []},
+    "OTEL_TRACES": {"name": "n", "attributes": {"community": "hush"}},
+    "OTEL_METRICS": {"name": "n", "community": "hush"},
+}  # fmt: skip
+EVENT = {"specversion": "1.0", "id": "1", "source": "/a", "type": "t"}
+
+
+def forms(record: dict[str, Any]) -> dict[str, bytes]:
+    """A record in every wrapping."""
+    text = json.dumps(record)
+    return {
+        "alone": text.encode(),
+        "compact": json.dumps(record, separators=(",", ":")).encode(),
+        "array": f"[{text}, {text}]".encode(),
+        "compressed": gz(text.encode()),
+        "event": json.dumps({**EVENT, "data": record}).encode(),
+        "event with text": json.dumps({**EVENT, "data": text}).encode(),
+    }
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_no_row_has_it(name: str) -> None:
+    """All else of the record is there; by the fast path too."""
+    stream = DECLARED[name]
+    subject = stream.subjects[0].replace(">", "snmp")
+    for form, payload in forms(RECORDS[name]).items():
+        message = Message(subject, payload, 1, 1_765_535_400_000_000_000)
+        decoded = decode_checked(stream, message)
+        assert len(decoded.rows) == (2 if form == "array" else 1), form
+        rows = [*decoded.rows]
+        if stream.fast is not None and (row := stream.fast([message])[0]) is not None:
+            rows.append(row)
+        for row in rows:
+            assert "hush" not in repr(row), form
+            assert "***" in repr(row), form
+
+
+def test_the_fast_path_has_it_masked() -> None:
+    """Of measurements, of logs as rule engines write them, of GELF."""
+    log = {"timestamp": 1_765_535_400_000_000_000, "body": "b", "severity_text": "INFO", "severity_number": 9,
+           "attributes": {"community": "hush"}, "resource": {"service.name": "s", "community": "hush"}}  # fmt: skip
+    gelf = {**EVENT, "data": {"version": "1.1", "short_message": "m", "timestamp": 1765535400.5, "community": "hush"}}
+    for name, record in (("TELEMETRY", RECORDS["TELEMETRY"]), ("LOGS", log), ("EVENTS", gelf)):
+        stream = DECLARED[name]
+        message = Message(
+            stream.subjects[0].replace(">", "x"),
+            json.dumps(record, separators=(",", ":")).encode(),
+            1,
+            1_765_535_400_000_000_000,
+        )
+        assert stream.fast is not None
+        (row,) = stream.fast([message])
+        assert row is not None
+        assert "hush" not in repr(row)
+        assert row == stream.decode(message).rows[0]
+
+
+@pytest.mark.parametrize("name", ["communities", "bgp_community", "community_id"])
+def test_other_names_are_no_secrets(name: str) -> None:
+    """They are kept as they are, and so is the word as a value."""
+    record = {"body": "b", name: "shown", "x": "community"}
+    message = Message("logs.x", json.dumps(record).encode(), 1, 1)
+    row = decode_checked(DECLARED["LOGS"], message).rows[0]
+    assert json.dumps({name: "shown", "x": "community"}, separators=(",", ":")).encode() in row
+
+
+def test_in_base64_it_is_masked_where_it_is_opened() -> None:
+    """In the rows of all streams that open a CloudEvent."""
+    data = base64.b64encode(json.dumps(RECORDS["LOGS"]).encode()).decode()
+    message = Message("logs.x", json.dumps({**EVENT, "data_base64": data}).encode(), 1, 1)
+    assert "hush" not in repr(decode_checked(DECLARED["LOGS"], message).rows)
+
+
+@pytest.mark.parametrize(
+    ("values", "body"),
+    [
+        ([5, "TIMETICKS: 981230", "OCTET STRING: eth0"], "981230"),
+        (["OCTET STRING: link down: port 3"], "link down: port 3"),
+        (["Interface: down"], "Interface: down"),
+        (["", " ", "IP ADDRESS: 10.0.0.1"], "10.0.0.1"),
+        (["OCTET STRING:"], "OCTET STRING:"),
+        ([5, None], '[{"oid":"1","value":5},{"oid":"1","value":null}]'),
+    ],
+)
+def test_the_body_of_a_trap_is_its_first_text(values: list[Any], body: str) -> None:
+    """Without its type; all bindings stay among the attributes. A body of its own comes first."""
+    bindings = [{"oid": "1", "value": value} for value in values]
+    for record, expected in (({"varbinds": bindings}, body), ({"varbinds": bindings, "message": "own"}, "own")):
+        message = Message("logs.snmp", json.dumps(record).encode(), 1, 1)
+        stream = DECLARED["LOGS"]
+        row = dict(zip((c.name for c in stream.columns), decode_checked(stream, message).rows[0], strict=True))
+        assert row["body"] == expected
+        assert json.loads(row["attributes"])["varbinds"] == bindings
