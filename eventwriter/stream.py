@@ -81,6 +81,8 @@ class Column:
     core: bool = True
     """Whether the stream stops where the table has it under none of its names: what is not stored is lost. False is for
     what tables of others never had: rows are written without it, and that is shown wherever the stream is."""
+    instead: tuple[str, float] | None = None
+    """Where a table has no column of this other name, its value divided by this stands for one that is missing."""
     wanted: bool = True
     """False where the settings leave it out: not written though the table has it, nor missed if it has not."""
 

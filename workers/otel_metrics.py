@@ -34,13 +34,13 @@ TABLE = Table(
     Field("span_name", "text", ("name", "metric_name", "metricName")),
     Field("span_kind", "text"),
     Field("metric_type", "text"),
-    # Older tables have no other place for a value than duration_ms.
-    Field("value", "double precision", aliases=("duration_ms",), core=False, must=True),
+    Field("value", "double precision", core=False, must=True),
     Field("value_int", "bigint", core=False),
     Field("unit", "text", core=False),
     Field("description", "text", core=False),
-    Field("duration_ms", "double precision", must=True),
-    Field("duration_seconds", "double precision", must=True),
+    # Older tables have no other place for a value without a unit of time.
+    Field("duration_ms", "double precision", must=True, instead=("value", 1.0)),
+    Field("duration_seconds", "double precision", must=True, instead=("value", 1000.0)),
     Field("count", "bigint", core=False, must=True),
     Field("sum", "double precision", core=False, must=True),
     Field("min", "double precision", core=False),

@@ -135,21 +135,38 @@ def target_of(name: str, position: int, declared: str, live: str, not_null: bool
 
 def _projection(stream: Stream, targets: list[Target]) -> Callable[[Row], Sequence[Any]] | None:
     positions = [target.position for target in targets]
+    substitutes = _substitutes(stream, targets)
     converters = [(index, target.convert) for index, target in enumerate(targets) if target.convert is not None]
     select: Callable[[Row], Sequence[Any]] | None = None
     if positions != list(range(len(stream.columns))):
         select = itemgetter(*positions) if len(positions) > 1 else lambda row: (row[positions[0]],)
-    if not converters:
+    if not converters and not substitutes:
         return select
 
     def project(row: Row) -> Sequence[Any]:
         values = list(row if select is None else select(row))
+        for index, position, divisor in substitutes:
+            if values[index] is None and row[position] is not None:
+                values[index] = row[position] / divisor
         for index, convert in converters:
             if values[index] is not None:
                 values[index] = convert(values[index])
         return values
 
     return project
+
+
+def _substitutes(stream: Stream, targets: Sequence[Target]) -> list[tuple[int, int, float]]:
+    """(index, position of what stands for its value where that is missing, divisor) of targets with a substitute."""
+    positions = {column.name: position for position, column in enumerate(stream.columns)}
+    filled = {target.position for target in targets}
+    found = []
+    for index, target in enumerate(targets):
+        if (instead := stream.columns[target.position].instead) is not None:
+            name, divisor = instead
+            if positions[name] not in filled and stream.columns[positions[name]].wanted:
+                found.append((index, positions[name], divisor))
+    return found
 
 
 def _omitted(stream: Stream, targets: Sequence[Target]) -> tuple[str, ...]:

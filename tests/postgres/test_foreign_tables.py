@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,22 @@ def test_the_value_of_a_metric_goes_to_duration_ms_where_there_is_no_value_colum
     write(tables, "OTEL_METRICS", [Message("otel.metrics.raw", traffic.next().payload, 1, 10**18)])
     assert query(tables, "SELECT duration_ms FROM otel_metrics ORDER BY 1") == [(1.0,), (2.0,), (3.0,), (4.0,), (5.0,)]
     assert query(tables, "SELECT count(DISTINCT span_id) FROM otel_metrics") == [(5,)]
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "expected"),
+    [
+        ("s", 0.93, (930.0, 0.93)), ("ms", 187.5, (187.5, 0.1875)), ("us", 1500.0, (1.5, 0.0015)),
+        ("{item}", 17.0, (17.0, 0.017)), ("", 1e6, (1e6, 1e3)),
+    ],
+)  # fmt: skip
+def test_the_two_durations_of_a_metric_agree(tables: str, unit: str, value: float, expected: tuple[Any, ...]) -> None:
+    """Where there is no column for values: converted with a unit of time, else the value as milliseconds, as of old."""
+    point = {"asDouble": value, "timeUnixNano": "1765535400000000000"}
+    metrics = [{"name": "m", "unit": unit, "gauge": {"dataPoints": [point]}}]
+    payload = json.dumps({"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]}).encode()
+    write(tables, "OTEL_METRICS", [Message("otel.metrics", payload, 1, 1_765_535_400_000_000_000)])
+    assert query(tables, "SELECT duration_ms, duration_seconds FROM otel_metrics") == [expected]
 
 
 def test_the_latest_event_replaces_under_the_older_keys(tables: str) -> None:

@@ -54,6 +54,7 @@ class Field:
     """Whether records have it; the last columns of a table may be those of receipt."""
     aliases: tuple[str, ...] = ()
     core: bool = True
+    instead: tuple[str, float] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -119,7 +120,7 @@ class Table:
 
     def __init__(self, *fields: Field, others: Sequence[tuple[str, ...]] = ()) -> None:
         self.fields = fields
-        self.columns = tuple(Column(field.name, field.type, field.aliases, field.core) for field in fields)
+        self.columns = tuple(Column(f.name, f.type, f.aliases, f.core, f.instead) for f in fields)
         self.at = {field.name: place for place, field in enumerate(fields)}
         self.places = Places(*(field.names for field in fields if field.given), *others)
         self.fill = _compiled([field for field in fields if field.given])
