@@ -12,7 +12,7 @@ from eventwriter.stream import Decoded, Message, Reject, Row, Stream
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, dump_json, shown
 from workers._guard import total
 from workers._json import convert
-from workers._json.cloudevents import data_of, envelope_in, is_event
+from workers._json.cloudevents import data_of, envelope_in, is_event, is_text
 from workers._json.convert import moment
 from workers._json.count import RECORD
 from workers._json.event_shapes import LEVEL_OF, Facts, facts_of
@@ -155,6 +155,8 @@ def _binary_event(envelope: Mapping[str, Any], payload: bytes, repairs: list[str
     raw, inner = "", "null"
     if payload:
         try:
+            if is_text(envelope):
+                raise Unfit("malformed", "it is text")
             text, data = read_json(payload, repairs)
             raw = text.decode("utf-8", "replace")
             inner = raw.removeprefix("\ufeff")
@@ -193,7 +195,7 @@ def _timestamp(time: Any, envelope_time: Any, received: int, wrapped: bool, repa
     A time that is none rejects a flat record; in a CloudEvent, which has another, it is counted.
     """
     try:
-        micros = moment(time)
+        micros = moment(time, repairs=repairs)
         if micros is not None and type(time) is not str and not -EPOCH < micros < _LATEST * 1_000_000 - EPOCH:
             raise Unfit("bad_time", f"{shown(time)} is not the time of an event")
     except Unfit as error:
@@ -203,7 +205,7 @@ def _timestamp(time: Any, envelope_time: Any, received: int, wrapped: bool, repa
         micros = None
     if micros is None and envelope_time is not None:
         try:
-            micros = moment(envelope_time)
+            micros = moment(envelope_time, repairs=repairs)
         except Unfit:
             repairs.append("bad_time")
     return received if micros is None else micros

@@ -203,7 +203,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     for column in ("timestamp", "start_time_unix_nano", "end_time_unix_nano"):
         place = _AT[column]
         if time is None and row[place] is not None:
-            time = moment(row[place], _PLACES.name_in(record, place) or column)
+            time = moment(row[place], _PLACES.name_in(record, place) or column, repairs)
     resource = parsed(row[_AT["resource_attributes"]])
     fill_service(row, _AT, resource)
     TABLE.fill(row, rest, repairs)

@@ -114,7 +114,7 @@ def _time_in(rest: Mapping[str, Any], received: int, repairs: list[str]) -> int:
         if (unit := UNITS.get(name[-2:])) and _is_beyond(value, unit):
             repairs.append("bad_time")
         elif found is None:
-            found = moment(value, name)
+            found = moment(value, name, repairs)
     return received if found is None else found
 
 

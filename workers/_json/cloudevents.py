@@ -6,6 +6,7 @@ required attribute exist, and their data is worth keeping.
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +19,8 @@ from workers._json.payload import parse, read_json
 from workers._limits import Room
 
 _PREFIX = "ce-"
-_DATA = ("data", "data_base64")
+_TEXT = re.compile(r"\s*(?:text/(?!json)|application/(?:[\w.-]+\+)?xml\b)", re.IGNORECASE)
+"""Content types of text that is no JSON, whatever it looks like."""
 
 
 def is_event(value: Mapping[str, Any]) -> bool:
@@ -29,8 +31,9 @@ def is_event(value: Mapping[str, Any]) -> bool:
 
 
 def envelope_of(event: Mapping[str, Any]) -> dict[str, Any]:
-    """The context attributes of a structured event."""
-    return {name: value for name, value in event.items() if name not in _DATA}
+    """The context attributes of a structured event; of data in both its forms the one that is not taken."""
+    both = event.get("data") is not None and event.get("data_base64") is not None
+    return {name: value for name, value in event.items() if name != "data" and (both or name != "data_base64")}
 
 
 def envelope_in(headers: Mapping[str, str] | None, repairs: list[str]) -> dict[str, str] | None:
@@ -57,9 +60,9 @@ def envelope_in(headers: Mapping[str, str] | None, repairs: list[str]) -> dict[s
 
 
 def is_text(event: Mapping[str, Any]) -> bool:
-    """Whether the data of an event is said to be plain text."""
+    """Whether the data of an event is said to be text."""
     kind = event.get("datacontenttype")
-    return type(kind) is str and kind.partition(";")[0].strip().lower() == "text/plain"
+    return type(kind) is str and _TEXT.match(kind) is not None
 
 
 def _is_encoded(event: Mapping[str, Any]) -> bool:
@@ -71,7 +74,7 @@ def _is_encoded(event: Mapping[str, Any]) -> bool:
 def data_of(event: Mapping[str, Any], repairs: list[str], shape: Shape | None = None, room: Room | None = None) -> Any:
     """The data of a structured event: a JSON value, also from JSON text; bytes if it is not JSON; None if absent.
 
-    Data of version 0.3 may be in base64 too; that of type text/plain is text, whatever it looks like.
+    Data of version 0.3 may be in base64 too; that of a type of text is text, whatever it looks like.
     Raises Unfit("malformed") for what is not base64, and TooLarge as read_json does.
     """
     data = event.get("data")

@@ -30,10 +30,11 @@ def keep_original(rest: dict[str, Any], name: str, original: Any, repairs: list[
     rest[name] = original
 
 
-def moment(value: Any, name: str = "time") -> int | None:
+def moment(value: Any, name: str = "time", repairs: list[str] | None = None) -> int | None:
     """A time of any form as timestamptz, in nanoseconds or milliseconds if its name says so.
 
-    None if there is none: null, "", 0, or the zero of Go. Anything else raises Unfit("bad_time"), which names it.
+    None if there is none: null, "", 0, or the zero of Go. Anything else raises Unfit("bad_time"), which names it. A
+    leap second, which is the one after it, is counted as repaired.
     """
     try:
         micros = _micros(value, name)
@@ -41,6 +42,8 @@ def moment(value: Any, name: str = "time") -> int | None:
         if _GO_ZERO_TEXT.fullmatch(str(value)):
             return None
         raise Unfit("bad_time", f"{name}: {error}") from None
+    if repairs is not None and type(value) is str and value[17:19] == "60":
+        repairs.append("leap_second")
     if micros is None or micros > 0:
         return micros
     return None if abs(micros - _GO_ZERO) < 60_000_000 or micros == _GO_ZERO_NANOS else micros
@@ -67,7 +70,7 @@ UNITS: Mapping[str, int] = {"ns": 1, "Ns": 1, "no": 1, "ms": 1_000_000, "Ms": 1_
 
 def moment_or_kept(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
     """A time, or None with the original in ``rest``."""
-    found: int | None = _fitting(name, moment, value, rest, repairs)
+    found: int | None = _fitting(name, lambda given: moment(given, "time", repairs), value, rest, repairs)
     return found
 
 

@@ -205,7 +205,7 @@ def within(origin: Origin, envelope: Mapping[str, Any]) -> Origin:
     each other it has the attributes of all: ``id`` is that of the innermost, ``outer.id`` another one around it."""
     message, received, time, outer, repairs = origin
     try:
-        nearer = moment(envelope.get("time"))
+        nearer = moment(envelope.get("time"), repairs=repairs)
         time = time if nearer is None else nearer
     except Unfit:
         repairs.append("bad_time")

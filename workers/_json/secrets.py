@@ -9,15 +9,21 @@ from eventwriter.stream import Row
 
 MARK = b"ommunity"
 """Without it a text has no community."""
+_CACHED_MAX = 128
+"""Bytes of a text that is worth keeping."""
 _PATTERN = r"""(\\*")((?:snmp[_.-]?)?community)\1(\s*:\s*)\1(?:(?!\1)(?:\\.|[^\\]))*\1"""
 # In JSON, and in JSON that is a text there, whose quotation marks have backslashes.
 _community = re.compile(_PATTERN.encode(), re.IGNORECASE | re.DOTALL).sub
 _MASKED = rb"\1\2\1\3\1***\1"
 
 
-@lru_cache(maxsize=1024)
 def masked(text: bytes) -> bytes:
-    """JSON without the communities in it."""
+    """JSON without the communities in it. The same few short ones, metadata of a device, come again and again."""
+    return _cached(text) if len(text) <= _CACHED_MAX else _community(_MASKED, text)
+
+
+@lru_cache(maxsize=1024)
+def _cached(text: bytes) -> bytes:
     return _community(_MASKED, text)
 
 

@@ -162,7 +162,7 @@ def _compiled(fields: Sequence[Field]) -> Callable[[list[Any], dict[str, Any], l
             choices.insert(0, f"{absent}: {f'{cell} = default{place}' if changed else 'pass'}")
         lines += [f"    {'elif' if number else 'if'} {choice}" for number, choice in enumerate(choices)]
         is_moment = field.type == "timestamptz" and field.must
-        step = f"moment({value}, {field.name!r})" if is_moment else f"step{place}({value}, rest, repairs)"
+        step = f"moment({value}, {field.name!r}, repairs)" if is_moment else f"step{place}({value}, rest, repairs)"
         lines.append(f"    else: {cell} = {step}")
     exec("\n".join(lines), known)
     fill: Callable[[list[Any], dict[str, Any], list[str]], None] = known["fill"]

@@ -82,7 +82,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         row[_TIME] = time // 1000 - EPOCH
     elif time is not None:
         name = "timestamp" if record.get("timestamp") is time else _PLACES.name_in(record, _TIME)
-        given = moment(time, name or "")
+        given = moment(time, name or "", repairs)
         row[_TIME] = received_at if given is None else given
     if level is not None or word is not None:
         severity, number = severity_of(severity, number, level, word, rest)
@@ -144,7 +144,7 @@ def source_of(subject: str) -> str | None:
 def _observed(record: Mapping[str, Any], value: Any, received_at: int, rest: dict[str, Any], repairs: list[str]) -> int:
     """The observed time, which stands for a missing other one; that of receipt if there is none."""
     try:
-        observed = moment(value, _PLACES.name_in(record, _OBSERVED) or "")
+        observed = moment(value, _PLACES.name_in(record, _OBSERVED) or "", repairs)
     except Unfit:
         convert.keep_original(rest, "observed_timestamp", value, repairs, "bad_time")
         return received_at
