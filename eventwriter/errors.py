@@ -49,6 +49,11 @@ class OversizedError(UnavailableError):
 class RestoringError(UnavailableError):
     """TimescaleDB restores the database: whoever writes waits until that is over."""
 
+    def __init__(self, message: str, *, here: bool) -> None:
+        super().__init__(message)
+        self.here = here
+        """Whether it is so in this session alone: it may be over, and a new one is without it."""
+
 
 class ExclusiveError(EventWriterError):
     """Another worker serves a consumer that must be served by one alone; it may have to end first."""

@@ -36,14 +36,14 @@ SELECT array(SELECT a.attname::text FROM unnest(i.indkey[:i.indnkeyatts - 1]) WI
 """
 
 _ON = "'^(on|t|tr|tru|true|y|ye|yes|1)$'"
-_RESTORING = f"""(current_setting('timescaledb.restoring', true) ~* {_ON} OR EXISTS (
-SELECT FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE s.setrole = 0
+_RESTORES_HERE = f"current_setting('timescaledb.restoring', true) ~* {_ON}"
+_RESTORES = f"""EXISTS (SELECT FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE s.setrole = 0
    AND s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
-   AND split_part(c, '=', 1) = 'timescaledb.restoring' AND split_part(c, '=', 2) ~* {_ON}))"""
-"""An expression: whether rows would go into the heap of a hypertable, where nobody sees them, or will in sessions to
-come, for ALTER DATABASE, with which a restore begins and ends, leaves those that are there as they were."""
+   AND split_part(c, '=', 1) = 'timescaledb.restoring' AND split_part(c, '=', 2) ~* {_ON})"""
+"""Expressions: whether rows of this session would go into the heap of a hypertable, where nobody sees them, and those
+of sessions to come: ALTER DATABASE, with which a restore begins and ends, leaves sessions of before as they were."""
 
-SHAPE = f"""(SELECT CASE WHEN {_RESTORING} THEN NULL ELSE (
+SHAPE = f"""(SELECT CASE WHEN {_RESTORES_HERE} OR {_RESTORES} THEN NULL ELSE (
 SELECT hashtextextended(concat(c.oid, c.relkind,
   (SELECT string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.attnotnull, a.atthasdef, a.attidentity,
      a.attgenerated), ',' ORDER BY a.attnum) FROM pg_attribute a
@@ -66,10 +66,12 @@ def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
     Raises TableError, naming table, column and remedy, when a row could not be written as it should, and RestoringError
     while TimescaleDB restores.
     """
-    if connection.execute(f"SELECT {_RESTORING}").fetchone() == (True,):
+    here, others = connection.execute(f"SELECT {_RESTORES_HERE}, {_RESTORES}").fetchone() or (None, None)
+    if here or others:
         raise RestoringError(
             "TimescaleDB restores this database (timescaledb.restoring is on): what is written now would never be "
-            "seen; `SELECT timescaledb_post_restore()` ends it"
+            "seen; `SELECT timescaledb_post_restore()` ends it",
+            here=not others,
         )
     shape = read_shape(connection, table)  # first: what changes from here on makes a difference later
     found = connection.execute("SELECT c.oid, n.nspname, c.relname FROM pg_class c "

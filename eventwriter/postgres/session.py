@@ -59,9 +59,10 @@ class Session:
                 try:
                     yield connection
                     connection.commit()  # not left to the pool: what it raises is to be classified here
-                except (psycopg.errors.ReadOnlySqlTransaction, RestoringError):
+                except (psycopg.errors.ReadOnlySqlTransaction, RestoringError) as error:
                     # A demoted primary, or a default of the session: it does not pass with time, a new connection may.
-                    connection.close()
+                    if not isinstance(error, RestoringError) or error.here:
+                        connection.close()
                     raise
         except UnavailableError as error:
             if isinstance(error.__cause__, PoolTimeout):

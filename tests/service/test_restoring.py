@@ -21,6 +21,7 @@ CREATE FUNCTION unseen() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 CREATE TRIGGER unseen BEFORE INSERT ON logs FOR EACH ROW EXECUTE FUNCTION unseen();
 """
 """A stand-in for a hypertable: a session that restores writes beside it."""
+SESSIONS = "FROM pg_stat_activity WHERE application_name = 'eventwriter LOGS' AND datname = current_database()"
 RESTORES = "LOGS: TimescaleDB restores this database (timescaledb.restoring is on)"
 
 
@@ -32,26 +33,33 @@ def restoring(world: World) -> Callable[[str], None]:
     return lambda value: world.execute(f"ALTER DATABASE {name} SET timescaledb.restoring = {value}")
 
 
-@pytest.mark.parametrize("value", ["on", "'TRUE'", "1"])
-def test_a_worker_that_runs_waits_until_it_is_over(world: World, restoring: Callable[[str], None], value: str) -> None:
+@pytest.mark.parametrize(("value", "ack"), [("on", "each"), ("'TRUE'", "all"), ("1", "each")])
+def test_a_worker_that_runs_waits_until_it_is_over(
+    world: World, restoring: Callable[[str], None], value: str, ack: str
+) -> None:
     """Idle and with messages, in sessions from before and since: none is acknowledged, and afterwards all are there."""
     endpoint = Endpoint(f"127.0.0.1:{free_port()}")
-    service = world.start(**only("LOGS"), EVENTWRITER_HTTP__LISTEN=endpoint.address)
+    environment = only("LOGS") | {"EVENTWRITER_STREAMS__LOGS__ACK": ack, "EVENTWRITER_HTTP__LISTEN": endpoint.address}
+    service = world.start(**environment)
     world.traffic(["LOGS"], count=50)
     world.wait_settled()
+    worker = world.worker("LOGS")
     restoring(value)
     wait_until(partial(endpoint.answers, "/readyz", 503, RESTORES), "an idle worker sees it", 5)
-    written = world.counts("LOGS")
+    written, now = world.counts("LOGS"), world.query("SELECT now()")[0][0]
     world.traffic(["LOGS"], count=50, seed=1)
     wait_until(lambda: world.consumer("LOGS").num_ack_pending == 50, "messages in hand")
     assert RESTORES.partition(" ")[2] in world.run("check", check=False).stdout
     assert world.counts("LOGS") == written
+    assert world.query(f"SELECT count(*) {SESSIONS} AND backend_start < %s", now) != [(0,)], "sessions are kept"
+    world.execute(f"SELECT pg_terminate_backend(pid) {SESSIONS}")
+    wait_until(lambda: world.query(f"SELECT count(*) {SESSIONS}") != [(0,)], "a session since then")
     restoring("off")
     world.wait_settled(20)
     world.assert_exact()
     wait_until(partial(endpoint.answers, "/readyz", 200), "readiness")
     assert world.query("SELECT count(*) FROM unseen") == [(0,)]
-    assert world.log.count("TimescaleDB restores") == 1
+    assert world.worker("LOGS") == worker, "nobody started it again"
     assert world.stop(service) == 0
 
 
@@ -64,12 +72,11 @@ def more_often(world: World, told: int) -> int:
 def test_a_restore_under_load(world: World, restoring: Callable[[str], None]) -> None:
     """From one batch to the next, with a connection lost meanwhile: the new one would write beside the table."""
     service = world.start(**only("LOGS"), EVENTWRITER_WRITER__BATCH_MESSAGES="20")
-    session = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'eventwriter LOGS'"
     told = 0
     for seed in range(3):
         world.traffic(["LOGS"], count=300, seed=seed)
         restoring("on")
-        world.execute(session)
+        world.execute(f"SELECT pg_terminate_backend(pid) {SESSIONS}")
         told = wait_until(partial(more_often, world, told), "it is told")
         restoring("DEFAULT")
     world.wait_settled()
