@@ -20,8 +20,8 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _UNSAFE = re.compile("[\0\ud800-\udfff]")
 _DIGITS_MAX = 4300
 """Python makes no integer of more digits, nor text of one."""
-_SURE = 16
-"""Characters, a point among them, of numbers that float64 tells apart."""
+_SURE = 15
+"""Digits of numbers that float64 tells apart."""
 
 
 class LongNumber(float):
@@ -40,7 +40,7 @@ def is_rounded(number: float, text: str) -> bool:
     """Whether a finite float64 has not every digit of the decimal text that it was made of."""
     if not number:
         return bool(text.lower().partition("e")[0].strip().strip("+-0."))
-    if len(text) <= _SURE:
+    if len(text) <= _SURE + ("." in text):
         return False
     shortest = orjson.dumps(number)
     return shortest != text.encode() and Decimal(shortest.decode()) != Decimal(text)
@@ -179,13 +179,15 @@ def _with_digits(value: Any) -> Any:
 
 def _check_depth(value: Any, reason: str) -> None:
     """Refuses what recursion cannot be trusted with: how deep that goes would depend on who is calling."""
+    if not isinstance(value, list | dict):
+        return
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             child
             for node in level
-            if isinstance(node, list | dict)
             for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, list | dict)
         ]
         if not level:
             return
