@@ -52,7 +52,7 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
     "NETFLOW": {
         "pollerid": "gatewayid", "sourceaddress": "srcaddr", "destinationaddress": "dstaddr", "sourceport": "srcport",
         "destinationport": "dstport", "proto": "protocol", "bytes": "octets", "inif": "inputsnmp",
-        "outif": "outputsnmp",
+        "outif": "outputsnmp", "inputsnmp": "inif", "outputsnmp": "outif",
     },
     "LOGS": {
         "timeunixnano": "timestamp", "@timestamp": "timestamp", "time": "timestamp", "ts": "timestamp",
