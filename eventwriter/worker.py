@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 
 from eventwriter import pipeline
+from eventwriter.config.failpoints import failpoint
 from eventwriter.config.loading import Config, StreamConfig
 from eventwriter.config.subjects import matcher
 from eventwriter.coverage import Range
@@ -41,9 +42,6 @@ log = logging.getLogger("eventwriter.worker")
 
 LONGEST_PAUSE = 3.0
 """Seconds between two tries to write a batch during an outage."""
-
-FAILPOINT = "EVENTWRITER_CRASH_AT"
-"""For tests of exactly once: ``LOGS:after_commit`` kills that worker, without any clean-up, at that failpoint."""
 
 
 def run(
@@ -90,7 +88,7 @@ class _Session:
     def __init__(self, config: Config, stream: Stream, report: Report, turn: Turn | None) -> None:
         self._settings = settings = config.streams[stream.name]
         self._report = report
-        self._at = at = _failpoint(stream.name)
+        self._at = at = failpoint(stream.name)
         self._source = Source(config.nats, settings, at, self._tell, turn)
         excluded = matcher(settings.exclude) if settings.exclude else None
         exclusive = settings.writer.ack == "all"
@@ -187,18 +185,6 @@ class _Session:
         while link.acknowledger.seconds:
             report.acknowledged(link.acknowledger.seconds.popleft())
         report.beat()
-
-
-def _failpoint(stream: str) -> Callable[[str], None] | None:
-    name, _, point = os.environ.get(FAILPOINT, "").partition(":")
-    if name != stream:
-        return None
-
-    def at(here: str) -> None:
-        if here == point:
-            os._exit(86)
-
-    return at
 
 
 def _prepare(

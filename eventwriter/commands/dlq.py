@@ -1,116 +1,31 @@
-"""The dead letters, for people: list them, look at one, remove those that are of no use."""
+"""`eventwriter dlq`: the dead letters, for people: list and look at them, replay, remove, and keep them in a file."""
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
 import click
-from psycopg import sql
-from psycopg.rows import dict_row
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eventwriter.commands import options
-from eventwriter.commands.settings import Settings
-from eventwriter.config.loading import PostgresConfig
-from eventwriter.config.units import parse_duration
-from eventwriter.errors import UsageError
-from eventwriter.postgres.connection import connect
-from eventwriter.postgres.errors import translated
-
-_LISTED = (
-    *("id", "logical_stream", "stream", "sequence", "record_index"),
-    *("reason", "sqlstate", "subject", "message_time", "detail"),
+from eventwriter.commands import (
+    dlq_fates,
+    dlq_files,
+    dlq_letters,
+    dlq_replay,
+    dlq_selection,
+    dlq_view,
+    options,
+    terminal,
 )
+from eventwriter.commands.settings import Settings
+from eventwriter.errors import BAD_DATA, CONFIGURATION, OK, UsageError
 
-
-def _chosen(stream: str | None, reason: str | None) -> tuple[sql.Composed, dict[str, Any]]:
-    conditions = [sql.SQL("true")]
-    if stream is not None:
-        conditions.append(sql.SQL("logical_stream = %(stream)s"))
-    if reason is not None:
-        conditions.append(sql.SQL("reason = %(reason)s"))
-    return sql.SQL(" AND ").join(conditions), {"stream": stream, "reason": reason}
-
-
-def find(
-    settings: PostgresConfig, *, stream: str | None = None, reason: str | None = None, limit: int = 50
-) -> list[dict[str, Any]]:
-    """The latest dead letters, newest first, one for each rejected record; without their payloads."""
-    where, values = _chosen(stream, reason)
-    query = sql.SQL("SELECT {} FROM eventwriter.dead_letters WHERE {} ORDER BY id DESC LIMIT %(limit)s").format(
-        sql.SQL(", ").join(map(sql.Identifier, _LISTED)), where
-    )
-    with (
-        translated(),
-        connect(settings, "eventwriter dlq") as connection,
-        connection.cursor(row_factory=dict_row) as rows,
-    ):
-        return [_plain(row) for row in rows.execute(query, values | {"limit": limit})]
-
-
-def shown(letters: Sequence[Mapping[str, Any]], *, as_json: bool) -> str:
-    """What ``find`` found, one a line, or for a program."""
-    return json.dumps(letters) if as_json else "\n".join(map(_line, letters))
-
-
-def _line(letter: Mapping[str, Any]) -> str:
-    index = "" if letter["record_index"] is None else f"[{letter['record_index']}]"
-    code = f" {letter['sqlstate']}" if letter["sqlstate"] else ""
-    place = f"{letter['logical_stream']} {letter['sequence']}{index}"
-    return f"{letter['id']:>8}  {place:<24} {letter['reason']}{code}: {letter['detail']}  ({letter['subject']})"
-
-
-def read(settings: PostgresConfig, number: int) -> dict[str, Any]:
-    """One dead letter with its payload, as text if it is UTF-8, else in base64; UsageError if there is none."""
-    with (
-        translated(),
-        connect(settings, "eventwriter dlq") as connection,
-        connection.cursor(row_factory=dict_row) as rows,
-    ):
-        row = rows.execute("SELECT * FROM eventwriter.dead_letters WHERE id = %s", [number]).fetchone()
-    if row is None:
-        raise UsageError(f"there is no dead letter {number}: `eventwriter dlq list` shows those there are")
-    payload = bytes(row.pop("payload"))
-    shown = _plain(row)
-    try:
-        shown["payload"] = payload.decode()
-    except UnicodeDecodeError:
-        shown["payload_base64"] = base64.b64encode(payload).decode()
-    return shown
-
-
-def age(text: str) -> float:
-    """The seconds of ``--older-than``, such as 30m; raises UsageError."""
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"--older-than {text}: {error}") from None
-
-
-def purge(
-    settings: PostgresConfig, *, stream: str | None = None, reason: str | None = None, older_than: float = 0.0
-) -> int:
-    """Removes dead letters (records, and messages without any left) and returns how many records went."""
-    where, values = _chosen(stream, reason)
-    values["age"] = timedelta(seconds=older_than)
-    query = sql.SQL(
-        "DELETE FROM eventwriter.dead_letter_records WHERE id IN "
-        "(SELECT id FROM eventwriter.dead_letters WHERE {} AND created_at <= now() - %(age)s)"
-    ).format(where)
-    with translated(), connect(settings, "eventwriter dlq") as connection:
-        removed = connection.execute(query, values).rowcount
-        connection.execute(
-            "DELETE FROM eventwriter.dead_letter_messages m WHERE NOT EXISTS (SELECT 1 FROM "
-            "eventwriter.dead_letter_records r WHERE r.ledger_id = m.ledger_id AND r.sequence = m.sequence)"
-        )
-    return removed
-
-
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells have it."""
 
 
 @click.group("dlq")
@@ -119,39 +34,168 @@ def group() -> None:
 
 
 @group.command("list")
-@click.option("--stream", help="Only of this stream.")
-@click.option("--reason", help="Only with this reason, such as malformed.")
-@click.option("--limit", default=50, show_default=True, help="At most so many, the latest first.")
+@dlq_selection.options
+@click.option("--replayed", is_flag=True, help="Those that were replayed, instead of those that wait.")
+@click.option("--summary", is_flag=True, help="How many of each stream, reason and SQLSTATE.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="At most so many, latest first."
+)
 @options.output
 @click.pass_obj
-def _list(settings: Settings, stream: str | None, reason: str | None, limit: int, as_json: bool) -> None:
-    """List the latest dead letters, one line for each record that was rejected."""
+def _list(settings: Settings, /, summary: bool, limit: int, as_json: bool, **selected: Any) -> None:
+    """List the dead letters that wait, one line for each record that was rejected, the latest first.
+
+    \b
+        eventwriter dlq list --summary
+        eventwriter dlq list --stream LOGS --reason refused --since 2h
+    """
     loaded = settings.load()
-    name = None if stream is None else loaded.stream(stream).name
-    letters = find(loaded.config.postgres, stream=name, reason=reason, limit=limit)
-    options.say(shown(letters, as_json=as_json), "no dead letters")
+    chosen, postgres = dlq_selection.selection(loaded, **selected), loaded.config.postgres
+    if summary:
+        text = dlq_view.summed(dlq_letters.summary(postgres, chosen), as_json=as_json)
+    else:
+        text = dlq_view.listed(dlq_letters.find(postgres, chosen, limit), as_json=as_json)
+    options.say(text, "no dead letters")
 
 
 @group.command("show")
 @click.argument("number", type=int)
+@click.option("--full", is_flag=True, help="The whole payload, and all records.")
+@options.output
 @click.pass_obj
-def _show(settings: Settings, number: int) -> None:
-    """Print one dead letter as JSON, with its payload."""
-    letter = read(settings.load().config.postgres, number)
-    click.echo(json.dumps(letter, indent=2, ensure_ascii=False))
+def _show(settings: Settings, /, number: int, full: bool, as_json: bool) -> None:
+    """Show one dead letter: why, which record, its payload, and what that decodes to now.
+
+    \b
+        eventwriter dlq show 4711
+    """
+    loaded = settings.load()
+    letter, message = dlq_letters.read(loaded.config.postgres, number)
+    stream = loaded.declared.get(letter["logical_stream"])
+    if as_json:
+        click.echo(dlq_view.document(letter, message, stream))
+    else:
+        click.echo(dlq_view.shown(letter, message, stream, full=full))
+
+
+@group.command("replay")
+@click.argument("numbers", type=int, nargs=-1)
+@dlq_selection.options
+@click.option("--dry-run", is_flag=True, help="Try it, and take it back.")
+@options.output
+@click.pass_obj
+def _replay(settings: Settings, /, numbers: tuple[int, ...], dry_run: bool, as_json: bool, **selected: Any) -> None:
+    """Write dead letters that wait: all, or those selected, by the present decoder into the present table.
+
+    Rows go in and their letters are marked as replayed in the same transaction, beside the running service, so every
+    record becomes a row once, however often this is interrupted and begun again. What is rejected again waits as
+    before; then this ends with 65.
+
+    \b
+        eventwriter dlq replay --dry-run
+        eventwriter dlq replay --stream LOGS --reason refused
+        eventwriter dlq replay 4711 4712
+    """
+    loaded = settings.load()
+    chosen, result = dlq_selection.selection(loaded, numbers, **selected), dlq_fates.Result()
+    interrupted = False
+    try:
+        with _progress("replaying") as tell:
+            dlq_replay.replay(loaded, chosen, dry_run=dry_run, result=result, tell=tell)
+    except KeyboardInterrupt:
+        interrupted = True
+        click.echo("interrupted: what is told here is committed, the rest waits as before", err=True)
+    finally:
+        if result.selected or sys.exc_info()[0] is None:
+            click.echo(dlq_view.replayed(result, dry_run=dry_run, as_json=as_json))
+    if interrupted:
+        sys.exit(INTERRUPTED)
+    sys.exit(CONFIGURATION if result.problems else BAD_DATA if result.left else OK)
 
 
 @group.command("purge")
-@click.option("--stream", help="Only of this stream.")
-@click.option("--reason", help="Only with this reason.")
-@click.option("--older-than", default="0s", show_default=True, help="Only those older than this, such as 30m or 12h.")
+@click.argument("numbers", type=int, nargs=-1)
+@dlq_selection.options
+@click.option("--replayed", is_flag=True, help="Those that were replayed, instead of those that wait.")
+@click.option("--all", "everything", is_flag=True, help="All of them, where nothing else selects.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def _purge(settings: Settings, stream: str | None, reason: str | None, older_than: str, yes: bool) -> None:
-    """Remove dead letters for good."""
-    loaded, seconds = settings.load(), age(older_than)
-    name = None if stream is None else loaded.stream(stream).name
+def _purge(settings: Settings, /, numbers: tuple[int, ...], everything: bool, yes: bool, **selected: Any) -> None:
+    """Remove dead letters for good.
+
+    \b
+        eventwriter dlq purge --stream LOGS --older-than 30d
+        eventwriter dlq purge --replayed --all --yes
+    """
+    loaded = settings.load()
+    chosen, postgres = dlq_selection.selection(loaded, numbers, **selected), loaded.config.postgres
+    if chosen.everything != everything:
+        raise UsageError(
+            "--all is for where nothing else selects: leave one of them out"
+            if everything
+            else "which dead letters? Select some, such as by --stream LOGS or --older-than 30d, or say --all"
+        )
     if not yes:
-        click.confirm(f"Remove dead letters of {name or 'all streams'} for good?", abort=True)
-    removed = purge(loaded.config.postgres, stream=name, reason=reason, older_than=seconds)
-    click.echo(f"removed {removed} dead letters")
+        count = dlq_letters.count(postgres, chosen)
+        click.confirm(f"Remove {count} dead letters {terminal.one_line(str(chosen))}, for good?", abort=True)
+    click.echo(f"removed {dlq_files.purge(postgres, chosen)} dead letters")
+
+
+@group.command("export")
+@click.argument("numbers", type=int, nargs=-1)
+@dlq_selection.options
+@click.option("--replayed", is_flag=True, help="Those that were replayed, instead of those that wait.")
+@click.pass_obj
+def _export(settings: Settings, /, numbers: tuple[int, ...], **selected: Any) -> None:
+    """Print dead letters with all that is known of them, a line of JSON for each message.
+
+    \b
+        eventwriter dlq export --stream LOGS > letters.jsonl
+    """
+    loaded = settings.load()
+    chosen = dlq_selection.selection(loaded, numbers, **selected)
+    total = dlq_letters.count(loaded.config.postgres, chosen) if sys.stderr.isatty() else 0
+    done = 0
+    with _progress("exporting") as tell:
+        for line, count in dlq_files.exported(loaded.config.postgres, chosen):
+            click.echo(line)
+            done += count
+            tell(done, total)
+    click.echo(f"exported {done} dead letters", err=True)
+
+
+@group.command("import")
+@click.argument("file", type=click.File("rb"))
+@click.pass_obj
+def _import(settings: Settings, file: IO[bytes]) -> None:
+    """Bring back what `dlq export` printed: all of FILE or nothing, and nothing twice.
+
+    A dead letter belongs to the ledger of its message's consumer. What that ledger does not know as done is left out:
+    the service gets the message again. Where there is no such ledger, such as in a database for trying a decoder, the
+    letters get one of their own.
+
+    \b
+        eventwriter dlq import letters.jsonl
+    """
+    with _progress("importing") as tell:
+        found = dlq_files.load(settings.load().config.postgres, file, lambda lines: tell(lines, None))
+    click.echo(f"imported {found.imported} dead letters" + (f", {found.known} were there" if found.known else ""))
+    if found.undone:
+        click.echo(
+            f"{found.undone} are left out: the ledger does not know their messages as done, so the service gets them "
+            "again from the stream",
+            err=True,
+        )
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on standard error, if that is a terminal; is told how many are done, and of how many."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(what, total=None)
+
+        def tell(done: int, total: int | None) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield tell

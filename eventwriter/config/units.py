@@ -14,6 +14,7 @@ _SECONDS = {
     "s": Decimal(1),
     "m": Decimal(60),
     "h": Decimal(3600),
+    "d": Decimal(86400),
 }
 _BYTES = {
     "b": 1,
@@ -27,14 +28,14 @@ _BYTES = {
     "tib": 2**40,
 }
 _NUMBER = r"(?:[0-9]{1,18}(?:\.[0-9]{0,18})?|\.[0-9]{1,18})"
-_PART = re.compile(rf"({_NUMBER})(ns|us|µs|μs|ms|s|m|h)")
+_PART = re.compile(rf"({_NUMBER})(ns|us|µs|μs|ms|s|m|h|d)")
 _DURATION = re.compile(rf"(?:{_PART.pattern})+")
 _SIZE = re.compile(rf"({_NUMBER})\s*([a-zA-Z]*)")
 _BARE = re.compile(_NUMBER)
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in "20ms", "1.5s", "1m30s" (as Go writes it) or "3" (seconds); raises ValueError."""
+    """Seconds in "20ms", "1.5s", "1m30s" (as Go writes it), "30d" or "3" (seconds); raises ValueError."""
     text = text.strip()
     if _BARE.fullmatch(text):
         return float(text)
@@ -58,6 +59,8 @@ def parse_size(text: str) -> int:
 def format_duration(seconds: float) -> str:
     """The shortest text that :func:`parse_duration` reads as exactly the same number."""
     exact = Decimal(repr(seconds))
+    if exact > 86_400 and exact % 86_400 == 0:
+        return _plain(exact / 86_400, "d")
     if exact and exact % 3600 == 0:
         return _plain(exact / 3600, "h")
     if exact >= 120 and exact % 60 == 0:

@@ -25,30 +25,16 @@ def write(connection: Connection[Any], ledger: int, letters: Sequence[tuple[Mess
     Whatever a message holds can be written: one that could not would stop its stream, and again after each restart.
     Raises SchemaError if these tables refuse it all the same.
     """
-    try:
-        if letters:
-            _copy(connection, ledger, letters)
-    except psycopg.DatabaseError as error:
-        # Not a row of the stream's table, though it names a line too.
-        if isinstance(classify(error, connection), RowRefused):
-            raise SchemaError(f"dead letters cannot be written: {error}") from error
-        raise
-
-
-def _copy(connection: Connection[Any], ledger: int, letters: Sequence[tuple[Message, Sequence[Reject]]]) -> None:
-    fit = _utf8 if connection.info.parameter_status("server_encoding") == "UTF8" else _ascii
+    if not letters:
+        return
+    fit = fitting(connection)
     messages = [
         (
             *(ledger, message.sequence, fit(message.subject)),
-            _headers(message.headers, fit) if message.headers else None,
+            headers_json(message.headers, fit) if message.headers else None,
             *(message.payload, (message.time - _POSTGRES_EPOCH_NS) // 1000),
         )
         for message, _ in letters
-    ]
-    records = [
-        (ledger, message.sequence, each.record_index, fit(each.reason), fit(each.detail), each.sqlstate)
-        for message, rejects in letters
-        for each in rejects
     ]
     _fill(
         connection,
@@ -56,6 +42,17 @@ def _copy(connection: Connection[Any], ledger: int, letters: Sequence[tuple[Mess
         ["int4", "int8", "text", "jsonb", "bytea", "int8"],
         messages,
     )
+    write_records(connection, ledger, [(message.sequence, rejects) for message, rejects in letters])
+
+
+def write_records(connection: Connection[Any], ledger: int, letters: Sequence[tuple[int, Sequence[Reject]]]) -> None:
+    """Copies records of messages, named by their sequences, that are dead letters already; raises as ``write``."""
+    fit = fitting(connection)
+    records = [
+        (ledger, sequence, each.record_index, fit(each.reason), fit(each.detail), each.sqlstate)
+        for sequence, rejects in letters
+        for each in rejects
+    ]
     _fill(
         connection,
         "eventwriter.dead_letter_records (ledger_id, sequence, record_index, reason, detail, sqlstate)",
@@ -66,15 +63,26 @@ def _copy(connection: Connection[Any], ledger: int, letters: Sequence[tuple[Mess
 
 def _fill(connection: Connection[Any], target: LiteralString, types: list[str], rows: Sequence[Sequence[Any]]) -> None:
     with connection.cursor() as cursor:
-        with cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(sql.SQL(target))) as copy:
-            copy.set_types(types)
-            for row in rows:
-                copy.write_row(row)
+        try:
+            with cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(sql.SQL(target))) as copy:
+                copy.set_types(types)
+                for row in rows:
+                    copy.write_row(row)
+        except psycopg.DatabaseError as error:
+            # Not a row of the stream's table, though it names a line too.
+            if isinstance(classify(error, connection), RowRefused):
+                raise SchemaError(f"dead letters cannot be written: {error}") from error
+            raise
         if cursor.rowcount != len(rows):
             table = target.partition(" ")[0]
             raise SchemaError(
                 f"{table} took {cursor.rowcount} of {len(rows)} rows: drop its triggers, for all are needed"
             )
+
+
+def fitting(connection: Connection[Any]) -> Fit:
+    """The one for this database."""
+    return _utf8 if connection.info.parameter_status("server_encoding") == "UTF8" else _ascii
 
 
 def _utf8(text: str) -> str:
@@ -86,7 +94,7 @@ def _ascii(text: str) -> str:
     return _utf8(text).encode("ascii", "backslashreplace").decode()
 
 
-def _headers(headers: Mapping[str, str], fit: Fit) -> bytes:
+def headers_json(headers: Mapping[str, str], fit: Fit) -> bytes:
     """Their JSON. They are made fit before: in JSON, an escape cannot be told from a text that looks like one.
 
     A name that occurs more than once, perhaps only since it was made fit, has an array of its values.

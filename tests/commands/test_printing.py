@@ -10,7 +10,7 @@ import pytest
 
 from boards import settings
 from eventwriter import registry
-from eventwriter.commands import admin, bookkeeping, decode, dlq, status_table
+from eventwriter.commands import admin, bookkeeping, decode, status_table
 from eventwriter.commands.admin import Finding
 from eventwriter.commands.bookkeeping import Loss
 from eventwriter.commands.settings import Settings
@@ -37,27 +37,6 @@ def test_findings_are_a_line_each_or_one_document() -> None:
     assert admin.exit_code(found) == CONFIGURATION
     assert admin.exit_code(found[:2]) == admin.exit_code([]) == OK
     assert json.loads(admin.shown([], as_json=True)) == {"ok": True, "findings": []}
-
-
-def test_dead_letters_are_a_line_each_or_a_list() -> None:
-    """With the index of a record and the code of PostgreSQL, where there is one."""
-    letter = {"id": 7, "logical_stream": "LOGS", "sequence": 12, "record_index": None, "sqlstate": None}
-    letter |= {"reason": "malformed", "detail": "not JSON", "subject": "logs.x"}
-    record = letter | {"id": 8, "record_index": 3, "sqlstate": "22003", "reason": "refused", "detail": "too large"}
-    assert dlq.shown([letter, record], as_json=False).splitlines() == [
-        "       7  LOGS 12                  malformed: not JSON  (logs.x)",
-        "       8  LOGS 12[3]               refused 22003: too large  (logs.x)",
-    ]
-    assert json.loads(dlq.shown([letter], as_json=True)) == [letter]
-    assert dlq.shown([], as_json=False) == ""
-    assert dlq.shown([], as_json=True) == "[]"
-
-
-def test_an_age_is_a_duration() -> None:
-    """Anything else is told with the option's name."""
-    assert dlq.age("30m") == 1800
-    with pytest.raises(UsageError, match="--older-than soon"):
-        dlq.age("soon")
 
 
 def test_losses_are_a_line_each_or_pairs() -> None:

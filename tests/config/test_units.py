@@ -14,7 +14,7 @@ from eventwriter.config.units import format_duration, format_size, parse_duratio
     [
         ("20ms", 0.02), ("1.5s", 1.5), ("2m", 120.0), ("1h", 3600.0), ("500us", 0.0005), ("500µs", 0.0005),
         ("500μs", 0.0005), ("100ns", 1e-7), ("1m30s", 90.0), ("1h0m0.5s", 3600.5), ("3", 3.0), ("0.25", 0.25),
-        ("0", 0.0), ("0s", 0.0), (" 5s ", 5.0), (".5s", 0.5), ("1.s", 1.0),
+        ("0", 0.0), ("0s", 0.0), (" 5s ", 5.0), (".5s", 0.5), ("1.s", 1.0), ("30d", 2_592_000.0), ("1d12h", 129_600.0),
     ],
 )  # fmt: skip
 def test_durations_are_read(text: str, seconds: float) -> None:
@@ -23,7 +23,7 @@ def test_durations_are_read(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s", "20 ms", "20xs", "-1s", "1d", "1s2", "nan", "inf", "1e3", "s1", "٣s", "1..s"]
+    "text", ["", "s", "20 ms", "20xs", "-1s", "1w", "1s2", "nan", "inf", "1e3", "s1", "٣s", "1..s"]
 )
 def test_what_is_no_duration(text: str) -> None:
     """Anything else is refused."""

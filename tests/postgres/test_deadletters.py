@@ -171,7 +171,10 @@ def test_no_header_and_no_subject_parks_a_stream(world: World) -> None:
     assert set(letters) == {fit(subject.decode("utf-8", "replace")) for subject in subjects}
     assert len(json.loads(world.run("dlq", "list", "--output", "json").stdout)) == min(50, len(bad))
     number = world.query("SELECT id FROM eventwriter.dead_letters WHERE subject = 'events.escape'")[0][0]
-    assert json.loads(world.run("dlq", "show", str(number)).stdout)["headers"]["X-Path"] == r"C:\u0000dir"
+    assert (
+        json.loads(world.run("dlq", "show", str(number), "--output", "json").stdout)["headers"]["X-Path"]
+        == r"C:\u0000dir"
+    )
 
 
 def expected_headers(value: bytes) -> Any:

@@ -215,7 +215,7 @@ def stops(stream):
             time.sleep(1000)
     return at
 
-worker._failpoint = stops
+worker.failpoint = stops
 cli.cli(sys.argv[2:])
 """
 

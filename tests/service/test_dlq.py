@@ -1,14 +1,53 @@
-"""`eventwriter dlq`: what cannot become a row can be found, looked at and removed."""
+"""`eventwriter dlq`: what cannot become a row can be found, looked at, replayed, removed, and kept in a file."""
 
 from __future__ import annotations
 
 import json
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
 
-from fix_service import World
+import psycopg
+import pytest
+
+from eventwriter.embedded import PostgresServer
+from eventwriter.postgres import deadletters
+from eventwriter.postgres.binary import JsonbDumper
+from eventwriter.stream import Message, Reject
+from fix_service import CRASHED, World, wait_until
+from traffic import Publication
+
+POINTS = ("after_decode", "in_copy", "after_copy", "after_dead_letters", "after_mark", "after_commit")
+SMALL: dict[str, Any] = {"EVENTWRITER_WRITER__BATCH_MESSAGES": "10"}
+
+
+def logs(*bodies: Any, subject: str = "logs.app") -> Publication:
+    """A message of LOGS with a record for each body; a body that is no text makes a broken record."""
+    records = [{"message": body} if isinstance(body, str) else body for body in bodies]
+    return Publication(subject, json.dumps(records).encode(), ())
+
+
+def bodies(world: World) -> list[str]:
+    """What is in the table, sorted."""
+    return sorted(row[0] for row in world.query("SELECT body FROM logs"))
+
+
+def listed(world: World, *options: str) -> Any:
+    """The letters, or kinds of them, as JSON tells of them."""
+    return json.loads(world.run("dlq", "list", "--output", "json", *options).stdout)
+
+
+def written(world: World, *messages: Publication, stream: str = "LOGS") -> None:
+    """Publishes, and lets a worker write it."""
+    world.publish(stream, messages)
+    process = world.start("worker", "--stream", stream)
+    world.wait_settled()
+    assert world.stop(process) == 0
 
 
 def test_dead_letters_from_the_command_line(world: World) -> None:
-    """List, show and purge, by stream, reason and age."""
+    """List, show, purge, export and import, by stream, reason and age."""
     world.traffic(["LOGS"], count=50, broken=0.2)
     world.traffic(["EVENTS"], count=50, broken=0.2)
     service = world.start()
@@ -16,19 +55,214 @@ def test_dead_letters_from_the_command_line(world: World) -> None:
     assert world.stop(service) == 0
     broken = sum(message.rejects for message in world.published["LOGS"])
 
-    letters = json.loads(world.run("dlq", "list", "--stream", "logs", "--output", "json").stdout)
+    letters = listed(world, "--stream", "logs")
     assert len(letters) == broken
     assert {letter["logical_stream"] for letter in letters} == {"LOGS"}
     text = world.run("dlq", "list").stdout
     assert "LOGS" in text
     assert "EVENTS" in text
+    assert sum(kind["letters"] for kind in listed(world, "--summary", "--stream", "LOGS")) == broken
+    assert "LOGS" in world.run("dlq", "list", "--summary").stdout
+    assert len(listed(world, "--since", "1h", "--limit", "3")) == 3
+    assert listed(world, "--older-than", "1h") == listed(world, "--sqlstate", "22003") == []
+    assert listed(world, "--stream", "LOGS", "--reason", letters[0]["reason"])
+    for wrong in (["--limit", "0"], ["--limit", "-1"], ["--limit", "many"], ["--since", "soon"], ["--stream", "LOG"]):
+        assert world.run("dlq", "list", *wrong, check=False).returncode == 64, wrong
 
-    shown = json.loads(world.run("dlq", "show", str(letters[0]["id"])).stdout)
+    shown = json.loads(world.run("dlq", "show", str(letters[0]["id"]), "--output", "json").stdout)
     assert shown["subject"].startswith("logs.")
     assert shown.get("payload") or shown.get("payload_base64")
-
+    assert any("reject" in record for record in shown["decoded"])
+    assert "bytes of" in world.run("dlq", "show", str(letters[0]["id"])).stdout
     assert world.run("dlq", "show", "999999", check=False).returncode == 64
+
+    file = world.folder / "letters.jsonl"
+    file.write_text(world.run("dlq", "export").stdout)
+    assert "imported 0 dead letters" in world.run("dlq", "import", str(file)).stdout
+    asked = world.run("dlq", "purge", check=False)
+    assert asked.returncode == 64
+    assert "--all" in asked.stderr
+    assert world.run("dlq", "purge", "--stream", "LOGS", check=False).returncode == 130  # nobody says yes
     assert "removed 0" in world.run("dlq", "purge", "--older-than", "1h", "--yes").stdout
     assert f"removed {broken}" in world.run("dlq", "purge", "--stream", "LOGS", "--yes").stdout
     rest = world.query("SELECT DISTINCT logical_stream FROM eventwriter.dead_letters")
     assert rest == [("EVENTS",)]
+    assert f"imported {broken} dead letters" in world.run("dlq", "import", str(file)).stdout
+    assert world.run("dlq", "export").stdout == file.read_text()
+    assert world.run("dlq", "purge", "--all", "--yes").returncode == 0
+    assert world.query("SELECT count(*) FROM eventwriter.dead_letter_messages") == [(0,)]
+
+
+def test_what_a_table_refused_is_written_once_the_table_takes_it(world: World) -> None:
+    """After ALTER TABLE: every record is a row once, whatever else its message holds, and no letter is left."""
+    world.execute("ALTER TABLE logs ADD CONSTRAINT short CHECK (length(body) < 10)")
+    messages = [logs("short", "much too long", "tiny"), logs("also much too long"), logs("fine"), logs("x", 3, "y")]
+    written(world, *messages)
+    assert bodies(world) == sorted(["short", "tiny", "fine", "x", "y"])
+    kinds = {(kind["reason"], kind["sqlstate"]): kind["letters"] for kind in listed(world, "--summary")}
+    assert kinds.pop(("refused", "23514")) == 2
+    assert sum(kinds.values()) == 1
+
+    again = world.run("dlq", "replay", check=False)
+    assert again.returncode == 65
+    assert "0 of 3 dead letters replayed" in again.stdout
+    assert "2 wait as before" in again.stdout
+    world.execute("ALTER TABLE logs DROP CONSTRAINT short")
+    tried = json.loads(world.run("dlq", "replay", "--dry-run", "--output", "json", check=False).stdout)
+    assert (tried["replayed"], tried["rows"], tried["dry_run"]) == (2, 2, True)
+    assert len(listed(world)) == 3
+    assert len(bodies(world)) == 5
+    assert "2 of 2 dead letters replayed: 2 rows" in world.run("dlq", "replay", "--sqlstate", "23514").stdout
+    expected = sorted(["short", "much too long", "tiny", "also much too long", "fine", "x", "y"])
+    assert bodies(world) == expected
+    assert len(listed(world)) == 1
+    assert len(listed(world, "--replayed")) == 2
+    assert world.run("dlq", "replay", check=False).returncode == 65
+    world.run("dlq", "replay", *(str(letter["id"]) for letter in listed(world, "--replayed")))
+    assert bodies(world) == expected
+    assert "removed 2" in world.run("dlq", "purge", "--replayed", "--all", "--yes").stdout
+
+
+@pytest.fixture
+def letters(world: World) -> World:
+    """40 letters of messages that an earlier decoder could not read at all, beside their neighbours' rows."""
+    written(world, logs("there"))
+    with psycopg.connect(world.dsn) as connection:
+        connection.adapters.register_dumper(None, JsonbDumper)
+        row = connection.execute("SELECT id FROM eventwriter.ledger WHERE logical_stream = 'LOGS'").fetchone()
+        assert row is not None
+        reject = Reject("malformed", "an earlier decoder did not know this form")
+        deadletters.write(
+            connection,
+            row[0],
+            [
+                (Message("logs.app", logs(f"a{n:02}", f"b{n:02}").payload, 1000 + n, 10**18), [reject])
+                for n in range(40)
+            ],
+        )
+    return world
+
+
+EXPECTED = sorted(["there", *(f"{letter}{number:02}" for number in range(40) for letter in "ab")])
+
+
+@pytest.mark.parametrize("number", [1, 3], ids=["first batch", "third batch"])
+def test_a_crash_at_any_point_of_a_replay(letters: World, number: int) -> None:
+    """What was committed is there, what was not waits; a last replay writes the rest, and nothing twice."""
+    if number > 1:  # two of the batches are through by then
+        first = [str(letter["id"]) for letter in listed(letters, "--limit", "20")]
+        letters.run("dlq", "replay", *first, **SMALL)
+    for point in POINTS:
+        before = len(listed(letters))
+        died = letters.run("dlq", "replay", check=False, EVENTWRITER_CRASH_AT=f"LOGS:{point}", **SMALL)
+        assert died.returncode == CRASHED, point
+        waiting = len(listed(letters))
+        assert waiting == before - (10 if point == "after_commit" else 0), point
+        assert len(bodies(letters)) == 1 + 2 * (40 - waiting), point
+    letters.run("dlq", "replay", **SMALL)
+    assert bodies(letters) == EXPECTED
+    assert listed(letters) == []
+
+
+def test_an_interrupted_replay_goes_on_later_and_two_at_once_share(letters: World) -> None:
+    """Ctrl-C ends it between or within transactions; what another replay has in hand is left to that."""
+    with psycopg.connect(letters.dsn) as connection:
+        connection.execute("LOCK TABLE logs IN ACCESS EXCLUSIVE MODE")
+        process = letters.start("dlq", "replay", **SMALL)
+        waits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_type = 'Lock'"
+        wait_until(lambda: letters.query(waits), "the replay waits for the table")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert len(listed(letters)) == 40
+        both = [letters.start("dlq", "replay", **SMALL) for _ in range(2)]
+        wait_until(lambda: len(letters.query(waits)) == 2, "both wait")
+        connection.rollback()
+    for each in both:
+        assert each.wait(30) in (0, 65), letters.log
+    letters.run("dlq", "replay")
+    assert bodies(letters) == EXPECTED
+
+
+def test_records_that_a_better_decoder_rejects_are_letters_by_themselves(world: World) -> None:
+    """Of a message that was one as a whole; its other records become rows."""
+    written(world, logs("there"))
+    payload = json.dumps([{"message": "good"}, 3, {"message": "fine"}]).encode()
+    with psycopg.connect(world.dsn) as connection:
+        connection.adapters.register_dumper(None, JsonbDumper)
+        ledger = connection.execute("SELECT id FROM eventwriter.ledger WHERE logical_stream = 'LOGS'").fetchone()
+        assert ledger is not None
+        reject = Reject("malformed", "an earlier decoder did not know this form")
+        deadletters.write(connection, ledger[0], [(Message("logs.app", payload, 1000, 10**18), [reject])])
+        gone = Reject("refused", "of an earlier decoder", 7, "22003")
+        deadletters.write(connection, ledger[0], [(Message("logs.app", payload, 1001, 10**18), [gone])])
+    done = json.loads(world.run("dlq", "replay", "--output", "json", check=False).stdout)
+    assert (done["selected"], done["replayed"], done["rows"], done["added"]) == (2, 1, 2, 1)
+    assert [each["reason"] for each in done["left"]] == ["missing_record"]
+    assert bodies(world) == ["fine", "good", "there"]
+    found = {(each["sequence"], each["record_index"]) for each in listed(world)}
+    assert found == {(1000, 1), (1001, 7)}
+
+
+def test_a_replay_obeys_the_key_of_its_table(world: World) -> None:
+    """An older message changes nothing where a newer one of its key was written since."""
+    world.execute("ALTER TABLE events ADD CONSTRAINT short CHECK (length(type) < 10)")
+
+    def event(number: int, kind: str) -> Publication:
+        payload = {"specversion": "1.0", "id": str(number), "type": kind, "source": "s", "time": "2026-01-01T00:00:00Z"}
+        return Publication("events.a", json.dumps(payload).encode(), ())
+
+    written(world, event(1, "much too long"), event(2, "much too long"), stream="EVENTS")
+    written(world, event(1, "newer"), stream="EVENTS")
+    world.execute("ALTER TABLE events DROP CONSTRAINT short")
+    world.run("dlq", "replay", "--stream", "events")
+    assert world.query("SELECT id, type FROM events ORDER BY id") == [("1", "newer"), ("2", "much too long")]
+    assert listed(world) == []
+
+
+def test_a_stream_that_cannot_be_written_keeps_its_letters_and_no_other_waits_for_it(letters: World) -> None:
+    """Its table is gone, or its subject is excluded by now."""
+    kept = letters.run("dlq", "replay", check=False, EVENTWRITER_STREAMS__LOGS__EXCLUDE="logs.app")
+    assert "40 wait as before" in kept.stdout
+    assert "LOGS excluded" in kept.stdout
+    letters.traffic(["EVENTS"], count=20, broken=0.3)
+    process = letters.start("worker", "--stream", "EVENTS")
+    wait_until(lambda: sum(letters.counts("EVENTS")) >= 20, "the events")
+    letters.stop(process)
+    letters.execute("DROP TABLE events")
+    ended = letters.run("dlq", "replay", check=False)
+    assert ended.returncode == 78
+    assert "EVENTS no_table" in ended.stdout
+    assert bodies(letters) == EXPECTED
+    assert Counter(each["logical_stream"] for each in listed(letters)).keys() == {"EVENTS"}
+
+
+def test_letters_go_to_a_database_without_their_ledger(
+    letters: World, postgres_server: PostgresServer, template: str, tmp_path: Path
+) -> None:
+    """For trying a decoder there; the service never goes on with the ledger that they get, and nothing is lost."""
+    file = tmp_path / "letters.jsonl"
+    file.write_text(letters.run("dlq", "export").stdout)
+    name = f"{letters.dsn.rpartition('=')[2]}_other"
+    other = World(
+        letters.nats, postgres_server.create_database(name, template), tmp_path,
+        letters.environment | {"EVENTWRITER_POSTGRES__DSN": ""},
+    )  # fmt: skip
+    other.environment["EVENTWRITER_POSTGRES__DSN"] = other.dsn
+    assert "imported 40 dead letters" in other.run("dlq", "import", str(file)).stdout
+    assert "imported 0 dead letters, 40 were there" in other.run("dlq", "import", str(file)).stdout
+    brought = [json.loads(line) for line in other.run("dlq", "export").stdout.splitlines()]
+    assert {each.pop("durable") for each in brought} == {"eventwriter-logs (imported)"}
+    kept = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [{k: v for k, v in each.items() if k != "durable"} for each in kept] == brought
+    other.run("dlq", "replay")
+    assert len(bodies(other)) == 80
+    # Here is the ledger of the letters: it knows only one of these messages.
+    letters.run("dlq", "purge", "--all", "--yes")
+    left_out = letters.run("dlq", "import", str(file))
+    assert "imported 0" in left_out.stdout
+    assert "40 are left out" in left_out.stderr
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(file.read_text() + '{"no": "letter"}\n')
+    wrong = letters.run("dlq", "import", str(bad), check=False)
+    assert wrong.returncode == 65
+    assert "line 41" in wrong.stderr
