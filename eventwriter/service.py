@@ -105,7 +105,7 @@ class Processes:
                 slot = self._board.slot(title)
                 turn = self._turns.of(name) if stream.processes > 1 else None
                 run = partial(self._run, config, declared[name], supervised=True, name=title, slot=slot, turn=turn)
-                settings = config.nats, config.postgres, stream
+                settings = config.nats, config.postgres, config.dead_letters, stream
                 found.append(Child(title, run, settings, passing=partial(report.passing, slot)))
         if not found:
             raise ConfigurationError("no stream is enabled: set streams.<NAME>.enabled = true for at least one")

@@ -30,6 +30,7 @@ from eventwriter.observability.report import Report
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening, predecessors
 from eventwriter.postgres.plan import Plan
+from eventwriter.postgres.retention import Retention
 from eventwriter.postgres.sink import Sink
 from eventwriter.processes.backoff import Backoff
 from eventwriter.processes.signals import on_stop
@@ -103,6 +104,7 @@ class _Session:
 
         self._stream = stream = stream.leaving_out(settings.omit)
         self._sink = Sink(config.postgres, stream, settings.table, excluded, here, exclusive=exclusive, planned=planned)
+        self._retention = Retention(self._sink.session, stream.name, config.dead_letters.keep)
         self._writing: Writing | None = None
         self._stopped = self._clean = False
 
@@ -173,6 +175,7 @@ class _Session:
         if self._writing is not None and self._writing.idle():
             try:
                 self._writing.look()
+                self._retention.step()
             except UnavailableError as error:
                 report.waits(error, LOOK)
             else:

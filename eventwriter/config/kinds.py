@@ -69,8 +69,8 @@ def integer(least: int, most: int) -> Kind:
     return Kind(f"a whole number from {least} to {most}", parse, from_text)
 
 
-def duration(least: float = 0.001) -> Kind:
-    """A time span, at most a day; held as seconds, shown with a unit."""
+def duration(least: float = 0.001, most: float = 86_400.0) -> Kind:
+    """A time span, at most a day unless told otherwise; held as seconds, shown with a unit."""
 
     def parse(value: object) -> float:
         if isinstance(value, str):
@@ -79,11 +79,11 @@ def duration(least: float = 0.001) -> Kind:
             seconds = float(value) if math.isfinite(value) else -1.0
         else:
             raise ValueError
-        if least <= seconds <= 86_400:
+        if least <= seconds <= most:
             return round(seconds, 9)  # finer than any clock, and short to write
         raise ValueError
 
-    bounds = f"{units.format_duration(least)} to 24h"
+    bounds = f"{units.format_duration(least)} to {units.format_duration(most)}"
     return Kind(
         f'a duration such as "20ms", "1.5s", "2m" or a number of seconds ({bounds})', parse, show=units.format_duration
     )

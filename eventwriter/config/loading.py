@@ -22,6 +22,7 @@ from eventwriter.config.kinds import Expected, Kind
 from eventwriter.config.model import (
     SECTIONS,
     Config,
+    DeadLettersConfig,
     HttpConfig,
     NatsConfig,
     PostgresConfig,
@@ -39,6 +40,7 @@ from eventwriter.stream import Stream
 
 __all__ = [
     "Config",
+    "DeadLettersConfig",
     "HttpConfig",
     "NatsConfig",
     "PostgresConfig",
@@ -131,6 +133,7 @@ def _build(values: _Values, declared: Mapping[str, Stream]) -> Config:
         postgres=PostgresConfig(**take("postgres", PostgresConfig)),
         writer=WriterConfig(**take("writer", WriterConfig)),
         http=HttpConfig(**take("http", HttpConfig)),
+        dead_letters=DeadLettersConfig(**take("dead_letters", DeadLettersConfig)),
         streams=MappingProxyType(streams),
     )
 

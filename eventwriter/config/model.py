@@ -96,6 +96,14 @@ class HttpConfig:
         return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLettersConfig:
+    """``[dead_letters]``: how long they are kept."""
+
+    keep: float | None = _key(kinds.duration(60.0, 100 * 365 * 86_400.0))
+    """Seconds after which a stream's worker removes them, replayed or not; None: never."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamConfig:
     """``[streams.NAME]``: one logical stream."""
@@ -129,6 +137,7 @@ class Config:
     postgres: PostgresConfig
     writer: WriterConfig
     http: HttpConfig
+    dead_letters: DeadLettersConfig
     streams: Mapping[str, StreamConfig]
 
 
@@ -138,6 +147,7 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("postgres", PostgresConfig),
     ("writer", WriterConfig),
     ("http", HttpConfig),
+    ("dead_letters", DeadLettersConfig),
 )
 """The tables of the file besides [streams.NAME], in the order they are shown."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ from eventwriter.embedded import PostgresServer
 from eventwriter.postgres import deadletters
 from eventwriter.postgres.binary import JsonbDumper
 from eventwriter.stream import Message, Reject
-from fix_service import CRASHED, World, wait_until
+from fix_service import CRASHED, ROOT, World, wait_until
 from traffic import Publication
 
 POINTS = ("after_decode", "in_copy", "after_copy", "after_dead_letters", "after_mark", "after_commit")
@@ -38,6 +39,13 @@ def listed(world: World, *options: str) -> Any:
     return json.loads(world.run("dlq", "list", "--output", "json", *options).stdout)
 
 
+def documented(command: str) -> set[str]:
+    """The names in the shape that the documentation has for a command."""
+    text = (ROOT / "docs" / "dead-letters.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith(f"| `{command}` |"))
+    return set(re.findall(r'"(\w+)"', row))
+
+
 def written(world: World, *messages: Publication, stream: str = "LOGS") -> None:
     """Publishes, and lets a worker write it."""
     world.publish(stream, messages)
@@ -57,6 +65,8 @@ def test_dead_letters_from_the_command_line(world: World) -> None:
 
     letters = listed(world, "--stream", "logs")
     assert len(letters) == broken
+    assert documented("dlq list") == set(letters[0])
+    assert documented("dlq list --summary") == set(listed(world, "--summary")[0])
     assert {letter["logical_stream"] for letter in letters} == {"LOGS"}
     text = world.run("dlq", "list").stdout
     assert "LOGS" in text
@@ -71,6 +81,7 @@ def test_dead_letters_from_the_command_line(world: World) -> None:
 
     shown = json.loads(world.run("dlq", "show", str(letters[0]["id"]), "--output", "json").stdout)
     assert shown["subject"].startswith("logs.")
+    assert {*letters[0], "headers", "decoded"} <= set(shown)
     assert shown.get("payload") or shown.get("payload_base64")
     assert any("reject" in record for record in shown["decoded"])
     assert "bytes of" in world.run("dlq", "show", str(letters[0]["id"])).stdout
@@ -110,6 +121,7 @@ def test_what_a_table_refused_is_written_once_the_table_takes_it(world: World) -
     world.execute("ALTER TABLE logs DROP CONSTRAINT short")
     tried = json.loads(world.run("dlq", "replay", "--dry-run", "--output", "json", check=False).stdout)
     assert (tried["replayed"], tried["rows"], tried["dry_run"]) == (2, 2, True)
+    assert documented("dlq replay") == {*tried, *tried["left"][0]}
     assert len(listed(world)) == 3
     assert len(bodies(world)) == 5
     assert "2 of 2 dead letters replayed: 2 rows" in world.run("dlq", "replay", "--sqlstate", "23514").stdout
@@ -169,7 +181,7 @@ def test_an_interrupted_replay_goes_on_later_and_two_at_once_share(letters: Worl
     with psycopg.connect(letters.dsn) as connection:
         connection.execute("LOCK TABLE logs IN ACCESS EXCLUSIVE MODE")
         process = letters.start("dlq", "replay", **SMALL)
-        waits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_type = 'Lock'"
+        waits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         wait_until(lambda: letters.query(waits), "the replay waits for the table")
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
@@ -266,3 +278,26 @@ def test_letters_go_to_a_database_without_their_ledger(
     wrong = letters.run("dlq", "import", str(bad), check=False)
     assert wrong.returncode == 65
     assert "line 41" in wrong.stderr
+
+
+def test_letters_that_were_kept_for_long_enough_are_removed(letters: World) -> None:
+    """By the worker of their stream, if it is set; one that may not says so, and goes on writing."""
+    letters.execute("UPDATE eventwriter.dead_letter_messages SET created_at = now() - interval '3 days' "
+                    "WHERE sequence < 1030")  # fmt: skip
+    letters.execute(
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not these'; END $$;"
+        "CREATE TRIGGER no BEFORE DELETE ON eventwriter.dead_letter_messages EXECUTE FUNCTION no()"
+    )
+    keep = {"EVENTWRITER_DEAD_LETTERS__KEEP": "2d"}
+    process = letters.start("worker", "--stream", "LOGS", **keep)
+    wait_until(lambda: "dead letters cannot be removed" in letters.log, "it is told")
+    letters.publish("LOGS", [logs("later")])
+    letters.wait_settled()
+    assert letters.stop(process) == 0
+    assert len(listed(letters)) == 40
+    letters.execute("DROP TRIGGER no ON eventwriter.dead_letter_messages")
+    process = letters.start("worker", "--stream", "LOGS", **keep)
+    wait_until(lambda: len(listed(letters)) == 10, "the old ones are gone")
+    assert letters.stop(process) == 0
+    assert letters.query("SELECT count(*) FROM eventwriter.dead_letter_messages") == [(10,)]
+    assert "removed the dead letters of 30 messages" in letters.log
