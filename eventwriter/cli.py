@@ -10,7 +10,7 @@ from typing import IO, Any, NoReturn
 import click
 
 from eventwriter import __version__, errors, registry, service, worker
-from eventwriter.commands import admin, bookkeeping, dlq, go_import, options, status_table
+from eventwriter.commands import admin, bookkeeping, dlq, go_import, options, status_table, terminal
 from eventwriter.commands import decode as decoding
 from eventwriter.commands.settings import Settings, declared
 from eventwriter.observability import logs
@@ -178,12 +178,26 @@ def config_show(settings: Settings, origin: bool, as_json: bool) -> None:
 
 @config_group.command("import")
 @click.argument("file", type=click.File("r", encoding="utf-8"))
-def config_import(file: IO[str]) -> None:
-    """Turn the JSON configuration of the Go db-event-writer into ours; notes go to standard error."""
-    text, notes = go_import.convert(file.read())
+@click.option(
+    *("--env", "environments"),
+    type=click.File("r", encoding="utf-8"),
+    multiple=True,
+    help="A file with the environment that the writer runs with: lines of NAME=VALUE, compose, a manifest.",
+)
+def config_import(file: IO[str], environments: tuple[IO[str], ...]) -> None:
+    """Turn the configuration of the Go db-event-writer, or of the Elixir writer, into ours.
+
+    FILE is the JSON of the Go writer; or YAML with it, such as a ConfigMap or the values of helm; or the environment of
+    the Elixir writer (EVENT_WRITER_…), as lines of NAME=VALUE or within a manifest or compose file. What has no
+    counterpart is a comment in the result, and a note on standard error.
+
+    \b
+        eventwriter config import db-event-writer.json --env compose.yaml > eventwriter.toml
+    """
+    text, notes = go_import.convert(file.read(), [each.read() for each in environments], registry.load())
     click.echo(text, nl=False)
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(f"note: {terminal.one_line(note)}", err=True)
 
 
 cli.add_command(dlq.group)

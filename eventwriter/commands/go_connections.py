@@ -9,6 +9,7 @@ from typing import Any
 
 from eventwriter.commands import go_json
 from eventwriter.config import kinds
+from eventwriter.config.model import NatsConfig, kinds_of
 from eventwriter.config.naming import one_line
 from eventwriter.config.rendering import toml
 from eventwriter.config.units import format_duration, parse_duration
@@ -33,7 +34,9 @@ def nats(source: Mapping[str, Any], notes: list[str]) -> list[str]:
         notes.append("nats_url is missing or no NATS URL: set nats.url, or nats://127.0.0.1:4222 is used")
     if go_json.text(source, "nats_creds_file"):
         lines.append(f"credentials = {toml(go_json.text(source, 'nats_creds_file'))}")
-    if go_json.text(source, "domain"):
+    if go_json.text(source, "domain") and "domain" in kinds_of(NatsConfig):
+        lines.append(f"domain = {toml(go_json.text(source, 'domain'))}")
+    elif go_json.text(source, "domain"):
         notes.append(
             f"domain {toml(go_json.text(source, 'domain'))} is left out: name servers of that JetStream domain in "
             "nats.url, because eventwriter uses the domain of the server it is connected to"
@@ -47,7 +50,7 @@ def nats(source: Mapping[str, Any], notes: list[str]) -> list[str]:
             "nats_security mode spiffe is not supported: have a SPIFFE helper write certificate and key to files and "
             "name those in [nats.tls]"
         )
-    elif mode != "none" or security.get("tls"):
+    elif mode != "none" or security.keys() - {"mode"}:
         notes.append(f"nats_security is left out: its mode is {toml(mode)}, and only mtls is carried over")
     return [*lines, ""]
 
@@ -71,7 +74,13 @@ def _without_login(url: str) -> str:
 
 def postgres(database: Mapping[str, Any], notes: list[str]) -> list[str]:
     """The lines of [postgres], and of [writer] as far as they follow, for a ``cnpg`` object; appends to ``notes``."""
-    dsn = " ".join(f"{key}={_escaped(value)}" for key, value in _conninfo(database, notes).items() if value)
+    dsn = ""
+    for key, value in _conninfo(database, notes).items():
+        more = f"{dsn} {key}={_escaped(value)}".lstrip() if value else dsn
+        if go_json.valid(kinds.DSN, more):
+            dsn = more
+        else:
+            notes.append(f"cnpg: what would be {key} is left out: it cannot be that in a connection string")
     lines = ["[postgres]", f"dsn = {toml(dsn)}", "# The password: EVENTWRITER_POSTGRES__PASSWORD_FILE names its file."]
     if go_json.text(database, "password"):
         notes.append(
@@ -83,9 +92,9 @@ def postgres(database: Mapping[str, Any], notes: list[str]) -> list[str]:
             "cnpg holds no password: if it came from CNPG_PASSWORD_FILE, set EVENTWRITER_POSTGRES__PASSWORD_FILE to "
             "the same path; eventwriter reads no CNPG_ variables"
         )
-    if database.get("max_connections"):
+    if "max_connections" in database:
         notes.append("cnpg.max_connections is left out: postgres.pool_size counts the connections of each worker")
-    notes += [f"cnpg.{key} is left out: eventwriter has no such setting" for key in _NOT_CARRIED if database.get(key)]
+    notes += [f"cnpg.{key} is left out: eventwriter has no such setting" for key in _NOT_CARRIED if key in database]
     seconds = _go_duration(database.get("statement_timeout"), notes)
     if seconds is not None:
         lines.append(f"statement_timeout = {toml(format_duration(seconds))}")
