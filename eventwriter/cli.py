@@ -221,6 +221,6 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(errors.OK)
     except errors.EventWriterError as error:
-        click.echo(f"eventwriter: {error}", err=True)
+        click.echo(f"eventwriter: {terminal.lines(str(error))}", err=True)
         sys.exit(error.exit_code)
     sys.exit(status if isinstance(status, int) else errors.OK)

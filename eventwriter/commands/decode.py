@@ -11,6 +11,7 @@ from typing import IO, Any, Literal
 
 import orjson
 
+from eventwriter.commands import terminal
 from eventwriter.errors import BAD_DATA, OK, UsageError
 from eventwriter.stream import Message, Stream
 from eventwriter.values import EPOCH, Unfit, time_from_text, time_to_text
@@ -132,5 +133,5 @@ def _shown(value: Any, type_: str) -> Any:
 
 
 def to_line(record: Mapping[str, Any]) -> bytes:
-    """JSON of one record."""
-    return orjson.dumps(record, default=str)
+    """JSON of one record, of which a terminal obeys nothing."""
+    return terminal.readable(orjson.dumps(record, default=str).decode()).encode()

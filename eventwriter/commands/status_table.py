@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from eventwriter.commands.terminal import one_line
 from eventwriter.config.model import HttpConfig
 from eventwriter.errors import OK, UNAVAILABLE, UnavailableError, listed
 
@@ -61,7 +62,7 @@ def _notable(count: int) -> Text:
 
 
 COLUMNS = (
-    _Column("stream", 0, lambda name, stream, now: Text(_safe(name)), left=True),
+    _Column("stream", 0, lambda name, stream, now: Text(one_line(name)), left=True),
     _Column("state", 0, lambda name, stream, now: _state(stream), left=True),
     _Column("rows/s", 0, lambda name, stream, now: Text(_number(_rates(stream)[-1] if _rates(stream) else None))),
     _Column("trend", 5, lambda name, stream, now: Text(sparkline(_rates(stream)), "cyan"), left=True),
@@ -89,8 +90,8 @@ def fetch(url: str) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, http.client.HTTPException) as error:
         why = getattr(error, "reason", None) or error
         raise UnavailableError(
-            f"no service answers at {address}: {_safe(str(why))}; is `eventwriter supervise` running, and is this its "
-            "http.listen?"
+            f"no service answers at {address}: {one_line(str(why))}; is `eventwriter supervise` running, and is this "
+            "its http.listen?"
         ) from None
     return document
 
@@ -144,13 +145,13 @@ def render(document: Mapping[str, Any], width: int) -> Group:
         verdict = Text(f"not ready: {len(document['problems'])} of {len(streams)} streams", style="bold red")
     head = Text.assemble(verdict, f"   eventwriter {document['version']}, up {_seconds(now - document['started'])}")
     lines = [
-        Text.assemble("  ", (_safe(problem["stream"]), "red"), f": {_safe(problem['text'])}")
+        Text.assemble("  ", (one_line(problem["stream"]), "red"), f": {one_line(problem['text'])}")
         for problem in document["problems"]
     ]
     lines += [
         Text.assemble(
             "  ",
-            (_safe(name), "red"),
+            (one_line(name), "red"),
             f": up to {_number(stream['missing'])} messages are missing and gone: `eventwriter check` tells",
         )
         for name, stream in streams.items()
@@ -158,7 +159,7 @@ def render(document: Mapping[str, Any], width: int) -> Group:
     ]
     lines += [
         Text.assemble(
-            "  ", (_safe(name), "yellow"), f": {_safe(stream['table'])} is written without {_without(stream)}"
+            "  ", (one_line(name), "yellow"), f": {one_line(stream['table'])} is written without {_without(stream)}"
         )
         for name, stream in streams.items()
         if stream.get("columns_omitted")
@@ -171,8 +172,8 @@ def render(document: Mapping[str, Any], width: int) -> Group:
         lines.append(Text("latest dead letters (`eventwriter dlq list` has all):", style="dim"))
     lines += [
         Text(
-            f"  {_ago(when, now)}  {_safe(name)} {letter['sequence']}  {_safe(letter['reason'])}: "
-            f"{_safe(letter['detail'])}",
+            f"  {_ago(when, now)}  {one_line(name)} {letter['sequence']}  {one_line(letter['reason'])}: "
+            f"{one_line(letter['detail'])}",
             style="dim",
             overflow="ellipsis",
             no_wrap=True,
@@ -183,7 +184,7 @@ def render(document: Mapping[str, Any], width: int) -> Group:
 
 
 def _without(stream: Mapping[str, Any]) -> str:
-    return _safe(listed(stream["columns_omitted"]))
+    return one_line(listed(stream["columns_omitted"]))
 
 
 def _table(streams: Mapping[str, Any], now: float, width: int) -> Table:
@@ -219,11 +220,6 @@ def sparkline(values: Sequence[float | None], width: int = _WIDTH) -> str:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _safe(text: str) -> str:
-    """Text from a message without what a terminal would obey."""
-    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def _ago(then: float | None, now: float) -> str:

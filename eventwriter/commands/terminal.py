@@ -30,6 +30,11 @@ def in_ascii(text: str) -> str:
     return _OTHER.sub(lambda match: "".join(f"\\u{unit:04x}" for unit in _units(match[0])), text)
 
 
+def readable(text: str) -> str:
+    """The same JSON with escapes only for what is not printable, for people."""
+    return _OTHER.sub(lambda match: match[0] if match[0].isprintable() else in_ascii(match[0]), text)
+
+
 def _units(character: str) -> Iterator[int]:
     data = character.encode("utf-16-be", "surrogatepass")
     return (data[place] << 8 | data[place + 1] for place in range(0, len(data), 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eventwriter import registry
-from eventwriter.commands import dlq_view, terminal
+from eventwriter.commands import decode, dlq_view, terminal
 from eventwriter.commands.dlq_fates import Left, Result
 from eventwriter.commands.dlq_selection import Selection, moment
 from eventwriter.errors import UsageError
@@ -140,3 +141,18 @@ def test_a_selection_says_what_it_is_about() -> None:
     )
     assert Selection(replayed=True).everything
     assert not Selection((1,)).everything
+
+
+@settings(max_examples=100)
+@given(ANY)
+@example(HOSTILE)
+def test_decode_prints_nothing_that_a_terminal_would_obey(text: str) -> None:
+    """It is the same JSON; what is printable stays as it is, for people."""
+    text = text.encode("utf-8", "replace").decode().replace("\0", "")
+    said: list[bytes] = []
+    files = [io.BytesIO(json.dumps({"message": f"雪 {text}"}).encode())]
+    decode.run(STREAMS["LOGS"], files, said.append, received="2026-01-01T00:00:00Z")
+    (line,) = (each.decode() for each in said)
+    assert is_tame(line)
+    assert json.loads(line)["row"]["body"] == f"雪 {text}"
+    assert "雪" in line

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,11 @@ import pytest
 from eventwriter.embedded import PostgresServer
 from eventwriter.postgres import deadletters
 from eventwriter.postgres.binary import JsonbDumper
+from eventwriter.postgres.ledger import Identity
+from eventwriter.postgres.ledgers import Opening, open_ledger
 from eventwriter.stream import Message, Reject
-from fix_service import CRASHED, ROOT, World, wait_until
-from traffic import Publication
+from fix_service import CRASHED, ROOT, STREAMS, World, wait_until
+from traffic import Publication, Traffic
 
 POINTS = ("after_decode", "in_copy", "after_copy", "after_dead_letters", "after_mark", "after_commit")
 SMALL: dict[str, Any] = {"EVENTWRITER_WRITER__BATCH_MESSAGES": "10"}
@@ -135,23 +140,29 @@ def test_what_a_table_refused_is_written_once_the_table_takes_it(world: World) -
     assert "removed 2" in world.run("dlq", "purge", "--replayed", "--all", "--yes").stdout
 
 
-@pytest.fixture
-def letters(world: World) -> World:
-    """40 letters of messages that an earlier decoder could not read at all, beside their neighbours' rows."""
-    written(world, logs("there"))
+UNKNOWN = Reject("malformed", "an earlier decoder did not know this form")
+
+
+def kept(world: World, stream: str, messages: Sequence[Publication], first: int = 1000, why: Reject = UNKNOWN) -> None:
+    """Makes messages dead letters, each for this reason, with the sequences from ``first`` on."""
     with psycopg.connect(world.dsn) as connection:
         connection.adapters.register_dumper(None, JsonbDumper)
-        row = connection.execute("SELECT id FROM eventwriter.ledger WHERE logical_stream = 'LOGS'").fetchone()
-        assert row is not None
-        reject = Reject("malformed", "an earlier decoder did not know this form")
-        deadletters.write(
-            connection,
-            row[0],
-            [
-                (Message("logs.app", logs(f"a{n:02}", f"b{n:02}").payload, 1000 + n, 10**18), [reject])
-                for n in range(40)
-            ],
-        )
+        created = datetime(2026, 1, 1, tzinfo=UTC)
+        found = connection.execute("SELECT id FROM eventwriter.ledger WHERE logical_stream = %s", [stream]).fetchone()
+        opening = Opening(Identity(stream, stream, created, "w"), (">",))
+        ledger = found[0] if found else open_ledger(connection, opening).row
+        given = [
+            (Message(each.subject, each.payload, sequence, time.time_ns(), each.headers), [why])
+            for sequence, each in enumerate(messages, first)
+        ]
+        deadletters.write(connection, ledger, given)
+
+
+@pytest.fixture
+def letters(world: World) -> World:
+    """40 letters of messages that an earlier decoder could not read at all, beside a row of another message."""
+    written(world, logs("there"))
+    kept(world, "LOGS", [logs(f"a{number:02}", f"b{number:02}") for number in range(40)])
     return world
 
 
@@ -176,6 +187,20 @@ def test_a_crash_at_any_point_of_a_replay(letters: World, number: int) -> None:
     assert listed(letters) == []
 
 
+def test_a_crash_at_any_point_of_a_replay_of_any_stream(world: World) -> None:
+    """Every encoding, tables with a key and without: each record is a row once, and each broken one a letter."""
+    for number, name in enumerate(STREAMS):
+        source = Traffic(name, seed=number, broken=0.1, records=5)
+        world.published[name] = [source.next() for _ in range(30)]
+        kept(world, name, world.published[name])
+        for point in (POINTS[number % len(POINTS)], POINTS[-1]):
+            died = world.run("dlq", "replay", check=False, EVENTWRITER_CRASH_AT=f"{name}:{point}", **SMALL)
+            assert died.returncode == CRASHED, (name, point)
+    assert world.run("dlq", "replay", check=False).returncode == 65
+    world.run("dlq", "purge", "--replayed", "--all", "--yes")
+    world.assert_exact()
+
+
 def test_an_interrupted_replay_goes_on_later_and_two_at_once_share(letters: World) -> None:
     """Ctrl-C ends it between or within transactions; what another replay has in hand is left to that."""
     with psycopg.connect(letters.dsn) as connection:
@@ -198,15 +223,9 @@ def test_an_interrupted_replay_goes_on_later_and_two_at_once_share(letters: Worl
 def test_records_that_a_better_decoder_rejects_are_letters_by_themselves(world: World) -> None:
     """Of a message that was one as a whole; its other records become rows."""
     written(world, logs("there"))
-    payload = json.dumps([{"message": "good"}, 3, {"message": "fine"}]).encode()
-    with psycopg.connect(world.dsn) as connection:
-        connection.adapters.register_dumper(None, JsonbDumper)
-        ledger = connection.execute("SELECT id FROM eventwriter.ledger WHERE logical_stream = 'LOGS'").fetchone()
-        assert ledger is not None
-        reject = Reject("malformed", "an earlier decoder did not know this form")
-        deadletters.write(connection, ledger[0], [(Message("logs.app", payload, 1000, 10**18), [reject])])
-        gone = Reject("refused", "of an earlier decoder", 7, "22003")
-        deadletters.write(connection, ledger[0], [(Message("logs.app", payload, 1001, 10**18), [gone])])
+    message = logs("good", 3, "fine")
+    kept(world, "LOGS", [message])
+    kept(world, "LOGS", [message], 1001, Reject("refused", "of an earlier decoder", 7, "22003"))
     done = json.loads(world.run("dlq", "replay", "--output", "json", check=False).stdout)
     assert (done["selected"], done["replayed"], done["rows"], done["added"]) == (2, 1, 2, 1)
     assert [each["reason"] for each in done["left"]] == ["missing_record"]
