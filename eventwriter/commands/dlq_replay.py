@@ -33,13 +33,17 @@ from eventwriter.postgres.table import Table
 from eventwriter.stream import Batch, Decoded, Message, Reject, Stream
 
 _PLAN = sql.SQL(
-    "SELECT r.id, r.ledger_id, r.sequence, l.logical_stream, octet_length(m.payload) FROM {} WHERE {} "
+    "SELECT r.id, r.ledger_id, r.sequence, l.logical_stream, octet_length(m.payload), r.reason FROM {} WHERE {} "
     "ORDER BY l.logical_stream, r.ledger_id, r.sequence, r.id"
 )
 _LOCK = sql.SQL(
     "SELECT r.id FROM eventwriter.dead_letter_records r JOIN eventwriter.dead_letter_messages m "
     "USING (ledger_id, sequence) WHERE r.id = ANY(%s) AND r.replayed_at IS NULL FOR UPDATE OF r, m SKIP LOCKED"
 )
+
+
+CRASHES = "crashes"
+"""The reason of a message that no worker survived: a replay would not either, and what comes after it would wait."""
 
 
 class _TableChanged(Exception):
@@ -70,11 +74,10 @@ def replay(
     session = Session(loaded.config.postgres, "dlq replay")
     with session.first() as connection:
         check_server(connection)
-        shares = _planned(connection, selection, loaded)
-    result.selected = sum(len(share.numbers) for share in shares)
+        shares = _planned(connection, selection, loaded, result)
     session.open()
     try:
-        done, replayer = 0, None
+        done, replayer = sum(map(len, result.left.values())), None
         for share in shares:
             if replayer is None or replayer.name != share.stream:
                 replayer = _Replayer(session, loaded, share.stream, result, dry_run=dry_run)
@@ -85,14 +88,19 @@ def replay(
         session.close()
 
 
-def _planned(connection: Connection[Any], selection: Selection, loaded: Loaded) -> list[_Share]:
+def _planned(connection: Connection[Any], selection: Selection, loaded: Loaded, result: Result) -> list[_Share]:
     """The letters there are now, in as many transactions as the settings of [writer] make of them."""
+    asked = bool(selection.numbers) or selection.reason == CRASHES
     where, values = selection.where()
     shares: list[_Share] = []
     numbers, size, last = array("q"), 0, None
     with connection.cursor("letters") as cursor:  # on the server: here is no more of them than their numbers
         cursor.itersize = 10_000
-        for number, ledger, sequence, stream, length in cursor.execute(_PLAN.format(LETTERS, where), values):
+        for number, ledger, sequence, stream, length, reason in cursor.execute(_PLAN.format(LETTERS, where), values):
+            result.selected += 1
+            if reason == CRASHES and not asked:
+                result.leave(Left(stream, reason, None), "no worker survived it: replay it by its number", [number])
+                continue
             if last != (stream, ledger, sequence):
                 limits = (loaded.config.streams[stream] if stream in loaded.declared else loaded.config).writer
                 full = len(numbers) >= limits.batch_messages or size + length > limits.batch_bytes

@@ -234,6 +234,18 @@ def test_records_that_a_better_decoder_rejects_are_letters_by_themselves(world: 
     assert found == {(1000, 1), (1001, 7)}
 
 
+def test_what_no_worker_survived_is_tried_only_when_it_is_asked_for(letters: World) -> None:
+    """A replay might not survive it either, and all that comes after it would wait."""
+    kept(letters, "LOGS", [logs("deadly")], 999, Reject("crashes", "three workers died of it"))
+    done = letters.run("dlq", "replay", check=False)
+    assert done.returncode == 65
+    assert "40 of 41 dead letters replayed" in done.stdout
+    assert "LOGS crashes: no worker survived it" in done.stdout
+    assert bodies(letters) == EXPECTED
+    letters.run("dlq", "replay", str(listed(letters)[0]["id"]))
+    assert bodies(letters) == sorted([*EXPECTED, "deadly"])
+
+
 def test_a_replay_obeys_the_key_of_its_table(world: World) -> None:
     """An older message changes nothing where a newer one of its key was written since."""
     world.execute("ALTER TABLE events ADD CONSTRAINT short CHECK (length(type) < 10)")
