@@ -99,7 +99,8 @@ class Piece:
             elif index is None and nothing:
                 waiting[number] = next(iter(refused.values()))
             elif index is None:
-                added = [*refused.values()]
+                known = {*self._letters.values()}
+                added = [reject for record, reject in refused.items() if record not in known]
             elif index in refused:
                 waiting[number] = refused[index]
             elif index not in self._records:

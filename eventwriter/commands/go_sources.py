@@ -21,6 +21,7 @@ from eventwriter.errors import ConfigurationError
 _KEYS = {"nats_url", "nats_creds_file", "stream_name", "consumer_name", "nats_security", "cnpg", "streams", "domain"}
 """Of the Go writer's configuration; two of them tell it from anything else."""
 _OURS = re.compile(r"event[-_]?writer", re.IGNORECASE)
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(.*)")
 _WHAT = "a db-event-writer configuration"
 
@@ -128,12 +129,16 @@ def _configs(value: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[s
 
 
 def _environments(value: Any, path: str, depth: int) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """Every environment of a container in a document, with its place; None for values that stand elsewhere."""
+    """Every environment of a container in a document, with its place; None for values that stand elsewhere.
+
+    The data of a ConfigMap are one, too, if their names are those of variables: for envFrom.
+    """
     if depth > 50:
         return
     if isinstance(value, dict):
         for key, each in value.items():
-            block = _environment(each) if key in ("env", "environment") else None
+            named = key == "data" and isinstance(each, dict) and all(map(_VARIABLE.fullmatch, map(str, each)))
+            block = _environment(each) if named or key in ("env", "environment") else None
             if block:
                 yield path, block
             else:

@@ -266,6 +266,14 @@ def test_the_elixir_writer_in_a_manifest() -> None:
     assert "containers[core]" in notes
 
 
+def test_the_environment_may_be_the_data_of_a_config_map() -> None:
+    """Which a container takes with envFrom; other data are none."""
+    data = CONFIG_MAP | {"data": {"EVENT_WRITER_ENABLED": "true", "EVENT_WRITER_NATS_URL": "nats://n:4333"}}
+    assert imported(yaml.safe_dump(data))[0].nats.url == ("nats://n:4333",)
+    with pytest.raises(ConfigurationError, match="there is none in it"):
+        go_import.convert(yaml.safe_dump(CONFIG_MAP | {"data": {"EVENT_WRITER.md": "x"}}))
+
+
 def test_every_line_without_a_counterpart_is_a_comment() -> None:
     """On every level; none shows a value, for it may be a secret."""
     source = json.loads(json.dumps(FULL))

@@ -220,6 +220,20 @@ def test_an_interrupted_replay_goes_on_later_and_two_at_once_share(letters: Worl
     assert bodies(letters) == EXPECTED
 
 
+def test_what_is_being_replayed_is_not_removed(letters: World) -> None:
+    """Neither by a person nor by its stream's worker: both would remove what has become a row."""
+    with psycopg.connect(letters.dsn) as connection:
+        connection.execute("SELECT FROM eventwriter.dead_letter_messages FOR UPDATE")
+        connection.execute("UPDATE eventwriter.dead_letter_records SET replayed_at = now() WHERE sequence < 1010")
+        process = letters.start("dlq", "purge", "--stream", "LOGS", "--yes")
+        waits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        wait_until(lambda: letters.query(waits), "the purge waits")
+        connection.commit()
+    assert process.wait(20) == 0
+    assert "removed 30 dead letters" in letters.log
+    assert len(listed(letters, "--replayed")) == 10
+
+
 def test_records_that_a_better_decoder_rejects_are_letters_by_themselves(world: World) -> None:
     """Of a message that was one as a whole; its other records become rows."""
     written(world, logs("there"))
