@@ -14,14 +14,7 @@ from psycopg import Connection, sql
 from eventwriter import registry
 from eventwriter.commands.bookkeeping import losses
 from eventwriter.config.loading import Config, StreamConfig
-from eventwriter.errors import (
-    CONFIGURATION,
-    OK,
-    ConfigurationError,
-    EventWriterError,
-    UnavailableError,
-    remedy_for_omitted,
-)
+from eventwriter.errors import CONFIGURATION, OK, EventWriterError, UnavailableError, remedy_for_omitted
 from eventwriter.jetstream.consumer import ConsumerInfo
 from eventwriter.jetstream.durable import begins_anew
 from eventwriter.jetstream.source import Source
@@ -197,7 +190,7 @@ def check(settings: Config, declared: Mapping[str, Stream]) -> list[Finding]:
             findings += _check_stream(settings, stream)
         except EventWriterError as error:
             findings.append(Finding(stream.name, str(error), error.exit_code))
-            if not isinstance(error, ConfigurationError) and "cannot connect" in str(error):
+            if "cannot connect" in str(error):
                 break
     return findings
 

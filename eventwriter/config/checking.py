@@ -36,7 +36,7 @@ def _nats(nats: NatsConfig) -> Iterator[tuple[str, str]]:
         yield "nats.user", "a user without a password: expected nats.password as well"
     if nats.password is not None and nats.user is None:
         yield "nats.password", "a password without a user: expected nats.user as well"
-    ways = [key for key in ("credentials", "user", "token") if getattr(nats, key) is not None]
+    ways = [key for key in ("credentials", "user", "token", "nkey") if getattr(nats, key) is not None]
     if len(ways) > 1:
         yield f"nats.{ways[1]}", f"both nats.{ways[0]} and nats.{ways[1]} are set: expected one way to log in"
     if nats.tls.cert is not None and nats.tls.key is None:

@@ -25,7 +25,7 @@ class Kind:
     """What a value has to be, for the message that refuses another."""
     parse: Callable[[object], Any]
     """The checked value of what TOML gave; raises ValueError, or Expected if there is more to say."""
-    from_text: Callable[[str], object] = str
+    from_text: Callable[[str], object] = lambda text: text
     """Turns text from the environment or the command line into what TOML would have given."""
     show: Callable[[Any], Any] = lambda value: value
     """A checked value as TOML and JSON hold it."""
@@ -181,6 +181,12 @@ _IDENTIFIER = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'
 TEXT = Kind("a text that is not empty", _text())
 BOOL = Kind("true or false", _bool, _bool_from_text)
 SECRET = Kind("a text that is not empty", _text(), mask=masking.whole, from_file=True)
+NKEY = Kind(
+    "the seed of a user's nkey: SU and 56 more capitals and digits",
+    _text(lambda text: re.fullmatch(r"SU[A-Z2-7]{56}", text) is not None),
+    mask=masking.whole,
+    from_file=True,
+)
 DSN = Kind("a libpq connection string", _dsn, mask=dsn.show, from_file=True)
 URLS = Kind(
     'a NATS URL such as "nats://127.0.0.1:4222", or a list of them', _urls, show=list, mask=masking.url

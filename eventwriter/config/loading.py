@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from eventwriter.config import secrets
 from eventwriter.config.checking import check
 from eventwriter.config.kinds import Expected, Kind
 from eventwriter.config.model import (
@@ -196,26 +197,10 @@ def _from_environment(environ: Mapping[str, str], kinds: Mapping[str, Kind], dec
             if text and environ.get(variable_of(key)):
                 raise ConfigurationError(f"{variable_of(key)} and {variable} are both set: unset one of them")
             if text:
-                found[key] = _from_text(key, _secret(variable, text), origin, kinds[key])
+                found[key] = _from_text(key, secrets.text_of(variable, text), origin, kinds[key])
         elif not _SERVICE_LINK.fullmatch(variable):
             raise unknown(variable, origin, kinds, declared)
     return found
-
-
-def _secret(variable: str, path: str) -> str:
-    try:
-        text = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not a UTF-8 text file"
-        raise ConfigurationError(f"{variable}: cannot read the file {_named(path)}: {reason}") from None
-    if not text:
-        raise ConfigurationError(f"{variable}: the file {_named(path)} is empty")
-    return text
-
-
-def _named(path: str) -> str:
-    """A path for people, unless it might be the secret itself, put in its place."""
-    return one_line(path) if path.startswith(("/", "./", "../")) and "@" not in path else HIDDEN
 
 
 def _from_flags(flags: Mapping[str, object], kinds: Mapping[str, Kind], declared: Mapping[str, Stream]) -> _Values:

@@ -39,6 +39,8 @@ class NatsConfig:
     user: str | None = _key(kinds.TEXT)
     password: str | None = _key(kinds.SECRET)
     token: str | None = _key(kinds.SECRET)
+    nkey: str | None = _key(kinds.NKEY)
+    """Seed of a user's key, for servers that know the key and ask for no JWT."""
     tls: TlsConfig = TlsConfig()
 
     @property

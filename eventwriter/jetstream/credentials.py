@@ -1,52 +1,88 @@
-"""The file of NATS credentials: a user's JWT, and the seed of the key that signs what the server asks to be signed."""
+"""How a client says who it is. Files are read at every connection: they may have been replaced meanwhile."""
 
 from __future__ import annotations
 
 import re
 from base64 import b64encode
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
+import nats.aio.client
 import nats.errors
 import nkeys  # type: ignore[import-untyped]
 
+from eventwriter.config import secrets
+from eventwriter.config.model import NatsConfig
+from eventwriter.errors import ConfigurationError
+
 _PARTS = {
-    "JWT": re.compile(rb"-+BEGIN NATS USER JWT-+\s+([\w.=-]+)\s"),
-    "NKEY seed": re.compile(rb"-+BEGIN USER NKEY SEED-+\s+(\w+)\s"),
+    "JWT": re.compile(rb"-+BEGIN NATS USER JWT-+\s+([\w-]+\.[\w-]+\.[\w-]+)\s"),
+    "NKEY seed": re.compile(rb"-+BEGIN USER NKEY SEED-+\s+(SU[A-Z2-7]{56})\s"),
 }
 
 
-class Unusable(nats.errors.InvalidUserCredentialsError):
-    """The file lacks a part. A NATS error, so the client tells, and tries again: the file may be half written."""
-
-    def __init__(self, file: str, part: str) -> None:
-        super().__init__()
-        self._text = f"{file} holds no {part} of a user, as `nsc generate creds` writes it"
-
-    def __str__(self) -> str:
-        return self._text
+class Unusable(nats.errors.Error):
+    """A file cannot be used. A NATS error, so a client that reconnects tells, and tries on: it may be half written."""
 
 
-def options(file: str) -> dict[str, Any]:
-    """The client's options for this file, which is read at every connection: it may have been replaced meanwhile.
+def options(settings: NatsConfig, client: nats.aio.client.Client) -> dict[str, Any]:
+    """The options of ``client`` for its login; raises Unusable if a file lacks something already."""
+    if settings.credentials is not None:
+        file = settings.credentials
+        _part(file, "JWT"), _signer(_part(file, "NKEY seed"), file).wipe()
+        return {
+            "user_jwt_cb": lambda: _part(file, "JWT"),
+            "signature_cb": lambda nonce: _signed(nonce, _signer(_part(file, "NKEY seed"), file)),
+        }
+    if settings.nkey is not None:
+        seed = _now("nats.nkey", settings.nkey)
 
-    nats-py's own way reads for ever if there is no JWT.
-    """
+        def sign(nonce: str) -> bytes:
+            key = _signer(bytearray(seed().encode()), "nats.nkey")
+            client._public_nkey = key.public_key.decode()  # of the seed as it is now; the client sends both
+            return _signed(nonce, key)
 
-    def part(name: str) -> bytearray:
-        found = _PARTS[name].search(Path(file).read_bytes() + b"\n")
-        if found is None:
-            raise Unusable(file, name)
-        return bytearray(found[1])
+        _signer(bytearray(seed().encode()), "nats.nkey").wipe()
+        return {"signature_cb": sign}
+    if settings.user is not None:
+        return {"user": settings.user, "password": _now("nats.password", settings.password or "")}
+    return {} if settings.token is None else {"token": _now("nats.token", settings.token)}
 
-    def sign(nonce: str) -> bytes:
+
+def _now(name: str, value: str) -> Callable[[], str]:
+    def read() -> str:
         try:
-            key = nkeys.from_seed(part("NKEY seed"))
-        except nkeys.NkeysError:
-            raise Unusable(file, "NKEY seed") from None
-        try:
-            return b64encode(key.sign(nonce.encode()))
-        finally:
-            key.wipe()
+            return secrets.current(name, value)
+        except ConfigurationError as error:
+            raise Unusable(str(error)) from None
 
-    return {"user_jwt_cb": lambda: part("JWT"), "signature_cb": sign}
+    return read
+
+
+def _part(file: str, name: str) -> bytearray:
+    try:
+        text = secrets.read(file)
+    except OSError as error:
+        raise Unusable(f"nats.credentials: cannot read the file {file}: {error.strerror}") from None
+    found = _PARTS[name].search(text + b"\n")
+    if found is None:
+        raise Unusable(f"nats.credentials: {file} holds no {name} of a user, as `nsc generate creds` writes it")
+    return bytearray(found[1])
+
+
+def _signer(seed: bytearray, where: str) -> Any:
+    try:
+        prefix, raw = nkeys.decode_seed(seed)
+    except nkeys.NkeysError:
+        prefix = raw = None
+    # The library takes a seed with a wrong checksum.
+    if prefix != nkeys.PREFIX_BYTE_USER or nkeys.encode_seed(bytes(raw), prefix) != seed:
+        raise Unusable(f"{where} holds no NKEY seed of a user: it is damaged")
+    return nkeys.from_seed(seed)
+
+
+def _signed(nonce: str, key: Any) -> bytes:
+    try:
+        return b64encode(key.sign(nonce.encode()))
+    finally:
+        key.wipe()

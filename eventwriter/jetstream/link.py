@@ -10,14 +10,13 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from eventwriter import masking
 from eventwriter.config.loading import NatsConfig, StreamConfig
 from eventwriter.errors import ForbiddenError, UnavailableError
 from eventwriter.jetstream import wire
 from eventwriter.jetstream.acknowledger import Acknowledger
 from eventwriter.jetstream.api import Api
 from eventwriter.jetstream.binding import Binding
-from eventwriter.jetstream.connection import Client, connect
+from eventwriter.jetstream.connection import Client, connect, words
 from eventwriter.jetstream.consumer import StreamInfo
 from eventwriter.jetstream.handover import Handover
 from eventwriter.jetstream.permissions import Permissions
@@ -83,7 +82,7 @@ class Link:
     async def open(self) -> StreamInfo:
         """Connects and asks for the stream; raises the error that tells why reading cannot begin."""
         name = f"eventwriter {self._config.name}"
-        await asyncio.wait_for(connect(self._client, self._settings, name, self), CONNECT_TIMEOUT)
+        await connect(self._client, self._settings, name, self)
         await self.api.probe()
         if not self._permissions.complete:
             raise ForbiddenError(self._permissions.trouble)
@@ -148,7 +147,7 @@ class Link:
 
     async def on_error(self, error: Exception) -> None:
         """Something went wrong that the client goes on from; the log has why there is no connection once a cause."""
-        text = masking.text(str(error)) or type(error).__name__
+        text = words(error)
         if self._permissions.note(text):
             if not self._permissions.may_pull:
                 self.puller.pull.give_up()

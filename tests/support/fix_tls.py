@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,17 @@ import trustme
 
 @dataclass(frozen=True)
 class Certificates:
-    """PEM files. ``server`` is good for 127.0.0.1 and localhost; each holds its key as well."""
+    """PEM files. ``server`` is good for 127.0.0.1 and localhost; all but the authorities hold their key as well."""
 
     ca: Path
     server: Path
     client: Path
+    stranger: Path
+    """Another authority, that signed ``foreign``."""
+    foreign: Path
+    expired: Path
+    elsewhere: Path
+    """Good for another host."""
 
     @property
     def tls(self) -> str:
@@ -27,8 +34,17 @@ class Certificates:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Certificates of this run."""
     folder = tmp_path_factory.mktemp("certificates")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    for name, identity in (("server", "127.0.0.1"), ("client", "eventwriter")):
-        authority.issue_cert(identity, "localhost").private_key_and_cert_chain_pem.write_to_path(folder / f"{name}.pem")
-    return Certificates(folder / "ca.pem", folder / "server.pem", folder / "client.pem")
+    authority, stranger = trustme.CA(), trustme.CA()
+    here, past = ("127.0.0.1", "localhost"), datetime.now(UTC) - timedelta(days=2)
+    issued = {
+        "server": authority.issue_cert(*here),
+        "client": authority.issue_cert("eventwriter"),
+        "foreign": stranger.issue_cert(*here),
+        "expired": authority.issue_cert(*here, not_before=past, not_after=past + timedelta(days=1)),
+        "elsewhere": authority.issue_cert("elsewhere.example"),
+    }
+    blobs = {name: each.private_key_and_cert_chain_pem for name, each in issued.items()}
+    blobs |= {"ca": authority.cert_pem, "stranger": stranger.cert_pem}
+    for name, blob in blobs.items():
+        blob.write_to_path(folder / f"{name}.pem")
+    return Certificates(**{name: folder / f"{name}.pem" for name in blobs})
