@@ -20,7 +20,7 @@ from eventwriter.jetstream.durable import begins_anew
 from eventwriter.jetstream.source import Source
 from eventwriter.postgres import definition
 from eventwriter.postgres.catalog import read_plan
-from eventwriter.postgres.connection import check_server, connect
+from eventwriter.postgres.connection import check_server, connect, exposed
 from eventwriter.postgres.errors import translated
 from eventwriter.postgres.fates import bystanders
 from eventwriter.postgres.ledgers import predecessors
@@ -175,6 +175,8 @@ def check(settings: Config, declared: Mapping[str, Stream]) -> list[Finding]:
                     f"PostgreSQL {version // 10000}.{version % 10000}, database {info.dbname} as {info.user}",
                 )
             )
+            if exposure := exposed(connection):
+                findings.append(Finding("postgres", exposure, warning=True))
             try:
                 with translated():
                     check_server(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import psycopg
 from psycopg import Connection, conninfo
 from psycopg_pool import ConnectionPool
 
-from eventwriter.config import dsn
+from eventwriter.config import dsn, secrets
 from eventwriter.config.model import PostgresConfig
 from eventwriter.errors import ConfigurationError, TableError, UnavailableError
 from eventwriter.postgres.binary import JsonbDumper
@@ -36,7 +37,10 @@ _IDLE = {"idle_in_transaction_session_timeout": "12s"}
 
 
 def connection_string(settings: PostgresConfig, application_name: str) -> str:
-    """libpq conninfo: the settings over libpq's own environment, with time limits on everything that may hang."""
+    """libpq conninfo: the settings over libpq's own environment, with time limits on everything that may hang.
+
+    Secrets that stand in files are read now: they may have been replaced since the settings were read.
+    """
     limits: dict[str, Any] = {
         "application_name": application_name,
         "connect_timeout": max(2, int(settings.connect_timeout)),
@@ -46,11 +50,11 @@ def connection_string(settings: PostgresConfig, application_name: str) -> str:
         "tcp_user_timeout": 30_000,
     }
     try:
-        given = dsn.parse(settings.dsn)
+        given = dsn.parse(secrets.current("postgres.dsn", settings.dsn))
     except dsn.Unreadable as error:
         raise ConfigurationError(f"postgres.dsn: {error}") from None
     if settings.password is not None:
-        limits["password"] = settings.password
+        limits["password"] = secrets.current("postgres.password", settings.password)
     # Rows are encoded as UTF-8; the server converts them if its database has another encoding.
     given["client_encoding"] = "UTF8"
     return conninfo.make_conninfo("", **{**limits, **given})
@@ -82,6 +86,24 @@ def _limit(connection: Connection[Any], limits: Mapping[str, str]) -> None:
     connection.autocommit = False
 
 
+def exposed(connection: Connection[Any]) -> str:
+    """Why somebody on the network could read what is said, or take the server's place; empty: nobody could."""
+    options = {option.keyword: option.val or b"" for option in connection.pgconn.info}
+    return exposure(connection.info.hostaddr, options[b"sslmode"].decode(), encrypted=connection.pgconn.ssl_in_use)
+
+
+def exposure(address: str, sslmode: str, *, encrypted: bool) -> str:
+    """The same, of a connection with these settings; of a socket of this machine the address is empty."""
+    try:
+        local = not address or address.startswith("/") or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        local = False
+    if local or (encrypted and sslmode == "verify-full"):
+        return ""
+    what = f"nobody proves to be the server (sslmode={sslmode})" if encrypted else "nothing is encrypted"
+    return f"on the way to {address} {what}: set sslmode=verify-full and sslrootcert in postgres.dsn"
+
+
 def unreachable(settings: PostgresConfig, application_name: str) -> UnavailableError:
     """Why the pool has no connection to give, which it does not tell itself: what one more try says."""
     try:
@@ -90,6 +112,8 @@ def unreachable(settings: PostgresConfig, application_name: str) -> UnavailableE
         ).close()
     except psycopg.Error as error:
         return UnavailableError(f"PostgreSQL cannot be reached: {' '.join(dsn.told(error).split())}")
+    except ConfigurationError as error:  # a file of secrets, just while it is replaced
+        return UnavailableError(f"PostgreSQL cannot be reached: {error}")
     return UnavailableError(f"PostgreSQL gave no connection within {_PATIENCE:g} s, but does now")
 
 
@@ -125,7 +149,7 @@ def open_pool(
         _limit(connection, _LINK | _IDLE)
 
     pool = ConnectionPool(
-        connection_string(settings, application_name),
+        lambda: connection_string(settings, application_name),
         connection_class=BusyConnection,
         min_size=1,
         max_size=size,

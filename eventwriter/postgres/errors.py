@@ -19,6 +19,7 @@ from eventwriter.errors import (
     SchemaError,
     UnavailableError,
 )
+from eventwriter.postgres import mistakes
 from eventwriter.stream import Reject
 
 _COPY_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
@@ -116,6 +117,8 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
             return AuthenticationError(f"PostgreSQL refuses the credentials: {first}")
         if isinstance(error, psycopg.OperationalError) and 'database "' in text and "does not exist" in text:
             return ConfigurationError(f"{first}: create it, or correct postgres.dsn")
+        if mistake := mistakes.told(text):
+            return ConfigurationError(mistake)
         return UnavailableError(f"PostgreSQL cannot be reached: {' '.join(text.split())}")
     if code == "25P04":
         return OversizedError(f"PostgreSQL: {first} ({code})", _OVERSIZED[code])
