@@ -20,12 +20,12 @@ from eventwriter.commands.settings import Loaded
 from eventwriter.config.failpoints import failpoint
 from eventwriter.config.model import StreamConfig
 from eventwriter.config.subjects import matcher
-from eventwriter.errors import SchemaError
+from eventwriter.errors import OversizedError, SchemaError
 from eventwriter.postgres import deadletters
 from eventwriter.postgres.attempt import Attempt
 from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.connection import check_server
-from eventwriter.postgres.errors import RowRefused
+from eventwriter.postgres.errors import RowRefused, about_rows
 from eventwriter.postgres.policy import following
 from eventwriter.postgres.session import Session
 from eventwriter.postgres.staged import StagedWrite
@@ -122,6 +122,8 @@ class _Replayer:
         self._session = session
         self._stream: Stream | None = loaded.declared.get(name)
         self._settings: StreamConfig | None = loaded.config.streams.get(name)
+        if self._stream is not None and self._settings is not None:
+            self._stream = self._stream.leaving_out(self._settings.omit)
         exclude = self._settings.exclude if self._settings else ()
         self._excluded = matcher(exclude) if exclude else lambda subject: False
         self._result = result
@@ -137,7 +139,7 @@ class _Replayer:
             self._leave_all(share, "no_table", self._result.problems[self.name])
         else:
             try:
-                self._replay(share, self._stream, self._settings.table)
+                self._halve(share, self._stream, self._settings.table)
             except SchemaError as error:
                 self._result.problems[self.name] = str(error)
                 self._leave_all(share, "no_table", str(error))
@@ -145,6 +147,18 @@ class _Replayer:
     def _leave_all(self, share: _Share, reason: str, detail: str) -> None:
         self._result.problems[self.name] = detail
         self._result.leave(Left(self.name, reason, None), detail, share.numbers)
+
+    def _halve(self, share: _Share, stream: Stream, table: str) -> None:
+        """Replays letters; what is too much for one transaction in two, and so on."""
+        try:
+            self._replay(share, stream, table)
+        except OversizedError as error:
+            middle = len(share.numbers) // 2
+            if not middle:
+                self._result.leave(Left(self.name, "oversized", None), str(error), share.numbers)
+                return
+            for half in (share.numbers[:middle], share.numbers[middle:]):
+                self._halve(share._replace(numbers=half), stream, table)
 
     def _replay(self, share: _Share, stream: Stream, name: str) -> None:
         with self._session.connection() as connection:
@@ -160,6 +174,8 @@ class _Replayer:
             try:
                 with self._session.connection() as connection:
                     found = self._transact(connection, share, pieces, isolate)
+                    with about_rows(connection):  # of which deferred triggers speak only now, or never if it is tried
+                        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
                     if self._dry_run:
                         connection.rollback()
                 break

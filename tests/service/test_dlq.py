@@ -220,6 +220,27 @@ def test_an_interrupted_replay_goes_on_later_and_two_at_once_share(letters: Worl
     assert bodies(letters) == EXPECTED
 
 
+def test_what_is_too_much_at_once_is_replayed_in_parts(letters: World) -> None:
+    """And what is too much alone waits; what only shows at the commit is found before it, in a dry run, too."""
+    letters.execute(
+        "CREATE FUNCTION many() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF (SELECT count(*) FROM added) > 5 THEN "
+        "RAISE EXCEPTION 'no more' USING ERRCODE = '53200'; END IF; RETURN NULL; END $$;"
+        "CREATE TRIGGER many AFTER INSERT ON logs REFERENCING NEW TABLE AS added FOR EACH STATEMENT "
+        "EXECUTE FUNCTION many();"
+        "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.body = 'b07' THEN "
+        "RAISE EXCEPTION 'not this' USING ERRCODE = '22023'; END IF; RETURN NULL; END $$;"
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON logs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW "
+        "EXECUTE FUNCTION late()"
+    )
+    kept(letters, "LOGS", [logs(*"abcdef")], 2000)
+    for options in (["--dry-run"], []):
+        done = json.loads(letters.run("dlq", "replay", "--output", "json", *options, check=False).stdout)
+        assert (done["replayed"], done["rows"], done["added"]) == (40, 79, 1)
+        assert [(each["reason"], each["letters"]) for each in done["left"]] == [("oversized", 1)]
+    assert bodies(letters) == sorted(set(EXPECTED) - {"b07"})
+    assert {(each["sequence"], each["record_index"]) for each in listed(letters)} == {(1007, 1), (2000, None)}
+
+
 def test_what_is_being_replayed_is_not_removed(letters: World) -> None:
     """Neither by a person nor by its stream's worker: both would remove what has become a row."""
     with psycopg.connect(letters.dsn) as connection:
