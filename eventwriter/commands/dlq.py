@@ -73,7 +73,7 @@ def _show(settings: Settings, /, number: int, full: bool, as_json: bool) -> None
     letter, message = dlq_letters.read(loaded.config.postgres, number)
     stream = loaded.declared.get(letter["logical_stream"])
     if as_json:
-        click.echo(dlq_view.document(letter, message, stream))
+        options.say(dlq_view.document(letter, message, stream))
     else:
         click.echo(dlq_view.shown(letter, message, stream, full=full))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from eventwriter.commands import terminal
+
 output = click.option(
     *("--output", "as_json"),
     type=click.Choice(["text", "json"]),
@@ -16,8 +18,8 @@ stream = click.option("--stream", "name", required=True, help="The stream, such 
 
 
 def say(text: str, nothing: str = "") -> None:
-    """Prints; that there is nothing to print is said where it gets into no pipe."""
+    """Prints, nothing that a terminal would obey; that there is nothing to print is said where it gets into no pipe."""
     if text:
-        click.echo(text)
+        click.echo(terminal.readable(text))
     elif nothing:
         click.echo(nothing, err=True)

@@ -31,7 +31,7 @@ def in_ascii(text: str) -> str:
 
 
 def readable(text: str) -> str:
-    """The same JSON with escapes only for what is not printable, for people."""
+    """The same JSON, or text, with escapes of JSON for what is not printable alone, for people."""
     return _OTHER.sub(lambda match: match[0] if match[0].isprintable() else in_ascii(match[0]), text)
 
 

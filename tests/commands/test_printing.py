@@ -10,7 +10,7 @@ import pytest
 
 from boards import settings
 from eventwriter import registry
-from eventwriter.commands import admin, bookkeeping, decode, status_table
+from eventwriter.commands import admin, bookkeeping, decode, options, status_table
 from eventwriter.commands.admin import Finding
 from eventwriter.commands.bookkeeping import Loss
 from eventwriter.commands.settings import Settings
@@ -37,6 +37,18 @@ def test_findings_are_a_line_each_or_one_document() -> None:
     assert admin.exit_code(found) == CONFIGURATION
     assert admin.exit_code(found[:2]) == admin.exit_code([]) == OK
     assert json.loads(admin.shown([], as_json=True)) == {"ok": True, "findings": []}
+
+
+def test_nothing_that_is_printed_is_obeyed_by_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Names of tables, columns and streams are what others make of them; JSON says the same."""
+    found = [Finding("\x1b[2J", "column \x9b31m\u202e of table 雪 \x7f", warning=True)]
+    options.say(admin.shown(found, as_json=False))
+    options.say(admin.shown(found, as_json=True))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all(map(str.isprintable, lines))
+    assert "雪" in lines[0]
+    assert json.loads(lines[1])["findings"][0]["text"] == found[0].text
 
 
 def test_losses_are_a_line_each_or_pairs() -> None:
