@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_go_import import FULL, SHORT
 
-from eventwriter import registry
+from eventwriter import cli, registry
 from eventwriter.commands import go_import
 from eventwriter.commands.go_sources import look
 from eventwriter.config import loading
@@ -272,6 +273,21 @@ def test_the_environment_may_be_the_data_of_a_config_map() -> None:
     assert imported(yaml.safe_dump(data))[0].nats.url == ("nats://n:4333",)
     with pytest.raises(ConfigurationError, match="there is none in it"):
         go_import.convert(yaml.safe_dump(CONFIG_MAP | {"data": {"EVENT_WRITER.md": "x"}}))
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """The result goes to standard output, the notes to standard error as well, and nothing of them hurts a terminal."""
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump(PLACES["ConfigMap"][0] | {"extra": "\\e"}))
+    (tmp_path / "env").write_text("CNPG_HOST=h\nCNPG_PASSWORD_FILE=/run/\x1b[31m\n")
+    arguments = ["config", "import", str(tmp_path / "map.yaml"), "--env", str(tmp_path / "env")]
+    done = CliRunner().invoke(cli.cli, arguments)
+    assert done.exit_code == 0
+    assert (
+        done.stdout
+        == go_import.convert((tmp_path / "map.yaml").read_text(), [(tmp_path / "env").read_text()], DECLARED)[0]
+    )
+    assert all(map(str.isprintable, done.output.splitlines()))
+    assert "note: cnpg.host is that of CNPG_HOST" in done.stderr
 
 
 def test_every_line_without_a_counterpart_is_a_comment() -> None:
