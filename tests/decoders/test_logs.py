@@ -635,3 +635,13 @@ def test_every_unknown_key_is_an_attribute(fields: dict[str, Any]) -> None:
 
 def _clean(value: Any) -> Any:
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("name", ["trace_id", "traceId", "span_id"])
+@pytest.mark.parametrize("value", [[], {"a": 1}])
+def test_an_id_that_is_none_is_absent(name: str, value: Any) -> None:
+    """Never NULL: the columns of both must have a value."""
+    (row,) = rows(orjson.dumps({"body": "b", name: value}), "logs.x")
+    assert (row["trace_id"], row["span_id"]) == ("", "")
+    column = "span_id" if name == "span_id" else "trace_id"
+    assert orjson.loads(row["attributes"])[column] == value

@@ -117,7 +117,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     if trace_flags is not None:
         prefer(row, rest, _FLAGS, "flags", trace_flags)
     TABLE.fill(row, rest, repairs)
-    if row[_TRACE] or row[_SPAN]:
+    if row[_TRACE] != "" or row[_SPAN] != "":
         fill_ids(row, _AT, ("trace_id", "span_id"), repairs)
     if row[_SERVICE] is None:
         row[_SERVICE] = "unknown"
