@@ -51,6 +51,8 @@ class Writing:
         self._batch: Batch | None = None
         self._place = 0
         """How many messages of that batch are committed already, or set aside."""
+        self._known = False
+        """Whether all of them were done before: nothing of what comes again is decoded then."""
         self._set_aside: dict[int, float] = {}
         """Those of them that are set aside."""
         self._alone: set[int] = set()
@@ -73,7 +75,7 @@ class Writing:
         if monotonic() >= self._next_look:
             self._look()
         if batch is not self._batch:
-            self._batch, self._place, self._set_aside = batch, 0, {}
+            self._batch, self._place, self._set_aside, self._known = batch, 0, {}, False
             decode_as(self._sink, self._stream)
         if self._trial.due(batch):
             self._try(batch)
@@ -106,6 +108,7 @@ class Writing:
         """Finds out which messages that are not done yet cannot be decoded, so that they are not."""
         with self._sink.session.connection() as connection:
             done, past = self._sink.ledger.known(connection, batch.messages)
+        self._known = len(done | past) == len(batch.messages)
         crashing = self._trial.crashing(batch, done | past)
         if crashing:
             decode_as(self._sink, spared(self._stream, crashing))
@@ -113,7 +116,7 @@ class Writing:
     def _part(self, batch: Batch) -> Batch:
         """What to write next of a batch, as much as may work."""
         most = min(self._sizes.most, self._enough, len(batch.messages))
-        if batch.redelivered:
+        if batch.redelivered and not self._known:
             most = min(most, -(-len(batch.messages) // SHARE))
         if self._alone:
             ahead = islice(batch.messages, self._place, self._place + most)
