@@ -13,7 +13,7 @@ uuid              uuid.UUID
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -22,12 +22,40 @@ PgType = Literal["text", "integer", "bigint", "double precision", "boolean", "ti
 Row = tuple[Any, ...]
 
 
+HEADERS_MAX = 4000
+"""Lines of headers of a message that anybody looks at."""
+
+
 class Headers(dict[str, str]):
     """Headers with a name that occurs more than once: of each name the last value, and in ``pairs`` all of them."""
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
         super().__init__(pairs)
         self.pairs = pairs
+
+
+class LateHeaders(Mapping[str, str]):
+    """Headers that would take many times their bytes in memory: read whenever they are asked for, and not kept."""
+
+    __slots__ = ("block", "read")
+
+    def __init__(self, block: bytes, read: Callable[[bytes], Mapping[str, str]]) -> None:
+        self.block = block
+        self.read = read
+
+    @property
+    def too_many(self) -> bool:
+        """Whether there are more than HEADERS_MAX; nothing is read for that."""
+        return self.block.count(b"\n") > HEADERS_MAX
+
+    def __getitem__(self, name: str) -> str:
+        return self.read(self.block)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.read(self.block))
+
+    def __len__(self) -> int:
+        return len(self.read(self.block))
 
 
 class Message(NamedTuple):

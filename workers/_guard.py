@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
-from eventwriter.stream import Decoded, Message, Reject, Row
+from eventwriter.stream import HEADERS_MAX, Decoded, LateHeaders, Message, Reject, Row
 from eventwriter.values import shown
 from workers._limits import REJECTS_MAX, ROWS_MAX, TooLarge
 
@@ -22,6 +22,8 @@ def total(decode: Callable[[Message], Decoded]) -> Callable[[Message], Decoded]:
     @functools.wraps(decode)
     def guarded(message: Message) -> Decoded:
         try:
+            if type(message.headers) is LateHeaders and message.headers.too_many:
+                raise TooLarge(f"more than {HEADERS_MAX} headers")
             decoded = decode(message)
             if len(decoded.rows) > _FEW:
                 _weigh(decoded.rows)

@@ -161,8 +161,8 @@ def _fitting(portion: Portion, messages: int, size: int) -> int:
     """How many of a portion's messages belong to a batch that has room for so many messages and bytes."""
     count = min(len(portion.messages), messages)
     if portion.size > size:
-        for place, message in enumerate(portion.messages[:count], 1):
-            size -= len(message.payload)
+        for place, bytes_of in enumerate(portion.sizes(count), 1):
+            size -= bytes_of
             if size <= 0:
                 return place
     return count

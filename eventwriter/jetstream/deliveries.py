@@ -6,19 +6,21 @@ The reply subject of a delivery is ``$JS.ACK.<stream>.<consumer>.<delivered>.<st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from operator import lt
 
 import orjson
 
-from eventwriter.jetstream.wire import Delivery, parse_headers
-from eventwriter.stream import Batch, Message
+from eventwriter.jetstream.wire import Delivery, headers_of
+from eventwriter.stream import Batch, LateHeaders, Message
 
 _PLAIN = 9
 """Tokens of a reply subject of the first version."""
+_BESIDE = 512
+"""Bytes of subject, reply subject and headers that deliveries may have on average without counting."""
 _NUMBERS = 5
 """Those of them that are numbers: the last."""
 
@@ -44,17 +46,24 @@ class Portion:
     """All delivered for the first time, consumer sequences one after the other, stream sequences rising."""
     hollow: bool = False
     """Whether one of them may have lost its payload on the way; see ``is_hollow``."""
+    heavy: bool = False
+    """Whether so much comes beside the payloads that ``size`` has that, too."""
+
+    def sizes(self, end: int) -> Iterator[int]:
+        """Of each message before ``end``, its part of ``size``."""
+        messages = self.messages[:end]
+        return map(_heavy_size, messages) if self.heavy else (len(message.payload) for message in messages)
 
     def split(self, count: int) -> tuple[Portion, Portion]:
         """The first ``count``, fewer than all, and the rest."""
         lines = self.reply_subjects.split(b"\n")
         halves = []
-        for part in (slice(count), slice(count, None)):
-            messages = self.messages[part]
-            size = sum(len(message.payload) for message in messages)
+        first = sum(self.sizes(count))
+        for part, size in ((slice(count), first), (slice(count, None), self.size - first)):
             replies = b"\n".join(lines[part])
-            numbers = self.delivered[part], self.numbers[part]
-            halves.append(Portion(messages, replies, *numbers, size, 0, self.pending, self.in_order, self.hollow))
+            half = replace(self, messages=self.messages[part], reply_subjects=replies, size=size, cost=0)
+            half.delivered, half.numbers = self.delivered[part], self.numbers[part]
+            halves.append(half)
         return halves[0], halves[1]
 
 
@@ -79,20 +88,29 @@ def read(deliveries: Sequence[Delivery], size: int) -> Portion:
     cost = size + len(lines) - (count - 1) + sum(map(len, subjects))
     parsed: Sequence[Mapping[str, str] | None] = headers
     if headers.count(None) < count:
-        parsed = [parse_headers(block) if block else None for block in headers]
+        parsed = [headers_of(block) if block else None for block in headers]
         cost += sum(len(block) for block in headers if block)
+    heavy = cost - size > _BESIDE * count
     messages = [new(Message, fields) for fields in zip(texts, payloads, sequences, times, parsed, strict=True)]
     return Portion(
         messages,
         lines,
         delivered,
         range(numbers[0], numbers[0] + count) if consecutive else numbers,
-        size,
+        sum(map(_heavy_size, messages)) if heavy else size,
         cost,
         _pending(replies[-1]),
         in_order,
         not all(payloads) and any(map(is_hollow, messages)),
+        heavy,
     )
+
+
+def _heavy_size(message: Message) -> int:
+    """Bytes of a message with all that comes beside its payload."""
+    headers = message.headers
+    beside = len(headers.block) if isinstance(headers, LateHeaders) else _BESIDE
+    return len(message.payload) + len(message.subject) + beside
 
 
 def is_hollow(message: Message) -> bool:

@@ -11,7 +11,7 @@ from eventwriter.config.loading import StreamConfig
 from eventwriter.coverage import Segment
 from eventwriter.jetstream.api import Request, error_code, failed
 from eventwriter.jetstream.durable import filters
-from eventwriter.jetstream.wire import parse_headers
+from eventwriter.jetstream.wire import headers_of
 from eventwriter.stream import Message
 
 _NO_MESSAGE = 10037
@@ -46,7 +46,7 @@ async def next_message(request: Request, config: StreamConfig, pattern: str, fir
     if "error" in answer:
         raise failed(answer, f"stream {config.stream}")
     message = answer["message"]
-    headers = parse_headers(base64.b64decode(message["hdrs"])) if message.get("hdrs") else None
+    headers = headers_of(base64.b64decode(message["hdrs"])) if message.get("hdrs") else None
     payload = base64.b64decode(message.get("data", ""))
     return Message(message["subject"], payload, int(message["seq"]), _nanos(message["time"]), headers)
 

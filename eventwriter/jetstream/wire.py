@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import nats.aio.client
 from nats.aio.client import Client
 from nats.protocol.parser import Parser
 
-from eventwriter.stream import Headers
+from eventwriter.stream import HEADERS_MAX, Headers, LateHeaders
 
 _MESSAGE = re.compile(rb"H?MSG [^\r\n]* ([0-9]+)\r\n")
 _PREFIX = b"$JS.ACK."
 _LONGEST_LINE = 8192
+_LONG, _MANY = 2048, 32
+"""Bytes and lines of headers from which on they are read when they are asked for."""
 READ_SIZE = 256 * 1024
 """Bytes to read at once, as many as asyncio takes from a socket: nats-py's 32 KiB are 70 messages."""
 
@@ -157,6 +160,19 @@ def from_message(subject: str, payload: bytes, reply: str, headers: Mapping[str,
     lines = "".join(f"\r\n{name}: {value}" for name, value in (headers or {}).items())
     block = f"NATS/1.0{lines}\r\n\r\n".encode() if headers else None
     return subject.encode(), payload, reply.encode(), block
+
+
+def headers_of(block: bytes) -> Mapping[str, str]:
+    """As ``parse_headers``; many or long ones are parsed when they are asked for."""
+    few = len(block) <= _LONG and block.count(b"\n") <= _MANY
+    return parse_headers(block) if few else LateHeaders(block, _parse_late)
+
+
+@lru_cache(maxsize=1)
+def _parse_late(block: bytes) -> Mapping[str, str]:
+    if block.count(b"\n") > HEADERS_MAX:  # for the dead letter
+        return {"": block.decode("utf-8", "replace")}
+    return parse_headers(block)
 
 
 def parse_headers(block: bytes) -> Mapping[str, str]:

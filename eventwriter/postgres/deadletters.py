@@ -11,7 +11,7 @@ from psycopg import Connection, sql
 from eventwriter import values
 from eventwriter.errors import SchemaError
 from eventwriter.postgres.errors import RowRefused, classify
-from eventwriter.stream import Headers, Message, Reject
+from eventwriter.stream import Headers, LateHeaders, Message, Reject
 
 _POSTGRES_EPOCH_NS = 946_684_800_000_000_000
 
@@ -100,6 +100,8 @@ def headers_json(headers: Mapping[str, str], fit: Fit) -> bytes:
     A name that occurs more than once, perhaps only since it was made fit, has an array of its values.
     """
     found: dict[str, list[str]] = {}
+    if isinstance(headers, LateHeaders):
+        headers = headers.read(headers.block)
     for name, value in headers.pairs if isinstance(headers, Headers) else headers.items():
         found.setdefault(fit(name), []).append(fit(value))
     return values.dump_json({name: each if len(each) > 1 else each[0] for name, each in found.items()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gc
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -13,10 +14,19 @@ import pytest
 from compression import gz
 from eventwriter import registry
 from eventwriter.postgres.attempt import fast_rows
-from eventwriter.stream import Decoded
+from eventwriter.stream import HEADERS_MAX, Decoded
+from fix_service import ROOT
 from records import message, reasons
 from workers._flow.flow_pb2 import FlowMessage
-from workers._limits import RECORDS_MAX, REJECTS_MAX
+from workers._limits import (
+    ALL_INFLATED_MAX,
+    INFLATED_MAX,
+    PARSED_MAX,
+    RECORDS_MAX,
+    REJECTS_MAX,
+    ROWS_MAX,
+    SHARED_MAX,
+)
 from workers._otlp.fast import field
 
 STREAMS = registry.load()
@@ -251,3 +261,16 @@ def test_what_records_share_counts_for_each(stream: str) -> None:
     assert reasons(found) == [("too_large", None)]
     assert not found.rows
     assert len(decode(stream, gz(group(100))).rows) == 100
+
+
+def test_the_documentation_has_these_limits() -> None:
+    """docs/guarantees.md has a table of them."""
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    counts = {"records": RECORDS_MAX, "dead letters of their own": REJECTS_MAX, "headers": HEADERS_MAX}
+    sizes = {"inflates to": INFLATED_MAX, "to parse": PARSED_MAX, "text and JSON": ROWS_MAX}
+    for name, limit in counts.items():
+        assert re.search(rf"^\| [^|]*{name}[^|]* \| {limit:,} \|$", text, re.MULTILINE), name
+    for name, limit in sizes.items():
+        assert re.search(rf"^\| [^|]*{name}[^|]* \| {limit >> 20} MiB\b", text, re.MULTILINE), name
+    assert f"{ALL_INFLATED_MAX >> 20} MiB |" in text
+    assert f"| {SHARED_MAX >> 10} KiB |" in text

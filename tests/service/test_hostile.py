@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
 
 from compression import gz
 from eventwriter import registry
-from fix_service import STREAMS, World, only
+from fix_service import STREAMS, World, only, wait_until
 from traffic import Publication, Traffic
 from workers._limits import RECORDS_MAX, REJECTS_MAX
 from workers._otlp.fast import field
@@ -87,6 +88,39 @@ def hostile(stream: str) -> list[Publication]:
     payloads = [ELEMENTS, *([gz(RECORDS[stream])] if stream in RECORDS else [])]
     assert all(len(payload) < 2**15 for payload in payloads)
     return [Publication(subject, payload, (), 1) for payload in payloads]
+
+
+def publish_headers(world: World, subject: str, block: bytes, count: int) -> None:
+    """Publishes messages with these headers, as no client would."""
+    with socket.create_connection(("127.0.0.1", world.nats.port), 30.0) as connection:
+        reader = connection.makefile("rb")
+        assert reader.readline().startswith(b"INFO")
+        connection.sendall(b'CONNECT {"verbose": false, "headers": true}\r\n')
+        message = b"HPUB %b %d %d\r\n%b{}\r\n" % (subject.encode(), len(block), len(block) + 2, block)
+        for _ in range(count):
+            connection.sendall(message)
+        connection.sendall(b"PING\r\n")
+        assert reader.readline() == b"PONG\r\n"
+
+
+@pytest.mark.parametrize("stream", ["EVENTS", "LOGS"])
+def test_many_headers_take_no_memory(world: World, stream: str) -> None:
+    """As many as JetStream takes, 64 KiB of them, in each of many messages would be a gigabyte of names and values."""
+    source, count = Traffic(stream, records=3), 500
+    block = b"NATS/1.0\r\n%b\r\n" % b"".join(b"h%x:\r\n" % number for number in range(7000))
+    world.publish(stream, [source.next()])
+    service = world.start(**only(stream))
+    world.wait_settled()
+    worker = world.worker(stream)
+    assert worker is not None
+    publish_headers(world, registry.load()[stream].subjects[-1].replace(">", "headers"), block, count)
+    world.publish(stream, [source.next()])
+    wait_until(lambda: sum(world.counts(stream)) == count + 2, f"all of it\n{world.log[-2000:]}")
+    assert world.counts(stream) == (2, count)
+    assert peak(worker.pid) < RSS_MAX
+    letters = world.query("SELECT DISTINCT reason, detail, length(headers->>'') FROM eventwriter.dead_letters")
+    assert letters == [("too_large", "more than 4000 headers", len(block))]
+    assert world.stop(service) == 0
 
 
 @pytest.mark.parametrize("batch", ["10000", "1"], ids=["one batch", "a batch each"])

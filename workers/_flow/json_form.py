@@ -170,8 +170,16 @@ def _octets(value: Any, *, padded: bool = False) -> bytes | None:
     return None if padded and len(octets) not in (4, 16) else octets
 
 
-@lru_cache(maxsize=65536)
+_LONGEST_ADDRESS = 64
+
+
 def _canonical(text: str) -> str:
+    """As ``_short_canonical``; what is longer than any address is not kept."""
+    return _short_canonical(text) if len(text) <= _LONGEST_ADDRESS else text
+
+
+@lru_cache(maxsize=65536)
+def _short_canonical(text: str) -> str:
     """An IPv6 address as RFC 5952 writes it; any other text, and an address with a zone, as it is."""
     try:
         return text if "%" in text else address(IPv6Address(text).packed) or text
