@@ -18,6 +18,7 @@ from eventwriter.errors import (
     listed,
     remedy_for_omitted,
 )
+from eventwriter.observability import tally
 from eventwriter.observability.board import AGE_BUCKETS, BATCH_BUCKETS, Slot
 from eventwriter.observability.states import DeadLetter, Kept, WorkerState
 from eventwriter.stream import Batch, Outcome
@@ -40,6 +41,7 @@ class Report:
 
     def __init__(self, name: str, stream: str, slot: Slot | None = None) -> None:
         self._extra = {"stream": stream}
+        self._letters = tally.Letters(stream)
         self._slot = slot
         self._waiting_since: float | None = None
         self._cause = ""
@@ -53,6 +55,7 @@ class Report:
 
     def beat(self, *, force: bool = False) -> None:
         """A sign of life; writes the slot if that was not just done."""
+        self._letters.tell()
         now = time.monotonic()
         if self._slot is not None and (force or now - self._written >= _EVERY):
             self._written = now
@@ -150,8 +153,7 @@ class Report:
             self._spent(stage, seconds)
         found = ((state.skipped, outcome.skipped), (state.rejects, outcome.rejects), (state.repairs, outcome.repairs))
         for reasons, more in found:
-            for reason, count in more.items():
-                reasons[reason] = reasons.get(reason, 0) + count
+            tally.count(reasons, more)
         now = time.time()
         if messages := outcome.written + outcome.deadlettered + outcome.already_done + outcome.excluded:
             state.batch_messages, state.last_commit, state.waiting_since = messages, now, None
@@ -163,8 +165,7 @@ class Report:
                 extra=self._extra,
             )
         if outcome.rejects:
-            told = ", ".join(f"{reason} {count}" for reason, count in sorted(outcome.rejects.items()))
-            log.warning("%d dead letters (%s)", sum(outcome.rejects.values()), told, extra=self._extra)
+            self._letters.add(outcome.rejects)
             latest = [
                 DeadLetter(
                     time=now,
@@ -213,6 +214,7 @@ class Report:
 
     def ended(self, error: EventWriterError | None) -> None:
         """The worker ends: what it still had in hand was released."""
+        self._letters.tell(now=True)
         if error is not None:
             self._count(error)
             self._state.error, self._state.passing = str(error)[:500], isinstance(error, TableError)

@@ -1,0 +1,37 @@
+"""What is counted and told by reason, however many there are."""
+
+from __future__ import annotations
+
+import pytest
+
+from eventwriter.observability.tally import OTHER, REASONS, Letters, count
+
+
+def test_the_first_are_told_at_once_and_those_that_follow_together(caplog: pytest.LogCaptureFixture) -> None:
+    """A thousand batches with dead letters in a second are two lines of the log, and none is left out."""
+    now = 10.0
+    letters = Letters("LOGS", lambda: now)
+    for _ in range(1000):
+        letters.add({"malformed": 1, "too_large": 2})
+        now += 0.0009
+    letters.tell()
+    assert [record.getMessage() for record in caplog.records] == ["3 dead letters (malformed 1, too_large 2)"]
+    now += 0.2
+    letters.tell()
+    letters.tell()
+    assert caplog.records[-1].getMessage() == "2997 dead letters (malformed 999, too_large 1998)"
+    letters.add({"malformed": 1})
+    letters.tell(now=True)
+    assert [record.getMessage() for record in caplog.records[2:]] == ["1 dead letters (malformed 1)"]
+
+
+@pytest.mark.parametrize("name", ["reason {}", "r" * 200 + "{}", "{}"])
+def test_reasons_are_few(name: str) -> None:
+    """A decoder that makes reasons of what messages hold fills neither the metrics nor the board; none is uncounted."""
+    counts: dict[str, int] = {}
+    for number in range(1000):
+        count(counts, {name.format(number): 2})
+    assert len(counts) <= REASONS + 1
+    assert all(len(reason) <= REASONS for reason in counts)
+    assert sum(counts.values()) == 2000
+    assert counts[OTHER] >= 2 * (1000 - REASONS)
