@@ -10,7 +10,7 @@ from typing import IO, Any, NoReturn
 import click
 
 from eventwriter import __version__, errors, registry, service, worker
-from eventwriter.commands import admin, bookkeeping, dlq, go_import, options, status_table, terminal
+from eventwriter.commands import admin, bookkeeping, dlq, go_import, options, running, status_table, terminal
 from eventwriter.commands import decode as decoding
 from eventwriter.commands.settings import Settings, declared
 from eventwriter.observability import logs
@@ -95,12 +95,11 @@ def status_command(settings: Settings, url: str | None, watch: bool, as_json: bo
 
     Exits 0 if every stream is being written, 69 if one is not or if no service answers.
     """
-    if url is None:
-        url = status_table.address(settings.load().config.http)
+    service = running.Service.of(settings.load().config.http, url)
     if watch:
-        status_table.watch(url, as_json=as_json)
+        status_table.watch(service, as_json=as_json)
     else:
-        sys.exit(status_table.show(url, as_json=as_json))
+        sys.exit(status_table.show(service, as_json=as_json))
 
 
 @cli.group()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,12 +13,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from eventwriter.commands.running import Service, fetch
 from eventwriter.commands.terminal import one_line
-from eventwriter.config.model import HttpConfig
-from eventwriter.errors import OK, UNAVAILABLE, UnavailableError, listed
+from eventwriter.errors import OK, UNAVAILABLE, AuthenticationError, UnavailableError, listed
 
-PATIENCE = 5.0
-"""Seconds to wait for an answer."""
 _MARKS = {
     "running": ("●", "green"),
     "starting": ("◐", "yellow"),
@@ -78,35 +74,10 @@ COLUMNS = (
 )
 
 
-def fetch(url: str) -> dict[str, Any]:
-    """The status document of the service at this address; raises UnavailableError."""
-    address = url.rstrip("/")
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would ask its own localhost
-    try:
-        with opener.open(f"{address}/status", timeout=PATIENCE) as answer:
-            document: dict[str, Any] = json.loads(answer.read())
-        if "streams" not in document:
-            raise ValueError("something else listens there")
-    except (OSError, ValueError, TypeError, http.client.HTTPException) as error:
-        why = getattr(error, "reason", None) or error
-        raise UnavailableError(
-            f"no service answers at {address}: {one_line(str(why))}; is `eventwriter supervise` running, and is this "
-            "its http.listen?"
-        ) from None
-    return document
-
-
-def address(config: HttpConfig) -> str:
-    """The URL at which a service with these settings answers on this machine."""
-    host, port = config.address
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def show(url: str, *, as_json: bool) -> int:
+def show(service: Service, *, as_json: bool) -> int:
     """Prints the document once; the exit status: whether every stream is being written."""
     console = Console()
-    document = fetch(url)
+    document = fetch(service)
     _print(console, document, as_json=as_json)
     return OK if document["ready"] else UNAVAILABLE
 
@@ -118,18 +89,18 @@ def _print(console: Console, document: Mapping[str, Any], *, as_json: bool) -> N
         console.print(render(document, console.width))
 
 
-def watch(url: str, *, as_json: bool) -> None:
+def watch(service: Service, *, as_json: bool) -> None:
     """Shows the document again every second until Ctrl-C; on a terminal also when the service does not answer."""
     console = Console()
     try:
         while as_json or not console.is_terminal:
-            _print(console, fetch(url), as_json=as_json)
+            _print(console, fetch(service), as_json=as_json)
             time.sleep(1)
         with Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
             while True:
                 try:
-                    live.update(render(fetch(url), console.width), refresh=True)
-                except UnavailableError as error:
+                    live.update(render(fetch(service), console.width), refresh=True)
+                except (AuthenticationError, UnavailableError) as error:
                     live.update(Text(f"{error}\n\nTrying again every second.", style="bold red"), refresh=True)
                 time.sleep(1)
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from eventwriter.config.model import Config, NatsConfig, StreamConfig
+from eventwriter.config.model import Config, HttpConfig, HttpTlsConfig, NatsConfig, StreamConfig, TlsConfig
 from eventwriter.config.naming import one_line
 from eventwriter.config.units import format_duration
 from eventwriter.errors import ConfigurationError
@@ -21,6 +21,7 @@ def check(config: Config, origins: Mapping[str, str], declared: Mapping[str, Str
 
 def _problems(config: Config, declared: Mapping[str, Stream]) -> Iterator[tuple[str, str]]:
     yield from _nats(config.nats)
+    yield from _http(config.http)
     durables: dict[tuple[str, str], str] = {}
     for stream in config.streams.values():
         yield from _stream(stream, config.postgres.statement_timeout)
@@ -39,12 +40,23 @@ def _nats(nats: NatsConfig) -> Iterator[tuple[str, str]]:
     ways = [key for key in ("credentials", "user", "token", "nkey") if getattr(nats, key) is not None]
     if len(ways) > 1:
         yield f"nats.{ways[1]}", f"both nats.{ways[0]} and nats.{ways[1]} are set: expected one way to log in"
-    if nats.tls.cert is not None and nats.tls.key is None:
-        yield "nats.tls.cert", "a certificate without its key: expected nats.tls.key as well"
-    if nats.tls.key is not None and nats.tls.cert is None:
-        yield "nats.tls.key", "a key without its certificate: expected nats.tls.cert as well"
+    yield from _pair("nats.tls", nats.tls)
     if nats.tls_asked_by and any(url.startswith("ws://") for url in nats.url):
         yield "nats.url", f"ws:// is never encrypted, and {nats.tls_asked_by} asks for TLS: expected wss://"
+
+
+def _pair(section: str, tls: TlsConfig | HttpTlsConfig) -> Iterator[tuple[str, str]]:
+    if tls.cert is not None and tls.key is None:
+        yield f"{section}.cert", f"a certificate without its key: expected {section}.key as well"
+    if tls.key is not None and tls.cert is None:
+        yield f"{section}.key", f"a key without its certificate: expected {section}.cert as well"
+
+
+def _http(http: HttpConfig) -> Iterator[tuple[str, str]]:
+    yield from _pair("http.tls", http.tls)
+    if not (http.is_local or http.public or http.token is not None):
+        text = f"{http.listen} can be reached from other machines: expected http.token as well, or http.public = true"
+        yield "http.listen", f"{text} to serve them /livez, /readyz and /metrics alone"
 
 
 def _stream(stream: StreamConfig, statement_timeout: float) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,7 @@ from eventwriter.config.model import (
     Config,
     DeadLettersConfig,
     HttpConfig,
+    HttpTlsConfig,
     NatsConfig,
     PostgresConfig,
     StreamConfig,
@@ -133,7 +134,7 @@ def _build(values: _Values, declared: Mapping[str, Stream]) -> Config:
         nats=NatsConfig(**take("nats", NatsConfig), tls=TlsConfig(**take("nats.tls", TlsConfig))),
         postgres=PostgresConfig(**take("postgres", PostgresConfig)),
         writer=WriterConfig(**take("writer", WriterConfig)),
-        http=HttpConfig(**take("http", HttpConfig)),
+        http=HttpConfig(**take("http", HttpConfig), tls=HttpTlsConfig(**take("http.tls", HttpTlsConfig))),
         dead_letters=DeadLettersConfig(**take("dead_letters", DeadLettersConfig)),
         streams=MappingProxyType(streams),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -86,10 +87,32 @@ class WriterConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpTlsConfig:
+    """``[http.tls]``: encryption of what is served over HTTP. Files are PEM."""
+
+    cert: str | None = _key(kinds.TEXT)
+    key: str | None = _key(kinds.TEXT)
+
+
+@dataclass(frozen=True, slots=True)
 class HttpConfig:
     """``[http]``: metrics, health and the page."""
 
     listen: str = _key(kinds.LISTEN, "127.0.0.1:9465")
+    token: str | None = _key(kinds.SECRET)
+    """Asked of everybody but for the probes; needed where others than this machine can reach the page."""
+    public: bool = _key(kinds.BOOL, False)
+    """Everybody may see /livez, /readyz and /metrics; without a token there is nothing else then."""
+    tls: HttpTlsConfig = HttpTlsConfig()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        host, _ = self.address
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host.lower() == "localhost"
 
     @property
     def address(self) -> tuple[str, int]:
@@ -149,6 +172,7 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("postgres", PostgresConfig),
     ("writer", WriterConfig),
     ("http", HttpConfig),
+    ("http.tls", HttpTlsConfig),
     ("dead_letters", DeadLettersConfig),
 )
 """The tables of the file besides [streams.NAME], in the order they are shown."""

@@ -19,6 +19,8 @@ def configure(level: str = "INFO", stream: IO[str] | None = None) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # It warns of every connection that fails, in libpq's words; we tell each cause once, and without what it may quote.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+    # It warns of each connection with TLS that ends, in words about itself.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
 class Readable(logging.Formatter):

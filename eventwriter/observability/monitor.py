@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import signal
-import socket
-import sys
-import threading
 import time
 from collections import deque
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from eventwriter import __version__
 from eventwriter.config.loading import Config
 from eventwriter.observability import status
+from eventwriter.observability.access import Access
 from eventwriter.observability.awake import Awake
 from eventwriter.observability.board import Board, Slot
 from eventwriter.observability.exposition import expose
+from eventwriter.observability.server import TEXT, Answer, Server, UnusableFiles
 from eventwriter.observability.states import HistoryState, MonitorState
 from eventwriter.processes.process import set_title
 
@@ -37,7 +35,6 @@ HUNG = 30.0
 """Seconds without a sign of life from the monitor after which the supervisor starts another; it gives one a second."""
 NAME = "monitor"
 """The name of its process and of its slot."""
-TEXT = "text/plain; charset=utf-8"
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -87,6 +84,7 @@ class Monitor:
     def __init__(self, board: Board, config: Config) -> None:
         self._board = board
         self._config = config
+        self._access = Access(config.http)
         self.awake = Awake()
         self._histories = {
             name: _History(history_name(name), board.slot(history_name(name)))
@@ -119,67 +117,29 @@ class Monitor:
             }
         return document
 
-    def answer(self, path: str) -> tuple[int, str, bytes]:
-        """(HTTP status, content type, body) of a request."""
+    def answer(self, path: str, headers: Mapping[str, str]) -> Answer:
+        """To a request, if who asks may see that."""
+        return self._access.refusal(path, headers) or self._answer(path, tell=self._access.tells(headers))
+
+    def _answer(self, path: str, *, tell: bool) -> Answer:
         if path == "/livez":
             age = self._read()["beat_age"]
             if age > DEAD:
-                return 503, TEXT, f"no sign of life from the supervisor for {age:.0f} s\n".encode()
-            return 200, TEXT, b"ok\n"
+                return Answer(503, TEXT, f"no sign of life from the supervisor for {age:.0f} s\n".encode())
+            return Answer(200, TEXT, b"ok\n")
         if path == "/readyz":
             problems = self._read()["problems"]
             text = "".join(f"{problem['stream']}: {problem['text']}\n" for problem in problems)
-            return (503, TEXT, text.encode()) if problems else (200, TEXT, b"ok\n")
+            return Answer(503, TEXT, text.encode() if tell else b"not ready\n") if text else Answer(200, TEXT, b"ok\n")
         if path == "/metrics":
-            body = expose(self._read())
-            return 200, "text/plain; version=0.0.4; charset=utf-8", body
+            return Answer(200, "text/plain; version=0.0.4; charset=utf-8", expose(self._read()))
         if path == "/status":
-            return 200, "application/json", json.dumps(self.status()).encode()
+            return Answer(200, "application/json", json.dumps(self.status()).encode())
         if path in PAGE:
             name, kind = PAGE[path]
-            return 200, kind, (resources.files("eventwriter.observability") / "page" / name).read_bytes()
-        return 404, TEXT, b"there are /, /status, /metrics, /readyz and /livez\n"
-
-
-class Server(ThreadingHTTPServer):
-    """Answers each request in a thread of its own."""
-
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self, address: tuple[str, int], monitor: Monitor) -> None:
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.monitor = monitor
-        super().__init__(address, _Handler)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """One line. Who hangs up before the end of an answer, as scrapers do when their time is up, is no error."""
-        error = sys.exception()
-        if not isinstance(error, OSError):
-            log.exception("a request failed")
-
-
-class _Handler(BaseHTTPRequestHandler):
-    timeout = 10
-    server_version = f"eventwriter/{__version__}"
-    sys_version = ""
-    server: Server
-
-    def do_GET(self) -> None:
-        code, kind, body = self.server.monitor.answer(self.path.partition("?")[0])
-        self.send_response(code)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    do_HEAD = do_GET
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        """Requests are not worth a line each."""
+            body = (resources.files("eventwriter.observability") / "page" / name).read_bytes()
+            return Answer(200, kind, body)
+        return Answer(404, TEXT, b"there are /, /status, /metrics, /readyz and /livez\n")
 
 
 def run(board: Board, config: Config, slot: Slot) -> int:
@@ -193,22 +153,20 @@ def run(board: Board, config: Config, slot: Slot) -> int:
     while True:
         if server is None:
             try:
-                server = Server(config.http.address, monitor)
+                server = Server(config.http.address, config.http.tls, monitor.answer)
             except OSError as error:
                 if said != str(error):
-                    log.error(
-                        "http.listen %s: %s; trying again, the writers go on",
-                        config.http.listen,
-                        error.strerror or error,
-                    )
+                    where = "" if isinstance(error, UnusableFiles) else f"http.listen {config.http.listen}: "
+                    log.error("%s%s; trying again, the writers go on", where, error.strerror or error)
                 said = str(error)
             else:
-                host, port = server.server_address[:2]
-                log.info("serving http://%s:%d/", f"[{host!s}]" if ":" in str(host) else host, port)
-                threading.Thread(target=server.serve_forever, daemon=True).start()
+                log.info("serving %s", server.url)
+                server.start()
         now = monitor.awake.look()
         if now >= due:
             monitor.sample()
+            if server is not None:
+                server.renew()
             due += STEP * (1 + (now - due) // STEP)
         slot.write(MonitorState(name=NAME, beat=now))
         time.sleep(1.0)

@@ -10,7 +10,7 @@ import pytest
 
 from boards import settings
 from eventwriter import registry
-from eventwriter.commands import admin, bookkeeping, decode, options, status_table
+from eventwriter.commands import admin, bookkeeping, decode, options, running
 from eventwriter.commands.admin import Finding
 from eventwriter.commands.bookkeeping import Loss
 from eventwriter.commands.settings import Settings
@@ -73,7 +73,7 @@ def test_losses_are_a_line_each_or_pairs() -> None:
 )
 def test_a_service_is_asked_where_it_listens(listen: str, url: str) -> None:
     """On every address: on the local one."""
-    assert status_table.address(settings(HTTP__LISTEN=listen).http) == url
+    assert running.address(settings(HTTP__LISTEN=listen, HTTP__PUBLIC="true").http) == url
 
 
 def test_decode_says_a_line_a_record_and_ends_with_65_if_one_was_rejected() -> None:

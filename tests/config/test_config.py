@@ -115,6 +115,7 @@ def test_a_file_sets_everything(tmp_path: Path) -> None:
         batch_bytes = "1MiB"
         [http]
         listen = "[::]:80"
+        public = true
         [streams.LOGS]
         subjects = "logs.syslog, logs.otel.>"
         exclude = ["logs.*.raw"]
@@ -555,7 +556,8 @@ _SETTINGS = {
     "postgres.pool_size": st.integers(1, 1000),
     "postgres.statement_timeout": _TIME,
     "postgres.connect_timeout": _TIME,
-    "http.listen": st.sampled_from(["h:0", "[::1]:65535", "0.0.0.0:80"]),
+    "http.listen": st.sampled_from(["localhost:0", "[::1]:65535", "127.9.0.1:80"]),
+    "http.public": st.booleans(),
     **{f"writer.{key}": value for key, value in _WRITER.items()},
     **{f"streams.{n}.{key}": value for n in ("LOGS", "OTEL_TRACES") for key, value in (_STREAM | _WRITER).items()},
 }

@@ -33,8 +33,9 @@ from eventwriter.errors import ConfigurationError, SchemaError, TableError, Unav
 from eventwriter.observability import status
 from eventwriter.observability.awake import Awake
 from eventwriter.observability.board import AGE_BUCKETS, SUPERVISOR, Board
-from eventwriter.observability.monitor import STEP, Monitor, Server
+from eventwriter.observability.monitor import STEP, Monitor
 from eventwriter.observability.report import Report, passing
+from eventwriter.observability.server import Server
 from eventwriter.observability.states import SupervisorState
 from eventwriter.stream import Message, Reject
 from fix_monitor import Endpoint
@@ -279,15 +280,13 @@ def test_a_quantile_lies_in_its_bucket(ages: list[int], share: float) -> None:
 @contextmanager
 def served(board: Board, **environ: str) -> Iterator[Endpoint]:
     """The monitor's server over a board, in a thread."""
-    server = Server(("127.0.0.1", 0), Monitor(board, settings(**environ)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
+    config = settings(**environ)
+    server = Server(("127.0.0.1", 0), config.http.tls, Monitor(board, config).answer)
+    server.start()
     try:
-        yield Endpoint(f"127.0.0.1:{server.server_address[1]}")
+        yield Endpoint(f"127.0.0.1:{server.port}")
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        server.stop()
 
 
 def test_the_service_is_alive_as_long_as_its_supervisor_is() -> None:
@@ -311,7 +310,7 @@ def test_every_address_answers() -> None:
             assert endpoint.get(path)[0] == 200, path
             assert endpoint.get(path, "HEAD") == (200, "")
         assert endpoint.get("/nothing") == (404, "there are /, /status, /metrics, /readyz and /livez\n")
-        assert endpoint.get("/status", "POST")[0] == 501
+        assert endpoint.get("/status", "POST")[0] == 405
         connection = http.client.HTTPConnection(endpoint.address)
         connection.request("GET", "/metrics")
         answer = connection.getresponse()

@@ -161,7 +161,9 @@ def test_the_image_runs_the_service() -> None:
 def test_variables_of_the_image_are_settings(tmp_path: Path) -> None:
     """It can be reached from outside the container."""
     pairs = dict(pair.split("=", 1) for each, value in dockerfile() if each == "ENV" for pair in value.split())
-    assert settings(tmp_path, pairs).http.address == ("0.0.0.0", PORT)
+    found = settings(tmp_path, pairs)
+    assert found.http.address == ("0.0.0.0", PORT)
+    assert found.http.public
 
 
 # ---- Kubernetes
@@ -179,6 +181,7 @@ def test_a_pod_runs_a_command_that_exists_with_settings_that_are_accepted(name: 
     assert environment["EVENTWRITER_CONFIG"] == f"/etc/eventwriter/{file}"
     found = settings(tmp_path, environment, toml)
     assert found.http.address == ("0.0.0.0", PORT)
+    assert found.http.public
     assert found.nats.credentials is not None
     for path in (
         environment["EVENTWRITER_CONFIG"],

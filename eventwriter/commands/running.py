@@ -1,0 +1,72 @@
+"""A service that runs: where it answers, and what it says of itself."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from typing import Any
+
+from eventwriter.commands.terminal import one_line
+from eventwriter.config.model import HttpConfig
+from eventwriter.errors import AuthenticationError, UnavailableError
+
+PATIENCE = 5.0
+"""Seconds to wait for an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Where a service answers, and what it asks for."""
+
+    url: str
+    token: str | None = field(default=None, repr=False)
+    certificate: str | None = None
+    """That of the service itself, in a file: whatever name stands in it. None: whoever the system trusts."""
+
+    @classmethod
+    def of(cls, settings: HttpConfig, url: str | None) -> Service:
+        """The service with these settings, on this machine; or that at ``url``, with their token."""
+        if url is not None:
+            return cls(url, settings.token)
+        return cls(address(settings), settings.token, settings.tls.cert)
+
+    def opener(self) -> urllib.request.OpenerDirector:
+        """What opens URLs there. No proxy, which would ask its own localhost."""
+        context = ssl.create_default_context(cafile=self.certificate)
+        context.check_hostname = self.certificate is None
+        handlers = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        opener = urllib.request.build_opener(*handlers)
+        opener.addheaders = [("Authorization", f"Bearer {self.token}")] if self.token is not None else []
+        return opener
+
+
+def fetch(service: Service) -> dict[str, Any]:
+    """The status document of a service; raises UnavailableError, or AuthenticationError."""
+    address = service.url.rstrip("/")
+    try:
+        with service.opener().open(f"{address}/status", timeout=PATIENCE) as answer:
+            document: dict[str, Any] = json.loads(answer.read())
+        if "streams" not in document:
+            raise ValueError("something else listens there")
+    except (OSError, ValueError, TypeError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 421):
+            said = one_line(error.read(200).decode(errors="replace").strip())
+            raise AuthenticationError(f"the service at {address} answers {error.code}: {said}") from None
+        why = getattr(error, "reason", None) or error
+        raise UnavailableError(
+            f"no service answers at {address}: {one_line(str(why))}; is `eventwriter supervise` running, and is this "
+            "its http.listen?"
+        ) from None
+    return document
+
+
+def address(config: HttpConfig) -> str:
+    """The URL at which a service with these settings answers on this machine."""
+    host, port = config.address
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    scheme = "https" if config.tls.cert else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
