@@ -23,6 +23,9 @@ from eventwriter.jetstream.transport import Transport, Unencrypted
 _PATIENCE = 3.5
 """Seconds that each server has at the first connection; for a step of it, half a second less."""
 
+_LONGEST = 25.0
+"""Seconds that all servers have together."""
+
 _TRIES = 3
 """A server that refuses hangs up at once: while we still write, its reason may be lost, and is asked for again."""
 
@@ -77,7 +80,7 @@ async def connect(client: Client, settings: NatsConfig, name: str, listener: Lis
     if not any(url.startswith(("ws://", "wss://")) for url in settings.url):  # there it is part of the scheme
         client._transport = Transport(settings.tls_asked_by)
     try:
-        async with asyncio.timeout(_PATIENCE * len(settings.url)):
+        async with asyncio.timeout(min(_LONGEST, _PATIENCE * len(settings.url))):
             for left in reversed(range(_TRIES)):
                 reasons.clear()
                 try:
@@ -119,7 +122,7 @@ def words(reason: Exception) -> str:
 
 def _most_telling(reasons: Sequence[Exception]) -> Exception:
     """What went wrong at one server or another: with TLS, with the credentials, or else the latest."""
-    kinds = Unencrypted | Unusable | ssl.SSLError
+    kinds = Unencrypted | Unusable | ssl.SSLError | ImportError
     telling = (each for each in reasons if isinstance(each, kinds) or _is_refusal(each))
     return next(telling, reasons[-1])
 
@@ -131,7 +134,7 @@ def _is_refusal(reason: Exception) -> bool:
 def _explained(reason: Exception, settings: NatsConfig) -> Exception:
     """The typed error for what went wrong."""
     text = f"cannot connect to NATS at {', '.join(map(masking.url, settings.url))}: {words(reason)}"
-    if isinstance(reason, Unusable):
+    if isinstance(reason, Unusable | ImportError):  # WebSockets need a library that is no part of ours
         return ConfigurationError(text)
     if _is_refusal(reason):
         return AuthenticationError(f"{text}: check nats.user, nats.password, nats.token, nats.nkey or nats.credentials")

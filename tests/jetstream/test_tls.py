@@ -115,6 +115,17 @@ def test_tls_that_nobody_asked_for(tmp_path: Path, certificates: Certificates) -
         assert "unable to get local issuer certificate" in refusal(NatsConfig((f"nats://127.0.0.1:{server.port}",)))
 
 
+@pytest.mark.parametrize("what", ["authority", "expired", "host", "none of ours", "a foreign one"])
+def test_the_same_where_tls_comes_first(tmp_path: Path, certificates: Certificates, what: str) -> None:
+    """With nats.tls.handshake_first, for which the server is set so."""
+    config, ours = wrong(what, certificates, tmp_path)
+    with NatsServer(tmp_path / "nats", config=config.replace("tls {", "tls { handshake_first: true,")) as server:
+        files = {key: ours.get(f"TLS__{key.upper()}") for key in ("cert", "key")}
+        first = TlsConfig(str(certificates.ca), handshake_first=True, **files)
+        settings = NatsConfig((f"tls://127.0.0.1:{server.port}",), user=USER, password=PASSWORD, tls=first)
+        assert WRONG[what][0] in refusal(settings)
+
+
 GREETINGS = {
     b"": "no answer in time",
     b"SSH-2.0-OpenSSH_9.6\r\n": "is no NATS server",
