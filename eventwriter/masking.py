@@ -12,6 +12,9 @@ _ASSIGNED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+# Seeds of nkeys, JWTs, and what a header shows.
+_KEYS = re.compile(r"\bS[ACNOU][A-Z2-7]{56}\b|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*|(?<=Authorization: )\w+ \S+")
+
 
 def whole(value: str) -> str:
     """Nothing of it."""
@@ -19,8 +22,9 @@ def whole(value: str) -> str:
 
 
 def text(message: str) -> str:
-    """An error or a line of the log, without the logins of URLs and without what is assigned to a secret's name."""
-    return _ASSIGNED.sub(rf"\g<1>{HIDDEN}", _LOGIN.sub(rf"\g<1>{HIDDEN}@", message))
+    """An error or a line of the log, without the logins of URLs, keys, and what is assigned to a secret's name."""
+    message = _KEYS.sub(HIDDEN, _LOGIN.sub(rf"\g<1>{HIDDEN}@", message))
+    return _ASSIGNED.sub(rf"\g<1>{HIDDEN}", message)
 
 
 def url(address: str) -> str:

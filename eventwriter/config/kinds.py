@@ -179,6 +179,11 @@ def _is_listen(text: str) -> bool:
 _IDENTIFIER = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'
 
 TEXT = Kind("a text that is not empty", _text())
+FILE = Kind(
+    "the path of a file, not what stands in it",
+    _text(lambda text: bool(text) and text.isprintable() and "-----" not in text and masking.text(text) == text),
+    mask=str,  # a path is shown; what else was written there is not
+)
 BOOL = Kind("true or false", _bool, _bool_from_text)
 SECRET = Kind("a text that is not empty", _text(), mask=masking.whole, from_file=True)
 NKEY = Kind(

@@ -20,10 +20,10 @@ def _key(kind: Kind, default: Any = None) -> Any:
 class TlsConfig:
     """``[nats.tls]``: encryption of the connection to NATS. Files are PEM."""
 
-    ca: str | None = _key(kinds.TEXT)
+    ca: str | None = _key(kinds.FILE)
     """Certificates that sign the server's; default: those of the system."""
-    cert: str | None = _key(kinds.TEXT)
-    key: str | None = _key(kinds.TEXT)
+    cert: str | None = _key(kinds.FILE)
+    key: str | None = _key(kinds.FILE)
     hostname: str | None = _key(kinds.TEXT)
     """Name in the server's certificate, when it is not the one of the URL."""
     handshake_first: bool = _key(kinds.BOOL, False)
@@ -35,7 +35,7 @@ class NatsConfig:
     """``[nats]``: where JetStream is and who we are there."""
 
     url: tuple[str, ...] = _key(kinds.URLS, ("nats://127.0.0.1:4222",))
-    credentials: str | None = _key(kinds.TEXT)
+    credentials: str | None = _key(kinds.FILE)
     """Path of a .creds file."""
     user: str | None = _key(kinds.TEXT)
     password: str | None = _key(kinds.SECRET)
@@ -90,8 +90,8 @@ class WriterConfig:
 class HttpTlsConfig:
     """``[http.tls]``: encryption of what is served over HTTP. Files are PEM."""
 
-    cert: str | None = _key(kinds.TEXT)
-    key: str | None = _key(kinds.TEXT)
+    cert: str | None = _key(kinds.FILE)
+    key: str | None = _key(kinds.FILE)
 
 
 @dataclass(frozen=True, slots=True)

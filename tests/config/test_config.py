@@ -525,6 +525,7 @@ def test_json_has_numbers() -> None:
 
 
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
+_PATH = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12)
 _PRINTABLE = st.text(st.characters(exclude_characters="=:@", exclude_categories=["C"]), max_size=12)
 _TIME = st.floats(0.001, 59, allow_nan=False)
 _NAME = st.text("abcXYZ_-é1", min_size=1, max_size=8)
@@ -548,8 +549,8 @@ _STREAM = {
 }
 _SETTINGS = {
     "nats.url": st.lists(st.sampled_from(["nats://a", "tls://b:1", "c:2", "wss://[::1]:3"]), min_size=1),
-    "nats.credentials": _TEXT,
-    "nats.tls.ca": _TEXT,
+    "nats.credentials": _PATH,
+    "nats.tls.ca": _PATH,
     "nats.tls.hostname": _TEXT,
     "nats.tls.handshake_first": st.booleans(),
     "postgres.dsn": st.builds(make_conninfo, dbname=_PRINTABLE, application_name=_PRINTABLE),

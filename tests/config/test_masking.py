@@ -19,6 +19,10 @@ from eventwriter.jetstream.connection import Client, connect
 from eventwriter.observability import logs
 from strategies_secrets import ODD, secrets, seen
 
+SEED = "SUAMK2FG4MI6UE3ACF3FK3OIQBCEIEZV7NSWFFEW63UXMRLFM2XLAXK4GY"
+KEY = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
+"""A seed of a key, and the key, which is public."""
+JWT = "eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ.eyJqdGkiOiJzM2NyZXQifQ.c2lnbmF0dXJl"
 TEXTS = [
     ('database "postgresql://u:s3@cret@h/d" does not exist', 'database "postgresql://***@h/d" does not exist'),
     ("nats://u:s3cret@h and nats://s3cret@h:1", "nats://***@h and nats://***@h:1"),
@@ -27,6 +31,9 @@ TEXTS = [
     ("passwd='s3 \\' cret' x", "passwd=*** x"),
     ('token="s3 cret"', "token=***"),
     ("pwd='s3 cret", "pwd=***"),
+    (f"seed {SEED}, key {KEY}", f"seed ***, key {KEY}"),
+    (f'bad "{JWT}".', 'bad "***".'),
+    ("Authorization: Bearer s3cret x", "Authorization: *** x"),
     ("serving http://127.0.0.1:9465/", "serving http://127.0.0.1:9465/"),
     ("check nats.password, nats.token: see a@b", "check nats.password, nats.token: see a@b"),
 ]
@@ -105,3 +112,28 @@ def test_no_part_of_a_login_is_seen(url: str, secret: str) -> None:
         shown += str(caught.value)
     assert refusal or shown
     assert not seen(refusal + shown)
+
+
+PEM = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAs3cret\n-----END PRIVATE KEY-----\n"
+CREDENTIALS = f"-----BEGIN NATS USER JWT-----\n{JWT}\n-----BEGIN USER NKEY SEED-----\n{SEED}\n"
+
+
+@pytest.mark.parametrize("key", ["nats.credentials", "nats.tls.key", "nats.tls.cert", "nats.tls.ca", "http.tls.key"])
+@pytest.mark.parametrize("text", [PEM, CREDENTIALS, SEED, JWT, PEM.replace("\n", " "), "nats://u:s3cret@h"])
+def test_what_stands_in_a_file_is_no_path_of_one(key: str, text: str) -> None:
+    """Whoever sets the text itself is told so, without a word of it."""
+    with pytest.raises(ConfigurationError) as caught:
+        loading.load({}, file=None, environ={}, flags={key: text})
+    assert str(caught.value) == f"{key} = *** (flag): expected the path of a file, not what stands in it"
+
+
+@pytest.mark.parametrize("nkey", [SEED.lower(), SEED[:-1], SEED.replace("SU", "SA", 1), KEY, f"{SEED}=", JWT])
+def test_an_nkey_that_is_no_seed_of_a_user(nkey: str) -> None:
+    """Refused, and not shown; one that is, neither."""
+    with pytest.raises(ConfigurationError) as caught:
+        loading.load({}, file=None, environ={}, flags={"nats.nkey": nkey})
+    assert str(caught.value).startswith("nats.nkey = *** (flag): expected the seed of a user's nkey")
+    loaded = loading.load({}, file=None, environ={}, flags={"nats.nkey": SEED, "http.token": "s3cret"})
+    shown = loading.render(loaded) + json.dumps(loading.as_dict(loaded)) + repr(loaded)
+    assert SEED not in shown
+    assert "s3cret" not in shown
