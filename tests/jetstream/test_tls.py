@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import nkeys  # type: ignore[import-untyped]
@@ -19,10 +20,11 @@ from beside import beside
 from clients import Silent, attempt, refusal
 from eventwriter.config.loading import NatsConfig, TlsConfig
 from eventwriter.config.secrets import FromFile
-from eventwriter.embedded import NatsServer
+from eventwriter.embedded import NatsServer, free_port
 from eventwriter.errors import AUTHENTICATION, CONFIGURATION, UNAVAILABLE, AuthenticationError, ConfigurationError
 from eventwriter.jetstream.connection import Client, connect
-from fix_service import World
+from fix_monitor import Endpoint
+from fix_service import World, wait_until
 from fix_tls import Certificates
 from nats_jwt import Account, Key
 from patience import PATIENCE
@@ -100,6 +102,26 @@ def test_what_is_wrong_is_told_in_words_within_seconds(
             assert not [secret for secret in (PASSWORD, "0ther", "eyJ", "Traceback") if secret in shown]
         for secret in (b"CONNECT", PASSWORD.encode(), b"eyJ"):
             assert secret not in proxy.heard
+
+
+def test_a_supervised_worker_tells_it(world: World, tmp_path: Path, certificates: Certificates) -> None:
+    """In the same words, to whoever asks why nothing is written; and it tries on until the certificate is renewed."""
+    endpoint, pem = Endpoint(f"127.0.0.1:{free_port()}"), tmp_path / "server.pem"
+    shutil.copy(certificates.expired, pem)
+    with NatsServer(tmp_path / "other", config=tls(pem) + LOGIN) as server:
+        settings = {
+            "EVENTWRITER_NATS__URL": f"tls://127.0.0.1:{server.port}",
+            "EVENTWRITER_NATS__TLS__CA": str(certificates.ca),
+            "EVENTWRITER_NATS__USER": USER,
+            "EVENTWRITER_NATS__PASSWORD": PASSWORD,
+            "EVENTWRITER_HTTP__LISTEN": endpoint.address,
+        }
+        world.start("supervise", **settings)
+        wait_until(partial(endpoint.answers, "/readyz", 503, "LOGS: ", "certificate has expired; renew it"), "why", 5)
+        assert PASSWORD not in world.log + endpoint.get("/readyz")[1] + endpoint.get("/status")[1]
+        shutil.copy(certificates.server, pem)
+    with NatsServer(tmp_path / "other", port=server.port, config=tls(pem) + LOGIN):
+        wait_until(partial(endpoint.answers, "/readyz", 503, "LOGS: ", "stream LOGS"), "the answer of the server", 20)
 
 
 def test_both_sides_have_a_certificate(tmp_path: Path, certificates: Certificates) -> None:
