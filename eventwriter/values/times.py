@@ -28,14 +28,17 @@ def time_from_nanos(nanos: int) -> int:
     return nanos // 1000 - EPOCH
 
 
-def time_from_text(text: str) -> int:
-    """RFC 3339 text as timestamptz, truncated to the microsecond; without an offset it is UTC; else Unfit."""
+def time_from_text(text: str, *, leap: bool = True) -> int:
+    """RFC 3339 text as timestamptz, truncated to the microsecond; without an offset it is UTC; else Unfit.
+
+    So is a leap second unless that may be taken for the one after it.
+    """
     try:
         return (_from_text(text) - _UNIX_2000) // _MICROSECOND
     except (ValueError, TypeError):  # TypeError: no offset
         pass
     plain = text.strip().upper()
-    leap = plain[16:19] == ":60"  # the first second of the next minute, as for PostgreSQL
+    leap = leap and plain[16:19] == ":60"  # the first second of the next minute, as for PostgreSQL
     try:
         moment = _from_text(f"{plain[:16]}:59{plain[19:]}" if leap else plain)
     except ValueError:

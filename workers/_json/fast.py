@@ -147,7 +147,7 @@ def fast_time(text: str | None) -> int | None:
     if text is None or text[10:11] != "T":  # a number in text, maybe
         return None
     try:
-        time = time_from_text(text)
+        time = time_from_text(text, leap=False)
     except Unfit:
         return None
     return time if time > 0 else None  # not Go's zero, for one

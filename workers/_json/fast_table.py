@@ -69,8 +69,6 @@ _TYPES: Mapping[str, Any] = {
 
 def _times(field: Field, column: Sequence[str | None], odd: set[int]) -> list[int | None]:
     times = [*map(fast_time, column)]
-    if ":60" in "".join(filter(None, column)):  # a leap second
-        odd.update(place for place, text in enumerate(column) if text and ":60" in text)
     if None in times:
         odd.update(place for place, time in enumerate(times) if time is None and (field.must or column[place]))
     return times

@@ -20,6 +20,7 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from workers._json.convert import trimmed
 from workers._otlp import parts
+from workers._otlp.otlp_lean_pb2 import Metrics
 from workers._otlp.parts import ResourceValues, ScopeValues
 from workers._wire import as_varint
 
@@ -59,6 +60,7 @@ def only(submessages: Any) -> bytes:
 
 def scopes(request: Any, _: list[str]) -> Iterator[tuple[ResourceValues, ScopeValues, Sequence[Any]]]:
     """Each (resource, scope, records) of a lean request, in its order."""
+    metrics = type(request) is Metrics
     if len(UnknownFieldSet(request)):
         raise Uncommon("records may be there")
     for group in request.groups:
@@ -75,7 +77,8 @@ def scopes(request: Any, _: list[str]) -> Iterator[tuple[ResourceValues, ScopeVa
                 scope = _scope(octets, schema_url)
             records = scoped.records
             # By those of a record parse_request() tells other messages from requests; a scope's may be records.
-            if len(UnknownFieldSet(scoped)) or (records and len(UnknownFieldSet(records[0]))):
+            # Metrics are looked at one by one.
+            if len(UnknownFieldSet(scoped)) or (records and not metrics and len(UnknownFieldSet(records[0]))):
                 raise Uncommon("unknown fields")
             yield resource, scope, records
 
