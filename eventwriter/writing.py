@@ -27,6 +27,8 @@ _REMEMBERED = 10_000
 """Such messages that are known; beyond, they are found again."""
 
 _ANY = 1 << 30
+_SHORT = 1.0
+"""Seconds of a part that may be twice as large after one that was too much."""
 SHARE = 8
 """What may have been too much for the worker that had it in hand is written in so many transactions, not in one."""
 
@@ -62,7 +64,7 @@ class Writing:
 
     def prepare(self, batch: Batch) -> bool:
         """As the sink; a batch that will not be written at once is not prepared."""
-        whole = len(batch.messages) <= self._sizes.most and not self._trial.due(batch)
+        whole = len(batch.messages) <= min(self._sizes.most, self._enough) and not self._trial.due(batch)
         return whole and self._sink.prepare(batch)
 
     def write(self, batch: Batch, meanwhile: Callable[[], bool]) -> Outcome:
@@ -94,7 +96,8 @@ class Writing:
             self._alone -= {message.sequence for message in part.messages} if self._alone else set()
             self._sizes.wrote(len(part.messages))
             self._place += len(part.messages)
-            self._enough = _ANY
+            if monotonic() - begun < _SHORT:  # else as many of the next ones would be too much again
+                self._enough = min(2 * self._enough, _ANY)
             if batch.reread:
                 self._reconciler.rewrote(outcome.written + outcome.deadlettered + outcome.excluded)
             if part is not batch:
