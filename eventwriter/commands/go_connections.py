@@ -32,8 +32,10 @@ def nats(source: Mapping[str, Any], notes: list[str]) -> list[str]:
         lines.append(f"url = {toml(shown)}")
     else:
         notes.append("nats_url is missing or no NATS URL: set nats.url, or nats://127.0.0.1:4222 is used")
-    if go_json.text(source, "nats_creds_file"):
+    if go_json.valid(kinds.FILE, go_json.text(source, "nats_creds_file")):
         lines.append(f"credentials = {toml(go_json.text(source, 'nats_creds_file'))}")
+    elif go_json.text(source, "nats_creds_file"):
+        notes.append("nats_creds_file is no path of a file: set nats.credentials")
     if go_json.text(source, "domain") and "domain" in kinds_of(NatsConfig):
         lines.append(f"domain = {toml(go_json.text(source, 'domain'))}")
     elif go_json.text(source, "domain"):
@@ -58,6 +60,10 @@ def nats(source: Mapping[str, Any], notes: list[str]) -> list[str]:
 def _nats_tls(security: Mapping[str, Any], notes: list[str]) -> list[str]:
     tls = go_json.section(security, "tls")
     files = {new: go_json.path(security, tls, f"{new}_file") for new in ("ca", "cert", "key")}
+    for new, file in files.items():
+        if file and not go_json.valid(kinds.FILE, file):
+            notes.append(f"nats_security.tls.{new}_file is no path of a file: set nats.tls.{new}")
+            files[new] = ""
     if bool(files["cert"]) != bool(files["key"]):
         notes.append("nats_security.tls has only one of cert_file and key_file: set nats.tls.cert and nats.tls.key")
         files["cert"] = files["key"] = ""
