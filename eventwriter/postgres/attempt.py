@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import compress, count
+from itertools import compress, count, islice
 from time import perf_counter
 from typing import cast
 
@@ -211,13 +211,13 @@ class Encoder:
         """As many as make a block; whether these were all."""
         project, transformer, block, line = self._project, self._transformer, self._block, self._line
         try:
-            for row in rows:
-                line += 1
-                format_row_binary(row if project is None else project(row), transformer, block)
-                if len(block) > _BLOCK:
-                    break
-            else:
-                return True
+            while len(block) <= _BLOCK:
+                before = line
+                for row in islice(rows, 16):
+                    line += 1
+                    format_row_binary(row if project is None else project(row), transformer, block)
+                if line < before + 16:
+                    return True
         except (TypeError, ValueError, OverflowError, psycopg.DataError) as error:
             self._refuse(RowRefused(line, None, f"{type(error).__name__}: {error}"))
         finally:

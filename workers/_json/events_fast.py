@@ -10,7 +10,7 @@ import msgspec
 
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, micros_from_seconds
 from workers._json.fast import Arrivals, Columns, received
-from workers._json.secrets import MARK, masked
+from workers._json.secrets import all_masked
 
 _SECONDS_MIN = 2.0**30
 _SECONDS_MAX = 2.0**33
@@ -71,7 +71,7 @@ def columns_of(arrivals: Arrivals, records: Sequence[GelfEvent], odd: set[int]) 
         "severity": severities,
         "short_message": texts,
         "version": versions,
-        "raw_data": [*map(bytes.decode, payloads if MARK not in b"".join(payloads) else map(masked, payloads))],
+        "raw_data": [*map(bytes.decode, all_masked(payloads))],
         "received_at": received(arrivals),
     }
 

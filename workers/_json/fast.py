@@ -17,7 +17,7 @@ import msgspec
 
 from eventwriter.stream import Column, Message, Row
 from eventwriter.values import EPOCH, MAX_DEPTH, Unfit, time_from_text
-from workers._json.secrets import MARK, masked
+from workers._json.secrets import all_masked
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -160,9 +160,7 @@ def received(arrivals: Arrivals) -> list[int]:
 
 def nested_json(raws: Iterable[msgspec.Raw], odd: set[int], kinds: bytes = b"{[") -> Sequence[bytes | None]:
     """The texts of objects and arrays, or of one of these ``kinds``; None for null."""
-    texts = [*map(bytes, raws)]
-    if MARK in b"".join(texts):
-        texts = [*map(masked, texts)]
+    texts = all_masked([*map(bytes, raws)])
     others = {*map(_first, texts)}.difference(kinds)
     if not others:
         return texts

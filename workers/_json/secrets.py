@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from eventwriter.stream import Row
@@ -42,6 +43,13 @@ def _masked(text: bytes) -> bytes:
 
 
 _cached = lru_cache(maxsize=1024)(_masked)
+
+
+def all_masked(texts: Sequence[bytes]) -> Sequence[bytes]:
+    """Each of them masked."""
+    if MARK not in b"".join(texts):
+        return texts
+    return [*map(_cached if max(map(len, texts)) <= _CACHED_MAX else masked, texts)]
 
 
 def masked_text(text: str) -> str:
