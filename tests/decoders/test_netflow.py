@@ -697,9 +697,10 @@ def test_base64_of_addresses(octets: bytes, text: str | None) -> None:
 
 
 def test_base64_that_is_no_address_is_in_no_address_column() -> None:
-    """It is kept in hexadecimal, as in protobuf; what is no base64 is not touched."""
-    found = flat("bad_address", **PROTOJSON | {"srcAddr": b64encode(b"abcde").decode()})
-    assert (found["src_addr"], found["metadata"]["src_addr"]) == (None, b"abcde".hex())
+    """It is kept as it is, for a word may look like base64; what is none is not touched."""
+    for text in (b64encode(b"abcde").decode(), "true"):
+        found = flat("bad_address", **PROTOJSON | {"srcAddr": text})
+        assert (found["src_addr"], found["metadata"]["src_addr"]) == (None, text)
     assert flat(src_addr="10.0.0.1", src_mac="001122334455")["metadata"]["src_mac"] == "001122334455"
     assert flat(src_addr="10.0.0.1", src_mac=73588229205)["metadata"]["src_mac"] == "00:11:22:33:44:55"
 

@@ -144,11 +144,12 @@ def _open_bytes(row: list[Any], rest: dict[str, Any], repairs: list[str]) -> Non
     if not is_protojson:
         return
     for place in _ADDRESSES:
-        octets = _octets(row[place])
+        given = row[place]
+        octets = _octets(given)
         if octets is not None:
             row[place] = address(octets)
-            if octets and row[place] is None:
-                rest[TABLE.fields[place].name] = octets.hex()
+            if octets and row[place] is None:  # base64 or not, it is no address
+                rest[TABLE.fields[place].name] = given
                 repairs.append("bad_address")
     for name in _BYTES:
         if name in rest:
