@@ -6,7 +6,7 @@ import pytest
 
 import profiles  # noqa: F401 - scripts/fuzz chooses the other one
 
-pytest_plugins = ["fix_servers", "fix_service", "fix_proxy", "fix_tls", "fix_failover"]
+pytest_plugins = ["fix_servers", "fix_service", "fix_proxy", "fix_tls", "fix_failover", "fix_sinks"]
 
 
 LONGEST = (

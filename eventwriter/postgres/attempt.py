@@ -23,8 +23,8 @@ from eventwriter.stream import Batch, Decoded, Message, Outcome, Reject, Row, St
 _MESSAGES = 32
 _ROWS = 128
 """A step ends after so many messages or rows: its own cost does not count, and it takes a millisecond or less."""
-_BLOCK = 64 * 1024
-"""Bytes from which on what is encoded is worth sending."""
+_BLOCK, _PIECE = 64 * 1024, 16
+"""Bytes from which on what is encoded is worth sending, and rows between two looks at that."""
 _FEW, _AHEAD = 16, 16 * 2**20
 """Blocks that may wait whatever their size, and bytes of more of them: then nothing more is encoded for the moment."""
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -213,10 +213,10 @@ class Encoder:
         try:
             while len(block) <= _BLOCK:
                 before = line
-                for row in islice(rows, 16):
+                for row in islice(rows, _PIECE):
                     line += 1
                     format_row_binary(row if project is None else project(row), transformer, block)
-                if line < before + 16:
+                if line < before + _PIECE:
                     return True
         except (TypeError, ValueError, OverflowError, psycopg.DataError) as error:
             self._refuse(RowRefused(line, None, f"{type(error).__name__}: {error}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,6 @@ import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from psycopg import sql
 
 import boards
 from eventwriter import registry
@@ -25,6 +24,7 @@ from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Outcome, Stream
 from fix_service import STREAMS
+from fix_sinks import OpenSink
 
 IDENTITY = Identity("NUMBERS", "numbers", datetime(2026, 1, 1, tzinfo=UTC), "writer")
 COLUMNS = (Column("k", "bigint"), Column("v", "text"), Column("x", "jsonb", core=False))
@@ -70,28 +70,9 @@ KINDS = {
 
 
 @pytest.fixture
-def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
-    """A database with eventwriter's own tables."""
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(sql.SQL(registry.table_sql("eventwriter")))
-        yield connection
-
-
-@pytest.fixture
-def open_sink(database: str) -> Iterator[Callable[..., Sink]]:
-    """Opens sinks and closes them at the end."""
-    opened = []
-
-    def open_one(stream: Stream = PLAIN) -> Sink:
-        sink = Sink(PostgresConfig(dsn=database), stream, stream.table)
-        opened.append(sink)
-        sink.open()
-        sink.begin(Opening(IDENTITY, (">",)))
-        return sink
-
-    yield open_one
-    for sink in opened:
-        sink.close()
+def open_sink(sinks: OpenSink) -> Callable[..., Sink]:
+    """Opens sinks, for a table without a key unless another stream is asked for."""
+    return lambda stream=PLAIN: sinks(stream, IDENTITY)
 
 
 def batch(*payloads: list[Any], start: int = 1) -> Batch:

@@ -10,9 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
-from eventwriter import registry
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.errors import (
     AuthenticationError,
@@ -62,19 +60,17 @@ def batch(count: int, start: int = 1) -> Batch:
 
 
 @pytest.fixture
-def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
+def connection(connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     """A table whose trigger raises what the table ``trouble`` says, for one number or for all."""
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(sql.SQL(registry.table_sql("eventwriter")))
-        connection.execute("CREATE TABLE numbers (n bigint)")
-        connection.execute("CREATE TABLE trouble (code text)")
-        connection.execute(
-            "CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE c text; BEGIN "
-            f"IF NEW.n = {BAD} THEN SELECT code INTO c FROM trouble; "
-            "IF FOUND THEN RAISE EXCEPTION 'trouble' USING ERRCODE = c; END IF; END IF; RETURN NEW; END $$"
-        )
-        connection.execute("CREATE TRIGGER t BEFORE INSERT ON numbers FOR EACH ROW EXECUTE FUNCTION trouble()")
-        yield connection
+    connection.execute("CREATE TABLE numbers (n bigint)")
+    connection.execute("CREATE TABLE trouble (code text)")
+    connection.execute(
+        "CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE c text; BEGIN "
+        f"IF NEW.n = {BAD} THEN SELECT code INTO c FROM trouble; "
+        "IF FOUND THEN RAISE EXCEPTION 'trouble' USING ERRCODE = c; END IF; END IF; RETURN NEW; END $$"
+    )
+    connection.execute("CREATE TRIGGER t BEFORE INSERT ON numbers FOR EACH ROW EXECUTE FUNCTION trouble()")
+    return connection
 
 
 def open_sink(dsn: str) -> Sink:

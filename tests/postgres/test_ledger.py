@@ -47,12 +47,10 @@ STREAM = Stream("NUMBERS", ("numbers.>",), "numbers", (Column("n", "bigint"),), 
 
 
 @pytest.fixture
-def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
+def connection(connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     """A connection to a fresh database with eventwriter's own tables and a table of numbers."""
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(sql.SQL(registry.table_sql("eventwriter")))
-        connection.execute("CREATE TABLE numbers (n bigint)")
-        yield connection
+    connection.execute("CREATE TABLE numbers (n bigint)")
+    return connection
 
 
 def open_sink(dsn: str) -> Sink:

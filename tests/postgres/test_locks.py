@@ -14,7 +14,6 @@ import psycopg
 import pytest
 from psycopg import conninfo, sql
 
-from eventwriter import registry
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.embedded import NatsServer, PostgresServer
 from eventwriter.postgres import connection as connecting
@@ -58,12 +57,10 @@ def batch(*sequences: int, firsts: list[int] | None = None) -> Batch:
 
 
 @pytest.fixture
-def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
+def connection(connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     """A connection to a fresh database with eventwriter's own tables and a table of numbers."""
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(sql.SQL(registry.table_sql("eventwriter")))
-        connection.execute("CREATE TABLE numbers (n bigint, text text)")
-        yield connection
+    connection.execute("CREATE TABLE numbers (n bigint, text text)")
+    return connection
 
 
 def open_sink(dsn: str, declared: Stream, at: Callable[[str], None] | None = None) -> Sink:

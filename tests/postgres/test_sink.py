@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from psycopg import conninfo, sql
+from psycopg import conninfo
 
 from eventwriter import registry
 from eventwriter.config.loading import PostgresConfig
@@ -23,6 +23,7 @@ from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Row, Stream
 from fix_service import wait_until
+from fix_sinks import OpenSink
 from patience import PATIENCE
 
 IDENTITY = Identity("NUMBERS", "numbers", datetime(2026, 1, 1, tzinfo=UTC), "writer")
@@ -59,28 +60,9 @@ def record(k: int, v: str = "") -> dict[str, Any]:
 
 
 @pytest.fixture
-def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to a fresh database with eventwriter's own tables."""
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(sql.SQL(registry.table_sql("eventwriter")))
-        yield connection
-
-
-@pytest.fixture
-def open_sink(database: str) -> Iterator[Any]:
-    """Opens sinks and closes them at the end."""
-    opened = []
-
-    def open_one(stream: Stream = PLAIN) -> Sink:
-        sink = Sink(PostgresConfig(dsn=database), stream, stream.table)
-        opened.append(sink)
-        sink.open()
-        sink.begin(Opening(IDENTITY, (">",)))
-        return sink
-
-    yield open_one
-    for sink in opened:
-        sink.close()
+def open_sink(sinks: OpenSink) -> Callable[..., Sink]:
+    """Opens sinks, for a table without a key unless another stream is asked for."""
+    return lambda stream=PLAIN: sinks(stream, IDENTITY)
 
 
 def rows(connection: psycopg.Connection[Any]) -> list[tuple[int, str]]:

@@ -10,9 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
-from eventwriter import registry
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.errors import TableError, UnavailableError
 from eventwriter.postgres.ledger import Identity
@@ -46,14 +44,6 @@ def batch(first: int, count: int = 10) -> Batch:
     """Messages with one number each, which is their sequence."""
     messages = [Message("numbers.x", b"[%d]" % n, n, n * 1_000_000) for n in range(first, first + count)]
     return Batch(messages, [message.sequence for message in messages])
-
-
-@pytest.fixture
-def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to a fresh database with eventwriter's own tables."""
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(sql.SQL(registry.table_sql("eventwriter")))
-        yield connection
 
 
 Opened = tuple[Sink, list[tuple[str, ...]]]
