@@ -10,7 +10,8 @@ from typing import IO, Any, NoReturn
 import click
 
 from eventwriter import __version__, errors, registry, service, worker
-from eventwriter.commands import admin, bookkeeping, dlq, go_import, options, running, status_table, terminal
+from eventwriter.commands import bookkeeping, dlq, findings, go_import, options, running, schema, status_table, terminal
+from eventwriter.commands import check as checking
 from eventwriter.commands import decode as decoding
 from eventwriter.commands.settings import Settings, declared
 from eventwriter.observability import logs
@@ -77,12 +78,7 @@ def worker_command(settings: Settings, name: str) -> None:
 @click.pass_obj
 def check(settings: Settings, as_json: bool) -> None:
     """Look at everything and change nothing: settings, NATS, streams, consumers, PostgreSQL, tables."""
-    _findings(admin.check(*settings.load()), as_json)
-
-
-def _findings(found: list[admin.Finding], as_json: bool) -> NoReturn:
-    options.say(admin.shown(found, as_json=as_json))
-    sys.exit(admin.exit_code(found))
+    findings.end_with(checking.check(*settings.load()), as_json=as_json)
 
 
 @cli.command("status")
@@ -100,37 +96,6 @@ def status_command(settings: Settings, url: str | None, watch: bool, as_json: bo
         status_table.watch(service, as_json=as_json)
     else:
         sys.exit(status_table.show(service, as_json=as_json))
-
-
-@cli.group()
-def schema() -> None:
-    """The tables that rows go to, and eventwriter's own."""
-
-
-@schema.command("sql")
-@click.pass_obj
-def schema_sql(settings: Settings) -> None:
-    """Print the SQL that `schema apply` runs."""
-    for name, text in admin.schema_sql(*settings.load()):
-        click.echo(f"-- {name}\n{text}")
-
-
-@schema.command("apply")
-@click.option("--wait", "seconds", type=float, default=0.0, help="Wait this many seconds for PostgreSQL to answer.")
-@click.option("--new-keys", is_flag=True, help="Give tables with a key of earlier releases the present one.")
-@click.pass_obj
-def schema_apply(settings: Settings, seconds: float, new_keys: bool) -> None:
-    """Create or extend the tables of all enabled streams. Running it again changes nothing."""
-    for line in admin.schema_apply(*settings.load(), wait=seconds, new_keys=new_keys):
-        click.echo(line)
-
-
-@schema.command("check")
-@options.output
-@click.pass_obj
-def schema_check(settings: Settings, as_json: bool) -> None:
-    """Compare the live tables with what the streams write."""
-    _findings(admin.schema_check(*settings.load()), as_json)
 
 
 @cli.command(epilog=decoding.EXAMPLES)
@@ -200,6 +165,7 @@ def config_import(file: IO[str], environments: tuple[IO[str], ...]) -> None:
 
 
 cli.add_command(dlq.group)
+cli.add_command(schema.group)
 cli.add_command(bookkeeping.group)
 cli.add_command(bookkeeping.replay_command)
 

@@ -10,9 +10,9 @@ import pytest
 
 from boards import settings
 from eventwriter import registry
-from eventwriter.commands import admin, bookkeeping, decode, options, running
-from eventwriter.commands.admin import Finding
+from eventwriter.commands import bookkeeping, decode, findings, options, running
 from eventwriter.commands.bookkeeping import Loss
+from eventwriter.commands.findings import Finding
 from eventwriter.commands.settings import Settings
 from eventwriter.errors import BAD_DATA, CONFIGURATION, OK, UNAVAILABLE, UsageError
 
@@ -25,25 +25,25 @@ def test_findings_are_a_line_each_or_one_document() -> None:
         Finding("EVENTS", "no table", CONFIGURATION),
         Finding("SWEEP", "no stream", UNAVAILABLE),
     ]
-    assert admin.shown(found, as_json=False).splitlines() == [
+    assert findings.shown(found, as_json=False).splitlines() == [
         "✓ postgres      PostgreSQL 16.1",
         "! LOGS          no key",
         "✗ EVENTS        no table",
         "✗ SWEEP         no stream",
     ]
-    document = json.loads(admin.shown(found, as_json=True))
+    document = json.loads(findings.shown(found, as_json=True))
     assert document["ok"] is False
     assert document["findings"][1] == {"subject": "LOGS", "ok": True, "warning": True, "text": "no key"}
-    assert admin.exit_code(found) == CONFIGURATION
-    assert admin.exit_code(found[:2]) == admin.exit_code([]) == OK
-    assert json.loads(admin.shown([], as_json=True)) == {"ok": True, "findings": []}
+    assert findings.exit_code(found) == CONFIGURATION
+    assert findings.exit_code(found[:2]) == findings.exit_code([]) == OK
+    assert json.loads(findings.shown([], as_json=True)) == {"ok": True, "findings": []}
 
 
 def test_nothing_that_is_printed_is_obeyed_by_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """Names of tables, columns and streams are what others make of them; JSON says the same."""
     found = [Finding("\x1b[2J", "column \x9b31m\u202e of table 雪 \x7f", warning=True)]
-    options.say(admin.shown(found, as_json=False))
-    options.say(admin.shown(found, as_json=True))
+    options.say(findings.shown(found, as_json=False))
+    options.say(findings.shown(found, as_json=True))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert all(map(str.isprintable, lines))

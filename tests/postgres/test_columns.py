@@ -10,7 +10,7 @@ import pytest
 
 from boards import settings
 from eventwriter import registry
-from eventwriter.commands import admin
+from eventwriter.commands import schema_apply, schema_check
 from eventwriter.errors import TableError
 from eventwriter.postgres import definition
 from eventwriter.postgres.catalog import read_plan
@@ -110,7 +110,7 @@ def test_tables_of_others_are_left_as_they_are(
         connection.execute((SAMPLES / file).read_text())
     before = {name: described(connection, stream.table) for name, stream in DECLARED.items()}
     plans = {name: written(connection, name) for name in STREAMS}
-    lines = list(admin.schema_apply(settings(POSTGRES__DSN=database), DECLARED))
+    lines = list(schema_apply.apply(settings(POSTGRES__DSN=database), DECLARED))
     after = {name: described(connection, stream.table) for name, stream in DECLARED.items()}
     added = {(name, column) for name in STREAMS for column in after[name].keys() - before[name].keys()}
     said = {(name, f"added column {column} to {DECLARED[name].table}") for name, column in added}
@@ -129,14 +129,14 @@ def test_a_key_that_went_with_its_column_is_missed(connection: psycopg.Connectio
     connection.execute("ALTER TABLE sweep_host_states DROP COLUMN partition")
     only = {f"STREAMS__{name}__ENABLED": "false" for name in STREAMS if name != "SWEEP"}
     configured = settings(POSTGRES__DSN=database, **only)
-    lines = list(admin.schema_apply(configured, DECLARED))
+    lines = list(schema_apply.apply(configured, DECLARED))
     key = "host_ip, gateway_id, partition, last_sweep_time"
     assert f"sweep_host_states has no key any more: ALTER TABLE sweep_host_states ADD PRIMARY KEY ({key})" in lines
-    (finding,) = admin.schema_check(configured, DECLARED)
+    (finding,) = schema_check.check(configured, DECLARED)
     assert (finding.warning, finding.ok) == (True, True)
     assert f"none replaces another, for there is no key ({key})" in finding.text
     connection.execute(f"ALTER TABLE sweep_host_states ADD PRIMARY KEY ({key})")
-    assert not admin.schema_check(configured, DECLARED)[0].warning
+    assert not schema_check.check(configured, DECLARED)[0].warning
 
 
 def test_a_table_of_ours_may_have_more(connection: psycopg.Connection[Any]) -> None:

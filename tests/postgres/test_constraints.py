@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import boards
 from eventwriter import registry
-from eventwriter.commands import admin
+from eventwriter.commands import schema_check
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.errors import SchemaError
 from eventwriter.postgres.ledger import Identity
@@ -319,7 +319,7 @@ def test_check_names_what_may_keep_rows_out(connection: Any, database: str) -> N
         connection.execute(registry.table_sql(registry.load()[name].table))
     only = {f"STREAMS__{name}__ENABLED": "false" for name in STREAMS if name not in ("LOGS", "SWEEP")}
     configured = boards.settings(POSTGRES__DSN=database, **only)
-    for finding in admin.schema_check(configured, registry.load()):
+    for finding in schema_check.check(configured, registry.load()):
         assert "dead letter" not in finding.text
     connection.execute(
         "CREATE UNIQUE INDEX once ON logs (lower(body)); CREATE RULE off AS ON INSERT TO logs DO INSTEAD NOTHING; "
@@ -328,7 +328,7 @@ def test_check_names_what_may_keep_rows_out(connection: Any, database: str) -> N
         "CREATE TRIGGER after_each AFTER INSERT ON logs FOR EACH ROW EXECUTE FUNCTION f(); "
         "ALTER TABLE sweep_host_states ADD CONSTRAINT apart EXCLUDE USING hash (host_ip WITH =)"
     )
-    texts = {finding.subject: finding.text for finding in admin.schema_check(configured, registry.load())}
+    texts = {finding.subject: finding.text for finding in schema_check.check(configured, registry.load())}
     assert "meets another one by once becomes a dead letter" in texts["LOGS"]
     assert "what trigger before_each, rule off may leave out becomes a dead letter" in texts["LOGS"]
     assert "by apart, sweep_host_states_pkey becomes a dead letter" in texts["SWEEP"]

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from boards import settings
 from eventwriter import registry
-from eventwriter.commands import admin
+from eventwriter.commands import schema_apply
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening
@@ -115,13 +115,13 @@ def test_an_older_table_gets_the_present_key_on_request(old: str) -> None:
         connection.execute("UPDATE events SET source = NULL WHERE source = ''")
     others = {f"STREAMS__{name}__ENABLED": "false" for name in STREAMS if name != "EVENTS"}
     configured = settings(POSTGRES__DSN=old, **others)
-    told, would = [line for line in admin.schema_apply(configured, {"EVENTS": EVENTS}) if "key" in line]
+    told, would = [line for line in schema_apply.apply(configured, {"EVENTS": EVENTS}) if "key" in line]
     assert "has the key (event_timestamp, id)" in told
     assert would.startswith("`eventwriter schema apply --new-keys` would do: ALTER TABLE events DROP CONSTRAINT")
     assert would.endswith("; ALTER TABLE events ADD PRIMARY KEY (event_timestamp, id, source)")
     assert write(event("/b", "3")).rejects == {"conflict": 1}
-    done = [*admin.schema_apply(configured, {"EVENTS": EVENTS}, new_keys=True)]
+    done = [*schema_apply.apply(configured, {"EVENTS": EVENTS}, new_keys=True)]
     assert "events has the key (event_timestamp, id, source) now, not (event_timestamp, id)" in done
-    assert not [line for line in admin.schema_apply(configured, {"EVENTS": EVENTS}, new_keys=True) if "key" in line]
+    assert not [line for line in schema_apply.apply(configured, {"EVENTS": EVENTS}, new_keys=True) if "key" in line]
     assert not write(event("/b", "4")).rejects
     assert found(old)[0] == [("", "2"), ("/a", "1"), ("/b", "4")]
