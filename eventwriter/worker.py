@@ -132,7 +132,10 @@ class _Session:
             reconciler = Reconciler(self._sink, self._source, self._settings, self._report)
             self._report.ready()
             trial = Trial(self._sink, self._settings, self._tell, lambda: self._stopped)
-            self._writing = Writing(self._sink, self._stream, reconciler, self._report, trial, self._settings.writer)
+            self._writing = Writing(
+                *(self._sink, self._stream, reconciler, self._report, trial, self._settings.writer),
+                ahead=self._source.acknowledge_ahead,
+            )
             if before is None:
                 # What exists now lives as long as the process: collections need not look at it again.
                 gc.collect()
@@ -198,10 +201,14 @@ def _prepare(
     stream = source.open()
     if at:
         at("at_start")
-    # Before the ledger: what a consumer delivered while there was none is not the business of a new one.
     before = source.consumer_info()
+
+    def begins() -> int:
+        """What a consumer delivered while there was no ledger is not the business of a new one."""
+        now = source.consumer_info()
+        return max(stream.first_sequence - 1, now.delivered if now else 0, 0)
+
     identity = Identity(settings.name, stream.name, stream.created, settings.durable)
-    begins = max(stream.first_sequence - 1, before.delivered if before else 0, 0)
     used = before is not None
     ledger = sink.begin(Opening(identity, settings.subjects, begins, settings.continues, used, seen))
     highest = sink.look().highest
@@ -221,7 +228,7 @@ def _prepare(
             others = predecessors(connection, settings.name, stream.name, settings.durable)
         for old in others[:1]:
             log.warning("%s", begins_anew(settings, old), extra={"stream": settings.name})
-    if ledger.new and before is not None and before.delivered and not highest:
+    if ledger.new and before is not None and before.delivered:
         log.warning(
             "the ledger of consumer %s is new (a restored database?), but the consumer delivered messages up to "
             "sequence %d before: what was acknowledged of them is not read again on a guess; if they are missing from "

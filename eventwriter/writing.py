@@ -37,9 +37,18 @@ class Writing:
     """The sink, as the loop sees it. Of the main thread."""
 
     def __init__(
-        self, sink: Sink, stream: Stream, reconciler: Reconciler, report: Report, trial: Trial, settings: WriterConfig
+        self,
+        sink: Sink,
+        stream: Stream,
+        reconciler: Reconciler,
+        report: Report,
+        trial: Trial,
+        settings: WriterConfig,
+        ahead: Callable[[Batch, int], None],
     ) -> None:
+        """``ahead`` acknowledges so many messages at the head of what is left of a batch that is not done yet."""
         self._sink = sink
+        self._ahead = ahead
         self._stream = stream
         self._reconciler = reconciler
         self._report = report
@@ -103,6 +112,8 @@ class Writing:
             if part is not batch:
                 self._report.wrote_part(outcome)
                 outcome = Outcome()
+                if self._place < len(batch.messages) and not self._set_aside:
+                    self._ahead(batch, len(part.messages))
         outcome.set_aside = self._set_aside
         self._batch, self._failed = None, False
         return outcome

@@ -178,6 +178,17 @@ class Source:
             reply_subjects = [reply_subjects[-1].rpartition(b"\n")[2]]
         self._loop.soon(self.link.acknowledger.begin, reply_subjects, set_aside)
 
+    def acknowledge_ahead(self, batch: Batch, messages: int) -> None:
+        """Acknowledges the first ``messages`` of what is left of the first batch taken: their part of it is committed.
+
+        Were they given back with the others when the worker ends, only the ledger would know them.
+        """
+        if batch.reread or self._ack_all is not None:
+            return
+        lines = b"\n".join(self._handover.in_flight[0]).split(b"\n")
+        self._handover.in_flight[0] = [b"\n".join(lines[messages:])]
+        self._loop.soon(self.link.acknowledger.begin, lines[:messages], {})
+
     def hold(self, seconds: float) -> bool:
         """Waits during an outage: no more pulls, deadlines extended; False when it is time to end.
 

@@ -63,7 +63,7 @@ class Ledger:
     ) -> None:
         self.row = row
         self.new = new
-        """Whether it was missing, and was made by this worker."""
+        """Whether it was missing, and was made by this worker: then it knew nothing."""
         self.scope = scope
         self.begins = begins
         """Sequences up to here are not our business."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,8 +20,8 @@ class Opening:
 
     identity: Identity
     filters: tuple[str, ...]
-    begins: int = 0
-    """Where a ledger that is made anew begins: after this sequence."""
+    begins: Callable[[], int] = lambda: 0
+    """Tells where a ledger that is made anew begins: after this sequence."""
     continues: str | None = None
     """The durable whose ledger one that is made anew goes on with."""
     used: bool = False
@@ -33,10 +34,11 @@ def open_ledger(connection: Connection[Any], opening: Opening) -> Ledger:
     """The row of this identity, in one transaction; for every worker of the durable the same one.
 
     One that is missing is made: it knows what the ledger of the durable ``continues`` knows, else its business begins
-    after the sequence ``begins``. That there is no such ledger is an error, unless our consumer was ``used`` before:
-    then the database is of an earlier time. A row with other filters is brought to ours; it is an error if
-    its version is not below ``seen``: somebody brought it to theirs since we had it open. Raises ConfigurationError,
-    with the remedy.
+    after the sequence ``begins``, asked for when no other worker can have a ledger to write with. That there is no
+    such ledger is an error, unless our consumer was ``used`` before: then the database is of an earlier time.
+
+    A row with other filters is brought to ours; it is an error if its version is not below ``seen``: somebody brought
+    it to theirs since we had it open. Raises ConfigurationError, with the remedy.
     """
     filters = sorted(opening.filters)
     with connection.transaction():
@@ -49,9 +51,15 @@ def open_ledger(connection: Connection[Any], opening: Opening) -> Ledger:
 
 def _settled(connection: Connection[Any], opening: Opening, filters: list[str]) -> Ledger:
     identity = opening.identity
-    new = _insert(connection, identity, filters, opening.begins)
-    if new and opening.continues is not None:
-        _take_over(connection, identity, opening.continues, opening.used)
+    new = _insert(connection, identity, filters)
+    if new:
+        # Not before: the old one was perhaps still there, and somebody wrote with it what was delivered meanwhile.
+        connection.execute(
+            "UPDATE eventwriter.ledger SET begins = %(begins)s "
+            "WHERE stream = %(stream)s AND stream_created = %(created)s AND durable = %(durable)s",
+            {**identity_keys(identity), "begins": opening.begins()},
+        )
+    took = new and opening.continues is not None and _take_over(connection, identity, opening.continues, opening.used)
     row = _row(connection, identity, lock=True)
     assert row is not None, "inserted, and locked"
     number, incarnation, version, begun, since, believed, continued_by = row
@@ -76,15 +84,15 @@ def _settled(connection: Connection[Any], opening: Opening, filters: list[str]) 
         connection.execute(
             "UPDATE eventwriter.ledger SET done = done + %s::int8multirange WHERE id = %s", [ranges, number]
         )
-    return Ledger(number, incarnation, version, begun, since, Scope(filters, past), new=new)
+    return Ledger(number, incarnation, version, begun, since, Scope(filters, past), new=new and not took)
 
 
-def _insert(connection: Connection[Any], identity: Identity, filters: list[str], begins: int) -> bool:
+def _insert(connection: Connection[Any], identity: Identity, filters: list[str]) -> bool:
     row = connection.execute(
         "INSERT INTO eventwriter.ledger (logical_stream, stream, stream_created, durable, filters, begins) "
-        "VALUES (%(logical)s, %(stream)s, %(created)s, %(durable)s, %(filters)s, %(begins)s) "
+        "VALUES (%(logical)s, %(stream)s, %(created)s, %(durable)s, %(filters)s, 0) "
         "ON CONFLICT (stream, stream_created, durable) DO NOTHING RETURNING id",
-        {**identity_keys(identity), "filters": filters, "begins": begins},
+        {**identity_keys(identity), "filters": filters},
     ).fetchone()
     return row is not None
 
@@ -142,8 +150,8 @@ def _rebase(connection: Connection[Any], number: int, believed: list[str] | None
     return row[0]
 
 
-def _take_over(connection: Connection[Any], identity: Identity, old: str, used: bool) -> None:
-    """Copies what the ledger of the durable ``old`` knows, and closes that one: it must not go on beside ours."""
+def _take_over(connection: Connection[Any], identity: Identity, old: str, used: bool) -> bool:
+    """Copies what the ledger of the durable ``old`` knows, if it is there, and closes that one."""
     row = _row(connection, replace(identity, durable=old), lock=True)
     if row is None:
         known = connection.execute("SELECT 1 FROM eventwriter.ledger WHERE stream = %s AND durable = %s LIMIT 1",
@@ -153,12 +161,12 @@ def _take_over(connection: Connection[Any], identity: Identity, old: str, used: 
                 f'streams.{identity.logical_stream}.continues = "{old}": there is no ledger of that durable for stream '
                 f"{identity.stream}: correct the name, or remove the line to begin a new ledger"
             )
-        return  # the stream was created anew since: a ledger of its own is right
+        return False  # the stream was created anew since: a ledger of its own is right
     if row[-1] not in (None, identity.durable):
         raise ConfigurationError(
             f'streams.{identity.logical_stream}.continues = "{old}": durable {row[-1]} goes on with that ledger already'
         )
-    copy_ledger(connection, identity, old)
+    return copy_ledger(connection, identity, old)
 
 
 def copy_ledger(connection: Connection[Any], identity: Identity, old: str, through: int | None = None) -> bool:

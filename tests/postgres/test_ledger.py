@@ -101,12 +101,32 @@ def test_guard_and_record(connection: Any) -> None:
 
 def test_what_is_missing(connection: Any) -> None:
     """A consumer begins again at the first gap; what lies before the ledger's beginning is not missing."""
-    ledger = open_ledger(connection, Opening(IDENTITY, STREAM.subjects, begins=2))
+    ledger = open_ledger(connection, Opening(IDENTITY, STREAM.subjects, begins=lambda: 2))
     ledger.record(connection, [(3, 5), (10, 12), (20, 20)], Done())
     assert [ledger.resume(connection, first) for first in (1, 3, 5, 7, 10)] == [6, 6, 6, 7, 13]
     assert [(each.first, each.last) for each in ledger.missing(connection, 1, 20)] == [(6, 9), (13, 19)]
     ledger.close(connection, [(6, 9)])
     assert [(each.first, each.last) for each in ledger.missing(connection, 1, 22)] == [(13, 19), (21, 22)]
+
+
+def test_a_new_ledger_begins_where_nobody_writes_any_more(connection: Any, database: str) -> None:
+    """The old one may vanish at any moment: until then others wrote with it what the consumer delivered meanwhile."""
+    open_ledger(connection, Opening(IDENTITY, STREAM.subjects))
+    connection.execute("TRUNCATE eventwriter.ledger CASCADE")
+    asked = []
+
+    def begins() -> int:
+        asked.append(1)
+        with psycopg.connect(database, options="-c lock_timeout=50") as other:
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                other.execute("TRUNCATE eventwriter.ledger CASCADE")
+            other.rollback()
+            assert other.execute("SELECT FROM eventwriter.ledger").rowcount == 0
+        return 7
+
+    assert open_ledger(connection, Opening(IDENTITY, STREAM.subjects, begins)).begins == 7
+    assert open_ledger(connection, Opening(IDENTITY, STREAM.subjects, begins)).begins == 7
+    assert asked == [1]
 
 
 def test_a_row_is_found_by_what_it_is_for(connection: Any) -> None:
@@ -147,10 +167,10 @@ def test_a_database_that_went_back_is_noticed(connection: Any) -> None:
 
 def test_a_new_durable_goes_on_with_the_ledger_of_the_old_one(connection: Any) -> None:
     """It knows what the old one knows, and the old one writes nothing any more; a name without ledger is an error."""
-    old = open_ledger(connection, Opening(IDENTITY, STREAM.subjects, begins=1))
+    old = open_ledger(connection, Opening(IDENTITY, STREAM.subjects, begins=lambda: 1))
     old.record(connection, [(2, 5)], Done())
     identity = replace(IDENTITY, durable="new")
-    new = open_ledger(connection, Opening(identity, STREAM.subjects, begins=4, continues="writer"))
+    new = open_ledger(connection, Opening(identity, STREAM.subjects, begins=lambda: 4, continues="writer"))
     assert new.glance(connection).highest == 5
     assert new.begins == 1
     assert not new.record(connection, [(5, 6)], Done())
@@ -395,7 +415,10 @@ class Delivery(RuleBasedStateMachine):
         sink, crash_at = self.sinks[which]
         crash_at.clear()
         before = self.js.consumer_info()
-        begins = max(self.js.first - 1, before.delivered if before else 0)
+
+        def begins() -> int:
+            return max(self.js.first - 1, before.delivered if before else 0)
+
         used = before is not None
         ledger = sink.begin(Opening(self.identity, tuple(self.js.filters), begins, self.continues, used))
         if ledger.new:

@@ -83,6 +83,30 @@ def test_a_database_of_before_the_ledger(fallible: Fallible, busy: bool) -> None
     assert world.stop(service, 10) == 0
 
 
+def test_a_part_of_a_batch_needs_no_ledger_once_it_is_committed(world: World) -> None:
+    """What a worker that died had in hand is written in parts: those before do not come again with those after."""
+    world.traffic(["LOGS"], count=64, broken=0)
+    settings = {"EVENTWRITER_WRITER__ACK_WAIT": "2", "EVENTWRITER_WRITER__LINGER": "0.5"}
+    dead = world.start("worker", "--stream", "LOGS", **settings, EVENTWRITER_CRASH_AT="LOGS:after_copy")
+    wait_until(lambda: dead.poll() is not None, "its end")
+    world.execute(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF EXISTS (SELECT FROM logs) THEN PERFORM pg_advisory_xact_lock_shared(42); END IF; RETURN NULL; END $$"
+    )
+    world.execute("CREATE TRIGGER wait BEFORE INSERT ON logs EXECUTE FUNCTION wait()")
+    waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND NOT granted"
+    with world.connect() as gate:
+        gate.execute("SELECT pg_advisory_lock(42)")
+        process = world.start("worker", "--stream", "LOGS", **settings)
+        wait_until(lambda: world.query(waiting), f"a part is written, the next one waits\n{world.log[-5000:]}")
+        assert 0 < world.query("SELECT count(*) FROM logs")[0][0] < sum(len(p.records) for p in world.published["LOGS"])
+        world.execute("TRUNCATE eventwriter.ledger CASCADE")
+    wait_complete(world)
+    wait_until(lambda: acknowledged(world, "LOGS"), "the acks")
+    world.assert_exact()
+    assert world.stop(process) == 0
+
+
 def test_dead_letters_that_outlive_their_ledger(world: World) -> None:
     """Those of an earlier row with the same number stand in nobody's way."""
     world.publish("LOGS", [BROKEN])
