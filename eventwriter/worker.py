@@ -202,11 +202,14 @@ def _prepare(
     if at:
         at("at_start")
     before = source.consumer_info()
+    delivered = 0
 
     def begins() -> int:
         """What a consumer delivered while there was no ledger is not the business of a new one."""
+        nonlocal delivered
         now = source.consumer_info()
-        return max(stream.first_sequence - 1, now.delivered if now else 0, 0)
+        delivered = now.delivered if now else 0
+        return max(stream.first_sequence - 1, delivered, 0)
 
     identity = Identity(settings.name, stream.name, stream.created, settings.durable)
     used = before is not None
@@ -228,12 +231,12 @@ def _prepare(
             others = predecessors(connection, settings.name, stream.name, settings.durable)
         for old in others[:1]:
             log.warning("%s", begins_anew(settings, old), extra={"stream": settings.name})
-    if ledger.new and before is not None and before.delivered:
+    if ledger.new and delivered:
         log.warning(
             "the ledger of consumer %s is new (a restored database?), but the consumer delivered messages up to "
             "sequence %d before: what was acknowledged of them is not read again on a guess; if they are missing from "
             "%s, `eventwriter replay --stream %s` writes what the stream still holds of them",
-            *(settings.durable, before.delivered, settings.table, settings.name),
+            *(settings.durable, delivered, settings.table, settings.name),
             extra={"stream": settings.name},
         )
     log.info(
