@@ -91,6 +91,15 @@ class Handover:
             self.newest = (newest.sequence, newest.time)
         self.claims.add(batch)
 
+    def part_in_flight(self, messages: int) -> Sequence[bytes]:
+        """The reply subjects of the first so many of a batch: they must not be given back with the others of it.
+
+        Were its ledger to vanish meanwhile, nobody would know them when they come again.
+        """
+        lines = b"\n".join(self.in_flight[0]).split(b"\n")
+        self.in_flight[0] = [b"\n".join(lines[messages:])]
+        return lines[:messages]
+
     def wait(self, wanted: int, timeout: float) -> None:
         """Waits until so many messages are there, or bytes enough for a batch, or a reread; ``timeout`` in seconds."""
         self._arrived.clear()

@@ -156,15 +156,13 @@ class Source:
         """The next batch if it is full already: a smaller one shall grow. Never raises: ``take`` does it then."""
         if self._handover.stopping or self._handover.failure is not None:
             return None
-        if (batch := self._reread()) is not None:
+        if (batch := self._reread()) is not None or self._buffer.gap or not self._buffer.full:
             return batch
-        if self._buffer.gap or not self._buffer.full:
-            return None
         try:
             return self._collect()
         except EventWriterError as error:
             self._handover.fail(error)
-            return None
+        return None
 
     def acknowledge(self, batch: Batch, set_aside: Mapping[int, float]) -> None:
         """Acknowledges the first batch taken and not acknowledged, waiting for nothing; ``set_aside`` comes again."""
@@ -179,15 +177,9 @@ class Source:
         self._loop.soon(self.link.acknowledger.begin, reply_subjects, set_aside)
 
     def acknowledge_ahead(self, batch: Batch, messages: int) -> None:
-        """Acknowledges the first ``messages`` of what is left of the first batch taken: their part of it is committed.
-
-        Were they given back with the others when the worker ends, only the ledger would know them.
-        """
-        if batch.reread or self._ack_all is not None:
-            return
-        lines = b"\n".join(self._handover.in_flight[0]).split(b"\n")
-        self._handover.in_flight[0] = [b"\n".join(lines[messages:])]
-        self._loop.soon(self.link.acknowledger.begin, lines[:messages], {})
+        """Acknowledges the next ``messages`` of the first batch taken and not acknowledged: that part is committed."""
+        if not batch.reread and self._ack_all is None:
+            self._loop.soon(self.link.acknowledger.begin, self._handover.part_in_flight(messages), {})
 
     def hold(self, seconds: float) -> bool:
         """Waits during an outage: no more pulls, deadlines extended; False when it is time to end.
@@ -212,8 +204,7 @@ class Source:
         self._reread_next = not self._reread_next or self._buffer.empty
         if not self._reread_next or not self.rereads:
             return None
-        batch = self.rereads.take()
-        if batch is not None:
+        if (batch := self.rereads.take()) is not None:
             self._handover.took(batch)
         return batch
 
@@ -235,6 +226,5 @@ class Source:
         return batch
 
     def _verify(self, question: Coroutine[Any, Any, EventWriterError | None], timeout: float) -> None:
-        error = self._loop.call(question, timeout)
-        if error is not None:
+        if (error := self._loop.call(question, timeout)) is not None:
             raise error
