@@ -8,6 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+import nats.errors
 from nats.aio.msg import Msg
 
 from eventwriter.config.loading import NatsConfig, StreamConfig
@@ -25,10 +26,13 @@ from eventwriter.jetstream.puller import Puller
 from eventwriter.jetstream.rereading import Reader
 from eventwriter.jetstream.turn import Turn
 from eventwriter.jetstream.watch import Watch
+from eventwriter.outage import Outage
 
 log = logging.getLogger("eventwriter.source")
 
 CONNECT_TIMEOUT = 10.0
+_LOSS = (nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError, OSError)
+"""Errors with which a connection ends: that it is lost comes next, and names them."""
 
 
 class Link:
@@ -62,6 +66,7 @@ class Link:
         self._parser = wire.install(client, self.puller.deliver)
         self._subscription: Any = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._outage = Outage(log, "NATS", self._extra)
         self.nats_error = ""
         """Why there is no connection, while there is none: what the latest try said."""
         self.reconnects = 0
@@ -131,13 +136,13 @@ class Link:
         """The connection is lost."""
         self.puller.interrupt()
         if self._tasks and not self._handover.stopping:
-            log.warning("disconnected from NATS: reconnecting", extra=self._extra)
+            self._outage.failed(f"disconnected from NATS ({self.nats_error})", "reconnecting")
 
     async def on_reconnected(self) -> None:
         """There is a connection again: pull."""
         self.nats_error = ""
         self.reconnects += 1
-        log.info("reconnected to NATS", extra=self._extra)
+        self._outage.over()
         self.puller.interrupt()
 
     async def on_closed(self) -> None:
@@ -152,6 +157,10 @@ class Link:
             if not self._permissions.may_pull:
                 self.puller.pull.give_up()
             return
-        if not self._handover.stopping and (self._client.is_connected or text != self.nats_error):
-            log.warning("NATS: %s", text, extra=self._extra)
         self.nats_error = text
+        if self._handover.stopping:
+            return
+        if not self._client.is_connected:
+            self._outage.failed(f"NATS: {text}")
+        elif not isinstance(error, _LOSS):
+            log.warning("NATS: %s", text, extra=self._extra)

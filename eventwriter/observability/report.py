@@ -21,6 +21,7 @@ from eventwriter.errors import (
 from eventwriter.observability import tally
 from eventwriter.observability.board import AGE_BUCKETS, BATCH_BUCKETS, Slot
 from eventwriter.observability.states import DeadLetter, Kept, WorkerState
+from eventwriter.outage import Outage
 from eventwriter.stream import Batch, Outcome
 
 log = logging.getLogger("eventwriter.worker")
@@ -43,8 +44,7 @@ class Report:
         self._extra = {"stream": stream}
         self._letters = tally.Letters(stream)
         self._slot = slot
-        self._waiting_since: float | None = None
-        self._cause = ""
+        self._outage = Outage(log, "PostgreSQL", self._extra)
         self._written = 0.0
         before = slot.read(WorkerState) if slot else None
         kept = {name: getattr(before, name) for name in Kept.__struct_fields__} if before else {}
@@ -182,15 +182,10 @@ class Report:
         self.beat(force=True)  # 6 µs after a commit: what is counted is not lost with the process
 
     def waits(self, error: UnavailableError, delay: float) -> None:
-        """Once a cause, not once a try."""
+        """A batch waits for PostgreSQL."""
         self._count(error)
-        said = self._waiting_since is not None and str(error) == self._cause
-        self._cause = str(error)
-        self._state.postgres, self._state.error = False, self._cause[:500]
-        if self._waiting_since is None:
-            self._waiting_since = time.monotonic()
-        if not said:
-            log.error("%s: trying again", error, extra=self._extra)
+        self._state.postgres, self._state.error = False, str(error)[:500]
+        self._outage.failed(str(error))
         self.beat(force=True)
 
     def oversized(self, error: OversizedError, *, alone: bool) -> None:
@@ -203,9 +198,7 @@ class Report:
     def answered(self) -> None:
         """PostgreSQL is there, perhaps again."""
         self._state.postgres, self._state.error = True, ""
-        if self._waiting_since is not None:
-            log.info("PostgreSQL is back after %.1f s", time.monotonic() - self._waiting_since, extra=self._extra)
-            self._waiting_since = None
+        self._outage.over()
 
     def draining(self) -> None:
         """No batch is taken any more: acks are waited for, and the rest is given back."""
