@@ -28,16 +28,16 @@ from eventwriter.observability import logs
 )
 @click.option("--nats-url", help="NATS servers, comma separated (or EVENTWRITER_NATS__URL, NATS_URL).")
 @click.option("--postgres-dsn", help="PostgreSQL connection string (or EVENTWRITER_POSTGRES__DSN, PG*).")
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    envvar="EVENTWRITER_LOG_LEVEL",
-    show_default=True,
-)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info.")
+@click.option("--log-format", type=click.Choice(["auto", "text", "json"]), help="Default: text on a terminal.")
 @click.pass_context
 def cli(
-    context: click.Context, file: Path | None, nats_url: str | None, postgres_dsn: str | None, log_level: str
+    context: click.Context,
+    file: Path | None,
+    nats_url: str | None,
+    postgres_dsn: str | None,
+    log_level: str | None,
+    log_format: str | None,
 ) -> None:
     """Moves messages from NATS JetStream into PostgreSQL / TimescaleDB tables, every message exactly once.
 
@@ -48,8 +48,8 @@ def cli(
         eventwriter check            say what each stream would do
         eventwriter supervise        do it
     """
-    logs.configure(log_level)
-    flags = {"nats.url": nats_url, "postgres.dsn": postgres_dsn}
+    logs.configure()
+    flags = {"nats.url": nats_url, "postgres.dsn": postgres_dsn, "log.level": log_level, "log.format": log_format}
     context.obj = Settings(file, {key: value for key, value in flags.items() if value is not None})
 
 

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from eventwriter import worker
+from eventwriter import __version__, worker
+from eventwriter.config import rendering
 from eventwriter.config.model import Config
 from eventwriter.config.watching import Watched
 from eventwriter.errors import ConfigurationError, EventWriterError
@@ -50,6 +51,8 @@ def supervise(load: Load, file: Path | None, environ: Mapping[str, str], run: Ru
     restarted, and wrong settings change nothing. ``environ`` tells where systemd listens. Leaves signals blocked.
     """
     current, declared = load()
+    told = "eventwriter %s, configuration %s: %s"
+    log.info(told, __version__, file or "by environment and defaults", rendering.summary(current))
     watched, notifier = Watched(file), Notifier(environ)
     processes = Processes(run)
 
@@ -60,10 +63,15 @@ def supervise(load: Load, file: Path | None, environ: Mapping[str, str], run: Ru
 
     def reload() -> list[Child] | None:
         try:
-            return processes.wanted(*load())
+            if watched.empty:
+                raise ConfigurationError(f"configuration file {file} is empty")
+            wanted = processes.wanted(*load())
         except EventWriterError as error:
             log.error("the configuration is wrong, everything stays as it is: %s", error)
+            processes.children.reloaded(str(error))
             return None
+        processes.children.reloaded("")
+        return wanted
 
     gc.collect()
     gc.freeze()  # the workers share these pages as long as no collection touches them
@@ -105,7 +113,7 @@ class Processes:
                 slot = self._board.slot(title)
                 turn = self._turns.of(name) if stream.processes > 1 else None
                 run = partial(self._run, config, declared[name], supervised=True, name=title, slot=slot, turn=turn)
-                settings = config.nats, config.postgres, config.dead_letters, stream
+                settings = config.nats, config.postgres, config.log, config.dead_letters, stream
                 found.append(Child(title, run, settings, passing=partial(report.passing, slot)))
         if not found:
             raise ConfigurationError("no stream is enabled: set streams.<NAME>.enabled = true for at least one")

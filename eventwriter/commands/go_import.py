@@ -17,7 +17,7 @@ from eventwriter.errors import ConfigurationError
 _IGNORED = {
     "listen_addr": "eventwriter has no gRPC health service; health and metrics are served over HTTP, see [http]",
     "security": "it protected the gRPC health service, which eventwriter does not have",
-    "logging": "the log level is --log-level or EVENTWRITER_LOG_LEVEL; logs go to standard error",
+    "logging": "the level is log.level; logs go to standard error",
     "tenant_id": "eventwriter has no tenants: choose them by the subjects of a stream",
     **dict.fromkeys(("partition", "agent_id", "poller_id", "gateway_id", "kv_address"), "the Go writer ignored it too"),
 }

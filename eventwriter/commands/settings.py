@@ -12,6 +12,7 @@ from eventwriter import registry
 from eventwriter.config import loading
 from eventwriter.config.model import Config, StreamConfig
 from eventwriter.errors import UsageError
+from eventwriter.observability import logs
 from eventwriter.stream import Stream
 
 
@@ -34,8 +35,9 @@ class Settings:
         self._flags = flags
 
     def load(self) -> Loaded:
-        """All there is to know; raises ConfigurationError."""
+        """All there is to know, which also says how the log is written; raises ConfigurationError."""
         streams, config, _ = self._load()
+        logs.configure(config.log)
         return Loaded(config, streams)
 
     def shown(self, *, origins: bool, as_json: bool) -> str:

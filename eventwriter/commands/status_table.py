@@ -113,7 +113,10 @@ def render(document: Mapping[str, Any], width: int) -> Group:
     if document["ready"]:
         verdict = Text(f"ready: all {len(streams)} streams are being written", style="bold green")
     else:
-        verdict = Text(f"not ready: {len(document['problems'])} of {len(streams)} streams", style="bold red")
+        verdict = Text(
+            f"not ready: {sum(p['stream'] in streams for p in document['problems'])} of {len(streams)} streams",
+            style="bold red",
+        )
     head = Text.assemble(verdict, f"   eventwriter {document['version']}, up {_seconds(now - document['started'])}")
     lines = [
         Text.assemble("  ", (one_line(problem["stream"]), "red"), f": {one_line(problem['text'])}")

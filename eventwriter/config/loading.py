@@ -3,7 +3,7 @@
 The names, types and defaults are in :mod:`eventwriter.config.model`. In the environment a setting is called
 ``EVENTWRITER_NATS__URL``, two underscores per level; an empty variable counts as not set, and a secret may be given as
 the name of a file, ``EVENTWRITER_POSTGRES__PASSWORD_FILE``. ``NATS_URL`` is read where ``EVENTWRITER_NATS__URL`` is
-not set. libpq reads its own ``PG*`` variables.
+not set, and ``EVENTWRITER_LOG_LEVEL`` where ``EVENTWRITER_LOG__LEVEL`` is not. libpq reads its own ``PG*`` variables.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from eventwriter.config.model import (
     DeadLettersConfig,
     HttpConfig,
     HttpTlsConfig,
+    LogConfig,
     NatsConfig,
     PostgresConfig,
     StreamConfig,
@@ -56,6 +57,8 @@ __all__ = [
 ]
 
 _NOT_SETTINGS = frozenset({"EVENTWRITER_CONFIG", "EVENTWRITER_LOG_LEVEL", "EVENTWRITER_CRASH_AT"})
+_ALSO = {"NATS_URL": "nats.url", "EVENTWRITER_LOG_LEVEL": "log.level"}
+"""Variables that are read where the setting's own is not set."""
 # Kubernetes sets these in every pod beside a service whose name begins with "eventwriter".
 _SERVICE_LINK = re.compile(
     r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
@@ -135,6 +138,7 @@ def _build(values: _Values, declared: Mapping[str, Stream]) -> Config:
         postgres=PostgresConfig(**take("postgres", PostgresConfig)),
         writer=WriterConfig(**take("writer", WriterConfig)),
         http=HttpConfig(**take("http", HttpConfig), tls=HttpTlsConfig(**take("http.tls", HttpTlsConfig))),
+        log=LogConfig(**take("log", LogConfig)),
         dead_letters=DeadLettersConfig(**take("dead_letters", DeadLettersConfig)),
         streams=MappingProxyType(streams),
     )
@@ -183,8 +187,9 @@ def _from_environment(environ: Mapping[str, str], kinds: Mapping[str, Kind], dec
     names = {variable_of(key): key for key in kinds}
     files = {f"{variable_of(key)}_FILE": key for key, kind in kinds.items() if kind.from_file}
     found: _Values = {}
-    if environ.get("NATS_URL"):
-        found["nats.url"] = _from_text("nats.url", environ["NATS_URL"], "environment NATS_URL", kinds["nats.url"])
+    for variable, key in _ALSO.items():
+        if environ.get(variable):
+            found[key] = _from_text(key, environ[variable], f"environment {variable}", kinds[key])
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or variable in _NOT_SETTINGS:
             continue

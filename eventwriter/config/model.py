@@ -122,6 +122,17 @@ class HttpConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LogConfig:
+    """``[log]``: what goes to standard error."""
+
+    format: Literal["auto", "text", "json"] = _key(kinds.choice("auto", "text", "json"), "auto")
+    """``auto``: text on a terminal, JSON elsewhere."""
+    level: Literal["debug", "info", "warning", "error"] = _key(
+        kinds.choice("debug", "info", "warning", "error"), "info"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLettersConfig:
     """``[dead_letters]``: how long they are kept."""
 
@@ -162,6 +173,7 @@ class Config:
     postgres: PostgresConfig
     writer: WriterConfig
     http: HttpConfig
+    log: LogConfig
     dead_letters: DeadLettersConfig
     streams: Mapping[str, StreamConfig]
 
@@ -173,6 +185,7 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("writer", WriterConfig),
     ("http", HttpConfig),
     ("http.tls", HttpTlsConfig),
+    ("log", LogConfig),
     ("dead_letters", DeadLettersConfig),
 )
 """The tables of the file besides [streams.NAME], in the order they are shown."""

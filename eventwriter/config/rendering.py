@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from eventwriter import masking
+from eventwriter.config import kinds
 from eventwriter.config.kinds import Kind
 from eventwriter.config.model import SECTIONS, Config, StreamConfig, WriterConfig, kinds_of
 
@@ -42,6 +44,13 @@ def as_dict(config: Config) -> dict[str, Any]:
         for stream in config.streams.values()
     }
     return shown
+
+
+def summary(config: Config) -> str:
+    """Which streams go from where to where, in one line without secrets."""
+    streams = ", ".join(stream.name for stream in config.streams.values() if stream.enabled)
+    dsn = kinds.DSN.show(_masked(config.postgres.dsn, kinds.DSN)) or "as libpq finds it"
+    return f"streams {streams}; NATS {', '.join(map(masking.url, config.nats.url))}; PostgreSQL {dsn}"
 
 
 def _sections(config: Config) -> Iterator[tuple[str, list[tuple[str, Any, Kind]]]]:

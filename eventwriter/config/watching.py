@@ -10,12 +10,22 @@ class Watched:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._seen = self._state()
+        self._seen = self._latest = self._state()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing in it at this moment, as while somebody writes it anew."""
+        state = self._state()
+        return state is not None and not state[1]
 
     def changed(self) -> bool:
-        """Whether it is another file, or has other contents, than when last asked."""
-        state = self._state()
-        if state == self._seen or state is None:  # a file that is being replaced may be missing for a moment
+        """Whether it is another file, or has other contents, than before, and has been so since it was last asked.
+
+        A file that is replaced may be missing for a moment, and one that is rewritten in place is empty, then half.
+        """
+        state, before = self._state(), self._latest
+        self._latest = state
+        if state is None or state == self._seen or state != before:
             return False
         self._seen = state
         return True

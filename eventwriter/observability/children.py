@@ -61,6 +61,11 @@ class Children:
         self._child(name).state = "parked"
         self._write()
 
+    def reloaded(self, error: str) -> None:
+        """The settings were read again; why they stay as they are, if they were wrong."""
+        self._state.config_error = error
+        self._write()
+
     def kill_stalled(self, board: Board) -> None:
         """SIGKILL for workers that were silent for longer than their stall_timeout. A sign of life of its own."""
         beats = {state.name: state.beat for state in board.read(Beat)}

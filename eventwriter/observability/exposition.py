@@ -94,6 +94,10 @@ class _Collector:
                 if (known := value(each)) is not None:
                     gauge.add_metric([stream], known)
             yield gauge
+        loaded = int(not self._status["config_error"])
+        yield GaugeMetricFamily(
+            "eventwriter_config_last_reload_successful", "0 while changed settings are wrong.", value=loaded
+        )
         build = GaugeMetricFamily("eventwriter_build_info", "The version that runs.", labels=["version"])
         build.add_metric([self._status["version"]], 1)
         yield build

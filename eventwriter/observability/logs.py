@@ -9,14 +9,16 @@ from datetime import UTC, datetime
 from typing import IO
 
 from eventwriter import masking
+from eventwriter.config.model import LogConfig
 
 
-def configure(level: str = "INFO", stream: IO[str] | None = None) -> None:
-    """Sends the log to standard error, one line an event."""
+def configure(settings: LogConfig = LogConfig(), stream: IO[str] | None = None) -> None:  # noqa: B008 - frozen
+    """Sends the log to standard error, one line an event; may be called again with other settings."""
     target = stream or sys.stderr
+    readable = settings.format == "text" or (settings.format == "auto" and target.isatty())
     handler = logging.StreamHandler(target)
-    handler.setFormatter(Readable() if target.isatty() else Json())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    handler.setFormatter(Readable() if readable else Json())
+    logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     # It warns of every connection that fails, in libpq's words; we tell each cause once, and without what it may quote.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     # It warns of each connection with TLS that ends, in words about itself.

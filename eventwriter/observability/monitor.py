@@ -128,9 +128,11 @@ class Monitor:
                 return Answer(503, TEXT, f"no sign of life from the supervisor for {age:.0f} s\n".encode())
             return Answer(200, TEXT, b"ok\n")
         if path == "/readyz":
-            problems = self._read()["problems"]
-            text = "".join(f"{problem['stream']}: {problem['text']}\n" for problem in problems)
-            return Answer(503, TEXT, text.encode() if tell else b"not ready\n") if text else Answer(200, TEXT, b"ok\n")
+            status = self._read()
+            text = "".join(f"{problem['stream']}: {problem['text']}\n" for problem in status["problems"])
+            if status["ready"]:
+                return Answer(200, TEXT, b"ok\n" + (text.encode() if tell else b""))
+            return Answer(503, TEXT, text.encode() if tell else b"not ready\n")
         if path == "/metrics":
             return Answer(200, "text/plain; version=0.0.4; charset=utf-8", expose(self._read()))
         if path == "/status":

@@ -113,6 +113,8 @@ class SupervisorState(Struct, tag="supervisor", tag_field="kind", kw_only=True):
     name: str
     started: float
     beat: float
+    config_error: str = ""
+    """What is wrong with the settings that were read last: those before are in force."""
     children: dict[str, ChildState] = field(default_factory=dict)
 
 

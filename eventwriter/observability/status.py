@@ -44,12 +44,17 @@ def read(board: Board, config: Config, since: Since = lambda moment: time.monoto
         if stream.enabled
     }
     problems = [{"stream": name, "text": each["reason"]} for name, each in streams.items() if each["reason"]]
+    ready = not problems
+    if supervisor.config_error:
+        text = f"the changed settings are wrong, those before stay in force: {supervisor.config_error}"
+        problems.append({"stream": "configuration", "text": text})
     return {
         "version": __version__,
         "now": now,
         "started": supervisor.started,
         "beat_age": since(supervisor.beat),
-        "ready": not problems,
+        "ready": ready,
+        "config_error": supervisor.config_error,
         "problems": problems,
         "streams": streams,
     }

@@ -33,9 +33,9 @@ class Supervisor:
     ``passing`` it is tried again by itself.
 
     SIGTERM or SIGINT: all children get SIGTERM together and ``drain_timeout`` seconds, then SIGKILL; a second one
-    kills at once. SIGHUP: calls ``on_reload``, which returns the children wanted from now on, or None for no change;
-    if it raises, everything stays as it is. It runs in the parent: no connections, no threads. ``on_tick`` is called
-    every ``tick`` seconds and may ask for a reload; ``on_state`` is told READY=1 and STOPPING=1, as systemd is.
+    kills at once. SIGHUP: calls ``on_reload``, which returns the children wanted from now on, or None if it said why
+    not; if it raises, everything stays as it is. It runs in the parent: no connections, no threads. ``on_tick`` is
+    called every ``tick`` seconds and may ask for a reload; ``on_state`` is told READY=1 and STOPPING=1, as systemd is.
 
     If the supervisor itself is killed, its children get SIGTERM.
     """
@@ -207,8 +207,8 @@ class Supervisor:
             logger.exception("reload failed, everything stays as it is")
             return
         if wanted is None:
-            logger.info("reloaded: nothing changed")
             return
+        logger.info("reloaded")
         for name, slot in list(self._slots.items()):
             self._replace(slot, wanted.pop(name, None))
         self._slots |= {name: self._slot(child) for name, child in wanted.items()}

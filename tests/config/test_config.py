@@ -147,6 +147,8 @@ def test_a_file_sets_everything(tmp_path: Path) -> None:
         ("WRITER__BATCH_BYTES", "1000", "writer.batch_bytes", 1000),
         ("WRITER__ACK", "all", "writer.ack", "all"),
         ("POSTGRES__DSN", "", "postgres.dsn", ""),
+        ("LOG__FORMAT", "json", "log.format", "json"),
+        ("LOG_LEVEL", "debug", "log.level", "debug"),
         ("WRITER__ACK", "", "writer.ack", "each"),
     ],
 )
@@ -169,7 +171,6 @@ def test_variables_that_are_no_settings_are_tolerated() -> None:
     """What the command line reads, what Kubernetes injects, and what others own."""
     names = [
         "EVENTWRITER_CONFIG",
-        "EVENTWRITER_LOG_LEVEL",
         "EVENTWRITER_SERVICE_HOST",
         "EVENTWRITER_PORT_9465_TCP_ADDR",
     ]
@@ -338,7 +339,7 @@ def test_a_secret_in_place_of_its_file_is_not_told() -> None:
         ("[nats]\nqqq = 1", "unknown setting nats.qqq (file /eventwriter.toml): "
          "there are url, credentials, user, password, token, nkey, tls"),
         ("[qqq]", "unknown setting qqq (file /eventwriter.toml): "
-         "there are nats, postgres, writer, http, dead_letters, streams"),
+         "there are nats, postgres, writer, http, log, dead_letters, streams"),
         ("[streams.LOGZ]", "unknown stream LOGZ in streams.LOGZ (file /eventwriter.toml): "
          f"did you mean LOGS? {STREAMS}"),
         ("[streams.logs]\ntable = 1", "unknown stream logs in streams.logs.table (file /eventwriter.toml): "
@@ -364,7 +365,7 @@ def test_unknown_settings_in_the_file(tmp_path: Path, text: str, message: str) -
         ("NATS__USER_FILE", "did you mean EVENTWRITER_NATS__USER?"),
         ("STREAMS__LOGS__TABEL", "did you mean EVENTWRITER_STREAMS__LOGS__TABLE?"),
         ("nats__url", "did you mean EVENTWRITER_NATS__URL?"),
-        ("QQQ", "after EVENTWRITER_ there are NATS, POSTGRES, WRITER, HTTP, DEAD_LETTERS, STREAMS"),
+        ("QQQ", "after EVENTWRITER_ there are NATS, POSTGRES, WRITER, HTTP, LOG, DEAD_LETTERS, STREAMS"),
     ],
 )
 def test_unknown_variables(variable: str, hint: str) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from clients import Silent
 from eventwriter import masking
 from eventwriter.config import loading
+from eventwriter.config.model import LogConfig
 from eventwriter.errors import ConfigurationError, EventWriterError, UnavailableError
 from eventwriter.jetstream.connection import Client, connect
 from eventwriter.observability import logs
@@ -70,7 +71,7 @@ def test_the_pool_does_not_tell_what_libpq_says() -> None:
     before = logging.getLogger().handlers, logging.getLogger().level
     written = io.StringIO()
     try:
-        logs.configure("debug", written)
+        logs.configure(LogConfig(level="debug"), written)
         logging.getLogger("psycopg.pool").warning("error connecting: could not translate host name s3cret")
         logging.getLogger("eventwriter").warning("hello")
     finally:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
 
 from eventwriter.config.watching import Watched
+from eventwriter.embedded import free_port
+from fix_monitor import Endpoint
 from fix_service import World, wait_until
 from patience import PATIENCE
 
 
 def test_a_file_that_is_replaced_has_changed(tmp_path: Path) -> None:
-    """Edited, replaced, or a link that leads elsewhere; once each, and not while it is missing."""
+    """Edited, replaced, or a link that leads elsewhere; once each, when it is still, and not while it is missing."""
     file = tmp_path / "a.toml"
     file.write_text("a")
     watched = Watched(file)
-    assert not watched.changed()
-    file.write_text("ab")
-    assert watched.changed()
-    assert not watched.changed()
+    assert [watched.changed() for _ in range(2)] == [False, False]
+    for text in ("", "ab", "abc"):  # truncated, and written in pieces
+        file.write_text(text)
+        assert watched.empty == (not text)
+        assert not watched.changed()
+    assert [watched.changed() for _ in range(2)] == [True, False]
     file.unlink()
-    assert not watched.changed()
+    assert [watched.changed() for _ in range(2)] == [False, False]
     other = tmp_path / "b.toml"
     other.write_text("ab")
     file.symlink_to(other)
-    assert watched.changed()
+    assert [watched.changed() for _ in range(3)] == [False, True, False]
 
 
 def pids(world: World) -> dict[str, int]:
@@ -40,10 +45,15 @@ def test_a_changed_file_restarts_only_the_worker_it_changes(world: World, tmp_pa
     """Within 5 s, and nothing is lost; a broken file changes nothing and is told once; a removed stream drains."""
     file = tmp_path / "eventwriter.toml"
     file.write_text("[streams.LOGS]\nbatch_messages = 1000\n")
-    service = world.start("--config", str(file), "supervise")
+    endpoint = Endpoint(f"127.0.0.1:{free_port()}")
+    service = world.start("--config", str(file), "supervise", EVENTWRITER_HTTP__LISTEN=endpoint.address)
     wait_until(lambda: len(pids(world)) == 7, "seven workers")
     world.traffic(count=50)
     before = pids(world)
+    begun = (
+        f"configuration {file}: streams EVENTS, LOGS, NETFLOW, OTEL_METRICS, OTEL_TRACES, SWEEP, TELEMETRY; NATS nats:"
+    )
+    assert begun in json.loads(world.log.splitlines()[0])["message"]
     file.write_text("[streams.LOGS]\nbatch_messages = 500\n")
     changed = time.monotonic()
     wait_until(lambda: pids(world)["LOGS"] != before["LOGS"], "a new worker", 5)
@@ -58,11 +68,23 @@ def test_a_changed_file_restarts_only_the_worker_it_changes(world: World, tmp_pa
     world.traffic(count=20, seed=1)
     world.wait_settled()
     assert world.log.count("the configuration is wrong") == 1
+    assert '"reloaded"' not in world.log.partition("the configuration is wrong")[2]
+    assert endpoint.value("config_last_reload_successful") == 0
+    (problem,) = endpoint.status()["problems"]
+    assert problem["stream"] == "configuration"
+    assert "batch_mesages" in problem["text"]
+    assert endpoint.answers("/readyz", 200)
+    file.write_text("")
+    wait_until(lambda: f"configuration file {file} is empty" in world.log, "the complaint", 5)
     assert "Traceback" not in world.log
     assert pids(world) == after
 
     file.write_text("[streams.LOGS]\nbatch_messages = 500\n[streams.SWEEP]\nenabled = false\n")
     wait_until(lambda: world.worker("SWEEP") is None, "the drained stream", 5)
     assert pids(world) == after
+    wait_until(lambda: endpoint.value("config_last_reload_successful") == 1, "what is in force")
+
+    file.write_text('[log]\nformat = "text"\n[streams.LOGS]\nbatch_messages = 500\n[streams.SWEEP]\nenabled = false\n')
+    wait_until(lambda: re.search(r"^\S+ EVENTS +draining, pid", world.log, re.M), "lines for people", 5)
     world.assert_exact()
     assert world.stop(service) == 0

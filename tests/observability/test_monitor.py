@@ -47,7 +47,7 @@ def pid_of(service: Any, stream: str) -> int:
 
 def shared_memory() -> set[str]:
     """The names in /dev/shm that are not a database's or a browser's."""
-    return {path.name for path in Path("/dev/shm").iterdir() if not path.name.startswith(("PostgreSQL.", ".org."))}
+    return {path.name for path in Path("/dev/shm").iterdir() if not path.name.startswith(("PostgreSQL.", ".org.", "eventwriter-test-"))}
 
 
 @contextmanager

@@ -33,6 +33,8 @@ def exposed() -> dict[str, set[str]]:
 
 
 EXPOSED = exposed()
+OF_THE_SERVICE = {"build_info", "config_last_reload_successful"}
+"""Metrics without a stream."""
 ADDED_BY_PROMETHEUS = {"instance", "job"}
 
 
@@ -121,7 +123,7 @@ def test_an_alert_says_how_urgent_it_is_and_where_to_read_on(rule: dict[str, Any
     assert rule["annotations"]["summary"]
     assert rule["annotations"]["description"].endswith(".")
     assert rule["annotations"]["runbook"] == f"docs/observability/runbook.md#{rule['alert'].lower()}"
-    by_stream = "up{job" not in rule["expr"]
+    by_stream = not any(name in rule["expr"] for name in ("up{job", *OF_THE_SERVICE))
     assert ("{{ $labels.stream }}" in rule["annotations"]["summary"]) == by_stream
 
 
@@ -151,7 +153,7 @@ def test_every_metric_and_path_is_documented() -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     table = text.partition("## Metrics")[2]
     listed = {
-        name: {"stream", *re.findall(r"`(\w+)`", labels)} if name != "build_info" else {"version"}
+        name: {*re.findall(r"`(\w+)`", labels)} | ({"stream"} if name not in OF_THE_SERVICE else set())
         for name, labels in re.findall(r"^\| `(\w+)` \|([^|]*)\|", table, re.MULTILINE)
     }
     families: dict[str, set[str]] = {}

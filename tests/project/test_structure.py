@@ -37,7 +37,7 @@ ROOMS: dict[str, set[str]] = {
     "trial": {"config", "postgres", "processes"},
     "writing": {"config", "observability", "postgres", "reconcile", "trial"},
     "worker": {"config", "coverage", "pipeline", "processes", "reconcile", "registry", "trial", "writing", *SIDES},
-    "service": {"config", "processes", "worker", *SIDES},
+    "service": {"__init__", "config", "processes", "worker", *SIDES},
     "commands": {"config", "coverage", "registry", *SIDES},
     "cli": {"__init__", "commands", "observability", "registry", "service", "worker"},
     "__init__": set(),
