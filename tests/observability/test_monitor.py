@@ -46,8 +46,9 @@ def pid_of(service: Any, stream: str) -> int:
 
 
 def shared_memory() -> set[str]:
-    """The names in /dev/shm that are not a database's or a browser's."""
-    return {path.name for path in Path("/dev/shm").iterdir() if not path.name.startswith(("PostgreSQL.", ".org.", "eventwriter-test-"))}
+    """The names in /dev/shm that are not a database's, a browser's or another test's."""
+    others = ("PostgreSQL.", ".org.", "eventwriter-test-")
+    return {path.name for path in Path("/dev/shm").iterdir() if not path.name.startswith(others)}
 
 
 @contextmanager
