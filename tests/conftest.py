@@ -1,10 +1,14 @@
 """Where pytest finds the fixtures, what it passes on, and how hypothesis goes about it."""
 
+import gc
 import signal
 
 import pytest
 
+import memory
 import profiles  # noqa: F401 - scripts/fuzz chooses the other one
+
+memory.use_memory()  # before anybody asks for a temporary folder
 
 pytest_plugins = ["fix_servers", "fix_service", "fix_proxy", "fix_tls", "fix_failover", "fix_sinks"]
 
@@ -20,6 +24,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest modules first; all others as they are."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: who looks for garbage from now on need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure() -> None:

@@ -40,5 +40,5 @@ def test_another_run_in_the_background(postgres_server: PostgresServer) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     postgres_server.kill()
     postgres_server.start()
-    with psycopg.connect(new_database(postgres_server)) as connection:
+    with new_database(postgres_server) as dsn, psycopg.connect(dsn) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)

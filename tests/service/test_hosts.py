@@ -14,8 +14,9 @@ import psycopg
 import pytest
 
 import hosts
-from fix_failover import SETTINGS, TEMPLATE, load, own_postgres
+from fix_failover import SETTINGS, load
 from fix_hosts import second_host
+from fix_servers import TEMPLATE, own_postgres
 from fix_service import World, new_world, only, wait_until
 
 FREE_WITHIN = 15.0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +21,13 @@ from beside import beside
 from eventwriter import registry
 from eventwriter.embedded import PostgresServer, free_port
 from fix_monitor import Endpoint
-from fix_servers import FAST, running, temporary_folder
-from fix_service import LOADED, World, clean_environment, new_world, wait_until
+from fix_servers import FAST, TEMPLATE, own_postgres
+from fix_service import LOADED, World, new_world, wait_until
 from proxy import Proxy
 from traffic import NUMBER, Traffic
 
 How = Literal["promoted", "restored", "crashed"]
 SETTINGS = FAST | failover.FORGETFUL
-TEMPLATE = "with_tables"
 TOLD_WITHIN = 10.0
 """Seconds within which whoever looks must be told what happened to the database."""
 
@@ -76,28 +74,6 @@ class Fallible:
         return all((self.endpoint.value("messages_reread_total", stream=name) or 0) > 0 for name in names)
 
 
-@pytest.fixture(scope="session")
-def prepared() -> Iterator[Path]:
-    """The folder of a stopped PostgreSQL server whose database ``TEMPLATE`` has our tables."""
-    with temporary_folder() as folder:
-        for server in running(PostgresServer(folder, settings=FAST), "CI" in os.environ):
-            environment = clean_environment() | {"EVENTWRITER_POSTGRES__DSN": server.create_database(TEMPLATE)}
-            World(None, "", folder, environment).run("schema", "apply")  # type: ignore[arg-type] # no NATS for that
-            server.stop()
-        yield folder
-
-
-@contextmanager
-def own_postgres(prepared: Path, settings: Mapping[str, str]) -> Iterator[PostgresServer]:
-    """A PostgreSQL server with the database ``TEMPLATE``; beside its folder is room for others."""
-    with temporary_folder() as folder:
-        server = PostgresServer(folder / "postgres", settings=settings)
-        server.folder.mkdir()
-        server.restore(prepared)
-        with server:
-            yield server
-
-
 @pytest.fixture
 def fallible(tmp_path: Path, prepared: Path) -> Iterator[Fallible]:
     """Servers with the seven streams and tables, and nothing else running yet."""
@@ -121,23 +97,32 @@ def fallible(tmp_path: Path, prepared: Path) -> Iterator[Fallible]:
 def records(world: World) -> dict[str, Counter[int]]:
     """The numbers of the records in each table, of the streams to which something was published."""
     declared = registry.load()
-    with world.connect() as connection:
-        return {
-            name: Counter(row[0] for row in connection.execute(f"SELECT {NUMBER[name]} FROM {declared[name].table}"))
-            for name in list(world.published)
-        }
+    return {
+        name: Counter(row[0] for row in world.query(f"SELECT {NUMBER[name]} FROM {declared[name].table}"))
+        for name in list(world.published)
+    }
 
 
 def missing(world: World) -> dict[str, set[int]]:
     """The published records that are not in their table, of the streams that miss some."""
-    found = records(world)
     wanted = {name: {n for m in list(messages) for n in m.records} for name, messages in world.published.items()}
+    found = records(world)
     return {name: gap for name, numbers in wanted.items() if (gap := numbers - found[name].keys())}
 
 
 def wait_complete(world: World, seconds: float = 40.0) -> None:
     """Waits until every published record is in its table, whatever the ledger says."""
-    wait_until(lambda: not missing(world), f"everything is in the tables\n{world.log[-8000:]}", seconds)
+    declared = registry.load()
+
+    def enough() -> bool:
+        """Whether there are as many rows, which is asked in no time."""
+        return all(
+            world.query(f"SELECT count(*) FROM {declared[name].table}")[0][0]
+            >= len({n for m in list(messages) for n in m.records})
+            for name, messages in list(world.published.items())
+        )
+
+    wait_until(lambda: enough() and not missing(world), f"everything is in the tables\n{world.log[-8000:]}", seconds)
 
 
 @contextmanager

@@ -1,23 +1,36 @@
-"""Fixtures: one NATS and one PostgreSQL server for the whole run, and a fresh database for each test."""
+"""Fixtures: one NATS and one PostgreSQL server for each process of a run, and a fresh database for each test."""
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+import psycopg
 import pytest
+from psycopg import sql
 
+import forkserver
 from eventwriter.embedded import NatsServer, PostgresServer, Server
 from eventwriter.errors import ConfigurationError
 
-FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
-"""The tests kill clients and servers, never the machine: what was written survives without syncing."""
+FAST = {
+    "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200",
+    "autovacuum": "off", "max_wal_size": "128MB", "dynamic_shared_memory_type": "mmap",
+}  # fmt: skip
+"""The tests kill clients and servers, never the machine: what was written survives without syncing. Nothing lives long
+enough to need a vacuum. All that a server makes is below its folder, also when it is killed, and may be in memory."""
 
+TEMPLATE = "with_tables"
+"""A database with our tables, to copy."""
+
+_SHARED = "SHARED_BY_TESTS"
+"""The variable with the folder that all processes of a run share."""
 _numbers = itertools.count(1)
 
 
@@ -57,11 +70,51 @@ def open_folder() -> Iterator[Path]:
         yield folder
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the folder that all processes of this run share, unless we are one that another has started."""
+    if _SHARED not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="eventwriter-test-", ignore_cleanup_errors=True)
+        Path(folder.name).chmod(0o711)
+        os.environ[_SHARED] = folder.name
+        config.add_cleanup(folder.cleanup)
+
+
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """A PostgreSQL server of this run."""
+def prepared() -> Path:
+    """The folder of a stopped PostgreSQL server with the database ``TEMPLATE``, the same for all processes of a run."""
+    folder = Path(os.environ[_SHARED])
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "made").exists():
+            for server in running(PostgresServer(folder / "postgres", settings=FAST), "CI" in os.environ):
+                environment = clean_environment() | {"EVENTWRITER_POSTGRES__DSN": server.create_database(TEMPLATE)}
+                forkserver.run(["schema", "apply"], environment).check_returncode()
+                server.stop()
+            (folder / "made").touch()
+    return folder / "postgres"
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without anything that configures eventwriter."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("EVENTWRITER_", "PG", "NATS_"))}
+
+
+@pytest.fixture(scope="session")
+def postgres_server(prepared: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this run, with the database ``TEMPLATE``."""
+    with own_postgres(prepared, FAST) as server:
+        yield server
+
+
+@contextmanager
+def own_postgres(prepared: Path, settings: Mapping[str, str]) -> Iterator[PostgresServer]:
+    """A PostgreSQL server with the database ``TEMPLATE``; beside its folder is room for others."""
     with temporary_folder() as folder:
-        yield from running(PostgresServer(folder / "postgres", settings=FAST), "CI" in os.environ)
+        server = PostgresServer(folder / "postgres", settings=settings)
+        server.folder.mkdir()
+        server.restore(prepared)
+        with server:
+            yield server
 
 
 @pytest.fixture(scope="session")
@@ -70,12 +123,23 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     yield from running(NatsServer(tmp_path_factory.mktemp("nats")), "CI" in os.environ)
 
 
-def new_database(server: PostgresServer, template: str = "template1") -> str:
-    """The connection string of a database that nobody used before, a copy of ``template``."""
-    return server.create_database(f"test_{next(_numbers)}", template)
+@contextmanager
+def new_database(server: PostgresServer, template: str = "template1") -> Iterator[str]:
+    """The connection string of a database that nobody used before, a copy of ``template``; afterwards it is gone."""
+    name = f"test_{next(_numbers)}"
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")  # half the work of the other strategy
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
+    try:
+        yield server.dsn(name)
+    finally:
+        # Of a server that is gone, or about to be, so is the database.
+        with suppress(psycopg.Error), psycopg.connect(server.dsn(), autocommit=True, connect_timeout=5) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
-def database(postgres_server: PostgresServer) -> str:
+def database(postgres_server: PostgresServer) -> Iterator[str]:
     """The connection string of a fresh database."""
-    return new_database(postgres_server)
+    with new_database(postgres_server) as dsn:
+        yield dsn
