@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from typing import Any
 
 from eventwriter import values
 from eventwriter.stream import Decoded, Message, Reject, Row, Stream
-from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, dump_json, shown
+from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, dump_json, shown, usual_time
 from workers._guard import total
 from workers._json import convert
 from workers._json.cloudevents import data_of, envelope_in, is_event, is_text
@@ -20,7 +21,7 @@ from workers._json.events_fast import GelfEvent, columns_of
 from workers._json.fast import fast_path
 from workers._json.payload import read_json, unpack
 from workers._json.records import Kind, Origin, Records
-from workers._json.secrets import masked_text
+from workers._json.secrets import masked
 from workers._json.table import Field, Table
 from workers._limits import Room
 
@@ -82,7 +83,7 @@ def decode(message: Message) -> Decoded:
         return _rejected("malformed", f"{shown(event)} is not an object", repairs)
 
     def row_of(element: Mapping[str, Any], origin: Origin) -> Row:
-        return _row(element, dump_json(element).decode(), records.count, origin, records.room)
+        return _row(element, dump_json(element), records.count, origin, records)
 
     records = Records(Kind(row_of, shape=RECORD))
     try:
@@ -92,8 +93,9 @@ def decode(message: Message) -> Decoded:
     return Decoded(records.rows, records.rejects, repairs)
 
 
-def _row(event: Mapping[str, Any], raw: str, index: int, origin: Origin, room: Room | None) -> Row:
-    """The row of an event, the ``index``-th of its message; compressed data takes ``room`` if there are others."""
+def _row(event: Mapping[str, Any], raw: bytes, index: int, origin: Origin, room: Room | None) -> Row:
+    """The row of an event, the ``index``-th of its message, from its JSON and its text; compressed data takes ``room``
+    if there are others."""
     message, received, _, _, repairs = origin
     get = event.get
     specversion = get("specversion")
@@ -102,10 +104,7 @@ def _row(event: Mapping[str, Any], raw: str, index: int, origin: Origin, room: R
     facts = facts_of(data, wrapped=wrapped) if type(data) is dict else _facts_of_other(event, repairs, room)
     time, remote_addr, host, level, severity, short_message, version = facts
 
-    if type(time) is float and 0 < time < _LATEST:
-        timestamp = values.time_from_number(time)
-    else:
-        timestamp = _timestamp(time, get("time") if wrapped else None, received, wrapped, repairs)
+    timestamp = usual_time(time) or _timestamp(time, get("time") if wrapped else None, received, wrapped, repairs)
     source = get("source")
     if source is None and not wrapped and "class_uid" in event:
         source = get("log_provider")
@@ -120,9 +119,9 @@ def _row(event: Mapping[str, Any], raw: str, index: int, origin: Origin, room: R
     if type(about) is not str:
         about = convert.text("subject", about, {}, repairs) or message.subject
     row = [timestamp, specversion, identity, source, get("type"), get("datacontenttype"), about, remote_addr, host,
-           level, severity, short_message, version, masked_text(raw)]  # fmt: skip
+           level, severity, short_message, version, masked(raw).decode("utf-8", "replace"), received]  # fmt: skip
     TABLE.fill(row, {}, repairs)  # raw_data has what does not fit
-    return (*row, received)
+    return tuple(row)
 
 
 def _rejected(reason: str, detail: str, repairs: list[str]) -> Decoded:
@@ -140,33 +139,32 @@ def _owner(subject: str) -> str | None:
     return _OTEL.get(tokens[place + 1], "LOGS, OTEL_TRACES or OTEL_METRICS")
 
 
-def _json_event(payload: bytes, repairs: list[str]) -> tuple[Any, str]:
+def _json_event(payload: bytes, repairs: list[str]) -> tuple[Any, bytes]:
     """A JSON payload and its text."""
     text, event = read_json(payload, repairs, RECORD)
     if repairs and type(event) is dict:  # a number beyond float64 is as it came in raw_data
         repairs[:] = [reason for reason in repairs if reason != "number_as_text"]
-    return event, text.decode("utf-8", "replace")
+    return event, text
 
 
-def _binary_event(envelope: Mapping[str, Any], payload: bytes, repairs: list[str]) -> tuple[dict[str, Any], str]:
+def _binary_event(envelope: Mapping[str, Any], payload: bytes, repairs: list[str]) -> tuple[dict[str, Any], bytes]:
     """An event in binary mode as if it were structured, and the text of its payload; if the envelope has more than
     columns take, that of the structured event, with JSON data as they came."""
     data: Any = None
-    raw, inner = "", "null"
+    raw, inner = b"", b"null"
     if payload:
         try:
             if is_text(envelope):
                 raise Unfit("malformed", "it is text")
-            text, data = read_json(payload, repairs)
-            raw = text.decode("utf-8", "replace")
-            inner = raw.removeprefix("\ufeff")
+            raw, data = read_json(payload, repairs)
+            inner = raw.removeprefix(codecs.BOM_UTF8)
         except Unfit as error:
             data = _plain_text(unpack(payload))
             if data is None:
                 raise Unfit(error.reason, f"a CloudEvent whose data is neither JSON nor text: {error}") from None
-            raw, inner = data, dump_json(data).decode()
+            raw, inner = data.encode(), dump_json(data)
     if not envelope.keys() <= _ENVELOPE:
-        raw = f'{dump_json(envelope).decode()[:-1]},"data":{inner}}}'
+        raw = b'%b,"data":%b}' % (dump_json(envelope)[:-1], inner)
     return {**envelope, "data": data}, raw
 
 
@@ -195,7 +193,7 @@ def _timestamp(time: Any, envelope_time: Any, received: int, wrapped: bool, repa
     A time that is none rejects a flat record; in a CloudEvent, which has another, it is counted.
     """
     try:
-        micros = moment(time, repairs=repairs)
+        micros = None if time is None else moment(time, repairs=repairs)
         if micros is not None and type(time) is not str and not -EPOCH < micros < _LATEST * 1_000_000 - EPOCH:
             raise Unfit("bad_time", f"{shown(time)} is not the time of an event")
     except Unfit as error:

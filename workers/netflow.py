@@ -35,7 +35,7 @@ class _Flows(Kind):
         if octets and octets[0] not in _NOT_PLAIN:
             _take_flows(records, read(octets), origin)
         else:
-            self.read_data(records, _unpacked(octets, records.room), origin, depth)
+            self.read_data(records, _unpacked(octets, records), origin, depth)
 
     def read_data(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
         """JSON, JSON lines or protobuf; raises Unfit if it is none of them."""

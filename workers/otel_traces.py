@@ -21,7 +21,7 @@ from workers._otlp import parts
 from workers._otlp.fast import BACKSLASH, Uncommon, field, only
 from workers._otlp.flat import attributes_of, fill_service
 from workers._otlp.ids import NO_SPAN, NO_TRACE, fill_ids
-from workers._otlp.json_form import enum_number
+from workers._otlp.json_values import enum_number
 from workers._otlp.message import signal_of
 from workers._otlp.otlp_lean_pb2 import Traces
 from workers._otlp.reader import FALLBACK, Reader, fast_reader

@@ -51,8 +51,10 @@ def _row(record: Mapping[str, Any], origin: Origin) -> Row:
     swept = TABLE.at["last_sweep_time"]
     if given[swept] is None:
         given[swept] = time
-    given[-1] = metadata_of(given[-1], rest, envelope)
-    return (*given, received)
+    metadata = TABLE.at["metadata"]
+    given[metadata] = metadata_of(given[metadata], rest, envelope)
+    given[-1] = received
+    return tuple(given)
 
 
 class _Hosts(Kind):

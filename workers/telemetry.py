@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from eventwriter.stream import Row, Stream
-from eventwriter.values import dump_json
 from workers._guard import total
 from workers._json.convert import metadata_of
 from workers._json.fast_table import fast_path_of
@@ -44,11 +43,7 @@ def _row(record: Mapping[str, Any], origin: Origin) -> Row:
     TABLE.fill(given, rest, repairs)
     if given[0] is None:
         given[0] = time
-    metadata = given[-1]
-    if type(metadata) is dict and not rest and envelope is None:
-        given[-1] = dump_json(metadata)
-    else:
-        given[-1] = metadata_of(metadata, rest, envelope)
+    given[-1] = metadata_of(given[-1], rest, envelope)
     return tuple(given)
 
 

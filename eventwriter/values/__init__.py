@@ -19,12 +19,13 @@ from eventwriter.values.times import (
     EPOCH,
     MAX_TIME,
     MIN_TIME,
-    micros_from_seconds,
     time,
     time_from_nanos,
     time_from_number,
+    time_from_seconds,
     time_from_text,
     time_to_text,
+    usual_time,
 )
 from eventwriter.values.unfit import Unfit, shown
 
@@ -45,7 +46,6 @@ __all__ = [
     "dump_json",
     "integer",
     "is_rounded",
-    "micros_from_seconds",
     "parse_json",
     "real",
     "scrub",
@@ -54,6 +54,8 @@ __all__ = [
     "time",
     "time_from_nanos",
     "time_from_number",
+    "time_from_seconds",
     "time_from_text",
     "time_to_text",
+    "usual_time",
 ]

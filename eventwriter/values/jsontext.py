@@ -49,6 +49,8 @@ def is_rounded(number: float, text: str) -> bool:
 def real_from_text(text: str) -> float:
     """The float64 that a number of JSON is, or a LongNumber; raises ValueError if its text has to do instead."""
     number = float(text)
+    if orjson.dumps(number).decode() == text:  # as nearly everybody writes it
+        return number
     if len(text) > _DIGITS_MAX or number - number != 0:
         raise ValueError("beyond float64")
     if not is_rounded(number, text):
@@ -158,12 +160,11 @@ def dump_json(value: Any, *, sort: bool = False) -> bytes:
     Every digit of a number is written, keys as they come or sorted. Raises Unfit("bad_value") for nesting that nobody
     can read back.
     """
-    option = orjson.OPT_SORT_KEYS if sort else None
     try:
-        return orjson.dumps(value, option=option)
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS) if sort else orjson.dumps(value)
     except TypeError:  # integers beyond 64 bits, long numbers, nesting beyond orjson's limit
         _check_depth(value, "bad_value")
-        return orjson.dumps(_with_digits(value), option=option)
+        return dump_json(_with_digits(value), sort=sort)
 
 
 def _with_digits(value: Any) -> Any:

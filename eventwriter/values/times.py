@@ -18,6 +18,7 @@ MAX_TIME = 9_223_371_331_200_000_000 - 1
 
 _UNIX_2000 = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_SECONDS_MIN, _SECONDS_MAX = 2.0**30, 2.0**33
 _from_text = datetime.fromisoformat
 
 
@@ -48,11 +49,25 @@ def time_from_text(text: str, *, leap: bool = True) -> int:
     return (moment - _UNIX_2000) // _MICROSECOND + leap * 1_000_000
 
 
+def usual_time(value: Any) -> int | None:
+    """A time since 2000 in text with a T in its place, as in RFC 3339; None for any other, and for what is none."""
+    if type(value) is not str or value[10:11] != "T":
+        return None
+    try:
+        micros = (_from_text(value) - _UNIX_2000) // _MICROSECOND
+    except (ValueError, TypeError):
+        try:
+            micros = time_from_text(value, leap=False)
+        except Unfit:
+            return None
+    return micros if micros > 0 else None  # not Go's zero, for one
+
+
 def time_from_number(number: int | float | Decimal) -> int:
     """A number since 1970 as timestamptz; its magnitude tells the unit: below 1e11 s, 1e14 ms, 1e17 µs, else ns."""
     if isinstance(number, float):
-        if 2**30 <= number < 2**33:
-            return micros_from_seconds(number) - EPOCH
+        if (time := time_from_seconds(number)) is not None:
+            return time
         if not math.isfinite(number):
             raise Unfit("bad_time", f"{number} is not a time")
     # Decimal, not float64: 1765535400.123456 has no exact binary form, its shortest text has.
@@ -72,18 +87,21 @@ def time_from_number(number: int | float | Decimal) -> int:
     return whole - EPOCH
 
 
-def micros_from_seconds(seconds: float) -> int:
-    """Microseconds of the shortest decimal text of 2^30 … 2^33 seconds, truncated: what Decimal would find, quicker.
+def time_from_seconds(seconds: float) -> int | None:
+    """Seconds since 1970 as timestamptz, from 2004 to 2242, 2^30 to 2^33; None for any other number.
 
-    Floats are then 2^-22 to 2^-20 apart, between a tenth of a microsecond and one: one decimal at most with six digits
-    after the point means this float, else it is the nearest with seven. The products are exact.
+    Truncated to the microsecond it is what Decimal would find of their shortest text, quicker: floats are then 2^-22 to
+    2^-20 apart, between a tenth of a microsecond and one, so one decimal at most with six digits after the point means
+    this float, else it is the nearest with seven. The products are exact.
     """
+    if not _SECONDS_MIN <= seconds < _SECONDS_MAX:
+        return None
     whole = int(seconds)
     fraction = seconds - whole
     nearest = whole * 1_000_000 + round(fraction * 1e6)
     if nearest / 1_000_000 == seconds:
-        return nearest
-    return whole * 1_000_000 + round(fraction * 1e7) // 10
+        return nearest - EPOCH
+    return whole * 1_000_000 + round(fraction * 1e7) // 10 - EPOCH
 
 
 def time(value: Any) -> int:

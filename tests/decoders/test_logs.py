@@ -16,6 +16,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from checks import decode_checked
 from eventwriter.stream import Decoded
 from strategies_otlp import NOW_MICROS, as_dict, attribute_text, hex_id, message, pairs, plain, requests, text, time
+from workers._otlp.severity import number_of
 from workers.logs import STREAM
 
 MOMENT = 818_850_600_123_456
@@ -568,7 +569,7 @@ def test_V10_every_field_of_every_record_is_in_its_row(request: ExportLogsServic
                 assert (row["flags"], row["trace_flags"]) == (log.flags, log.flags & 0xFF)
                 if log.severity_text:
                     assert row["severity_text"] == text(log.severity_text)
-                assert (row["severity_number"] or 0) == log.severity_number
+                assert row["severity_number"] == (log.severity_number or number_of(log.severity_text))
                 assert row["event_name"] == text(log.event_name)
                 assert row["dropped_attributes_count"] == log.dropped_attributes_count
                 rest = _rest(group, scoped)

@@ -20,7 +20,7 @@ from checks import decode_checked
 from compression import gz
 from eventwriter.stream import Decoded, Message
 from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX
-from workers._flow import rows as flow_rows
+from workers._flow import texts
 from workers._flow.flow_pb2 import FlowMessage, FlowTail
 from workers.netflow import STREAM
 
@@ -888,7 +888,7 @@ def written(flow: FlowMessage) -> dict[str, Any]:
         if isinstance(value, str):
             return value
         if isinstance(value, bytes):
-            return flow_rows.address(value)
+            return texts.address(value)
         if not isinstance(value, int):
             return [shown(name, each) for each in value]
         if name == "type":

@@ -19,18 +19,8 @@ from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX
 from workers._flow.columns import Column, Table, table_of
 from workers._flow.flow_pb2 import FLOWUNKNOWN
 from workers._flow.json_form import TABLE
-from workers._flow.rows import (
-    JS_SAFE,
-    KEPT,
-    PLAIN,
-    REST,
-    TYPES,
-    address,
-    mac_text,
-    metadata_of,
-    protocol_text,
-    tail_value,
-)
+from workers._flow.rows import KEPT, PLAIN, REST, TYPES, metadata_of, tail_value
+from workers._flow.texts import JS_SAFE, address, mac_text, protocol_text
 
 _TYPES = {kind: name for kind, name in TYPES.items() if kind != FLOWUNKNOWN}
 _LIMITS = {

@@ -16,7 +16,7 @@ from typing import Any
 from eventwriter.stream import Row
 from eventwriter.values import INT4_MAX, INT8_MAX, INT8_MIN, Unfit, integer
 from workers._flow.protocols import PROTOCOLS
-from workers._flow.rows import address, dump_safe, mac_text
+from workers._flow.texts import address, dump_safe, mac_text
 from workers._json.convert import UNITS, keep_original, merged, moment
 from workers._json.records import Origin
 from workers._json.table import Field, Table

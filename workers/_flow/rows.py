@@ -8,25 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from ipaddress import IPv6Address
 from itertools import compress
 from operator import attrgetter
-from socket import AF_INET6, inet_ntop
 from typing import Any
 
 import msgspec
-import orjson
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from eventwriter.stream import Row
-from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX, Unfit, clean, dump_json
+from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX, Unfit
 from workers._flow.flow_pb2 import FlowHead, FlowMessage, FlowTail, FlowType
 from workers._flow.read import Flow, by_number, tail_of, unknown_in
+from workers._flow.texts import JS_SAFE, address, dump_safe, mac_text, protocol_text, safe
 from workers._json.convert import clamped
-
-JS_SAFE = 2**53 - 1
-"""The largest integer that every reader of JSON takes exactly; larger ones are written as strings."""
 
 TYPES = {number: name for name, number in FlowType.items()}
 _LAYERS = {number: name for name, number in FlowMessage.Layer.items()}
@@ -45,7 +40,6 @@ _OTHERS = (
 """Fields of FlowHead that have columns, or another form in metadata."""
 _BYTE_LISTS = ("mpls_ip", "ipv6_routing_header_addresses")
 _ADDRESSES = ("src_addr", "dst_addr", "sampler_address")
-_ADDRESSES_MAX = 65536
 
 REST = tuple(field.name for field in FlowTail.DESCRIPTOR.fields if field.name in FlowMessage.DESCRIPTOR.fields_by_name)
 
@@ -131,69 +125,6 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
         time // 1000 - EPOCH if time else received, None, None, None, direction, src_addr, dst_addr, src_port, dst_port,
         protocol, packets, volume, sampler_address, in_if, out_if, None if packed == b"{}" else packed,
     )  # fmt: skip
-
-
-class _Addresses(dict[bytes, str | None]):
-    """The texts of addresses, once made: in half the time of lru_cache, which puts each into a tuple first."""
-
-    def __missing__(self, octets: bytes) -> str | None:
-        text = _address(octets)
-        if len(octets) <= 16:
-            if len(self) == _ADDRESSES_MAX:
-                self.clear()
-            self[octets] = text
-        return text
-
-
-address = _Addresses().__getitem__
-"""The text of an IP address of 4 or 16 bytes (RFC 5952); None for any other length."""
-
-
-def _address(octets: bytes) -> str | None:
-    if len(octets) == 4:
-        return f"{octets[0]}.{octets[1]}.{octets[2]}.{octets[3]}"
-    if len(octets) != 16:
-        return None
-    if octets.startswith(bytes(10)):  # where C libraries disagree about dotted quads inside IPv6
-        mapped = IPv6Address(octets).ipv4_mapped
-        return str(IPv6Address(octets)) if mapped is None else f"::ffff:{mapped}"
-    return inet_ntop(AF_INET6, octets)
-
-
-@lru_cache(maxsize=65536)
-def mac_text(mac: int) -> str | int:
-    """00:11:22:33:44:55, the way goflow2's JSON writes a MAC address; beyond 48 bits it is but a number."""
-    return mac.to_bytes(6, "big").hex(":") if mac < 1 << 48 else safe(mac)
-
-
-def protocol_text(octets: bytes, repairs: list[str]) -> str:
-    """The name of a protocol, fit for PostgreSQL."""
-    try:
-        text = octets.decode()
-    except UnicodeDecodeError:
-        repairs.append("invalid_utf8")
-        text = octets.decode("utf-8", "replace")
-    return clean(text, repairs)
-
-
-def safe(value: Any) -> Any:
-    """A JSON value with the texts of integers that not every reader of JSON takes exactly."""
-    if isinstance(value, dict):
-        return {name: safe(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [safe(each) for each in value]
-    return str(value) if isinstance(value, int) and abs(value) > JS_SAFE else value
-
-
-def dump_safe(metadata: dict[str, Any]) -> bytes:
-    """The JSON of metadata, with integers as ``safe`` has them."""
-    try:
-        return orjson.dumps(metadata, option=orjson.OPT_STRICT_INTEGER)
-    except TypeError:
-        try:
-            return dump_json(safe(metadata))
-        except RecursionError:
-            raise Unfit("bad_value", "JSON nested too deep to be written") from None
 
 
 def _keep_addresses(head: FlowHead, metadata: dict[str, Any], repairs: list[str]) -> None:

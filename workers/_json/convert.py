@@ -11,6 +11,7 @@ from typing import Any
 
 from eventwriter import values
 from eventwriter.values import LongNumber, Unfit, dump_json
+from workers._json.secrets import packed
 
 EXACT = 2**53
 """Integers up to this size are exact as float64."""
@@ -36,6 +37,12 @@ def moment(value: Any, name: str = "time", repairs: list[str] | None = None) -> 
     None if there is none: null, "", 0, or the zero of Go. Anything else raises Unfit("bad_time"), which names it. A
     leap second, which is the one after it, is counted as repaired.
     """
+    if type(value) is not float:
+        micros = values.usual_time(value)
+    else:
+        micros = values.time_from_seconds(value) if name[-2:] not in UNITS else None
+    if micros is not None:
+        return micros
     try:
         micros = _micros(value, name)
     except Unfit as error:
@@ -134,9 +141,9 @@ def clamped(name: str, low: int, high: int, value: Any, rest: dict[str, Any], re
 
 def jsonb(value: Any) -> bytes | None:
     """JSON for a jsonb column, from JSON or from text that holds some; other text is a JSON string, "" is None."""
-    if value is None or value == "":
-        return None
-    return dump_json(parsed(value))
+    if type(value) is dict:
+        return packed(value)
+    return None if value is None or value == "" else packed(parsed(value))
 
 
 def parsed(value: Any) -> Any:
@@ -155,7 +162,7 @@ def metadata_of(metadata: Any, rest: Mapping[str, Any], envelope: Mapping[str, A
         return jsonb(metadata)
     if envelope is not None:
         rest = {**rest, "cloudevent": envelope}
-    return dump_json(merged(metadata, rest, "metadata"))
+    return packed(merged(metadata, rest, "metadata"))
 
 
 def merged(given: Any, rest: Mapping[str, Any], name: str = "attributes") -> dict[str, Any]:

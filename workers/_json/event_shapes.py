@@ -6,7 +6,6 @@ Values are returned as they come; whoever makes the row converts them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -100,7 +99,7 @@ def _trap_summary(varbinds: list[Any]) -> str | None:
     """``oid = TYPE: value`` of the variable bindings, separated by semicolons; None if there are none."""
     parts = [
         f"{_shown(binding.get('oid'))} = {_shown(binding.get('value'))}"
-        for binding in islice(varbinds, _SUMMARY_BINDINGS)
+        for binding in varbinds[:_SUMMARY_BINDINGS]
         if type(binding) is dict
     ]
     if len(varbinds) > _SUMMARY_BINDINGS:
@@ -182,7 +181,9 @@ def _inner(value: Any, *names: str) -> Any:
 
 
 def _time(data: Mapping[str, Any], wrapped: bool) -> Any:
-    return _first(data, "timestamp", "time") if wrapped else _first(data, "time", "timestamp")
+    first, second = ("timestamp", "time") if wrapped else ("time", "timestamp")
+    found = data.get(first)
+    return data.get(second) if found is None else found
 
 
 def _remote(data: Mapping[str, Any], wrapped: bool) -> Any:

@@ -8,13 +8,10 @@ from typing import Annotated
 
 import msgspec
 
-from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, micros_from_seconds
+from eventwriter.values import INT4_MAX, INT4_MIN, time_from_seconds
 from workers._json.fast import Arrivals, Columns, received
 from workers._json.secrets import all_masked
 
-_SECONDS_MIN = 2.0**30
-_SECONDS_MAX = 2.0**33
-"""Between them, from 2004 to 2242, a number is a time in seconds."""
 _ABSENT = msgspec.Raw(b"")
 
 
@@ -51,7 +48,7 @@ def columns_of(arrivals: Arrivals, records: Sequence[GelfEvent], odd: set[int]) 
         *map(_gelf_members, gelfs), strict=True
     )
     subjects, payloads, _ = arrivals
-    times = [micros_from_seconds(time) - EPOCH if _SECONDS_MIN <= time < _SECONDS_MAX else None for time in seconds]
+    times = [*map(time_from_seconds, seconds)]
     bad_subjects = {each for each in {*subjects} if "otel" in each or "netflow" in each or "\0" in each}
     if None in times or not all(ids) or bad_subjects or any(other.count(_ABSENT) < len(other) for other in others):
         for place, (time, name, subject, *raws) in enumerate(zip(times, ids, subjects, *others, strict=True)):

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from eventwriter.stream import Column, Message, Row
-from eventwriter.values import EPOCH, MAX_DEPTH, Unfit, time_from_text
+from eventwriter.values import EPOCH, MAX_DEPTH
 from workers._json.secrets import all_masked
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -140,17 +140,6 @@ def _mark_numbers(columns: Sequence[Iterable[bytes | None]], odd: set[int]) -> N
 
 def _is_odd(number: bytes) -> bool:
     return not number.isdigit() or len(number) > _INTEGER_MAX
-
-
-def fast_time(text: str | None) -> int | None:
-    """A time since 2000 with a T in its place as timestamptz; None if it takes the fallback."""
-    if text is None or text[10:11] != "T":  # a number in text, maybe
-        return None
-    try:
-        time = time_from_text(text, leap=False)
-    except Unfit:
-        return None
-    return time if time > 0 else None  # not Go's zero, for one
 
 
 def received(arrivals: Arrivals) -> list[int]:

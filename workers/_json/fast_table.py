@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import msgspec
 
 from eventwriter.stream import Message, Row
-from eventwriter.values import is_rounded
+from eventwriter.values import is_rounded, usual_time
 from workers._json.convert import EXACT
-from workers._json.fast import Arrivals, Columns, fast_path, fast_time, nested_json, received
+from workers._json.fast import Arrivals, Columns, fast_path, nested_json, received
 from workers._json.table import RANGES, Field, Table
 
 _NULL = msgspec.Raw(b"null")
@@ -68,7 +68,7 @@ _TYPES: Mapping[str, Any] = {
 
 
 def _times(field: Field, column: Sequence[str | None], odd: set[int]) -> list[int | None]:
-    times = [*map(fast_time, column)]
+    times = [*map(usual_time, column)]
     if None in times:
         odd.update(place for place, time in enumerate(times) if time is None and (field.must or column[place]))
     return times

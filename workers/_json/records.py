@@ -17,8 +17,7 @@ from workers._json.cloudevents import data_of, envelope_in, envelope_of, is_even
 from workers._json.convert import moment, trimmed
 from workers._json.count import EVENTS, Shape
 from workers._json.payload import read_json, unpack
-from workers._json.secrets import MARK, masked_row
-from workers._limits import COUNTED_FROM, RECORDS_MAX, SHARED_MAX, Room, too_many
+from workers._limits import ALL_INFLATED_MAX, COUNTED_FROM, RECORDS_MAX, SHARED_MAX, Room, too_many
 
 _MAX_DEPTH = 8
 """Envelopes within envelopes."""
@@ -50,7 +49,7 @@ class Kind:
 
     def read(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
         """Takes the records of bytes that are a payload; raises Unfit before any if they are none."""
-        records.take(read_json(octets, origin[4], self.shape, records.room)[1], origin, depth)
+        records.take(read_json(octets, origin[4], self.shape, records)[1], origin, depth)
 
     def read_data(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
         """The same of bytes in a CloudEvent that are not JSON."""
@@ -72,11 +71,10 @@ def decode_records(kind: Kind, message: Message) -> Decoded:
         else:
             if "specversion" not in value and value.keys().isdisjoint(kind.groups):
                 try:
-                    row = kind.row_of(value, origin)
-                    return Decoded((masked_row(row) if MARK in payload else row,), (), repairs)
+                    return Decoded((kind.row_of(value, origin),), (), repairs)
                 except Unfit as error:
                     return Decoded((), (Reject(error.reason, str(error)[:500], 0),), repairs)
-    records = Records(kind, hides=MARK in payload or b"base64" in payload or payload[:1] not in b"{[")
+    records = Records(kind)
     try:
         if value is not None:
             records.take(value, origin, 0)
@@ -94,23 +92,21 @@ def decode_records(kind: Kind, message: Message) -> Decoded:
 def _text_of(name: str, records: Records, payload: bytes, origin: Origin) -> Decoded:
     """The record that a CloudEvent in binary mode stands for whose data is plain text; raises Unfit if it is not."""
     try:
-        text = unpack(payload, records.room).decode()
+        text = unpack(payload, records).decode()
     except UnicodeDecodeError:
         raise Unfit("malformed", "a CloudEvent whose data is not the text that it is said to be") from None
     records.add({name: values.clean(text, origin[4])}, origin)
     return Decoded(records.rows, records.rejects, origin[4])
 
 
-class Records:
+class Records(Room):
     """The records of a message, as they are found. Its methods raise Unfit only before they have added any."""
 
-    __slots__ = ("hides", "kind", "many", "rejects", "room", "rows")
+    __slots__ = ("kind", "many", "rejects", "rows")
 
-    def __init__(self, kind: Kind, *, hides: bool = False) -> None:
-        """``hides``: there may be secrets in it."""
+    def __init__(self, kind: Kind) -> None:
         self.kind = kind
-        self.hides = hides
-        self.room = Room()
+        self.left = ALL_INFLATED_MAX
         self.many = False
         self.rows: list[Row] = []
         self.rejects: list[Reject] = []
@@ -169,7 +165,7 @@ class Records:
     def open(self, event: Mapping[str, Any], origin: Origin, depth: int) -> None:
         """Takes the records in a CloudEvent."""
         check_depth(depth)
-        data = data_of(event, origin[4], self.kind.shape, self.room)
+        data = data_of(event, origin[4], self.kind.shape, self)
         origin = within(origin, envelope_of(event))
         if data is None:
             raise Unfit("malformed", "a CloudEvent without data")
@@ -187,8 +183,6 @@ class Records:
         except Unfit as error:
             self.reject(error)
             return
-        if self.hides:
-            row = masked_row(row)
         if self.many:
             row = tuple([trimmed(value) if type(value) is bytes else value for value in row])
         self.rows.append(row)

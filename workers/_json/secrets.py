@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
-from eventwriter.stream import Row
+from eventwriter.values import dump_json
 
 MARK = b"ommunity"
 """Without it a text has no community."""
-_MARK_TEXT = MARK.decode()
 _BACKSLASH = ord("\\")
 _CACHED_MAX = 128
 """Bytes of a text that is worth keeping."""
-_NAME = rb"((?:snmp[_.-]?)?community)"
-_in_json = re.compile(rb'(")' + _NAME + rb'"(\s*:\s*)"[^"\\]*(?:\\.[^"\\]*)*"', re.IGNORECASE | re.DOTALL).match
+_NAME = rb"(?:snmp[_.-]?)?community"
+_in_json = re.compile(rb'"' + _NAME + rb'"\s*:\s*"(?P<value>[^"\\]*(?:\\.[^"\\]*)*)"', re.IGNORECASE | re.DOTALL).match
 # In JSON that is a text there, whose quotation marks have backslashes.
-_in_text = re.compile(rb'(\\+")' + _NAME + rb"\1(\s*:\s*)\1(?:(?!\1)(?:\\.|[^\\]))*\1", re.IGNORECASE | re.DOTALL).match
+_in_text = re.compile(
+    rb'(\\+")' + _NAME + rb"\1\s*:\s*\1(?P<value>(?:(?!\1)(?:\\.|[^\\]))*)\1", re.IGNORECASE | re.DOTALL
+).match
 
 
 def masked(text: bytes) -> bytes:
@@ -35,9 +37,9 @@ def _masked(text: bytes) -> bytes:
             begin = len(text[done:begin].rstrip(b"\\")) + done
             found = _in_text(text, begin)
         if found is not None:
-            quote, name, colon = found.groups()
-            parts += text[done:begin], quote, name, quote, colon, quote, b"***", quote
-            done = found.end()
+            begin, end = found.span("value")
+            parts += text[done:begin], b"***"
+            done = end
         at = text.find(MARK, max(done, at + 1))
     return b"".join((*parts, text[done:])) if parts else text
 
@@ -52,11 +54,7 @@ def all_masked(texts: Sequence[bytes]) -> Sequence[bytes]:
     return [*map(_cached if max(map(len, texts)) <= _CACHED_MAX else masked, texts)]
 
 
-def masked_text(text: str) -> str:
-    """The same of text."""
-    return masked(text.encode()).decode() if _MARK_TEXT in text else text
-
-
-def masked_row(row: Row) -> Row:
-    """A row without the communities in its JSON."""
-    return tuple([masked(value) if type(value) is bytes and MARK in value else value for value in row])
+def packed(value: Any) -> bytes:
+    """The JSON of a value as rows have it: masked."""
+    text = dump_json(value)
+    return masked(text) if MARK in text else text

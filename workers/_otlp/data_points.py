@@ -34,7 +34,7 @@ from workers._otlp.metric_points import (
 from workers._otlp.otlp_lean_pb2 import Metrics
 from workers._otlp.parts import ResourceValues, ScopeValues
 from workers._otlp.reader import FALLBACK, FAST, Reader
-from workers._otlp.unreadable import unreadable
+from workers._otlp.request import unreadable
 
 _POINT_MAX = 1024
 """Bytes of attributes that are worth keeping."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eventwriter.values import dump_json
 from workers._json.convert import merged
+from workers._json.secrets import packed
 from workers._otlp.parts import add_envelope
 
 _SERVICE = (
@@ -33,4 +33,4 @@ def attributes_of(attributes: Any, rest: dict[str, Any], envelope: Mapping[str, 
     if envelope is not None:
         attributes = {**attributes}
         add_envelope(attributes, envelope)
-    return dump_json(attributes)
+    return packed(attributes)

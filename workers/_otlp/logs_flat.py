@@ -15,12 +15,12 @@ from typing import Annotated, Any
 import msgspec
 
 from eventwriter.stream import Row
-from eventwriter.values import EPOCH, INT8_MAX, Unfit, dump_json, parse_json
+from eventwriter.values import EPOCH, INT8_MAX, Unfit, parse_json
 from workers._json import convert
 from workers._json.convert import moment, parsed, spread
 from workers._json.fast import Arrivals, Columns, nested_json, received
 from workers._json.records import Origin
-from workers._json.secrets import masked
+from workers._json.secrets import packed
 from workers._json.table import Field, Table, prefer
 from workers._otlp.flat import attributes_of, fill_service
 from workers._otlp.ids import fill_ids, unusual
@@ -73,8 +73,8 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         raise Unfit("missing_field", "an empty object")
     row, rest = _PLACES.sort(record)
     (time, observed, _, _, trace_flags, _, severity, number, body, _, service, _, _, _, _, _, attributes, resource, _,
-     _, _, source, scope, level, word, host) = row  # fmt: skip
-    del row[_DATA:]
+     _, _, source, _, scope, level, word, host) = row  # fmt: skip
+    del row[_DATA + 1 :]
     if observed is not None:
         received_at = _observed(record, observed, received_at, rest, repairs)
     row[_TIME] = row[_OBSERVED] = received_at
@@ -91,13 +91,12 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     row[_SEVERITY] = BANDS.get(number) if severity is None and number is not None else severity
     row[_NUMBER] = number
     if resource is None:
-        origins = {name: record[name] for name in _ORIGINS if name in record}
-        row[_RESOURCE] = dump_json(origins) if origins else b"{}"
+        row[_RESOURCE] = _origins_of(record)
     else:
         resource = parsed(resource)
         fill_service(row, _AT, resource)
         service = row[_SERVICE]
-        row[_RESOURCE] = dump_json(resource)
+        row[_RESOURCE] = packed(resource)
     if service is None:
         row[_SERVICE] = host
     elif host is not None:
@@ -123,9 +122,8 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         row[_SERVICE] = "unknown"
     if row[_FLAGS] is not None or trace_flags is not None:
         row[_TRACE_FLAGS] = None if row[_FLAGS] is None else row[_FLAGS] & 0xFF
-    alone = attributes is None and envelope is None
-    row[_ATTRIBUTES] = dump_json(rest) if alone else attributes_of(attributes, rest, envelope)
-    return (*row, None)
+    row[_ATTRIBUTES] = attributes_of(attributes, rest, envelope)
+    return tuple(row)
 
 
 @lru_cache(maxsize=1024)
@@ -139,6 +137,15 @@ def source_of(subject: str) -> str | None:
         after = tokens[place + 1 : place + 2]
         return after[0] if after and after[0] != "processed" else tokens[place - 1]
     return tokens[1]
+
+
+def _origins_of(record: Mapping[str, Any]) -> bytes:
+    """What a record without a resource says of where it is from."""
+    origins = {}
+    for name in _ORIGINS:
+        if name in record:
+            origins[name] = record[name]
+    return packed(origins) if origins else b"{}"
 
 
 def _observed(record: Mapping[str, Any], value: Any, received_at: int, rest: dict[str, Any], repairs: list[str]) -> int:
@@ -155,7 +162,7 @@ def _body(body: Any) -> str:
     """A body that is no text, as its JSON text; a list of character codes is the text of an Erlang string."""
     if isinstance(body, list) and body and all(type(code) is int and _is_text(code) for code in body):
         return "".join(map(chr, body))
-    return dump_json(body).decode()
+    return packed(body).decode()
 
 
 def _trap_body(varbinds: Any) -> str:
@@ -240,4 +247,4 @@ def _fast_resource(text: bytes) -> tuple[str, str | None, str | None, bytes] | N
     instance = resource.get("service.instance.id")
     if any(value is not None and type(value) is not str for value in (service, version, instance)):
         return None
-    return "unknown" if service is None else service, version, instance, masked(dump_json(resource))
+    return "unknown" if service is None else service, version, instance, packed(resource)

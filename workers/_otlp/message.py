@@ -21,9 +21,8 @@ from eventwriter.values import Unfit, shown
 from workers._json.payload import parse, unpack
 from workers._json.records import Kind, Origin, Records, check_depth
 from workers._otlp.json_form import build_request
-from workers._otlp.parts import M, check_empty, clean_text, parse_request
+from workers._otlp.request import M, check_empty, clean_text, parse_request, unreadable
 from workers._otlp.request_count import check_request, shape_of
-from workers._otlp.unreadable import unreadable
 
 _SIGNALS = ("resourceLogs", "resource_logs", "resourceSpans", "resource_spans", "resourceMetrics", "resource_metrics",
             "resourceProfiles", "resource_profiles")  # fmt: skip
@@ -53,7 +52,7 @@ class Signal(Kind, Generic[M]):
             else:
                 records.take(value, origin, depth)
                 return
-        elif octets and octets[:1] != b"\n" and (inflated := unpack(octets, records.room)) is not octets:
+        elif octets and octets[:1] != b"\n" and (inflated := unpack(octets, records)) is not octets:
             self.read(records, inflated, origin, depth + 1)
             return
         check_request(octets, self.request.DESCRIPTOR)

@@ -9,95 +9,22 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
-from functools import cache, lru_cache
-from typing import Any, NamedTuple, TypeVar
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, EncodeError, Message
-from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from eventwriter import values
-from eventwriter.values import INT8_MAX, Unfit
+from eventwriter.values import INT8_MAX
 from workers._json.convert import keep_original, trimmed
-from workers._otlp.utf8 import mended
-
-M = TypeVar("M", bound=Message)
 
 _INFINITY = float("inf")
 KEPT = -1
 """``key_strindex`` of an attribute that is the original of a repaired field: no index that anybody sends."""
 _CACHED_MAX = 4096
 """Bytes of a resource that is worth keeping."""
-
-
-# --- requests ---------------------------------------------------------------------------------------------
-
-
-def parse_request(kind: type[M], payload: bytes, repairs: list[str]) -> M:
-    """The protobuf request of type ``kind``; raises Unfit("malformed") for bytes that are not one.
-
-    Text that is not UTF-8 is repaired: OTLP exporters exist that cut a text inside a character.
-
-    Protobuf does not say its type, and most bytes of one type parse as another one, with nonsense in it. What gives it
-    away is a known field number with the wire type of something else; the first record shows it.
-    """
-    try:
-        request = kind.FromString(payload)
-    except DecodeError:
-        try:
-            octets, count = mended(payload, kind.DESCRIPTOR)
-            request = kind.FromString(octets)
-        except (ValueError, DecodeError):
-            raise Unfit("malformed", f"neither JSON nor a protobuf {kind.DESCRIPTOR.name}") from None
-        repairs.extend(["invalid_utf8"] * count)
-    record: Any = request
-    for name in path(kind.DESCRIPTOR):
-        siblings = getattr(record, name)
-        if not siblings:
-            return request
-        record = siblings[0]
-    if any(number in record.DESCRIPTOR.fields_by_number for number in _unknown(record)):
-        raise Unfit("malformed", f"a protobuf message, but not a {kind.DESCRIPTOR.name}")
-    return request
-
-
-def check_empty(request: Message) -> None:
-    """Raises Unfit("malformed") if a request without records has fields that OTLP does not: it was something else."""
-    nodes: list[Any] = [request]
-    for name in (*path(request.DESCRIPTOR), None):
-        if any(_unknown(node) for node in nodes):
-            raise Unfit("malformed", f"a protobuf {request.DESCRIPTOR.name} without records, but with unknown fields")
-        nodes = [] if name is None else [child for node in nodes for child in getattr(node, name)]
-
-
-def _unknown(node: Message) -> list[int]:
-    unknown = UnknownFieldSet(node)
-    return [unknown[place].field_number for place in range(len(unknown))]
-
-
-@cache
-def path(descriptor: Any) -> tuple[str, ...]:
-    """The names of the lists that lead from a request to its records: of resource groups, scope groups, records."""
-    names = []
-    for _ in range(3):
-        field = next(field for field in descriptor.fields if field.is_repeated)
-        names.append(field.name)
-        descriptor = field.message_type
-    return tuple(names)
-
-
-def clean_text(message: Message, repairs: list[str]) -> None:
-    """Replaces U+0000 in every text of a message."""
-    for field, value in message.ListFields():
-        if field.type == field.TYPE_STRING:
-            if not field.is_repeated:
-                setattr(message, field.name, values.clean(value, repairs))
-            else:
-                value[:] = [values.clean(text, repairs) for text in value]
-        elif field.type == field.TYPE_MESSAGE:
-            for inner in value if field.is_repeated else (value,):
-                clean_text(inner, repairs)
 
 
 # --- values -----------------------------------------------------------------------------------------------

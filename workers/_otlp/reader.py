@@ -15,6 +15,7 @@ from eventwriter.values import clean
 from workers._otlp import fast, parts
 from workers._otlp.fast import Uncommon, dumps_trimmed
 from workers._otlp.parts import ResourceValues, ScopeValues
+from workers._otlp.request import path
 
 Scope = tuple[ResourceValues, ScopeValues, Sequence[Any]]
 """A resource, a scope in it, and the records of that."""
@@ -38,7 +39,7 @@ class Reader(NamedTuple):
 
 
 def _scopes(request: Any, repairs: list[str]) -> Iterator[Scope]:
-    groups, scopes, records = parts.path(request.DESCRIPTOR)
+    groups, scopes, records = path(request.DESCRIPTOR)
     for group in getattr(request, groups):
         resource = parts.resource_values(group.resource, group.schema_url, repairs)
         for scoped in getattr(group, scopes):
