@@ -75,7 +75,7 @@ def test_json_is_counted_as_what_it_becomes(value: Any, shape: Shape, indent: in
     """Whatever strings hold, however it is written, and in whatever order the keys come."""
     if isinstance(value, list | dict):
         text = json.dumps(value, indent=indent, ensure_ascii=escape).encode()
-        assert count._Counter(count._outline(text, shape), shape).count() == count_of(value, shape, shape.events)
+        assert count.records_in(text, shape, shape.events) == count_of(value, shape, shape.events)
 
 
 def group_count(message: Any) -> int:
