@@ -36,3 +36,12 @@ def table_sql(table: str) -> str:
         return (resources.files(schemas) / f"{table}.sql").read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SchemaError(f"table {table} has no definition: add schemas/{table}.sql") from None
+
+
+def own_versions() -> list[str]:
+    """The SQL of each version of eventwriter's own schema: ``eventwriter.sql``, ``eventwriter_2.sql`` and so on."""
+    texts, number = [table_sql(OWN_SCHEMA)], 2
+    while (resources.files(schemas) / f"{OWN_SCHEMA}_{number}.sql").is_file():
+        texts.append(table_sql(f"{OWN_SCHEMA}_{number}"))
+        number += 1
+    return texts

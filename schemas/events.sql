@@ -26,13 +26,7 @@ CREATE TABLE IF NOT EXISTS events (
     PRIMARY KEY (event_timestamp, id, source)
 );
 
+-- With TimescaleDB: hypertable by event_timestamp
 -- The primary key begins with the time: it needs no index of its own.
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
-        PERFORM create_hypertable('events', 'event_timestamp', if_not_exists => true, migrate_data => true);
-    END IF;
-END
-$$;
 
 CREATE INDEX IF NOT EXISTS idx_events_subject ON events (subject, event_timestamp DESC);

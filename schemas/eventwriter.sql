@@ -105,3 +105,12 @@ SELECT r.id, l.logical_stream, l.stream, l.stream_created, l.durable,
   FROM eventwriter.dead_letter_records r
   JOIN eventwriter.dead_letter_messages m USING (ledger_id, sequence)
   JOIN eventwriter.ledger l ON l.id = r.ledger_id;
+
+-- Which versions of this schema were applied. A later one is a file of its own, eventwriter_2.sql.
+CREATE TABLE IF NOT EXISTS eventwriter.schema_versions (
+    version          integer PRIMARY KEY,
+    release          text NOT NULL,
+    applied_at       timestamptz NOT NULL DEFAULT now(),
+    -- What the schema looked like then: whoever finds it so has nothing to do.
+    shape            bigint
+);

@@ -30,16 +30,8 @@ CREATE TABLE IF NOT EXISTS logs (
     created_at           timestamptz NOT NULL DEFAULT now()
 );
 
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
-        -- Makes the index on time itself.
-        PERFORM create_hypertable('logs', 'timestamp', if_not_exists => true, migrate_data => true);
-    ELSE
-        CREATE INDEX IF NOT EXISTS idx_logs_timestamp ON logs (timestamp DESC);
-    END IF;
-END
-$$;
+-- With TimescaleDB: hypertable by timestamp
+CREATE INDEX IF NOT EXISTS idx_logs_timestamp ON logs (timestamp DESC);
 
 CREATE INDEX IF NOT EXISTS idx_logs_service_time ON logs (service_name, timestamp DESC);
 CREATE INDEX IF NOT EXISTS idx_logs_trace_id ON logs (trace_id) WHERE trace_id <> '';

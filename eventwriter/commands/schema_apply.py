@@ -5,38 +5,44 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, cast
 
-from psycopg import sql
-
-from eventwriter import registry
+from eventwriter import __version__, registry
+from eventwriter.commands import applying
+from eventwriter.commands.applying import Unit
 from eventwriter.commands.findings import tables
+from eventwriter.commands.settings import declared as named
 from eventwriter.config.loading import Config
-from eventwriter.errors import UnavailableError
-from eventwriter.postgres import definition
+from eventwriter.errors import UnavailableError, UsageError
+from eventwriter.postgres import definition, timescale, versions
 from eventwriter.postgres.connection import connect
-from eventwriter.postgres.errors import translated
+from eventwriter.postgres.steps import WHATEVER_LACKS, Wanted
 from eventwriter.stream import Stream
 
 
 def files(settings: Config, declared: Mapping[str, Stream]) -> list[tuple[str, str]]:
     """(name, SQL) of eventwriter's own tables and those of every enabled stream, in the order to run them."""
-    found = [(registry.OWN_SCHEMA, registry.table_sql(registry.OWN_SCHEMA))]
+    found = [(registry.OWN_SCHEMA, "\n".join(registry.own_versions()))]
     for stream, declaration in tables(settings, declared):
         if stream.table == declaration.table:
-            found.append((stream.table, registry.table_sql(stream.table)))
+            text = registry.table_sql(stream.table)
+            found.append((stream.table, timescale.script(stream.table, text)))
     return found
 
 
 def apply(
-    settings: Config, declared: Mapping[str, Stream], *, wait: float = 0.0, new_keys: bool = False
+    settings: Config,
+    declared: Mapping[str, Stream],
+    wanted: Wanted = WHATEVER_LACKS,
+    *,
+    wait: float = 0.0,
+    lock_wait: float = 30.0,
 ) -> Iterator[str]:
-    """Runs the SQL of ``files``, each file in a transaction of its own, and yields what was done, line by line.
+    """Brings the tables to what ``files`` says, as far as they are not, and yields what was done, line by line.
 
-    A table of ours that is there already gets the columns that it lacks, and with ``new_keys`` its present key. A
-    stream whose table has another name than ours writes into a table that somebody else created: left alone.
+    A table of ours that is there already gets the columns and indexes that it lacks. A stream whose table has another
+    name than ours writes into a table that somebody else created: left alone.
     """
-    streams = {declaration.table: declaration for _, declaration in tables(settings, declared)}
+    units = list(_units(settings, declared, wanted))
     deadline = time.monotonic() + wait
     while True:
         try:
@@ -47,13 +53,26 @@ def apply(
                 raise
             time.sleep(0.2)
     with connection:
-        for name, text in files(settings, declared):
-            with translated():
-                # One at a time: two of them at once would meet in the catalog (23505, "tuple concurrently updated").
-                connection.execute("SELECT pg_advisory_xact_lock(hashtext('eventwriter schema'))")
-                # Before the file, whose indexes need all columns.
-                extend = partial(definition.extend, connection, text=text, new_keys=new_keys)
-                lines = list(extend(streams[name])) if name in streams else []
-                connection.execute(sql.SQL(cast(Any, text)))
-                connection.commit()
-            yield from (*lines, f"applied {name}")
+        if wanted.dry_run:
+            yield from applying.shown(connection, units)
+        else:
+            yield from applying.Applying(connection, units, lock_wait).run()
+
+
+def _units(settings: Config, declared: Mapping[str, Stream], wanted: Wanted) -> Iterator[Unit]:
+    """What is to be applied, each by itself."""
+    only = {named(declared, name).name for name in wanted.only}
+    if disabled := [name for name in only if not settings.streams[name].enabled]:
+        raise UsageError(f"--only: the stream {', '.join(sorted(disabled))} is not enabled: set streams.NAME.enabled")
+    if not only:
+        texts = registry.own_versions()
+        yield Unit(registry.OWN_SCHEMA, lambda connection: versions.steps(connection, texts, __version__))
+    for stream, declaration in tables(settings, declared):
+        if wanted.ledger_only or (only and stream.name not in only):
+            continue
+        if stream.table == declaration.table:
+            text = registry.table_sql(stream.table)
+            make = partial(definition.steps, stream=declaration, text=text, wanted=wanted)
+            yield Unit(stream.table, make, timescale.time_column(text))
+        elif only:
+            raise UsageError(f"--only {stream.name}: streams.{stream.name}.table names a table that is not ours")

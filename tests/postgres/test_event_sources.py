@@ -18,6 +18,7 @@ from eventwriter.config.loading import PostgresConfig
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
+from eventwriter.postgres.steps import Wanted
 from eventwriter.stream import Batch, Message, Outcome
 from fix_service import STREAMS
 
@@ -120,8 +121,10 @@ def test_an_older_table_gets_the_present_key_on_request(old: str) -> None:
     assert would.startswith("`eventwriter schema apply --new-keys` would do: ALTER TABLE events DROP CONSTRAINT")
     assert would.endswith("; ALTER TABLE events ADD PRIMARY KEY (event_timestamp, id, source)")
     assert write(event("/b", "3")).rejects == {"conflict": 1}
-    done = [*schema_apply.apply(configured, {"EVENTS": EVENTS}, new_keys=True)]
+    done = [*schema_apply.apply(configured, {"EVENTS": EVENTS}, Wanted(new_keys=True))]
     assert "events has the key (event_timestamp, id, source) now, not (event_timestamp, id)" in done
-    assert not [line for line in schema_apply.apply(configured, {"EVENTS": EVENTS}, new_keys=True) if "key" in line]
+    assert not [
+        line for line in schema_apply.apply(configured, {"EVENTS": EVENTS}, Wanted(new_keys=True)) if "key" in line
+    ]
     assert not write(event("/b", "4")).rejects
     assert found(old)[0] == [("", "2"), ("/a", "1"), ("/b", "4")]

@@ -38,7 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "writing": {"config", "observability", "postgres", "reconcile", "trial"},
     "worker": {"config", "coverage", "pipeline", "processes", "reconcile", "registry", "trial", "writing", *SIDES},
     "service": {"__init__", "config", "processes", "worker", *SIDES},
-    "commands": {"config", "coverage", "registry", *SIDES},
+    "commands": {"__init__", "config", "coverage", "registry", *SIDES},
     "cli": {"__init__", "commands", "observability", "registry", "service", "worker"},
     "__init__": set(),
     "__main__": {"cli"},

@@ -1,0 +1,193 @@
+"""Runs the steps of `schema apply`: in one transaction, each table by itself, and without keeping anybody waiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import psycopg
+from psycopg import Connection, sql
+
+from eventwriter.errors import EventWriterError, SchemaError, listed
+from eventwriter.postgres import refusals, timescale
+from eventwriter.postgres.errors import classify, translated
+from eventwriter.postgres.steps import Step
+
+_LOCK = 1.0
+"""Seconds to wait for a lock at a time: as long do all wait who come after us, such as the writers of the table."""
+_BETWEEN = 0.5
+"""Seconds in which they go on, before the next try."""
+_BESIDE = 300.0
+"""Seconds to wait for others' transactions where nobody waits for us: an index that is built beside the writers."""
+
+
+class Unit(NamedTuple):
+    """What is applied, or not, as a whole: one table, or eventwriter's own schema."""
+
+    name: str
+    steps: Callable[[Connection[Any]], Iterator[Step]]
+    time_column: str = ""
+
+
+def shown(connection: Connection[Any], units: Sequence[Unit]) -> Iterator[str]:
+    """The statements that would run, in the order in which they would, and as remarks what would be told."""
+    with translated():
+        connection.execute("SELECT set_config('lock_timeout', %s, true)", [f"{int(_LOCK * 1000)}ms"])
+    for unit in units:
+        lines = []
+        with translated():
+            for step in unit.steps(connection):
+                lines += [f"{step.statement};"] if step.statement else [f"-- {step.said}"]
+        yield f"-- {unit.name}{'' if lines else ': nothing to do'}"
+        yield from lines
+    connection.rollback()
+
+
+class Applying:
+    """One run."""
+
+    def __init__(self, connection: Connection[Any], units: Sequence[Unit], patience: float) -> None:
+        """``patience``: seconds in which locks are tried again."""
+        self._connection = connection
+        self._units = units
+        self._patience = patience
+        self._deadline = time.monotonic() + patience
+        self._failures: dict[str, EventWriterError] = {}
+        self._alone: list[tuple[Unit, Step]] = []
+
+    def run(self) -> Iterator[str]:
+        """Applies all that can be, and yields what was done; raises what could not be, of one or of several tables."""
+        pending = list(self._units)
+        while pending:
+            pending = yield from self._round(pending)
+            if pending:
+                time.sleep(_BETWEEN)
+        yield from self._by_themselves()
+        if self._failures:
+            raise self._summary()
+
+    def _round(self, units: Sequence[Unit]) -> Generator[str, None, list[Unit]]:
+        """One transaction, with a savepoint for each table; returns those whose locks others had."""
+        blocked, lines = [], []
+        self._begin()
+        for unit in units:
+            try:
+                with self._connection.transaction():
+                    lines += self.applied(unit)
+            except psycopg.Error as error:
+                if self._connection.broken:
+                    raise classify(error, self._connection) from error
+                if error.sqlstate in refusals.LOCKED:
+                    # Who waits for what we have changed so far need not wait longer for what we do not get.
+                    self._commit()
+                    yield from lines
+                    lines = []
+                    self._begin()
+                    if time.monotonic() < self._deadline:
+                        blocked.append(unit)
+                        continue
+                self._fail(unit, error)
+            except EventWriterError as error:
+                self._failures[unit.name] = error
+        self._commit()
+        yield from lines
+        return blocked
+
+    def _begin(self) -> None:
+        """Begins a transaction that waits for no lock for long, but for those who do the same as we."""
+        with translated():
+            connection = self._connection
+            connection.execute("SELECT set_config('lock_timeout', %s, true)", [f"{int(self._patience * 1000)}ms"])
+            try:
+                # One at a time: two of them at once would meet in the catalog (23505, "tuple concurrently updated").
+                connection.execute("SELECT pg_advisory_xact_lock(hashtext('eventwriter schema'))")
+            except psycopg.errors.LockNotAvailable:
+                raise refusals.no_lock(self._patience) from None
+            connection.execute("SELECT set_config('lock_timeout', %s, true)", [f"{int(_LOCK * 1000)}ms"])
+
+    def _commit(self) -> None:
+        with translated():
+            self._connection.commit()
+
+    def applied(self, unit: Unit) -> list[str]:
+        """Does the steps of one of them, in the caller's transaction, and says what was done."""
+        lines, alone, failing = [], [], []
+        for step in unit.steps(self._connection):
+            if step.alone:
+                alone.append((unit, step))
+            elif step.failing:
+                failing.append(step.said)
+            else:
+                said = self._done(unit, step)
+                lines += [said] if said else []
+        self._alone += alone
+        if failing:
+            self._failures[unit.name] = SchemaError("; ".join(failing))
+        left = lines and lines[0].startswith("left ")
+        return lines if left else [*lines, f"applied {unit.name}"]
+
+    def _done(self, unit: Unit, step: Step) -> str:
+        """What is told of a step that is done, or that may be left out."""
+        if not step.statement:
+            return step.said
+        try:
+            with self._connection.transaction():
+                self._execute(step.statement)
+            return step.said
+        except psycopg.Error as error:
+            if self._connection.broken or error.sqlstate in refusals.LOCKED:
+                raise
+            if step.bare and isinstance(error, psycopg.errors.NotNullViolation | psycopg.errors.FeatureNotSupported):
+                self._execute(step.bare)
+                more = step.statement.removeprefix(step.bare).strip()
+                return f"{step.said} without {more}: {error.diag.message_primary}"
+            if not step.otherwise:
+                raise
+            return self._left_out(unit, step, error)
+
+    def _left_out(self, unit: Unit, step: Step, error: psycopg.Error) -> str:
+        how = timescale.hindrance(self._connection, unit.name, unit.time_column, error.sqlstate)
+        how = how or refusals.remedy(self._connection, error, unit.name)
+        return f"{step.otherwise}: {': '.join(filter(None, [refusals.told(error), how]))}"
+
+    def _by_themselves(self) -> Iterator[str]:
+        """What cannot be done within a transaction."""
+        if self._alone:
+            with translated():
+                self._connection.autocommit = True
+                self._connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{int(_BESIDE * 1000)}ms"])
+        for unit, step in self._alone:
+            if unit.name in self._failures:
+                continue
+            try:
+                self._execute(step.statement)
+            except psycopg.Error as error:
+                if self._connection.broken:
+                    raise classify(error, self._connection) from error
+                self._fail(unit, error)
+            else:
+                yield from [step.said] if step.said else []
+
+    def _execute(self, statement: str) -> None:
+        self._connection.execute(sql.SQL(cast(Any, statement)))
+
+    def _fail(self, unit: Unit, error: psycopg.Error) -> None:
+        """Keeps what is wrong with a table, in words for who can put it right."""
+        meant = classify(error, self._connection)
+        kind = type(meant) if isinstance(meant, EventWriterError) else SchemaError
+        how = refusals.remedy(self._connection, error, unit.name)
+        self._failures[unit.name] = kind(": ".join(filter(None, [refusals.told(error), how])))
+
+    def _summary(self) -> EventWriterError:
+        """All that is wrong, each cause once."""
+        named: dict[str, list[str]] = {}
+        for name, error in self._failures.items():
+            named.setdefault(str(error), []).append(name)
+        causes = [f"{listed(names)}: {cause}" for cause, names in named.items()]
+        kind = type(max(self._failures.values(), key=lambda error: error.exit_code))
+        done = len(self._units) - len(self._failures)
+        others = f"{done} of {len(self._units)} are applied" if done else "nothing is applied"
+        if len(causes) == 1:
+            return kind(f"{causes[0]}; {others}" if len(self._units) > 1 else causes[0])
+        return kind("\n".join([f"{others}; could not be:", *causes]))
