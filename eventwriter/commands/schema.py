@@ -49,7 +49,7 @@ def group() -> None:
 @group.command("sql")
 @click.pass_obj
 def _sql(settings: Settings) -> None:
-    """Print the SQL that makes the tables in an empty database."""
+    """Print the SQL that `schema apply` runs."""
     for name, text in schema_apply.files(*settings.load()):
         click.echo(f"-- {name}\n{text}")
 

@@ -5,7 +5,6 @@ Not of the words of the message, which are in the language of lc_messages.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg

@@ -8,7 +8,6 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from eventwriter.postgres.catalog import unique_keys
 from eventwriter.postgres.steps import Step, Wanted
 
 _DIRECTIVE = re.compile(r"^-- With TimescaleDB: hypertable by (\w+)$", re.MULTILINE)
@@ -30,6 +29,11 @@ SELECT EXISTS (SELECT FROM timescaledb_information.dimensions
 """
 _JOB = f"""
 SELECT (config ->> %s)::interval = %s::interval FROM timescaledb_information.jobs WHERE {_OF_TABLE} AND proc_name = %s
+"""
+_KEYS_WITHOUT = """
+SELECT i.indexrelid::regclass::text FROM pg_index i WHERE i.indrelid = to_regclass(%s) AND i.indisunique
+   AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attname = %s
+                    AND a.attnum = ANY (i.indkey[:i.indnkeyatts - 1]))
 """
 
 
@@ -182,10 +186,8 @@ def hindrance(connection: Connection[Any], table: str, column: str, sqlstate: st
     """What to do about a table that could not become a hypertable; empty if that is not known."""
     if sqlstate == "23502":
         return f"rows without a time keep it from that: DELETE FROM {table} WHERE {column} IS NULL, then run this again"
-    found = connection.execute("SELECT to_regclass(%s)::oid", [table]).fetchone()
-    keys = unique_keys(connection, found[0]) if found and found[0] else ()
-    if lacking := next((key for key in keys if column not in key), None):
-        return f"its key ({', '.join(lacking)}) lacks {column}, which every key of a hypertable needs: replace it"
+    if lacking := connection.execute(_KEYS_WITHOUT, [table, column]).fetchone():
+        return f"{lacking[0]} is unique without {column}, which a hypertable needs in each unique index: replace it"
     all_tables = "SELECT string_agg(quote_ident(pubname), ', ') FROM pg_publication WHERE puballtables"
     if (published := connection.execute(all_tables).fetchone()) and published[0]:
         return (
