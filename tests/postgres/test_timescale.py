@@ -15,9 +15,8 @@ from boards import settings
 from eventwriter import registry
 from eventwriter.commands import schema_apply
 from eventwriter.errors import SchemaError
-from eventwriter.postgres.steps import Wanted
+from tables import DECLARED, apply
 
-DECLARED = registry.load()
 HOME = "Time Scale"
 
 
@@ -27,12 +26,6 @@ def db(database: str, open_folder: Path) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(database, autocommit=True) as connection:
         stand_in.install(connection, open_folder, HOME)
         yield connection
-
-
-def apply(connection: psycopg.Connection[Any], *only: str, **wanted: Any) -> list[str]:
-    """`schema apply` with these options; what it says."""
-    found = settings(POSTGRES__DSN=connection.info.dsn)
-    return list(schema_apply.apply(found, DECLARED, Wanted(only=only, **wanted)))
 
 
 def time_indexes(connection: psycopg.Connection[Any]) -> dict[str, int]:
@@ -55,11 +48,11 @@ def test_every_table_becomes_a_hypertable(db: psycopg.Connection[Any]) -> None:
     assert time_indexes(db) == dict.fromkeys(names, 1)
     assert not [line for line in apply(db) if not line.startswith("applied")]
     for name, text in schema_apply.files(settings(), DECLARED):  # with a table that is one already it only warns
-        db.execute(sql.SQL(text))  # type: ignore[arg-type]
+        db.execute(sql.SQL(text))
         assert ("hypertable by" in text) == (name != "eventwriter")
     assert stand_in.calls(db, HOME) == []
     db.execute("DROP TABLE logs; DELETE FROM timescaledb_information.hypertables WHERE hypertable_name = 'logs'")
-    db.execute(sql.SQL(dict(schema_apply.files(settings(), DECLARED))["logs"]))  # type: ignore[arg-type]
+    db.execute(sql.SQL(dict(schema_apply.files(settings(), DECLARED))["logs"]))
     assert stand_in.calls(db, HOME) == ["create_hypertable logs "]
     assert time_indexes(db)["logs"] == 1
 
@@ -125,7 +118,7 @@ def test_a_key_without_the_time_is_told(db: psycopg.Connection[Any]) -> None:
 
 def test_policies(db: psycopg.Connection[Any]) -> None:
     """Only on request; those that are there stay, others are replaced; a dry run prints the calls and makes none."""
-    wanted = {"chunk_interval": "1 day", "compress_after": "7 days", "retention": "30 days"}
+    wanted: dict[str, Any] = {"chunk_interval": "1 day", "compress_after": "7 days", "retention": "30 days"}
     assert apply(db, "LOGS", dry_run=True, **wanted)[-4:] == [
         f"SELECT \"{HOME}\".create_hypertable('logs', 'timestamp', if_not_exists => true, "
         "migrate_data => true, create_default_indexes => false, chunk_time_interval => INTERVAL '1 day');",
@@ -157,6 +150,7 @@ def test_without_the_extension_a_policy_is_an_error(database: str) -> None:
     with psycopg.connect(database) as connection:
         for option in ("chunk_interval", "compress_after", "retention"):
             flag = "--" + option.replace("_", "-")
+            asked: dict[str, Any] = {option: "1 day"}
             with pytest.raises(SchemaError, match=f"logs: {flag} needs TimescaleDB, which this database does not have"):
-                apply(connection, "LOGS", **{option: "1 day"})
+                apply(connection, "LOGS", **asked)
         assert connection.execute("SELECT count(*) FROM logs").fetchone() == (0,)
