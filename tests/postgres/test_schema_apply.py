@@ -14,6 +14,7 @@ from boards import settings
 from eventwriter.commands import schema_apply
 from eventwriter.errors import SchemaError, UnavailableError, UsageError
 from eventwriter.postgres.steps import Wanted, split
+from fix_service import ROOT
 from tables import ALL, DECLARED, TABLES, apply, catalog
 
 
@@ -84,7 +85,7 @@ def test_an_index_that_cannot_be_built_is_told(db: psycopg.Connection[Any]) -> N
                "FROM generate_series(1, 5000)")  # fmt: skip
     with pytest.raises(SchemaError, match=r"logs: index row .* \(54000\); 7 of 8 are applied"):
         apply(db, indexes=True)
-    db.execute("TRUNCATE logs")
+    db.execute("DELETE FROM logs")
     assert "added index idx_logs_service_time to logs" in apply(db)
 
 
@@ -213,3 +214,35 @@ def test_only_what_is_named(db: psycopg.Connection[Any]) -> None:
     ):
         with pytest.raises(UsageError, match=why):
             list(schema_apply.apply(settings(**{variable: value}), DECLARED, Wanted(only=("LOGS",))))
+
+
+def test_what_the_document_shows_runs(db: psycopg.Connection[Any]) -> None:
+    """DELETE takes old rows and no others; the partitioned table is one of ours, and its rows are found in it."""
+    delete, partitions = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "tables.md").read_text(), re.DOTALL)
+    apply(db)
+    db.execute("INSERT INTO logs (timestamp) SELECT now() - n * interval '1 day' FROM generate_series(0, 59) n")
+    assert db.execute(delete).rowcount == 30
+    assert db.execute(delete).rowcount == 0
+    db.execute(partitions)
+    db.execute("INSERT INTO logs (timestamp, body) VALUES (now(), 'new')")
+    assert apply(db) == ALL
+    assert db.execute("SELECT body FROM logs").fetchall() == [("new",)]
+    db.execute("ALTER TABLE logs DROP COLUMN service_name")
+    with pytest.raises(SchemaError, match="logs: logs has no index idx_logs_service_time: build it on each partition"):
+        apply(db, indexes=True)
+    assert "service_name" in [row[3] for row in catalog(db) if row[1] == "logs"]
+
+
+@pytest.mark.parametrize(
+    ("text", "statements"),
+    [
+        ("-- a; b\nSELECT 1; -- c;\n\nSELECT 2\n", ["SELECT 1", "SELECT 2"]),
+        ("DO $$ BEGIN; END $$;\nDO $x$ SELECT $$;$$; $x$;", ["DO $$ BEGIN; END $$", "DO $x$ SELECT $$;$$; $x$"]),
+        ("SELECT 'it''s; --', \";\"; /* ; */ SELECT /* ; */ 2;", ["SELECT 'it''s; --', \";\"", "SELECT /* ; */ 2"]),
+        ("", []),
+        (" -- nothing;", []),
+    ],
+)
+def test_a_file_is_run_by_statements(text: str, statements: list[str]) -> None:
+    """Wherever semicolons stand that end none."""
+    assert [*split(text)] == statements

@@ -8,13 +8,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from psycopg import sql
 
 import timescale as stand_in
 from boards import settings
-from eventwriter import registry
+from eventwriter import cli, registry
 from eventwriter.commands import schema_apply
 from eventwriter.errors import SchemaError
+from fix_service import ROOT
 from tables import DECLARED, apply
 
 HOME = "Time Scale"
@@ -154,3 +156,14 @@ def test_without_the_extension_a_policy_is_an_error(database: str) -> None:
             with pytest.raises(SchemaError, match=f"logs: {flag} needs TimescaleDB, which this database does not have"):
                 apply(connection, "LOGS", **asked)
         assert connection.execute("SELECT count(*) FROM logs").fetchone() == (0,)
+
+
+def test_what_the_document_shows_runs(db: psycopg.Connection[Any]) -> None:
+    """Each command, as it stands there."""
+    text = (ROOT / "docs" / "tables.md").read_text()
+    commands = [line.split()[1:] for line in text.splitlines() if line.startswith("eventwriter schema apply ")]
+    assert len(commands) == 2
+    for command in commands:
+        done = CliRunner().invoke(cli.cli, ["--postgres-dsn", db.info.dsn, *command], catch_exceptions=False)
+        assert done.exit_code == 0
+    assert stand_in.calls(db, HOME) == ["create_hypertable logs ", "add_retention_policy logs 90 days"]
