@@ -148,7 +148,7 @@ class Applying:
 
     def _left_out(self, unit: Unit, step: Step, error: psycopg.Error) -> str:
         how = timescale.hindrance(self._connection, unit.name, unit.time_column, error.sqlstate)
-        how = how or refusals.remedy(self._connection, error, unit.name)
+        how = how or self._remedy(unit, error)
         return f"{step.otherwise}: {': '.join(filter(None, [refusals.told(error), how]))}"
 
     def _by_themselves(self) -> Iterator[str]:
@@ -176,8 +176,16 @@ class Applying:
         """Keeps what is wrong with a table, in words for who can put it right."""
         meant = classify(error, self._connection)
         kind = type(meant) if isinstance(meant, EventWriterError) else SchemaError
-        how = refusals.remedy(self._connection, error, unit.name)
+        how = self._remedy(unit, error)
         self._failures[unit.name] = kind(": ".join(filter(None, [refusals.told(error), how])))
+
+    def _remedy(self, unit: Unit, error: psycopg.Error) -> str:
+        """Whatever becomes of looking for it, the error is told."""
+        try:
+            with self._connection.transaction():
+                return refusals.remedy(self._connection, error, unit.name)
+        except psycopg.Error:
+            return ""
 
     def _summary(self) -> EventWriterError:
         """All that is wrong, each cause once."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 from psycopg import Connection, sql
@@ -94,7 +95,7 @@ def steps(connection: Connection[Any], stream: Stream, text: str, wanted: Wanted
         return
     if stream.former_key and tuple(sorted(stream.former_key)) in live.keys:
         yield from _give_key(connection, stream, defined, wanted.new_keys)
-    rows = _exists(connection, sql.SQL("SELECT FROM {}").format(_raw(stream.table)))
+    rows = cache(lambda: _has_rows(connection, stream.table))  # asked only where something is missing
     yield from _add_columns(stream, live, defined, rows)
     yield from (Step(each) for each in split(text) if not each.startswith(_OF_TABLE))
     yield from _add_indexes(connection, stream.table, live, defined, rows, wanted.indexes)
@@ -105,8 +106,8 @@ def _raw(text: str) -> sql.SQL:
     return sql.SQL(cast(Any, text))
 
 
-def _exists(connection: Connection[Any], query: sql.Composed) -> bool:
-    return connection.execute(sql.SQL("SELECT EXISTS ({})").format(query)).fetchone() == (True,)
+def _has_rows(connection: Connection[Any], table: str) -> bool:
+    return connection.execute(_raw(f"SELECT EXISTS (SELECT FROM {table})")).fetchone() == (True,)
 
 
 def _read(connection: Connection[Any], table: str) -> _Table | None:
@@ -152,12 +153,12 @@ def _foreign(live: _Table, defined: _Table, stream: Stream) -> str:
     return f"it has a key of {', '.join(key)}" if key else ""
 
 
-def _add_columns(stream: Stream, live: _Table, defined: _Table, rows: bool) -> Iterator[Step]:
+def _add_columns(stream: Stream, live: _Table, defined: _Table, rows: Callable[[], bool]) -> Iterator[Step]:
     missing = {name: each for name, each in defined.columns.items() if name not in live.columns and each.restorable}
     for name, column in missing.items():
         add = f"ALTER TABLE {stream.table} ADD COLUMN {sql.Identifier(name).as_string()} {column.type}"
         said = f"added column {name} to {stream.table}"
-        if rows and column.not_null and column.default is None:
+        if column.not_null and column.default is None and rows():
             yield Step(add, f"{said} without NOT NULL: it contains null values, for the rows that are there have none")
         else:
             yield Step(" ".join([add, *column.constraints]), said, bare=add if column.constraints else "")
@@ -167,7 +168,7 @@ def _add_columns(stream: Stream, live: _Table, defined: _Table, rows: bool) -> I
 
 
 def _add_indexes(
-    connection: Connection[Any], table: str, live: _Table, defined: _Table, rows: bool, wanted: bool
+    connection: Connection[Any], table: str, live: _Table, defined: _Table, rows: Callable[[], bool], wanted: bool
 ) -> Iterator[Step]:
     """The indexes that the table lacks; of one with rows, whose writers would wait, on request and beside them."""
     whole = {(each.unique, each.made) for each in live.indexes.values() if each.whole}
@@ -176,7 +177,7 @@ def _add_indexes(
         if (index.unique, index.made) in whole or (name in live.indexes and not broken):
             continue
         quoted = sql.Identifier(name).as_string()
-        if not rows:
+        if not rows():
             if broken:
                 yield Step(f"DROP INDEX {quoted}")
             create = f"CREATE {index.unique}INDEX {quoted} ON {table} USING {index.made}"

@@ -92,9 +92,9 @@ def _privileges(connection: Connection[Any], table: str, own: bool) -> list[str]
     if owners := _column(connection, _OWNERS, [own, table, own]):
         return owners  # who alone may change it, whatever is granted
     path = "eventwriter" if own else _creates_in(connection)
-    place = _column(connection, _PLACE, ["" if own else table, path])
+    place = _column(connection, _PLACE, [None if own else table, path])
     schemas = _column(connection, _SCHEMA, [place[0] if place else []])
-    return [*_column(connection, _DATABASE, [own, "" if own else table]), *schemas]
+    return [*_column(connection, _DATABASE, [own, None if own else table]), *schemas]
 
 
 def _creates_in(connection: Connection[Any]) -> str:
