@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -14,7 +15,7 @@ from boards import settings
 from eventwriter.commands import schema_apply
 from eventwriter.errors import SchemaError, UnavailableError, UsageError
 from eventwriter.postgres.steps import Wanted, split
-from fix_service import ROOT
+from fix_service import ROOT, wait_until
 from tables import ALL, DECLARED, TABLES, apply, catalog
 
 
@@ -183,18 +184,29 @@ def test_locks_keep_nobody_waiting(db: psycopg.Connection[Any]) -> None:
     assert "added column octets to netflow_metrics" in apply(db, lock_wait=0)
 
 
-def test_a_lock_that_is_let_go_is_taken(db: psycopg.Connection[Any], database: str) -> None:
-    """Tries end with --lock-wait; a second `schema apply` waits for the first one's end, and as long."""
+def test_writers_go_on_while_a_lock_is_tried_for(db: psycopg.Connection[Any], database: str) -> None:
+    """Of the table that is in use and of those that were changed already; once it is let go it is taken."""
     apply(db)
-    db.execute("ALTER TABLE netflow_metrics DROP COLUMN octets")
-    with psycopg.connect(database) as other:
+    db.execute("ALTER TABLE netflow_metrics DROP COLUMN octets; ALTER TABLE events DROP COLUMN host")
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'netflow_metrics'::regclass"
+    with psycopg.connect(database) as other, ThreadPoolExecutor() as pool:
         other.execute("LOCK TABLE netflow_metrics IN ROW EXCLUSIVE MODE")
-        found = settings(POSTGRES__DSN=database)
-        lines = schema_apply.apply(found, DECLARED, lock_wait=60)
-        assert next(lines) == "applied eventwriter"
-        assert [next(lines), next(lines)] == ["applied events", "applied logs"]
+        applying = pool.submit(apply, db, lock_wait=600)
+        wait_until(lambda: db.execute(waits).fetchone() == (1,), "the first try")
+        db.execute("INSERT INTO netflow_metrics (timestamp) VALUES (now())")
+        db.execute("INSERT INTO events (event_timestamp, id) VALUES (now(), '1')")
+        assert db.execute("SELECT host FROM events").fetchone() == (None,)
+        assert not applying.done()
         other.rollback()
-        assert "added column octets to netflow_metrics" in [*lines]
+        assert "added column octets to netflow_metrics" in applying.result()
+
+
+def test_two_at_a_time_are_one_after_the_other(db: psycopg.Connection[Any], database: str) -> None:
+    """On an empty database, where they would meet in the catalog; one that does not end is told."""
+    with ThreadPoolExecutor() as pool:
+        told = [each.result() for each in [pool.submit(apply, db) for _ in range(3)]]
+    assert sorted(len(lines) for lines in told) == [len(ALL), len(ALL), len(ALL) + 1]
+    with psycopg.connect(database) as other:
         other.execute("SELECT pg_advisory_xact_lock(hashtext('eventwriter schema'))")
         with pytest.raises(UnavailableError, match="another `eventwriter schema apply` is at work"):
             apply(db, lock_wait=0.2)
