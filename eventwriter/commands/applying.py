@@ -30,20 +30,6 @@ class Unit(NamedTuple):
     time_column: str = ""
 
 
-def shown(connection: Connection[Any], units: Sequence[Unit]) -> Iterator[str]:
-    """The statements that would run, in the order in which they would, and as remarks what would be told."""
-    with translated():
-        connection.execute("SELECT set_config('lock_timeout', %s, true)", [f"{int(_LOCK * 1000)}ms"])
-    for unit in units:
-        lines = []
-        with translated():
-            for step in unit.steps(connection):
-                lines += [f"{step.statement};"] if step.statement else [f"-- {step.said}"]
-        yield f"-- {unit.name}{'' if lines else ': nothing to do'}"
-        yield from lines
-    connection.rollback()
-
-
 class Applying:
     """One run."""
 
@@ -55,6 +41,31 @@ class Applying:
         self._deadline = time.monotonic() + patience
         self._failures: dict[str, EventWriterError] = {}
         self._alone: list[tuple[Unit, Step]] = []
+
+    def shown(self) -> Iterator[str]:
+        """The statements that would run, in the order in which they would, and as remarks what would be told."""
+        self._wait_for_locks(_LOCK)
+        for unit in self._units:
+            lines: list[str] = []
+            try:
+                with self._connection.transaction():
+                    self._would(unit, lines)
+            except (psycopg.Error, EventWriterError) as error:
+                self._fail(unit, error)
+            yield f"-- {unit.name}{'' if lines or unit.name in self._failures else ': nothing to do'}"
+            yield from lines
+        self._connection.rollback()
+        if self._failures:
+            raise self._summary("can be")
+
+    def _would(self, unit: Unit, lines: list[str]) -> None:
+        """Adds what would be done to ``lines``; raises what can be told before it is tried."""
+        steps = list(unit.steps(self._connection))
+        lines += [f"{step.statement};" if step.statement else f"-- {step.said}" for step in steps]
+        if failing := [step.said for step in steps if step.failing]:
+            raise SchemaError("; ".join(failing))
+        if any(step.statement for step in steps) and (why := refusals.lacking(self._connection, unit.name)):
+            raise SchemaError(why)
 
     def run(self) -> Iterator[str]:
         """Applies all that can be, and yields what was done; raises what could not be, of one or of several tables."""
@@ -76,8 +87,6 @@ class Applying:
                 with self._connection.transaction():
                     lines += self.applied(unit)
             except psycopg.Error as error:
-                if self._connection.broken:
-                    raise classify(error, self._connection) from error
                 if error.sqlstate in refusals.LOCKED:
                     # Who waits for what we have changed so far need not wait longer for what we do not get.
                     self._commit()
@@ -89,26 +98,34 @@ class Applying:
                         continue
                 self._fail(unit, error)
             except EventWriterError as error:
-                self._failures[unit.name] = error
+                self._fail(unit, error)
         self._commit()
         yield from lines
         return blocked
 
     def _begin(self) -> None:
         """Begins a transaction that waits for no lock for long, but for those who do the same as we."""
+        self._wait_for_locks(self._patience)
+        try:
+            # One at a time: two of them at once would meet in the catalog (23505, "tuple concurrently updated").
+            self._execute("SELECT pg_advisory_xact_lock(hashtext('eventwriter schema'))")
+        except psycopg.errors.LockNotAvailable:
+            raise refusals.no_lock(self._patience) from None
+        except psycopg.Error as error:
+            raise self._meant(error) from error
+        self._wait_for_locks(_LOCK)
+
+    def _wait_for_locks(self, seconds: float, *, session: bool = False) -> None:
+        """From here on, to the end of the transaction or of the ``session``; 0 would be for ever."""
+        limit = f"{max(1, int(1000 * seconds))}ms"
         with translated():
-            connection = self._connection
-            connection.execute("SELECT set_config('lock_timeout', %s, true)", [f"{int(self._patience * 1000)}ms"])
-            try:
-                # One at a time: two of them at once would meet in the catalog (23505, "tuple concurrently updated").
-                connection.execute("SELECT pg_advisory_xact_lock(hashtext('eventwriter schema'))")
-            except psycopg.errors.LockNotAvailable:
-                raise refusals.no_lock(self._patience) from None
-            connection.execute("SELECT set_config('lock_timeout', %s, true)", [f"{int(_LOCK * 1000)}ms"])
+            self._connection.execute("SELECT set_config('lock_timeout', %s, %s)", [limit, not session])
 
     def _commit(self) -> None:
-        with translated():
+        try:
             self._connection.commit()
+        except psycopg.Error as error:  # what is deferred to here
+            raise self._meant(error) from error
 
     def applied(self, unit: Unit) -> list[str]:
         """Does the steps of one of them, in the caller's transaction, and says what was done."""
@@ -156,15 +173,13 @@ class Applying:
         if self._alone:
             with translated():
                 self._connection.autocommit = True
-                self._connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{int(_BESIDE * 1000)}ms"])
+            self._wait_for_locks(_BESIDE, session=True)
         for unit, step in self._alone:
             if unit.name in self._failures:
                 continue
             try:
                 self._execute(step.statement)
             except psycopg.Error as error:
-                if self._connection.broken:
-                    raise classify(error, self._connection) from error
                 self._fail(unit, error)
             else:
                 yield from [step.said] if step.said else []
@@ -172,12 +187,21 @@ class Applying:
     def _execute(self, statement: str) -> None:
         self._connection.execute(sql.SQL(cast(Any, statement)))
 
-    def _fail(self, unit: Unit, error: psycopg.Error) -> None:
-        """Keeps what is wrong with a table, in words for who can put it right."""
-        meant = classify(error, self._connection)
-        kind = type(meant) if isinstance(meant, EventWriterError) else SchemaError
+    def _fail(self, unit: Unit, error: psycopg.Error | EventWriterError) -> None:
+        """Keeps what is wrong with a table, in words for who can put it right; raises what is wrong with them all."""
+        if isinstance(error, EventWriterError):
+            self._failures[unit.name] = error
+            return
+        meant = self._meant(error)
+        if self._connection.broken:
+            raise meant from error
         how = self._remedy(unit, error)
-        self._failures[unit.name] = kind(": ".join(filter(None, [refusals.told(error), how])))
+        self._failures[unit.name] = type(meant)(": ".join(filter(None, [refusals.told(error), how])))
+
+    def _meant(self, error: psycopg.Error) -> EventWriterError:
+        """What it is in general; what is usually about a row is about the table here."""
+        meant = classify(error, self._connection)
+        return meant if isinstance(meant, EventWriterError) else SchemaError(refusals.told(error))
 
     def _remedy(self, unit: Unit, error: psycopg.Error) -> str:
         """Whatever becomes of looking for it, the error is told."""
@@ -187,15 +211,15 @@ class Applying:
         except psycopg.Error:
             return ""
 
-    def _summary(self) -> EventWriterError:
+    def _summary(self, done: str = "are") -> EventWriterError:
         """All that is wrong, each cause once."""
         named: dict[str, list[str]] = {}
         for name, error in self._failures.items():
             named.setdefault(str(error), []).append(name)
         causes = [f"{listed(names)}: {cause}" for cause, names in named.items()]
         kind = type(max(self._failures.values(), key=lambda error: error.exit_code))
-        done = len(self._units) - len(self._failures)
-        others = f"{done} of {len(self._units)} are applied" if done else "nothing is applied"
+        count = len(self._units) - len(self._failures)
+        others = f"{count} of {len(self._units)} {done} applied"
         if len(causes) == 1:
             return kind(f"{causes[0]}; {others}" if len(self._units) > 1 else causes[0])
         return kind("\n".join([f"{others}; could not be:", *causes]))

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from eventwriter import __version__, registry
-from eventwriter.commands import applying
-from eventwriter.commands.applying import Unit
+from eventwriter.commands.applying import Applying, Unit
 from eventwriter.commands.findings import tables
 from eventwriter.commands.settings import declared as named
 from eventwriter.config.loading import Config
@@ -53,10 +52,8 @@ def apply(
                 raise
             time.sleep(0.2)
     with connection:
-        if wanted.dry_run:
-            yield from applying.shown(connection, units)
-        else:
-            yield from applying.Applying(connection, units, lock_wait).run()
+        applying = Applying(connection, units, lock_wait)
+        yield from applying.shown() if wanted.dry_run else applying.run()
 
 
 def _units(settings: Config, declared: Mapping[str, Stream], wanted: Wanted) -> Iterator[Unit]:

@@ -100,6 +100,11 @@ def steps(connection: Connection[Any], stream: Stream, text: str, wanted: Wanted
     yield from (Step(each) for each in split(text) if not each.startswith(_OF_TABLE))
     yield from _add_indexes(connection, stream.table, live, defined, rows, wanted.indexes)
     yield from timescale.steps(connection, stream.table, text, wanted)
+    needless = f"{stream.table}_{timescale.time_column(text)}_idx"  # as create_hypertable() of earlier releases made it
+    if needless in live.indexes and live.indexes[needless].made not in {each.made for each in defined.indexes.values()}:
+        yield Step(
+            said=f"{stream.table} needs no index {needless}, for its key begins with the time: DROP INDEX {needless}"
+        )
 
 
 def _raw(text: str) -> sql.SQL:

@@ -87,6 +87,15 @@ def remedy(connection: Connection[Any], error: psycopg.Error, table: str) -> str
     return ""
 
 
+def lacking(connection: Connection[Any], table: str) -> str:
+    """What the role lacks for changing a table, or for making it, before that is tried."""
+    own = table == "eventwriter"
+    there = "SELECT 1 WHERE to_regclass(%s) IS NOT NULL"
+    if _column(connection, there, ["eventwriter.ledger" if own else table]):
+        return "; ".join(_column(connection, _OWNERS, [own, table, own]))
+    return "; ".join(_privileges(connection, table, own))
+
+
 def _privileges(connection: Connection[Any], table: str, own: bool) -> list[str]:
     """What the role lacks: whose it is, else the grants, as statements."""
     if owners := _column(connection, _OWNERS, [own, table, own]):

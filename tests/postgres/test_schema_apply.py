@@ -149,8 +149,11 @@ def test_remedies_for_a_role_without_rights_work(db: psycopg.Connection[Any]) ->
             f"GRANT TEMPORARY ON DATABASE {name} TO maker",
         ]  # fmt: skip
         db.execute("ALTER TABLE logs OWNER TO postgres; ALTER TABLE logs DROP COLUMN body")
-        with pytest.raises(SchemaError, match=r"^logs: .* \(42501\): run this as postgres, who owns logs; 7 of 8 are"):
-            apply(db, user="maker")
+        for dry_run, end in ((True, "7 of 8 can be applied"), (False, "7 of 8 are applied")):
+            with pytest.raises(
+                SchemaError, match=rf"^logs: (.* \(42501\): )?run this as postgres, who owns logs; {end}"
+            ):
+                apply(db, user="maker", dry_run=dry_run)
         db.execute("DROP SCHEMA eventwriter CASCADE; CREATE SCHEMA eventwriter")
         with pytest.raises(SchemaError, match=r"eventwriter: .*: GRANT USAGE, CREATE ON SCHEMA eventwriter TO maker"):
             apply(db, user="maker", ledger_only=True)

@@ -67,6 +67,12 @@ def test_one_that_earlier_releases_made_keeps_its_index(db: psycopg.Connection[A
     db.execute("INSERT INTO events (event_timestamp, id) VALUES (now(), '1')")
     assert apply(db, "LOGS", "EVENTS") == ["events is a hypertable now", "applied events", "applied logs"]
     assert time_indexes(db) == {"logs": 1, "events": 1}
+    db.execute("CREATE INDEX ON events (event_timestamp DESC)")
+    (told, _) = apply(db, "EVENTS")
+    assert told == "events needs no index events_event_timestamp_idx, for its key begins with the time: DROP INDEX " \
+        "events_event_timestamp_idx"  # fmt: skip
+    db.execute(told.rpartition(": ")[2])
+    assert apply(db, "EVENTS") == ["applied events"]
 
 
 @pytest.mark.parametrize(
