@@ -12,6 +12,9 @@ from eventwriter.postgres.errors import DATA, DOUBTFUL, explained
 MISCOUNTED = "EW001"
 """Our SQLSTATE for a row of which the table took none, or more than one."""
 
+FORBIDDEN = "42501"
+"""SQLSTATE of a row that row security keeps out, and of whatever a role has no privilege for."""
+
 _FUNCTION = "pg_temp.eventwriter_insert_each(text, bigint, text[])"
 # Of the session, not of a schema: so it is always that of this release.
 _DEFINITION = """
@@ -99,9 +102,11 @@ class Bystanders(NamedTuple):
     """Unique indexes and exclusion constraints."""
 
 
-def insert_each(connection: Connection[Any], statement: str, last: int) -> tuple[int, Mapping[int, Fate]]:
+def insert_each(
+    connection: Connection[Any], statement: str, last: int, *, policed: bool = False
+) -> tuple[int, Mapping[int, Fate]]:
     """Runs ``statement``, which inserts the ordinals $1 to $2, over 1 … ``last``; how many rows the table took, and
-    the fates of the others.
+    the fates of the others. Where it is ``policed``, what is not permitted is about a row.
 
     A range with such a row is cut in two, so k of them among n cost about k · log2(n / k) attempts, all of them in one
     round trip. Errors that are not about rows are raised.
@@ -110,7 +115,7 @@ def insert_each(connection: Connection[Any], statement: str, last: int) -> tuple
         connection.execute(_DEFINITION)
     fates: dict[int, Fate] = {}
     inserted = 0
-    about_rows = [*DATA, *DOUBTFUL, MISCOUNTED]
+    about_rows = [*DATA, *DOUBTFUL, MISCOUNTED, *([FORBIDDEN] if policed else [])]
     for ordinal, code, message, detail, hint, constraint in connection.execute(
         "SELECT * FROM pg_temp.eventwriter_insert_each(%s, %s, %s)", [statement, last, about_rows]
     ):
@@ -128,3 +133,9 @@ def bystanders(connection: Connection[Any], table: sql.Composable) -> Bystanders
     row = connection.execute(_BYSTANDERS, {"table": table.as_string(connection)}).fetchone()
     assert row is not None, "an expression has a value"
     return Bystanders(*map(tuple, row))
+
+
+def policed(connection: Connection[Any], table: sql.Composable) -> bool:
+    """Whether row security applies to us there."""
+    row = connection.execute("SELECT row_security_active(%s::regclass)", [table.as_string(connection)]).fetchone()
+    return row == (True,)

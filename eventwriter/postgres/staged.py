@@ -14,8 +14,9 @@ from eventwriter.postgres.attempt import Attempt, record_index, without
 from eventwriter.postgres.binary import server_codec
 from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.errors import DOUBTFUL, KEY_TAKEN, RowRefused, about_rows, classify
-from eventwriter.postgres.fates import MISCOUNTED, bystanders, insert_each
+from eventwriter.postgres.fates import FORBIDDEN, MISCOUNTED, bystanders, insert_each, policed
 from eventwriter.postgres.plan import Plan
+from eventwriter.postgres.privileges import demand
 from eventwriter.postgres.staging import Question, Stage
 from eventwriter.stream import Decoded, Reject, Row, Stream
 
@@ -153,7 +154,8 @@ class StagedWrite:
         """Lets PostgreSQL try the rows, each by itself where it must be; how many there are now of them."""
         count, plan = len(self._staged), self._plan
         statement = self._stage.insert("$1", "$2").as_string(self._connection)
-        took, fates = insert_each(self._connection, statement, count)
+        secured = policed(self._connection, plan.table)
+        took, fates = insert_each(self._connection, statement, count, policed=secured)
         others = bystanders(self._connection, plan.table) if fates else None
         meddlers = ", ".join(others.meddlers if others else ()) or "none that is known"
         if took + len(fates) != count or any(fate.took for fate in fates.values()):
@@ -162,11 +164,14 @@ class StagedWrite:
                 f"table {plan.table_name} does not add up: of {count} rows it took {took}, {len(fates)} have another "
                 f"fate, and it took {more} for those: let it take each row once; what may meddle: {meddlers}"
             )
+        if any(fate.code == FORBIDDEN for fate in fates.values()):
+            demand(self._connection, plan)  # then it is row security
         if not took and any(fate.code in DOUBTFUL for fate in fates.values()):
             self._check_another()
         keyed = [ordinal for ordinal, fate in fates.items() if fate.code in KEY_TAKEN]
         uncounted = [ordinal for ordinal, fate in fates.items() if fate.code == MISCOUNTED]
-        conflicts, outdated = self._among(keyed, self._stage.absent), self._among(uncounted, self._stage.outdated)
+        conflicts = self._among(keyed, self._stage.absent)
+        outdated = self._among(uncounted, self._stage.outdated) if plan.mode == "upsert" else set[int]()
         rivals = self._among(uncounted, self._stage.rivals) if plan.apart else ()
         for ordinal, fate in fates.items():
             if fate.code == MISCOUNTED and ordinal not in outdated:
