@@ -9,7 +9,7 @@ from psycopg import Connection
 
 from eventwriter.commands.bookkeeping import losses
 from eventwriter.commands.findings import Finding, tables
-from eventwriter.commands.schema_check import check_table
+from eventwriter.commands.schema_check import check_role, check_table
 from eventwriter.config.loading import Config, StreamConfig
 from eventwriter.errors import CONFIGURATION, EventWriterError
 from eventwriter.jetstream.consumer import ConsumerInfo
@@ -57,8 +57,9 @@ def check(settings: Config, declared: Mapping[str, Stream]) -> list[Finding]:
                     check_server(connection)
             except EventWriterError as error:
                 findings.append(Finding("postgres", str(error), error.exit_code))
+            findings += check_role(connection, settings)
             for each in tables(settings, declared):
-                findings.append(check_table(connection, *each))
+                findings += check_table(connection, *each)
                 findings += _check_ledger(connection, each[0])
     except EventWriterError as error:
         findings.append(Finding("postgres", str(error), error.exit_code))

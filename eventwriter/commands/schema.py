@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from eventwriter.commands import findings, options, schema_apply, schema_check, schema_version
+from eventwriter.commands import findings, options, schema_apply, schema_check, schema_roles, schema_version
 from eventwriter.commands.settings import Settings
 from eventwriter.config import units
 from eventwriter.postgres.steps import Wanted
@@ -47,9 +47,14 @@ def group() -> None:
 
 
 @group.command("sql")
+@click.option("--roles", is_flag=True, help="Print roles instead, and what each must be granted.")
 @click.pass_obj
-def _sql(settings: Settings) -> None:
+def _sql(settings: Settings, roles: bool) -> None:
     """Print the SQL that `schema apply` runs."""
+    if roles:
+        for line in schema_roles.roles(*settings.load()):
+            click.echo(line)
+        return
     for name, text in schema_apply.files(*settings.load()):
         click.echo(f"-- {name}\n{text}")
 

@@ -2,52 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from psycopg import Connection
 
 from eventwriter.commands.findings import Finding, tables
+from eventwriter.commands.schema_findings import Described
 from eventwriter.config.loading import Config, StreamConfig
-from eventwriter.errors import EventWriterError, remedy_for_omitted
+from eventwriter.errors import CONFIGURATION, EventWriterError
+from eventwriter.postgres import privileges
 from eventwriter.postgres.catalog import read_plan
 from eventwriter.postgres.connection import connect
 from eventwriter.postgres.errors import translated
-from eventwriter.postgres.fates import bystanders
+from eventwriter.postgres.inspection import inspect
 from eventwriter.stream import Stream
 
 
 def check(settings: Config, declared: Mapping[str, Stream]) -> list[Finding]:
-    """One finding for each enabled stream: can its rows be written to the live table?"""
+    """What the role that connects may do in our own schema, and what becomes of the rows of each enabled stream."""
     with connect(settings.postgres, "eventwriter check") as connection:
-        return [finding for stream, declaration in tables(settings, declared)
-                for finding in [check_table(connection, stream, declaration)]]  # fmt: skip
+        found = check_role(connection, settings)
+        for each in tables(settings, declared):
+            found += check_table(connection, *each)
+    return found
 
 
-def check_table(connection: Connection[Any], stream: StreamConfig, declaration: Stream) -> Finding:
-    """Can rows of this stream be written to its table, and how?"""
+def check_role(connection: Connection[Any], settings: Config) -> list[Finding]:
+    """Whether a worker may do what it does for every stream: temporary tables, ledger, dead letters."""
+    with translated():
+        needs = privileges.session(connection)
+        needs += privileges.own(connection, "writer", remove=settings.dead_letters.keep is not None)
+        found = _lacking(connection, "postgres", needs)
+        connection.rollback()
+    return found
+
+
+def check_table(connection: Connection[Any], stream: StreamConfig, declaration: Stream) -> list[Finding]:
+    """What becomes of the rows of this stream in its table: first how they are written, or why not."""
     try:
         with translated():
+            hidden = privileges.hidden(connection, stream.table)
+            if hidden:
+                return _lacking(connection, stream.name, hidden)
             plan = read_plan(connection, declaration.leaving_out(stream.omit), stream.table)
-            others = bystanders(connection, plan.table)
+            seen = inspect(connection, plan)
+            lacking = _lacking(connection, stream.name, privileges.of_table(connection, plan))
     except EventWriterError as error:
         if connection.broken:
             raise  # nothing to ask about the other tables
         connection.rollback()
-        return Finding(stream.name, str(error), error.exit_code)
-    how = "COPY"
-    if plan.mode == "upsert":
-        how = f"the latest row of ({', '.join(plan.keys[0])}) replaces"
-    if len(others.keys) > (plan.mode == "upsert"):
-        how += f"; a row that meets another one by {', '.join(others.keys)} becomes a dead letter"
-    if others.meddlers:
-        how += f"; what {', '.join(others.meddlers)} may leave out becomes a dead letter"
-    text = f"{stream.table}: {len(plan.targets)} columns, {how}"
-    keyless = bool(declaration.key and not plan.keys)
-    if keyless:
-        text += f", and none replaces another, for there is no key ({', '.join(declaration.key)})"
-    if plan.omitted:
-        text += f"; written without {', '.join(plan.omitted)}: {remedy_for_omitted(stream.name)}"
-    if stream.omit:
-        text += f"; as streams.{stream.name}.omit says, without {', '.join(stream.omit)}"
-    return Finding(stream.name, text, warning=keyless or bool(plan.omitted))
+        return [Finding(stream.name, str(error), error.exit_code)]
+    return [*Described(stream, declaration, plan, seen, connection.info.user).findings(), *lacking]
+
+
+def _lacking(connection: Connection[Any], subject: str, needs: Iterable[privileges.Need]) -> list[Finding]:
+    """What the role of this connection may not do, each with the statement that allows it."""
+    role = connection.info.user
+    lacks = privileges.lacking(connection, needs)
+    return [
+        Finding(subject, f"role {role} lacks {need}: {grant}", CONFIGURATION)
+        for need in lacks
+        for grant in privileges.grants([need], f'"{role}"')
+    ]

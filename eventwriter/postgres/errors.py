@@ -44,7 +44,7 @@ _OVERSIZED = {
 _REMEDIES = {
     "42P01": "run `eventwriter schema apply`",  # no such table
     "42703": "run `eventwriter schema apply`",  # no such column
-    "42501": "grant INSERT and SELECT on it, and all of schema eventwriter",
+    "42501": "`eventwriter schema check` names what the role lacks",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from psycopg import Connection
 
 from eventwriter.errors import SchemaError
+from eventwriter.postgres.inspection import PARTS
 from eventwriter.postgres.plan import Plan
 
 Role = Literal["writer", "reader", "operator"]
@@ -26,7 +27,7 @@ OWN: dict[Role, dict[str, tuple[str, ...]]] = {
     "operator": dict.fromkeys(("dead_letter_messages", "dead_letter_records"), (*_CHANGES, "DELETE")),
 }
 """Role → our own table → what it must be allowed there."""
-_REMOVING = {"dead_letter_messages": ("SELECT", "UPDATE", "DELETE")}
+_REMOVING: dict[str, tuple[str, ...]] = {"dead_letter_messages": ("SELECT", "UPDATE", "DELETE")}
 """What the writer needs beside that to remove dead letters that were kept for long enough."""
 
 _HELD = {
@@ -39,28 +40,32 @@ _HELD = {
     "unnest(%(columns)s::text[]) c WHERE NOT has_column_privilege(%(oid)s::oid, c, %(privilege)s)))",
 }
 
-_PARTS = """parts AS (SELECT %(table)s::regclass::oid AS oid
-  UNION SELECT i.inhrelid FROM pg_inherits i JOIN parts ON i.inhparent = parts.oid)"""
 # What PostgreSQL runs with our rights for a row: defaults that we do not fill, generated columns, checks, expressions
 # of indexes, policies. Functions of its own are not recorded.
 _CALLED = f"""
-WITH RECURSIVE {_PARTS}, expressions AS (
+WITH RECURSIVE {PARTS}, expressions AS (
   SELECT 'pg_attrdef'::regclass AS class, d.oid FROM pg_attrdef d JOIN parts ON d.adrelid = parts.oid
     JOIN pg_attribute a ON (a.attrelid, a.attnum) = (d.adrelid, d.adnum) WHERE a.attname <> ALL(%(filled)s)
   UNION ALL SELECT 'pg_constraint'::regclass, c.oid FROM pg_constraint c JOIN parts ON c.conrelid = parts.oid
     WHERE c.contype = 'c'
   UNION ALL SELECT 'pg_class'::regclass, i.indexrelid FROM pg_index i JOIN parts ON i.indrelid = parts.oid
-  UNION ALL SELECT 'pg_policy'::regclass, p.oid FROM pg_policy p WHERE p.polrelid = %(table)s::regclass)
-SELECT DISTINCT CASE WHEN d.refclassid = 'pg_proc'::regclass THEN 'FUNCTION' ELSE 'SEQUENCE' END, d.refobjid::int8,
-       CASE WHEN d.refclassid = 'pg_proc'::regclass THEN d.refobjid::regprocedure::text
-            ELSE d.refobjid::regclass::text END
+  UNION ALL SELECT 'pg_policy'::regclass, p.oid FROM pg_policy p WHERE p.polrelid = %(table)s::regclass
+    AND row_security_active(%(table)s::regclass))
+SELECT DISTINCT 'FUNCTION', p.oid::int8,
+       format('%%I.%%I(%%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), 'EXECUTE'
   FROM pg_depend d JOIN expressions e ON (d.classid, d.objid) = (e.class, e.oid)
- WHERE d.refclassid = 'pg_proc'::regclass
-    OR d.refclassid = 'pg_class'::regclass AND (SELECT relkind FROM pg_class WHERE oid = d.refobjid) = 'S' ORDER BY 1, 3
+  JOIN pg_proc p ON d.refclassid = 'pg_proc'::regclass AND p.oid = d.refobjid
+  JOIN pg_namespace n ON n.oid = p.pronamespace
+UNION SELECT CASE s.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, s.oid::int8,
+       format('%%I.%%I', n.nspname, s.relname), CASE s.relkind WHEN 'S' THEN 'USAGE' ELSE 'SELECT' END
+  FROM pg_depend d JOIN expressions e ON (d.classid, d.objid) = (e.class, e.oid)
+  JOIN pg_class s ON d.refclassid = 'pg_class'::regclass AND s.oid = d.refobjid
+   AND (s.relkind = 'S' OR e.class = 'pg_policy'::regclass AND s.oid NOT IN (SELECT oid FROM parts))
+  JOIN pg_namespace n ON n.oid = s.relnamespace ORDER BY 1, 3
 """
 # Where a row may be refused by a key, of the table or of what a trigger or a rule writes to, we look for one like it.
 _COMPARES = f"""
-WITH RECURSIVE {_PARTS}
+WITH RECURSIVE {PARTS}
 SELECT EXISTS (SELECT FROM pg_index i JOIN parts ON i.indrelid = parts.oid WHERE i.indisunique OR i.indisexclusion)
     OR EXISTS (SELECT FROM pg_trigger t JOIN parts ON t.tgrelid = parts.oid
                 WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgname <> 'ts_insert_blocker')
@@ -83,6 +88,16 @@ class Need(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.privilege} on {self.kind.lower()} {self.target}"
+
+
+def creation(connection: Connection[Any]) -> list[Need]:
+    """What it takes to create our own schema and the streams' tables, the latter where they are looked for first."""
+    rows = connection.execute(
+        "SELECT 'DATABASE', quote_ident(datname), 'CREATE', oid::int8 FROM pg_database "
+        "WHERE datname = current_database() UNION ALL SELECT 'SCHEMA', quote_ident(nspname), p, oid::int8 "
+        "FROM pg_namespace, unnest(ARRAY['USAGE', 'CREATE']) p WHERE nspname = current_schema()"
+    )
+    return [Need(*row) for row in rows]
 
 
 def session(connection: Connection[Any]) -> list[Need]:
@@ -118,11 +133,25 @@ def own(connection: Connection[Any], role: Role, *, remove: bool = False) -> lis
     return found
 
 
+def hidden(connection: Connection[Any], table: str) -> list[Need]:
+    """The schemas in which a table of this name is, if it cannot be found for want of USAGE on them."""
+    rows = connection.execute(
+        "SELECT DISTINCT 'SCHEMA', quote_ident(n.nspname), 'USAGE', n.oid::int8 FROM pg_class c "
+        "JOIN pg_namespace n ON n.oid = c.relnamespace, parse_ident(%(table)s) AS name "
+        "WHERE c.relname = name[array_length(name, 1)] AND c.relkind IN ('r', 'p', 'v', 'f') AND "
+        "CASE WHEN array_length(name, 1) > 1 THEN n.nspname = name[1] ELSE to_regclass(%(table)s) IS NULL AND "
+        "position(n.nspname IN current_setting('search_path')) > 0 END AND NOT has_schema_privilege(n.oid, 'USAGE')",
+        {"table": table},
+    )
+    return [Need(*row) for row in rows]
+
+
 def of_table(connection: Connection[Any], plan: Plan) -> list[Need]:
     """What the writer needs for the table of a plan."""
     table = plan.table.as_string(connection)
-    row = connection.execute("SELECT c.oid::int8, c.oid::regclass::text, n.oid::int8, quote_ident(n.nspname) FROM "
-                             "pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s::regclass",
+    row = connection.execute("SELECT c.oid::int8, format('%%I.%%I', n.nspname, c.relname), n.oid::int8, "
+                             "quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+                             "WHERE c.oid = %s::regclass",
                              [table]).fetchone()  # fmt: skip
     assert row is not None, "it has a plan"
     oid, name, schema_oid, schema = row
@@ -132,8 +161,8 @@ def of_table(connection: Connection[Any], plan: Plan) -> list[Need]:
         found.append(Need("TABLE", name, "SELECT", oid, filled))
     if plan.mode == "upsert":
         found.append(Need("TABLE", name, "UPDATE", oid, [each for each in filled if each not in plan.keys[0]]))
-    for kind, number, what in connection.execute(_CALLED, {"table": table, "filled": filled}):
-        found.append(Need(kind, what, "EXECUTE" if kind == "FUNCTION" else "USAGE", number))
+    for kind, number, what, privilege in connection.execute(_CALLED, {"table": table, "filled": filled}):
+        found.append(Need(kind, what, privilege, number))
     return found
 
 

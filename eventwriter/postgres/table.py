@@ -8,8 +8,10 @@ from typing import Any
 from psycopg import Connection
 from psycopg.abc import Transformer
 
+from eventwriter.errors import TableError
 from eventwriter.postgres.binary import row_transformer
 from eventwriter.postgres.catalog import read_plan, read_shape
+from eventwriter.postgres.inspection import inspect, obstacles
 from eventwriter.postgres.plan import Plan
 from eventwriter.stream import Stream
 
@@ -30,6 +32,8 @@ class Table:
     def read(self, connection: Connection[Any]) -> None:
         """Reads the catalog and plans anew; raises TableError when rows could not be written as they should."""
         self.plan = read_plan(connection, self._stream, self.name)
+        for obstacle in obstacles(self.plan, inspect(connection, self.plan)):
+            raise TableError(obstacle)
         self.transformer = row_transformer(self.plan.dumpers, connection)
         self._planned(self.plan)
 

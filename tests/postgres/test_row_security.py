@@ -73,7 +73,7 @@ def test_a_privilege_that_is_lacking_makes_no_dead_letter(
     connection.execute(KEY + SECURED + "CREATE POLICY p ON numbers USING (true)")
     sink = open_sink(stream)
     connection.execute(f"REVOKE {privilege} ON numbers FROM somebody")
-    with pytest.raises(SchemaError, match=f"needs {privilege} on table numbers|42501"):
+    with pytest.raises(SchemaError, match=f"needs {privilege} on table public.numbers|42501"):
         sink.write(batch([[1, "a", None]], [[2, "b", None]]))
     assert (rows(connection), letters(connection)) == ([], [])
     connection.execute(f"GRANT {privilege} ON numbers TO somebody")
