@@ -332,9 +332,9 @@ def test_check_names_what_may_keep_rows_out(connection: Any, database: str) -> N
     equal = "becomes a dead letter, unless that is equal in all columns: then it is done"
     assert f"LOGS: a row that meets another one by once (lower(body)) {equal}" in texts
     assert f"SWEEP: a row that meets another row that excludes it by apart (host_ip) {equal}" in texts
-    may = "may change a row; one that it leaves out or refuses becomes a dead letter; it has the rights of role postgres"
-    assert f"LOGS: trigger before_each of each row: {may}" in texts
-    assert any(text.startswith("LOGS: rule off: COPY passes it over; where rows are tried one by one") for text in texts)
+    may = "may change a row; one that it leaves out or refuses becomes a dead letter"
+    assert any(text.startswith(f"LOGS: trigger before_each of each row: {may}") for text in texts)
+    assert any(text.startswith("LOGS: rule off: COPY passes it over") for text in texts)
 
 
 @settings(max_examples=6)

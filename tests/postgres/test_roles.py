@@ -1,0 +1,187 @@
+"""The roles that `schema sql --roles` prints: each can do what it is for, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+import boards
+from eventwriter import registry
+from eventwriter.commands import schema_apply, schema_check, schema_roles
+from eventwriter.config.loading import Config
+from eventwriter.embedded import PostgresServer
+from eventwriter.errors import CONFIGURATION
+from eventwriter.postgres.ledger import Done, Identity
+from eventwriter.postgres.ledgers import Opening
+from eventwriter.postgres.retention import Retention
+from eventwriter.postgres.session import Session
+from eventwriter.postgres.sink import Sink
+from eventwriter.stream import Batch, Message
+from fix_servers import new_database
+from fix_service import STREAMS
+from fix_sinks import login
+from traffic import Traffic
+
+DECLARED = registry.load()
+SPECIAL = (
+    "CREATE SEQUENCE numbering; CREATE FUNCTION fits(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true'; "
+    "ALTER TABLE logs ADD number bigint DEFAULT nextval('numbering'), ADD CHECK (fits(body)); "
+    "CREATE UNIQUE INDEX once ON otel_traces (span_id); CREATE TABLE elsewhere (a text)"
+)
+"""What an operator may have added."""
+
+
+class Place(NamedTuple):
+    """A database with all tables and roles, and what connects to it."""
+
+    connection: psycopg.Connection[Any]
+    """Of the superuser."""
+    writer: Config
+    reader: Config
+    operator: Config
+
+
+def settings(dsn: str) -> Config:
+    """Those of somebody who connects so."""
+    return boards.settings(POSTGRES__DSN=dsn, DEAD_LETTERS__KEEP="60s")
+
+
+@pytest.fixture(scope="module")
+def place(postgres_server: PostgresServer) -> Iterator[Place]:
+    """As an operator makes it: the owner applies the schema, and the script is run before it and after it."""
+    database = new_database(postgres_server)
+    with psycopg.connect(database, autocommit=True) as connection:
+
+        def run() -> None:
+            connection.execute("\n".join(schema_roles.roles(settings(database), DECLARED)))
+
+        run()
+        owner = settings(login(database, "an_owner", "eventwriter_owner"))
+        for _ in range(2):
+            assert "applied logs" in list(schema_apply.apply(owner, DECLARED))
+            connection.execute("ALTER TABLE logs DROP COLUMN IF EXISTS source")
+        assert "added column source to logs" in list(schema_apply.apply(owner, DECLARED))
+        connection.execute(SPECIAL)
+        run()
+        roles = [
+            settings(login(database, f"a_{role}", f"eventwriter_{role}")) for role in ("writer", "reader", "operator")
+        ]
+        yield Place(connection, *roles)
+
+
+def messages(stream: str, count: int = 40) -> list[Message]:
+    """Mixed traffic with broken messages, and all of it once more."""
+    traffic = Traffic(stream, records=3, broken=0.1)
+    published = [traffic.next() for _ in range(count)]
+    return [
+        Message(each.subject, each.payload, number, 1_765_535_400_000_000_000 + number)
+        for number, each in enumerate([*published, *published], 1)
+    ]
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_the_writer_can_do_its_work(place: Place, stream: str) -> None:
+    """Rows, repeated keys, refused rows, dead letters, and all that a worker does with its ledger."""
+    table = DECLARED[stream].table
+    place.connection.execute(f"ALTER TABLE {table} ADD CONSTRAINT no CHECK (random() < 0.7)")
+    sink = Sink(place.writer.postgres, DECLARED[stream], table)
+    try:
+        sink.open()
+        identity = Identity(stream, stream, datetime(2026, 1, 1, tzinfo=UTC), "w")
+        sink.begin(Opening(identity, (">",)))
+        sink.begin(Opening(identity, DECLARED[stream].subjects))
+        sink.begin(Opening(replace(identity, durable="w2"), (">",), continues="w"))
+        every = messages(stream)
+        outcomes = [sink.write(Batch(part, [m.sequence for m in part])) for part in (every[:40], every[40:])]
+        assert sum(each.written + each.deadlettered for each in outcomes) == 80
+        assert sum((Counter(each.rejects) for each in outcomes), Counter[str]())["refused"] > 0
+        with sink.session.connection() as connection:
+            sink.ledger.close(connection, [(100, 110)])
+            sink.ledger.forget(connection, [(105, 110)], everybody=False)
+            sink.ledger.lose(connection, (120, 130), None)
+            sink.ledger.lose(connection, (120, 131), None)
+            sink.ledger.missing(connection, 1, 200)
+            assert sink.ledger.record(connection, [(140, 140)], Done())
+            assert sink.ledger.claim(connection, uuid4(), 1.0)
+        assert sink.look().lost == 12
+    finally:
+        sink.close()
+        place.connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT no")
+    session = Session(place.writer.postgres, stream)
+    session.open()
+    try:
+        place.connection.execute("UPDATE eventwriter.dead_letter_messages SET created_at = '2026-01-01'")
+        Retention(session, stream, 60.0).step()
+    finally:
+        session.close()
+    left = "SELECT count(*) FROM eventwriter.dead_letters WHERE logical_stream = %s"
+    assert place.connection.execute(left, [stream]).fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT body FROM logs", "SELECT 1 FROM netflow_metrics", "SELECT payload FROM eventwriter.dead_letters",
+        "DROP TABLE logs", "DROP SCHEMA eventwriter CASCADE", "TRUNCATE events", "DELETE FROM events",
+        "DELETE FROM eventwriter.ledger", "TRUNCATE eventwriter.ledger", "UPDATE logs SET body = ''",
+        "ALTER TABLE events ADD a text", "CREATE TABLE mine (a text)", "CREATE SCHEMA mine",
+        "CREATE TABLE eventwriter.mine (a text)", "INSERT INTO elsewhere VALUES ('a')", "SELECT * FROM elsewhere",
+        "CREATE TRIGGER t BEFORE INSERT ON logs FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "DELETE FROM eventwriter.dead_letter_records", "COPY logs TO STDOUT",
+    ],
+)  # fmt: skip
+def test_the_writer_can_do_nothing_else(place: Place, statement: str) -> None:
+    """Neither read what it need not, nor drop, nor write elsewhere."""
+    assert place.writer.postgres.dsn is not None
+    with psycopg.connect(str(place.writer.postgres.dsn), autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(statement)
+
+
+def test_each_grant_that_is_lacking_is_named(place: Place) -> None:
+    """With all of them there is nothing to tell; with any one less `schema check` names it, and exits with 78."""
+    assert [found for found in schema_check.check(place.writer, DECLARED) if not found.ok] == []
+    script = "\n".join(schema_roles.roles(place.writer, DECLARED))
+    grants = re.findall(r"^GRANT (.*) ON (\w+) (.*) TO eventwriter_writer;$", script, re.MULTILINE)
+    assert {kind for _, kind, _ in grants} == {"DATABASE", "LANGUAGE", "SCHEMA", "TABLE", "SEQUENCE", "FUNCTION"}
+    single = [(privilege, kind, target) for each, kind, target in grants for privilege in each.split(", ")]
+    assert len(single) > 30
+    everybody = place.connection.execute("SELECT current_database()").fetchone()
+    assert everybody is not None
+    try:
+        for privilege, kind, target in single:
+            what = f"{privilege} ON {kind} {target}"
+            place.connection.execute(f"REVOKE {what} FROM PUBLIC; REVOKE {what} FROM eventwriter_writer")
+            lacks = [found for found in schema_check.check(place.writer, DECLARED) if not found.ok]
+            assert lacks, what
+            assert all(found.exit_code == CONFIGURATION for found in lacks)
+            named = f"role a_writer lacks {privilege} on {kind.lower()} {target}: GRANT {what} TO"
+            assert all(found.text.startswith(named) for found in lacks), (what, lacks)
+            place.connection.execute(f"GRANT {what} TO eventwriter_writer")
+    finally:
+        place.connection.execute(script)
+    assert [found for found in schema_check.check(place.writer, DECLARED) if not found.ok] == []
+
+
+def test_columns_are_enough(place: Place) -> None:
+    """Who may insert into those columns alone that are written lacks nothing; into one less, that one's table."""
+    columns = [column.name for column in DECLARED["NETFLOW"].columns]
+    netflow = place.writer.streams["NETFLOW"]
+    with psycopg.connect(str(place.writer.postgres.dsn), autocommit=True) as connection:
+        try:
+            place.connection.execute("REVOKE INSERT ON netflow_metrics FROM eventwriter_writer")
+            place.connection.execute(f"GRANT INSERT ({', '.join(columns)}) ON netflow_metrics TO eventwriter_writer")
+            assert all(found.ok for found in schema_check.check_table(connection, netflow, DECLARED["NETFLOW"]))
+            place.connection.execute(f"REVOKE INSERT ({columns[-1]}) ON netflow_metrics FROM eventwriter_writer")
+            found = schema_check.check_table(connection, netflow, DECLARED["NETFLOW"])
+            assert "lacks INSERT on table public.netflow_metrics" in found[-1].text
+        finally:
+            place.connection.execute("GRANT INSERT ON netflow_metrics TO eventwriter_writer")
