@@ -42,9 +42,7 @@ def check_table(connection: Connection[Any], stream: StreamConfig, declaration: 
     """What becomes of the rows of this stream in its table: first how they are written, or why not."""
     try:
         with translated():
-            hidden = privileges.hidden(connection, stream.table)
-            if hidden:
-                return _lacking(connection, stream.name, hidden)
+            privileges.see(connection, stream.table)
             plan = read_plan(connection, declaration.leaving_out(stream.omit), stream.table)
             seen = inspect(connection, plan)
             lacking = _lacking(connection, stream.name, privileges.of_table(connection, plan))
@@ -58,10 +56,5 @@ def check_table(connection: Connection[Any], stream: StreamConfig, declaration: 
 
 def _lacking(connection: Connection[Any], subject: str, needs: Iterable[privileges.Need]) -> list[Finding]:
     """What the role of this connection may not do, each with the statement that allows it."""
-    role = connection.info.user
     lacks = privileges.lacking(connection, needs)
-    return [
-        Finding(subject, f"role {role} lacks {need}: {grant}", CONFIGURATION)
-        for need in lacks
-        for grant in privileges.grants([need], f'"{role}"')
-    ]
+    return [Finding(subject, privileges.lack(connection, [need]), CONFIGURATION) for need in lacks]

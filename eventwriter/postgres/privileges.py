@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from psycopg import Connection
 
-from eventwriter.errors import SchemaError
+from eventwriter.errors import TableError
 from eventwriter.postgres.inspection import PARTS
 from eventwriter.postgres.plan import Plan
 
@@ -85,9 +85,11 @@ class Need(NamedTuple):
     oid: int
     columns: Sequence[str] = ()
     """Of a table: to have it on these is enough."""
+    shown: str = ""
+    """The name for a person, if that is shorter."""
 
     def __str__(self) -> str:
-        return f"{self.privilege} on {self.kind.lower()} {self.target}"
+        return f"{self.privilege} on {self.kind.lower()} {self.shown or self.target}"
 
 
 def creation(connection: Connection[Any]) -> list[Need]:
@@ -149,18 +151,22 @@ def hidden(connection: Connection[Any], table: str) -> list[Need]:
 def of_table(connection: Connection[Any], plan: Plan) -> list[Need]:
     """What the writer needs for the table of a plan."""
     table = plan.table.as_string(connection)
-    row = connection.execute("SELECT c.oid::int8, format('%%I.%%I', n.nspname, c.relname), n.oid::int8, "
-                             "quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-                             "WHERE c.oid = %s::regclass",
-                             [table]).fetchone()  # fmt: skip
+    row = connection.execute(
+        "SELECT c.oid::int8, format('%%I.%%I', n.nspname, c.relname), c.oid::regclass::text, n.oid::int8, "
+        "quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE c.oid = %s::regclass",
+        [table],
+    ).fetchone()
     assert row is not None, "it has a plan"
-    oid, name, schema_oid, schema = row
+    oid, name, shown, schema_oid, schema = row
     filled = [target.name for target in plan.targets]
-    found = [Need("SCHEMA", schema, "USAGE", schema_oid), Need("TABLE", name, "INSERT", oid, filled)]
+    columns = {"INSERT": filled}
     if plan.mode == "upsert" or connection.execute(_COMPARES, {"table": table}).fetchone() == (True,):
-        found.append(Need("TABLE", name, "SELECT", oid, filled))
+        columns["SELECT"] = filled
     if plan.mode == "upsert":
-        found.append(Need("TABLE", name, "UPDATE", oid, [each for each in filled if each not in plan.keys[0]]))
+        columns["UPDATE"] = [column for column in filled if column not in plan.keys[0]]
+    found = [Need("SCHEMA", schema, "USAGE", schema_oid)]
+    found += [Need("TABLE", name, privilege, oid, those, shown) for privilege, those in columns.items()]
     for kind, number, what, privilege in connection.execute(_CALLED, {"table": table, "filled": filled}):
         found.append(Need(kind, what, privilege, number))
     return found
@@ -180,9 +186,23 @@ def lacking(connection: Connection[Any], needs: Iterable[Need]) -> list[Need]:
 
 
 def demand(connection: Connection[Any], plan: Plan) -> None:
-    """Raises SchemaError if one that the table of a plan needs is lacking."""
-    if lacks := lacking(connection, of_table(connection, plan)):
-        raise SchemaError(f"table {plan.table_name}: role {connection.info.user} needs {', '.join(map(str, lacks))}")
+    """Raises TableError if one is lacking without which no row of a plan gets in."""
+    needs = [need for need in of_table(connection, plan) if need.privilege != "SELECT" or plan.mode == "upsert"]
+    if lacks := lacking(connection, needs):
+        raise TableError(lack(connection, lacks))
+
+
+def see(connection: Connection[Any], table: str) -> None:
+    """Raises TableError if a table cannot be found for want of USAGE on its schema."""
+    if lacks := hidden(connection, table):
+        raise TableError(lack(connection, lacks))
+
+
+def lack(connection: Connection[Any], lacks: Sequence[Need]) -> str:
+    """That the role of this connection lacks them, and the remedy."""
+    row = connection.execute("SELECT quote_ident(current_user)").fetchone()
+    role = row[0] if row else ""
+    return f"role {role} lacks {', '.join(map(str, lacks))}: {'; '.join(grants(lacks, role))}"
 
 
 def grants(needs: Iterable[Need], role: str) -> Iterator[str]:

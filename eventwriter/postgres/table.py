@@ -13,6 +13,7 @@ from eventwriter.postgres.binary import row_transformer
 from eventwriter.postgres.catalog import read_plan, read_shape
 from eventwriter.postgres.inspection import inspect, obstacles
 from eventwriter.postgres.plan import Plan
+from eventwriter.postgres.privileges import demand, see
 from eventwriter.stream import Stream
 
 
@@ -31,9 +32,12 @@ class Table:
 
     def read(self, connection: Connection[Any]) -> None:
         """Reads the catalog and plans anew; raises TableError when rows could not be written as they should."""
-        self.plan = read_plan(connection, self._stream, self.name)
-        for obstacle in obstacles(self.plan, inspect(connection, self.plan)):
+        see(connection, self.name)
+        plan = read_plan(connection, self._stream, self.name)
+        demand(connection, plan)
+        for obstacle in obstacles(plan, inspect(connection, plan)):
             raise TableError(obstacle)
+        self.plan = plan
         self.transformer = row_transformer(self.plan.dumpers, connection)
         self._planned(self.plan)
 

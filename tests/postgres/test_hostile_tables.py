@@ -25,8 +25,7 @@ from eventwriter.errors import CONFIGURATION, TableError
 from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Stream
-from fix_servers import new_database
-from fix_sinks import login
+from fix_servers import login, new_database
 
 NUMBERS = "CREATE TABLE numbers (k bigint, v text, x jsonb); "
 KEY = "CREATE TABLE numbers (k bigint PRIMARY KEY, v text, x jsonb); "
@@ -211,9 +210,8 @@ TABLES = {
 @pytest.fixture(scope="module")
 def shared(postgres_server: PostgresServer) -> Iterator[tuple[psycopg.Connection[Any], str]]:
     """A connection to a database with our own tables, and the connection string of a role there that owns nothing."""
-    database = new_database(postgres_server)
-    dsn = login(database, "somebody")
-    with psycopg.connect(database, autocommit=True) as connection:
+    with new_database(postgres_server) as database, psycopg.connect(database, autocommit=True) as connection:
+        dsn = login(database, "somebody")
         connection.execute("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO somebody")
         connection.execute("ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO somebody")
         connection.execute(registry.table_sql("eventwriter"))

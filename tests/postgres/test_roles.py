@@ -7,27 +7,29 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
 import boards
 from eventwriter import registry
+from eventwriter.cli import cli
 from eventwriter.commands import schema_apply, schema_check, schema_roles
 from eventwriter.config.loading import Config
 from eventwriter.embedded import PostgresServer
-from eventwriter.errors import CONFIGURATION
+from eventwriter.errors import BAD_DATA, CONFIGURATION, EventWriterError
 from eventwriter.postgres.ledger import Done, Identity
 from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.retention import Retention
 from eventwriter.postgres.session import Session
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Message
-from fix_servers import new_database
+from fix_servers import login, new_database
 from fix_service import STREAMS
-from fix_sinks import login
 from traffic import Traffic
 
 DECLARED = registry.load()
@@ -57,8 +59,7 @@ def settings(dsn: str) -> Config:
 @pytest.fixture(scope="module")
 def place(postgres_server: PostgresServer) -> Iterator[Place]:
     """As an operator makes it: the owner applies the schema, and the script is run before it and after it."""
-    database = new_database(postgres_server)
-    with psycopg.connect(database, autocommit=True) as connection:
+    with new_database(postgres_server) as database, psycopg.connect(database, autocommit=True) as connection:
 
         def run() -> None:
             connection.execute("\n".join(schema_roles.roles(settings(database), DECLARED)))
@@ -140,10 +141,11 @@ def test_the_writer_can_do_its_work(place: Place, stream: str) -> None:
 )  # fmt: skip
 def test_the_writer_can_do_nothing_else(place: Place, statement: str) -> None:
     """Neither read what it need not, nor drop, nor write elsewhere."""
-    assert place.writer.postgres.dsn is not None
-    with psycopg.connect(str(place.writer.postgres.dsn), autocommit=True) as connection:
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute(statement)
+    with (
+        psycopg.connect(str(place.writer.postgres.dsn), autocommit=True) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(statement)
 
 
 def test_each_grant_that_is_lacking_is_named(place: Place) -> None:
@@ -154,8 +156,6 @@ def test_each_grant_that_is_lacking_is_named(place: Place) -> None:
     assert {kind for _, kind, _ in grants} == {"DATABASE", "LANGUAGE", "SCHEMA", "TABLE", "SEQUENCE", "FUNCTION"}
     single = [(privilege, kind, target) for each, kind, target in grants for privilege in each.split(", ")]
     assert len(single) > 30
-    everybody = place.connection.execute("SELECT current_database()").fetchone()
-    assert everybody is not None
     try:
         for privilege, kind, target in single:
             what = f"{privilege} ON {kind} {target}"
@@ -163,9 +163,12 @@ def test_each_grant_that_is_lacking_is_named(place: Place) -> None:
             lacks = [found for found in schema_check.check(place.writer, DECLARED) if not found.ok]
             assert lacks, what
             assert all(found.exit_code == CONFIGURATION for found in lacks)
-            named = f"role a_writer lacks {privilege} on {kind.lower()} {target}: GRANT {what} TO"
+            shown = target.removeprefix("public.") if kind == "TABLE" else target
+            named = f"role a_writer lacks {privilege} on {kind.lower()} {shown}: GRANT {what} TO a_writer"
             assert all(found.text.startswith(named) for found in lacks), (what, lacks)
             place.connection.execute(f"GRANT {what} TO eventwriter_writer")
+            if kind in ("DATABASE", "LANGUAGE", "FUNCTION") or target == "public":
+                place.connection.execute(f"GRANT {what} TO PUBLIC")
     finally:
         place.connection.execute(script)
     assert [found for found in schema_check.check(place.writer, DECLARED) if not found.ok] == []
@@ -182,6 +185,52 @@ def test_columns_are_enough(place: Place) -> None:
             assert all(found.ok for found in schema_check.check_table(connection, netflow, DECLARED["NETFLOW"]))
             place.connection.execute(f"REVOKE INSERT ({columns[-1]}) ON netflow_metrics FROM eventwriter_writer")
             found = schema_check.check_table(connection, netflow, DECLARED["NETFLOW"])
-            assert "lacks INSERT on table public.netflow_metrics" in found[-1].text
+            assert "lacks INSERT on table netflow_metrics" in found[-1].text
         finally:
             place.connection.execute("GRANT INSERT ON netflow_metrics TO eventwriter_writer")
+
+
+def command(config: Config, *arguments: str) -> tuple[int, str]:
+    """The exit status of a command that this role runs, and what it says."""
+    environment = {"EVENTWRITER_POSTGRES__DSN": str(config.postgres.dsn)}
+    done = CliRunner(env=environment).invoke(cli, arguments)
+    if isinstance(done.exception, EventWriterError):
+        return done.exception.exit_code, str(done.exception)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
+    return done.exit_code, done.stdout
+
+
+def test_dead_letters_have_readers_and_operators(place: Place, tmp_path: Path) -> None:
+    """A reader looks and exports; an operator replays, imports and removes, too, and accepts what is lost."""
+    place.connection.execute("TRUNCATE eventwriter.ledger, eventwriter.dead_letter_messages, events CASCADE")
+    place.connection.execute("ALTER TABLE events ADD CONSTRAINT no CHECK (random() < 0.5)")
+    sink = Sink(place.writer.postgres, DECLARED["EVENTS"], "events")
+    try:
+        sink.open()
+        identity = Identity("EVENTS", "EVENTS", datetime(2026, 1, 1, tzinfo=UTC), "eventwriter-events")
+        sink.begin(Opening(identity, (">",)))
+        sink.write(Batch(messages("EVENTS"), range(1, 81)))
+    finally:
+        sink.close()
+        place.connection.execute("ALTER TABLE events DROP CONSTRAINT no")
+    file = tmp_path / "letters"
+    number = place.connection.execute("SELECT max(id) FROM eventwriter.dead_letter_records").fetchone()
+    assert number is not None
+    for who in (place.reader, place.operator):
+        for arguments in (["list"], ["list", "--summary"], ["show", str(number[0])]):
+            status, said = command(who, "dlq", *arguments)
+            assert (status, "refused" in said or "malformed" in said) == (0, True), said
+    status, exported = command(place.reader, "dlq", "export", "--stream", "EVENTS")
+    assert status == 0
+    file.write_text(exported)
+    changes = (["replay", "--stream", "EVENTS"], ["purge", "--all", "--yes"], ["import", str(file)])
+    for arguments in changes:
+        status, said = command(place.reader, "dlq", *arguments)
+        assert (status, "permission denied" in said) == (CONFIGURATION, True), (arguments, said)
+    for arguments in changes:
+        status, said = command(place.operator, "dlq", *arguments)
+        assert status in (0, BAD_DATA), (arguments, said)  # what is malformed is so again
+    other = ["--from", "eventwriter-events", "--to", "w2"]
+    for arguments in (["ledger", "accept"], ["replay"], ["ledger", "copy", *other]):
+        status, said = command(place.writer, *arguments, "--stream", "EVENTS")
+        assert status == 0, (arguments, said)

@@ -181,7 +181,7 @@ def test_what_is_left_out_on_purpose_is_told_no_more(world: World) -> None:
     assert world.query("SELECT count(*) FROM otel_traces WHERE schema_url IS NOT NULL") == [(0,)]
     checked = world.run("check").stdout
     assert "✓ OTEL_TRACES   otel_traces: " in checked
-    assert "; as streams.OTEL_TRACES.omit says, without flags, schema_url" in checked
+    assert "✓ OTEL_TRACES   as streams.OTEL_TRACES.omit says, without flags, schema_url" in checked
     world.execute("ALTER TABLE otel_traces DROP COLUMN trace_state")
     wait_until(lambda: gauge() == 1, "another", 5)
     assert endpoint.status()["streams"]["OTEL_TRACES"]["columns_omitted"] == ["trace_state"]

@@ -15,7 +15,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
+import boards
 import forkserver
+from eventwriter import registry
+from eventwriter.commands import schema_roles
 from eventwriter.embedded import NatsServer, PostgresServer, Server
 from eventwriter.errors import ConfigurationError
 
@@ -28,6 +31,9 @@ enough to need a vacuum. All that a server makes is below its folder, also when 
 
 TEMPLATE = "with_tables"
 """A database with our tables, to copy."""
+
+WRITER = "a_writer"
+"""Whom services connect as: what they do, they do with the privileges of `schema sql --roles` alone."""
 
 _SHARED = "SHARED_BY_TESTS"
 """The variable with the folder that all processes of a run share."""
@@ -87,8 +93,10 @@ def prepared() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "made").exists():
             for server in running(PostgresServer(folder / "postgres", settings=FAST), "CI" in os.environ):
-                environment = clean_environment() | {"EVENTWRITER_POSTGRES__DSN": server.create_database(TEMPLATE)}
+                dsn = server.create_database(TEMPLATE)
+                environment = clean_environment() | {"EVENTWRITER_POSTGRES__DSN": dsn}
                 forkserver.run(["schema", "apply"], environment).check_returncode()
+                grant(dsn)
                 server.stop()
             (folder / "made").touch()
     return folder / "postgres"
@@ -143,3 +151,21 @@ def database(postgres_server: PostgresServer) -> Iterator[str]:
     """The connection string of a fresh database."""
     with new_database(postgres_server) as dsn:
         yield dsn
+
+
+def login(dsn: str, role: str, *memberships: str) -> str:
+    """The connection string of a database for another role, which is made if it is missing: it may log in, no more."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None:
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+        for group in memberships:
+            connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(role)))
+    return psycopg.conninfo.make_conninfo(dsn, user=role)
+
+
+def grant(dsn: str, script: str | None = None) -> None:
+    """Gives the role of the services what ``schema sql --roles`` says that it needs of the tables as they are now."""
+    script = script or "\n".join(schema_roles.roles(boards.settings(POSTGRES__DSN=dsn), registry.load()))
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(script)
+    login(dsn, WRITER, "eventwriter_writer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from nats.js.api import StreamConfig
 import forkserver
 from eventwriter import registry
 from eventwriter.embedded import NatsServer, PostgresServer
-from fix_servers import TEMPLATE, new_database
+from fix_servers import TEMPLATE, WRITER, grant, new_database
 from fix_servers import clean_environment as clean_environment
 from patience import PATIENCE
 from processes import Process, end
@@ -32,6 +33,7 @@ from traffic import NUMBER, Publication, Traffic
 
 ROOT = Path(__file__).resolve().parents[2]
 STREAMS = tuple(registry.load())
+DEFINES = re.compile(r"\b(CREATE|ALTER) (\w+ )?(TABLE|INDEX|TRIGGER|VIEW)\b")
 CRASHED = 86
 """The exit status of a process that EVENTWRITER_CRASH_AT ended."""
 LOADED = 1_000_000
@@ -115,6 +117,11 @@ class World:
             source = Traffic(name, seed=seed + len(before), broken=broken, records=5, number=number)
             self.publish(name, [source.next() for _ in range(count)])
 
+    @property
+    def writer(self) -> str:
+        """The connection string of services."""
+        return psycopg.conninfo.make_conninfo(self.environment["EVENTWRITER_POSTGRES__DSN"], user=WRITER)
+
     def connect(self) -> psycopg.Connection[Any]:
         """A connection to the database."""
         return psycopg.connect(self.dsn, autocommit=True)
@@ -133,9 +140,18 @@ class World:
         return fresh.execute(text, values or None).fetchall()
 
     def execute(self, text: str) -> None:
-        """Runs a statement."""
+        """Runs a statement; services may write what it makes."""
         with self.connect() as connection:
             connection.execute(text)
+        if DEFINES.search(text):
+            self.grant()
+
+    def grant(self, **environment: str) -> None:
+        """Does what an operator does who made or changed tables, so that services may write them."""
+        dsn = self._environment(environment)["EVENTWRITER_POSTGRES__DSN"]
+        grant(
+            dsn, None if self.root == ROOT else self.run("schema", "sql", "--roles", check=True, **environment).stdout
+        )
 
     def _environment(self, more: dict[str, str]) -> dict[str, str]:
         path = {} if self.root == ROOT else {"PYTHONPATH": str(self.root)}
@@ -156,6 +172,8 @@ class World:
                 timeout=60 * PATIENCE,
                 check=False,
             )
+        if arguments[:2] == ("schema", "apply"):
+            self.grant(**environment)
         if check and done.returncode:
             pytest.fail(f"eventwriter {' '.join(arguments)} exited {done.returncode}: {done.stderr}")
         return done
@@ -163,6 +181,7 @@ class World:
     def start(self, *arguments: str, **environment: str) -> Process:
         """Starts a command in the background; its log goes to ``log``."""
         arguments = arguments or ("supervise",)
+        environment = {"EVENTWRITER_POSTGRES__DSN": self.writer} | environment
         with (self.folder / "service.log").open("ab") as log:
             process: Process
             if self.root == ROOT and not self.prefix:

@@ -42,13 +42,3 @@ def sinks(database: str) -> Iterator[OpenSink]:
     yield open_one
     for sink in opened:
         sink.close()
-
-
-def login(dsn: str, role: str, *memberships: str) -> str:
-    """The connection string of a database for another role, which is made if it is missing: it may log in, no more."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None:
-            connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
-        for group in memberships:
-            connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), sql.Identifier(role)))
-    return psycopg.conninfo.make_conninfo(dsn, user=role)
