@@ -226,7 +226,8 @@ def test_dead_letters_have_readers_and_operators(place: Place, tmp_path: Path) -
     changes = (["replay", "--stream", "EVENTS"], ["purge", "--all", "--yes"], ["import", str(file)])
     for arguments in changes:
         status, said = command(place.reader, "dlq", *arguments)
-        assert (status, "permission denied" in said) == (CONFIGURATION, True), (arguments, said)
+        assert status == CONFIGURATION
+        assert "permission denied" in said or "GRANT" in said, (arguments, said)
     for arguments in changes:
         status, said = command(place.operator, "dlq", *arguments)
         assert status in (0, BAD_DATA), (arguments, said)  # what is malformed is so again
