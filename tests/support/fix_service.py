@@ -144,7 +144,7 @@ class World:
         with self.connect() as connection:
             connection.execute(text)
         if DEFINES.search(text):
-            self.grant()
+            self.grant(EVENTWRITER_POSTGRES__DSN=self.dsn)
 
     def grant(self, **environment: str) -> None:
         """Does what an operator does who made or changed tables, so that services may write them."""
