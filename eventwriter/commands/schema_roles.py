@@ -55,7 +55,8 @@ def roles(settings: Config, declared: Mapping[str, Stream]) -> Iterator[str]:
             yield f"\n-- The {role}."
             if role == "operator":
                 yield f"GRANT {_name('writer')}, {_name('reader')} TO {_name('operator')};"
-            yield from _terminated(privileges.grants(privileges.own(connection, role), _name(role)))
+            entering = [privileges.entrance(connection)] if role == "reader" else []
+            yield from _terminated(privileges.grants([*entering, *privileges.own(connection, role)], _name(role)))
 
 
 def _terminated(statements: Iterator[str]) -> Iterator[str]:

@@ -117,6 +117,8 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
             return AuthenticationError(f"PostgreSQL refuses the credentials: {first}")
         if isinstance(error, psycopg.OperationalError) and 'database "' in text and "does not exist" in text:
             return ConfigurationError(f"{first}: create it, or correct postgres.dsn")
+        if "permission denied for database" in text:
+            return ConfigurationError(f"{first.rpartition('FATAL:')[2].strip()}: GRANT CONNECT ON it to the role")
         if mistake := mistakes.told(text):
             return ConfigurationError(mistake)
         return UnavailableError(f"PostgreSQL cannot be reached: {' '.join(text.split())}")

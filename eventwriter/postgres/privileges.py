@@ -95,25 +95,32 @@ class Need(NamedTuple):
 def creation(connection: Connection[Any]) -> list[Need]:
     """What it takes to create our own schema and the streams' tables, the latter where they are looked for first."""
     rows = connection.execute(
-        "SELECT 'DATABASE', quote_ident(datname), 'CREATE', oid::int8 FROM pg_database "
-        "WHERE datname = current_database() UNION ALL SELECT 'SCHEMA', quote_ident(nspname), p, oid::int8 "
-        "FROM pg_namespace, unnest(ARRAY['USAGE', 'CREATE']) p WHERE nspname = current_schema()"
+        "SELECT 'SCHEMA', quote_ident(nspname), p, oid::int8 FROM pg_namespace, unnest(ARRAY['USAGE', 'CREATE']) p "
+        "WHERE nspname = current_schema()"
     )
-    return [Need(*row) for row in rows]
+    return [*_on_database(connection, "CONNECT", "CREATE"), *(Need(*row) for row in rows)]
+
+
+def entrance(connection: Connection[Any]) -> Need:
+    """What everybody needs who connects."""
+    return next(_on_database(connection, "CONNECT"))
 
 
 def session(connection: Connection[Any]) -> list[Need]:
-    """What the writer needs for temporary tables, and to let PostgreSQL try rows by itself."""
-    row = connection.execute(
-        "SELECT quote_ident(current_database()), (SELECT oid::int8 FROM pg_database WHERE datname = current_database())"
-    ).fetchone()
-    assert row is not None
-    name, oid = row
-    languages = connection.execute("SELECT oid::int8 FROM pg_language WHERE lanname = 'plpgsql'").fetchall()
+    """What the writer needs to connect, for temporary tables, and to let PostgreSQL try rows by itself."""
+    languages = connection.execute("SELECT oid::int8 FROM pg_language WHERE lanname = 'plpgsql'")
     return [
-        Need("DATABASE", name, "TEMPORARY", oid),
-        *(Need("LANGUAGE", "plpgsql", "USAGE", language) for (language,) in languages),
+        *_on_database(connection, "CONNECT", "TEMPORARY"),
+        *(Need("LANGUAGE", "plpgsql", "USAGE", oid) for (oid,) in languages),
     ]
+
+
+def _on_database(connection: Connection[Any], *privileges: str) -> Iterator[Need]:
+    row = connection.execute(
+        "SELECT quote_ident(datname), oid::int8 FROM pg_database WHERE datname = current_database()"
+    ).fetchone()
+    assert row is not None, "we are connected to it"
+    return (Need("DATABASE", row[0], privilege, row[1]) for privilege in privileges)
 
 
 def own(connection: Connection[Any], role: Role, *, remove: bool = False) -> list[Need]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -158,6 +159,8 @@ def test_each_grant_that_is_lacking_is_named(place: Place) -> None:
     assert len(single) > 30
     try:
         for privilege, kind, target in single:
+            if privilege == "CONNECT":  # without it there is nobody to ask: below
+                continue
             what = f"{privilege} ON {kind} {target}"
             place.connection.execute(f"REVOKE {what} FROM PUBLIC; REVOKE {what} FROM eventwriter_writer")
             lacks = [found for found in schema_check.check(place.writer, DECLARED) if not found.ok]
@@ -172,6 +175,23 @@ def test_each_grant_that_is_lacking_is_named(place: Place) -> None:
     finally:
         place.connection.execute(script)
     assert [found for found in schema_check.check(place.writer, DECLARED) if not found.ok] == []
+
+
+@pytest.mark.parametrize(
+    "privilege", ["CONNECT ON DATABASE {}", "INSERT ON TABLE public.logs", "TEMPORARY ON DATABASE {}"]
+)
+def test_what_is_lacking_exits_with_78(place: Place, privilege: str) -> None:
+    """From outside; and JSON says the same."""
+    what = privilege.format(place.connection.info.dbname)
+    place.connection.execute(f"REVOKE {what} FROM PUBLIC; REVOKE {what} FROM eventwriter_writer")
+    try:
+        for options in ((), ("--output", "json")):
+            status, said = command(place.writer, "schema", "check", *options)
+            assert (status, f"GRANT {what.partition(' ')[0]} ON" in said) == (CONFIGURATION, True), said
+    finally:
+        place.connection.execute(f"GRANT {what} TO eventwriter_writer")
+    status, said = command(place.writer, "schema", "check", "--output", "json")
+    assert (status, json.loads(said)["ok"]) == (0, True)
 
 
 def test_columns_are_enough(place: Place) -> None:
