@@ -355,6 +355,7 @@ def test_letters_that_were_kept_for_long_enough_are_removed(letters: World) -> N
         "CREATE TRIGGER no BEFORE DELETE ON eventwriter.dead_letter_messages EXECUTE FUNCTION no()"
     )
     keep = {"EVENTWRITER_DEAD_LETTERS__KEEP": "2d"}
+    letters.grant(**keep)
     process = letters.start("worker", "--stream", "LOGS", **keep)
     wait_until(lambda: "dead letters cannot be removed" in letters.log, "it is told")
     letters.publish("LOGS", [logs("later")])

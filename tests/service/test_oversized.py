@@ -139,9 +139,9 @@ def test_more_partitions_than_there_are_locks(open_folder: Path, tmp_path: Path)
     """The real thing: each partition of a batch takes locks until its transaction ends."""
     few = {"max_locks_per_transaction": "10", "max_connections": "25", "shared_buffers": "16MB"}
     with PostgresServer(open_folder / "postgres", settings=FAST | few) as postgres:
-        dsn = postgres.create_database("few")
-        forkserver.run(["schema", "apply"], clean_environment() | {"EVENTWRITER_POSTGRES__DSN": dsn}).check_returncode()
-        grant(dsn)
+        environment = clean_environment() | {"EVENTWRITER_POSTGRES__DSN": postgres.create_database("few")}
+        forkserver.run(["schema", "apply"], environment).check_returncode()
+        grant(environment)
         with new_world(tmp_path, postgres, "few") as world:
             world.execute(
                 "ALTER TABLE logs RENAME TO plain; CREATE TABLE logs (LIKE plain INCLUDING DEFAULTS) "

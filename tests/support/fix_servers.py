@@ -93,10 +93,9 @@ def prepared() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "made").exists():
             for server in running(PostgresServer(folder / "postgres", settings=FAST), "CI" in os.environ):
-                dsn = server.create_database(TEMPLATE)
-                environment = clean_environment() | {"EVENTWRITER_POSTGRES__DSN": dsn}
+                environment = clean_environment() | {"EVENTWRITER_POSTGRES__DSN": server.create_database(TEMPLATE)}
                 forkserver.run(["schema", "apply"], environment).check_returncode()
-                grant(dsn)
+                grant(environment)
                 server.stop()
             (folder / "made").touch()
     return folder / "postgres"
@@ -163,9 +162,11 @@ def login(dsn: str, role: str, *memberships: str) -> str:
     return psycopg.conninfo.make_conninfo(dsn, user=role)
 
 
-def grant(dsn: str, script: str | None = None) -> None:
+def grant(environment: Mapping[str, str], script: str | None = None) -> None:
     """Gives the role of the services what ``schema sql --roles`` says that it needs of the tables as they are now."""
-    script = script or "\n".join(schema_roles.roles(boards.settings(POSTGRES__DSN=dsn), registry.load()))
+    named = {name.removeprefix("EVENTWRITER_"): value for name, value in environment.items() if "EVENTWRITER_" in name}
+    dsn = named["POSTGRES__DSN"]
+    script = script or "\n".join(schema_roles.roles(boards.settings(**named), registry.load()))
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(script)
     login(dsn, WRITER, "eventwriter_writer")

@@ -148,10 +148,10 @@ class World:
 
     def grant(self, **environment: str) -> None:
         """Does what an operator does who made or changed tables, so that services may write them."""
-        dsn = self._environment(environment)["EVENTWRITER_POSTGRES__DSN"]
-        grant(
-            dsn, None if self.root == ROOT else self.run("schema", "sql", "--roles", check=True, **environment).stdout
-        )
+        script = None
+        if self.root != ROOT:
+            script = self.run("schema", "sql", "--roles", check=True, **environment).stdout
+        grant(self._environment(environment), script)
 
     def _environment(self, more: dict[str, str]) -> dict[str, str]:
         path = {} if self.root == ROOT else {"PYTHONPATH": str(self.root)}
@@ -181,7 +181,8 @@ class World:
     def start(self, *arguments: str, **environment: str) -> Process:
         """Starts a command in the background; its log goes to ``log``."""
         arguments = arguments or ("supervise",)
-        environment = {"EVENTWRITER_POSTGRES__DSN": self.writer} | environment
+        if arguments[0] in ("supervise", "worker"):
+            environment = {"EVENTWRITER_POSTGRES__DSN": self.writer} | environment
         with (self.folder / "service.log").open("ab") as log:
             process: Process
             if self.root == ROOT and not self.prefix:
