@@ -10,7 +10,7 @@ import profiles  # noqa: F401 - scripts/fuzz chooses the other one
 
 memory.use_memory()  # before anybody asks for a temporary folder
 
-pytest_plugins = ["fix_servers", "fix_service", "fix_proxy", "fix_tls", "fix_failover", "fix_sinks"]
+pytest_plugins = ["fix_servers", "fix_service", "fix_proxy", "fix_tls", "fix_failover", "fix_sinks", "fix_pgbouncer"]
 
 
 LONGEST = (

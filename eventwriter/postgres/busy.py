@@ -1,14 +1,16 @@
-"""A connection that lets other work be done while it waits for the server."""
+"""A connection that lets other work be done while it waits for the server, and that gets along with poolers."""
 
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
-from psycopg import Connection, abc
+from psycopg import Connection, abc, pq, sql
 from psycopg.waiting import Ready, Wait
+
+from eventwriter.postgres import greeting
 
 _EVENTS = {Wait.R: select.POLLIN, Wait.W: select.POLLOUT, Wait.RW: select.POLLIN | select.POLLOUT}
 _LOOK = 0.005
@@ -18,7 +20,30 @@ _LOOK = 0.005
 class BusyConnection(Connection[Any]):
     """A connection that lets other work be done while it waits for the server."""
 
+    pooled = False
+    """Whether each transaction may be in another session of PostgreSQL, which others use as well: nothing that lives
+    longer than a transaction may be left there, and nothing of an earlier one is there."""
     _meanwhile: Callable[[], bool] | None = None
+    _begin: bytes | None = None
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> abc.PQGenConn[Self]:
+        """The driver's, with SQLSTATEs in what it raises."""
+        return cls((yield from greeting.connect(conninfo)))
+
+    def pool(self, settings: Mapping[str, str]) -> None:
+        """From now on it is ``pooled``: no statement is prepared, and each transaction is given these settings."""
+        self.pooled = True
+        self.prepare_threshold = None
+        pairs = (sql.SQL("set_config({}, {}, true)").format(*pair) for pair in settings.items())
+        self._begin = sql.SQL("SELECT {}").format(sql.SQL(", ").join(pairs)).as_bytes(self)
+
+    def _start_query(self) -> abc.PQGen[None]:
+        """The driver's: begins a transaction where there is none."""
+        begins = not self.autocommit and self.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        yield from super()._start_query()
+        if begins and self._begin is not None:
+            yield from self._exec_command(self._begin)
 
     @contextmanager
     def working(self, meanwhile: Callable[[], bool]) -> Iterator[None]:

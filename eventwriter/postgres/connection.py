@@ -34,6 +34,7 @@ _LINK = {
 }
 # A worker that stopped, or is behind something that answers in its place. Longer than the 10 s of any call to NATS.
 _IDLE = {"idle_in_transaction_session_timeout": "12s"}
+_OURS = {"TimeZone": "UTC", "client_min_messages": "warning"}
 
 
 def connection_string(settings: PostgresConfig, application_name: str) -> str:
@@ -60,30 +61,43 @@ def connection_string(settings: PostgresConfig, application_name: str) -> str:
     return conninfo.make_conninfo("", **{**limits, **given})
 
 
-def connect(settings: PostgresConfig, application_name: str) -> Connection[Any]:
+def connect(settings: PostgresConfig, application_name: str) -> BusyConnection:
     """One connection, outside of a pool; raises the typed error that tells why it cannot be had.
 
     Its locks do not outlive its host; its transactions may wait, such as for a person who reads.
     """
     with translated():
-        connection = psycopg.connect(connection_string(settings, application_name))
-        _limit(connection, _LINK)
+        connection = BusyConnection.connect(connection_string(settings, application_name))
+        _set(connection, _LINK)
         return connection
 
 
-def _limit(connection: Connection[Any], limits: Mapping[str, str]) -> None:
-    """Sets what the server knows, unless the options of the connection string say otherwise."""
+def _set(connection: BusyConnection, limits: Mapping[str, str], always: Mapping[str, str] | None = None) -> None:
+    """Sets what the server knows, but of ``limits`` not what the options of the connection string say otherwise.
+
+    For each transaction anew where a pooler stands between: what is set for a session there is set for strangers.
+    """
     statement = (
-        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value) "
-        "JOIN pg_settings USING (name) WHERE source <> 'client'"
+        "SELECT set_config(name, value, %s) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value) "
+        "JOIN pg_settings USING (name) WHERE source <> 'client' OR name = ANY(%s)"
     )
     connection.autocommit = True
+    pooled = is_pooled(connection)
+    always = always or {}
+    values = {**limits, **always}
     try:
-        connection.execute(statement, [[*limits], [*limits.values()]])
+        connection.execute(statement, [pooled, [*values], [*values.values()], [*always]])
     except psycopg.errors.InvalidParameterValue:  # on the server's operating system this one cannot be had
-        known = {name: value for name, value in limits.items() if name != "client_connection_check_interval"}
-        connection.execute(statement, [[*known], [*known.values()]])
+        del values["client_connection_check_interval"]
+        connection.execute(statement, [pooled, [*values], [*values.values()], [*always]])
     connection.autocommit = False
+    if pooled:
+        connection.pool(values)
+
+
+def is_pooled(connection: Connection[Any]) -> bool:
+    """Whether a pooler such as PgBouncer answers: the number of a process that it tells is one of its own."""
+    return connection.execute("SELECT pg_backend_pid()").fetchone() != (connection.info.backend_pid,)
 
 
 def exposed(connection: Connection[Any]) -> str:
@@ -107,7 +121,7 @@ def exposure(address: str, sslmode: str, *, encrypted: bool) -> str:
 def unreachable(settings: PostgresConfig, application_name: str) -> UnavailableError:
     """Why the pool has no connection to give, which it does not tell itself: what one more try says."""
     try:
-        psycopg.connect(
+        BusyConnection.connect(
             conninfo.make_conninfo(connection_string(settings, application_name), connect_timeout=int(_PATIENCE))
         ).close()
     except psycopg.Error as error:
@@ -140,13 +154,8 @@ def open_pool(
     def configure(connection: BusyConnection) -> None:
         connected()
         connection.adapters.register_dumper(None, JsonbDumper)
-        connection.autocommit = True
-        connection.execute(
-            "SELECT set_config('statement_timeout', %s, false), set_config('TimeZone', 'UTC', false), "
-            "set_config('client_min_messages', 'warning', false)",
-            [f"{int(settings.statement_timeout * 1000)}ms"],
-        )
-        _limit(connection, _LINK | _IDLE)
+        timeout = {"statement_timeout": f"{int(settings.statement_timeout * 1000)}ms"}
+        _set(connection, _LINK | _IDLE, _OURS | timeout)
 
     pool = ConnectionPool(
         lambda: connection_string(settings, application_name),

@@ -19,7 +19,7 @@ from eventwriter.errors import (
     SchemaError,
     UnavailableError,
 )
-from eventwriter.postgres import mistakes
+from eventwriter.postgres import greeting, mistakes
 from eventwriter.stream import Reject
 
 _COPY_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
@@ -40,6 +40,10 @@ _OVERSIZED = {
     "57014": "statement_timeout",
     "25P04": "transaction_timeout",  # ends the session, too
 }
+
+# Of libpq, and of poolers, whose SQLSTATE is one for all that they say.
+_CREDENTIALS = re.compile("authentication failed|no password supplied|no pg_hba.conf entry|no such user")
+_NO_DATABASE = re.compile('no such database|database "[^"]*" does not exist')
 
 _REMEDIES = {
     "42P01": "run `eventwriter schema apply`",  # no such table
@@ -100,6 +104,21 @@ def _said(error: psycopg.Error, first: str) -> str:
     return f"PostgreSQL: {told}"
 
 
+def _unconnected(text: str) -> EventWriterError:
+    """What keeps a connection from being made: by SQLSTATE where a server told it, whose words may be in any language;
+    those of libpq and of poolers are in English."""
+    codes, line = greeting.codes(text), " ".join(text.split())
+    if any(code.startswith("28") for code in codes) or _CREDENTIALS.search(text):
+        return AuthenticationError(f"PostgreSQL refuses the credentials: {line}")
+    if "3D000" in codes or _NO_DATABASE.search(text):
+        return ConfigurationError(f"{line}: create it, or correct postgres.dsn")
+    if "42501" in codes:  # to connect to the database, or to set what the options say
+        return ConfigurationError(f"{line}: GRANT CONNECT ON the database to the role, or GRANT SET ON the parameter")
+    if mistake := mistakes.told(text, codes):
+        return ConfigurationError(mistake)
+    return UnavailableError(f"PostgreSQL cannot be reached: {line}")
+
+
 def classify(error: psycopg.Error, connection: Connection[Any] | None = None) -> Exception:
     """The typed error for what PostgreSQL or the driver says, by SQLSTATE class.
 
@@ -113,15 +132,7 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
     text = dsn.told(error)
     first = text.splitlines()[0]
     if code is None:
-        if "authentication failed" in text or "no password supplied" in text or "no pg_hba.conf entry" in text:
-            return AuthenticationError(f"PostgreSQL refuses the credentials: {first}")
-        if isinstance(error, psycopg.OperationalError) and 'database "' in text and "does not exist" in text:
-            return ConfigurationError(f"{first}: create it, or correct postgres.dsn")
-        if "permission denied for database" in text:
-            return ConfigurationError(f"{first.rpartition('FATAL:')[2].strip()}: GRANT CONNECT ON it to the role")
-        if mistake := mistakes.told(text):
-            return ConfigurationError(mistake)
-        return UnavailableError(f"PostgreSQL cannot be reached: {' '.join(text.split())}")
+        return _unconnected(text)
     if code == "25P04":
         return OversizedError(f"PostgreSQL: {first} ({code})", _OVERSIZED[code])
     if connection is not None and connection.broken:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from psycopg import Connection, sql
 
+from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.errors import DATA, DOUBTFUL, explained
 
 MISCOUNTED = "EW001"
@@ -16,7 +17,7 @@ FORBIDDEN = "42501"
 """SQLSTATE of a row that row security keeps out, and of whatever a role has no privilege for."""
 
 _FUNCTION = "pg_temp.eventwriter_insert_each(text, bigint, text[])"
-# Of the session, not of a schema: so it is always that of this release.
+# Of the session, not of a schema: so it is always that of this release. Behind a pooler, of the transaction.
 _DEFINITION = """
 CREATE OR REPLACE FUNCTION pg_temp.eventwriter_insert_each(insert_sql text, last_ordinal bigint, about_rows text[])
 RETURNS TABLE (ordinal bigint, code text, message text, detail text, hint text, constraint_name text)
@@ -103,7 +104,7 @@ class Bystanders(NamedTuple):
 
 
 def insert_each(
-    connection: Connection[Any], statement: str, last: int, *, policed: bool = False
+    connection: BusyConnection, statement: str, last: int, *, policed: bool = False
 ) -> tuple[int, Mapping[int, Fate]]:
     """Runs ``statement``, which inserts the ordinals $1 to $2, over 1 … ``last``; how many rows the table took, and
     the fates of the others. Where it is ``policed``, what is not permitted is about a row.
@@ -111,7 +112,7 @@ def insert_each(
     A range with such a row is cut in two, so k of them among n cost about k · log2(n / k) attempts, all of them in one
     round trip. Errors that are not about rows are raised.
     """
-    if connection.execute("SELECT to_regprocedure(%s)", [_FUNCTION]).fetchone() == (None,):
+    if connection.pooled or connection.execute("SELECT to_regprocedure(%s)", [_FUNCTION]).fetchone() == (None,):
         connection.execute(_DEFINITION)
     fates: dict[int, Fate] = {}
     inserted = 0
@@ -125,6 +126,8 @@ def insert_each(
             fates[ordinal] = Fate(code, message, int(message))
         else:
             fates[ordinal] = Fate(code, explained(code, message, detail, hint, constraint), 0)
+    if connection.pooled:
+        connection.execute(sql.SQL("DROP FUNCTION {}").format(sql.SQL(_FUNCTION)))
     return inserted, fates
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 _SAID = re.compile(
     r"""
@@ -12,16 +13,25 @@ _SAID = re.compile(
     | definition\ of\ service\ .*\ not\ found | service\ file\ .*\ not\ found | syntax\ error\ in\ service\ file
     | root\ certificate\ file\ .*\ does\ not\ exist | could\ not\ (?:read|load|stat|open)\ (?:root\ )?certificate
     | private\ key\ file
-    | FATAL:\ +(?:unrecognized\ configuration\ parameter|invalid\ value\ for\ parameter)
+    | unsupported\ startup\ parameter
     """,
     re.VERBOSE,
 )
 
 
-def told(text: str) -> str:
-    """What is wrong with the settings of a connection of which libpq says this; empty if anything else is."""
-    if not _SAID.search(text):
+_OPTIONS = {"42704", "22023"}
+"""SQLSTATEs of a setting in ``options`` that a server does not know, or not with this value."""
+
+
+def told(text: str, codes: Collection[str]) -> str:
+    """What is wrong with the settings of a connection of which libpq, and a server with these SQLSTATEs, says this.
+
+    Empty if anything else is.
+    """
+    if not _SAID.search(text) and _OPTIONS.isdisjoint(codes):
         return ""
     line = " ".join(text.split())
     said = re.split(r"connection is bad: |\d failed: ", line)[-1].removeprefix("FATAL: ").strip()
+    if "unsupported startup parameter" in said:
+        said += ", says the pooler: leave it out, or name it in ignore_startup_parameters of PgBouncer"
     return f"postgres.dsn, or what libpq takes from its environment: {said}"

@@ -12,10 +12,15 @@ from psycopg import Connection
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from eventwriter.config.model import PostgresConfig
-from eventwriter.errors import ExclusiveError, RestoringError, UnavailableError
+from eventwriter.errors import ConfigurationError, ExclusiveError, RestoringError, UnavailableError
 from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.connection import connect, open_pool, unreachable
 from eventwriter.postgres.errors import translated
+
+NOT_ALONE = (
+    'ack = "all" needs a session of PostgreSQL for itself, and behind a pooler there is none: let postgres.dsn lead to '
+    'PostgreSQL itself, or set ack = "each"'
+)
 
 
 class Session:
@@ -32,7 +37,7 @@ class Session:
         self._locked: weakref.WeakSet[Connection[Any]] = weakref.WeakSet()
 
     @contextmanager
-    def first(self) -> Iterator[Connection[Any]]:
+    def first(self) -> Iterator[BusyConnection]:
         """A connection before there is a pool: its failure tells why nothing can begin."""
         with translated(), connect(self._settings, self._name) as connection:
             yield connection
@@ -75,7 +80,9 @@ class Session:
             row = connection.execute("SELECT current_setting(%s, true)", [name]).fetchone()
         return (row and row[0]) or ""
 
-    def _take_lock(self, connection: Connection[Any], name: str) -> None:
+    def _take_lock(self, connection: BusyConnection, name: str) -> None:
+        if connection.pooled:  # it would be a stranger's session that holds the lock
+            raise ConfigurationError(f"{self._stream}: {NOT_ALONE}")
         got = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name]).fetchone()
         if got != (True,):
             raise ExclusiveError(

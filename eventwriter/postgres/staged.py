@@ -45,7 +45,7 @@ class StagedWrite:
         self._plan = plan
         self._attempt = attempt
         self._at = at or (lambda here: None)
-        self._stage = Stage(plan, isolate=attempt.isolate)
+        self._stage = Stage(plan, isolate=attempt.isolate, pooled=connection.pooled)
         self._staged: list[_Entry] = []
         """Those in the temporary table: their ordinals begin with 1."""
         self._refused: list[tuple[_Entry, Reject]] = []

@@ -43,10 +43,11 @@ class Stage:
     To ``isolate`` what is refused, JSON is text there, and what meets a row that is there is refused as well.
     """
 
-    def __init__(self, plan: Plan, *, isolate: bool) -> None:
-        # It lives as long as the session. After the target was altered it must have other columns: another name.
+    def __init__(self, plan: Plan, *, isolate: bool, pooled: bool = False) -> None:
+        # It lives as long as the session, if that is ours: ``pooled``, as long as the transaction. After the target
+        # was altered it must have other columns: another name.
         shape = f"{(plan.shape or 0) % 2**64:016x}"
-        name = sql.Identifier(f"eventwriter_stage{'_text' if isolate else ''}_{shape}")
+        name = sql.Identifier(f"eventwriter_stage{'_text' if isolate else ''}{'_once' if pooled else ''}_{shape}")
         self._loose = {target.name for target in plan.targets if isolate and target.type in ("jsonb", "json")}
         self.dumpers = ["int8", *("bytea" if t.name in self._loose else t.dumper for t in plan.targets)]
         definitions = [
@@ -55,8 +56,11 @@ class Stage:
         ]
         # Where ranges of it are tried again and again, they are to be found without looking at all.
         self.create = sql.SQL(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS {} (eventwriter_ordinal bigint {}, {}) ON COMMIT DELETE ROWS"
-        ).format(name, sql.SQL("PRIMARY KEY" if isolate else ""), sql.SQL(", ").join(definitions))
+            "CREATE TEMPORARY TABLE IF NOT EXISTS {} (eventwriter_ordinal bigint {}, {}) ON COMMIT {}"
+        ).format(
+            *(name, sql.SQL("PRIMARY KEY" if isolate else ""), sql.SQL(", ").join(definitions)),
+            sql.SQL("DROP" if pooled else "DELETE ROWS"),
+        )
         self.copy = sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(name)
         values = sql.SQL(", ").join(self._typed(target) for target in plan.targets)
         self._on_conflict = _on_conflict(plan, isolate)

@@ -17,11 +17,14 @@ from psycopg import conninfo
 from beside import beside
 from eventwriter.config.model import PostgresConfig
 from eventwriter.config.secrets import FromFile
-from eventwriter.errors import CONFIGURATION, ConfigurationError, UnavailableError
+from eventwriter.embedded import PostgresServer
+from eventwriter.errors import CONFIGURATION, AuthenticationError, ConfigurationError, UnavailableError
 from eventwriter.postgres import connection
+from fix_proxy import last_words
 from fix_service import World, wait_until
 from fix_tls import Certificates
 from patience import PATIENCE
+from proxy import Proxy
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,25 @@ def test_a_server_that_is_away_is_no_mistake(dsn: str) -> None:
     """That passes."""
     with pytest.raises(UnavailableError):
         connection.connect(PostgresConfig(dsn=dsn), "test")
+
+
+MEANT: dict[type[Exception], tuple[str, ...]] = {
+    AuthenticationError: ("28P01", "28000"),
+    ConfigurationError: ("3D000", "42501", "42704", "22023"),
+    UnavailableError: ("57P03", "53300", "08P01"),
+}
+
+
+@pytest.mark.parametrize("words", ["Passwort ist falsch", "база данных не существует", "认证失败"])
+def test_what_a_server_says_in_another_language(postgres_server: PostgresServer, words: str) -> None:
+    """As ``lc_messages`` may have it: the SQLSTATE tells what it is, and is told."""
+    with Proxy(postgres_server.port) as proxy:
+        settings = PostgresConfig(dsn=conninfo.make_conninfo(postgres_server.dsn(), port=proxy.port))
+        for expected, codes in MEANT.items():
+            for code in codes:
+                proxy.lose(b"user\0", "before", last_words("FATAL", code, words))
+                with pytest.raises(expected, match=rf"{words} \({code}\)"):
+                    connection.connect(settings, "test")
 
 
 def test_commands_end_at_once(world: World) -> None:
