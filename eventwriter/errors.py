@@ -55,6 +55,10 @@ class RestoringError(UnavailableError):
         """Whether it is so in this session alone: it may be over, and a new one is without it."""
 
 
+class ReadOnlyError(UnavailableError):
+    """PostgreSQL takes no writes from this session: a standby, or one that has become it. Another session may."""
+
+
 class ExclusiveError(EventWriterError):
     """Another worker serves a consumer that must be served by one alone; it may have to end first."""
 

@@ -10,12 +10,13 @@ from psycopg import Connection
 from eventwriter.commands.bookkeeping import losses
 from eventwriter.commands.findings import Finding, tables
 from eventwriter.commands.schema_check import check_role, check_table
+from eventwriter.commands.surroundings import surroundings
 from eventwriter.config.loading import Config, StreamConfig
 from eventwriter.errors import CONFIGURATION, EventWriterError
 from eventwriter.jetstream.consumer import ConsumerInfo
 from eventwriter.jetstream.durable import begins_anew
 from eventwriter.jetstream.source import Source
-from eventwriter.postgres.connection import check_server, connect, exposed
+from eventwriter.postgres.connection import check_server, connect
 from eventwriter.postgres.errors import translated
 from eventwriter.postgres.ledgers import predecessors
 from eventwriter.stream import Stream
@@ -50,8 +51,7 @@ def check(settings: Config, declared: Mapping[str, Stream]) -> list[Finding]:
                     f"PostgreSQL {version // 10000}.{version % 10000}, database {info.dbname} as {info.user}",
                 )
             )
-            if exposure := exposed(connection):
-                findings.append(Finding("postgres", exposure, warning=True))
+            findings += surroundings(connection, settings, declared)
             try:
                 with translated():
                     check_server(connection)

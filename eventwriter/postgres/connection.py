@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,8 @@ from psycopg_pool import ConnectionPool
 
 from eventwriter.config import dsn, secrets
 from eventwriter.config.model import PostgresConfig
-from eventwriter.errors import ConfigurationError, TableError, UnavailableError
+from eventwriter.errors import ConfigurationError, ReadOnlyError, TableError, UnavailableError
+from eventwriter.postgres import mistakes
 from eventwriter.postgres.binary import JsonbDumper
 from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.errors import translated
@@ -56,6 +58,9 @@ def connection_string(settings: PostgresConfig, application_name: str) -> str:
         raise ConfigurationError(f"postgres.dsn: {error}") from None
     if settings.password is not None:
         limits["password"] = secrets.current("postgres.password", settings.password)
+    hosts = given.get("host", os.environ.get("PGHOST", "")) + given.get("hostaddr", os.environ.get("PGHOSTADDR", ""))
+    if "," in hosts and "PGTARGETSESSIONATTRS" not in os.environ:
+        limits["target_session_attrs"] = "read-write"  # else the first that answers is taken, were it a standby
     # Rows are encoded as UTF-8; the server converts them if its database has another encoding.
     given["client_encoding"] = "UTF8"
     return conninfo.make_conninfo("", **{**limits, **given})
@@ -141,6 +146,25 @@ def check_server(connection: Connection[Any]) -> None:
     latest = "SELECT FROM pg_attribute WHERE attrelid = 'eventwriter.ledger'::regclass AND attname = 'comparing_until'"
     if connection.execute(latest).fetchone() is None:
         raise TableError("the table eventwriter.ledger is that of an earlier release: run `eventwriter schema apply`")
+
+
+def check_writable(connection: Connection[Any]) -> None:
+    """Raises UnavailableError where nothing can be written now, ConfigurationError where that will not change."""
+    options = {option.keyword: option.val or b"" for option in connection.pgconn.info}
+    wanted = options.get(b"target_session_attrs", b"").decode()
+    if wanted in ("read-only", "standby", "prefer-standby"):
+        raise ConfigurationError(f"{mistakes.STANDBY} (target_session_attrs={wanted})")
+    found = connection.execute("SELECT current_setting('transaction_read_only'), pg_is_in_recovery()").fetchone()
+    if found == ("on", True):
+        raise ReadOnlyError(
+            f"PostgreSQL at {connection.info.host} is a standby, which takes no writes: postgres.dsn may name several "
+            "hosts, of which the one that does is used"
+        )
+    if found == ("on", False):
+        raise ReadOnlyError(
+            "PostgreSQL takes no writes here: default_transaction_read_only is on; "
+            "ALTER ROLE or ALTER DATABASE … RESET default_transaction_read_only"
+        )
 
 
 def open_pool(

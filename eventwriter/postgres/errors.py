@@ -48,6 +48,7 @@ _NO_DATABASE = re.compile('no such database|database "[^"]*" does not exist')
 _REMEDIES = {
     "42P01": "run `eventwriter schema apply`",  # no such table
     "42703": "run `eventwriter schema apply`",  # no such column
+    "25006": "a standby, or default_transaction_read_only; of several hosts in postgres.dsn one that writes is used",
     "42501": "`eventwriter schema check` names what the role lacks",
 }
 
@@ -153,7 +154,7 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
         return RowRefused(int(match.group(1)) if match else None, code, told)
     if code in _OVERSIZED:
         return OversizedError(_said(error, first), _OVERSIZED[code])
+    remedy = f": {_REMEDIES[code]}" if code in _REMEDIES else ""
     if code[:2] in _TRANSIENT:
-        return UnavailableError(_said(error, first))
-    remedy = _REMEDIES.get(code)
-    return SchemaError(_said(error, first) + (f": {remedy}" if remedy else ""))
+        return UnavailableError(_said(error, first) + remedy)
+    return SchemaError(_said(error, first) + remedy)

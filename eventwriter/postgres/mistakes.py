@@ -17,8 +17,11 @@ _SAID = re.compile(
     """,
     re.VERBOSE,
 )
-
-
+_NOT_A_STANDBY = re.compile("session is not read-only|server is not in hot standby mode")
+STANDBY = (
+    "postgres.dsn, or what libpq takes from its environment: target_session_attrs asks for a server that takes no "
+    "writes: read-write finds the one that does"
+)
 _OPTIONS = {"42704", "22023"}
 """SQLSTATEs of a setting in ``options`` that a server does not know, or not with this value."""
 
@@ -28,6 +31,8 @@ def told(text: str, codes: Collection[str]) -> str:
 
     Empty if anything else is.
     """
+    if _NOT_A_STANDBY.search(text):
+        return STANDBY
     if not _SAID.search(text) and _OPTIONS.isdisjoint(codes):
         return ""
     line = " ".join(text.split())

@@ -12,9 +12,9 @@ from psycopg import Connection
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from eventwriter.config.model import PostgresConfig
-from eventwriter.errors import ConfigurationError, ExclusiveError, RestoringError, UnavailableError
+from eventwriter.errors import ConfigurationError, ExclusiveError, ReadOnlyError, RestoringError, UnavailableError
 from eventwriter.postgres.busy import BusyConnection
-from eventwriter.postgres.connection import connect, open_pool, unreachable
+from eventwriter.postgres.connection import check_writable, connect, open_pool, unreachable
 from eventwriter.postgres.errors import translated
 
 NOT_ALONE = (
@@ -54,17 +54,22 @@ class Session:
         self._lock = name
 
     @contextmanager
-    def connection(self) -> Iterator[BusyConnection]:
-        """A connection for one transaction, committed at the end; raises the typed error for what the driver raises."""
+    def connection(self, *, look: bool = False) -> Iterator[BusyConnection]:
+        """A connection for one transaction, committed at the end; raises the typed error for what the driver raises.
+
+        With a ``look`` whether anything can be written, for who does not write.
+        """
         assert self._pool is not None, "open() comes first"
         try:
             with translated(), self._pool.connection() as connection, translated(connection):
                 if self._lock is not None and connection not in self._locked:
                     self._take_lock(connection, self._lock)
                 try:
+                    if look:
+                        check_writable(connection)
                     yield connection
                     connection.commit()  # not left to the pool: what it raises is to be classified here
-                except (psycopg.errors.ReadOnlySqlTransaction, RestoringError) as error:
+                except (psycopg.errors.ReadOnlySqlTransaction, ReadOnlyError, RestoringError) as error:
                     # A demoted primary, or a default of the session: it does not pass with time, a new connection may.
                     if not isinstance(error, RestoringError) or error.here:
                         connection.close()

@@ -98,7 +98,7 @@ class Sink:
 
         Raises the error that writing would meet.
         """
-        with self.session.connection() as connection:
+        with self.session.connection(look=True) as connection:
             found = self.ledger.glance(connection)
             self._follow_table(connection)
         self.rewound = self.rewound or found.rewound

@@ -1,0 +1,68 @@
+"""A whole service behind PgBouncer, and what `check` says of how the server is reached."""
+
+from __future__ import annotations
+
+import signal
+
+from psycopg import conninfo
+
+from eventwriter.errors import CONFIGURATION, UNAVAILABLE
+from fix_pgbouncer import PgBouncer
+from fix_service import World, only, wait_until
+
+POOLED = "✓ postgres      a pooler is in between"
+
+
+def test_everything_arrives_through_a_pooler(world: World, pgbouncer: PgBouncer) -> None:
+    """Seven streams share two sessions, and a worker dies; commands work there as well."""
+    direct = world.environment["EVENTWRITER_POSTGRES__DSN"]
+    assert POOLED not in world.run("check").stdout
+    world.environment["EVENTWRITER_POSTGRES__DSN"] = pgbouncer.dsn(direct)
+    world.run("schema", "apply")
+    assert POOLED in world.run("check").stdout
+    world.traffic(count=200, broken=0.05)
+    service = world.start()
+    wait_until(lambda: world.counts("LOGS")[0] > 0 and world.counts("EVENTS")[0] > 0, "some of it")
+    for name in ("LOGS", "EVENTS"):
+        if worker := world.worker(name):
+            worker.send_signal(signal.SIGKILL)
+    world.traffic(count=200, broken=0.05, seed=7)
+    world.wait_settled()
+    world.assert_exact()
+    assert "parked" not in world.log
+    assert world.stop(service) == 0
+    again = world.run("dlq", "replay", "--stream", "LOGS", check=False)
+    assert "0 of 23 dead letters replayed" in again.stdout
+    world.assert_exact()
+
+
+def test_what_cannot_be_behind_a_pooler_is_told(world: World, pgbouncer: PgBouncer) -> None:
+    """By `check` and by the worker: 78, and what to do."""
+    world.environment |= only("LOGS") | {"EVENTWRITER_STREAMS__LOGS__ACK": "all"}
+    assert world.run("check").returncode == 0
+    through = {"EVENTWRITER_POSTGRES__DSN": pgbouncer.dsn(world.environment["EVENTWRITER_POSTGRES__DSN"])}
+    for command in (("check",), ("worker", "--stream", "LOGS")):
+        done = world.run(*command, check=False, **through)
+        assert done.returncode == CONFIGURATION
+        told = (done.stdout + done.stderr).replace("\\", "")
+        assert 'behind a pooler there is none: let postgres.dsn lead to PostgreSQL itself, or set ack = "each"' in told
+
+
+def test_check_looks_whether_what_is_written_is_kept(world: World) -> None:
+    """A session that only reads is an outage; tables that a crash empties are a warning, each by its name."""
+    world.environment |= only("LOGS", "EVENTS")
+    world.execute('CREATE TABLE "Odd logs" (LIKE logs INCLUDING DEFAULTS) PARTITION BY RANGE (timestamp)')
+    world.execute('CREATE UNLOGGED TABLE part PARTITION OF "Odd logs" DEFAULT')
+    world.execute("ALTER TABLE eventwriter.dead_letter_records SET UNLOGGED; ALTER TABLE events SET UNLOGGED")
+    done = world.run("check", EVENTWRITER_STREAMS__LOGS__TABLE='"Odd logs"')
+    found = [line for line in done.stdout.splitlines() if "UNLOGGED" in line]
+    assert [line[:16] for line in found] == ["! postgres      "] * 3
+    for line, name in zip(found, ("events", "eventwriter.dead_letter_records", "part"), strict=True):
+        assert f"table {name} is UNLOGGED" in line
+        assert line.endswith(f"ALTER TABLE {name} SET LOGGED")
+    reading = conninfo.make_conninfo(
+        world.environment["EVENTWRITER_POSTGRES__DSN"], options="-c default_transaction_read_only=on"
+    )
+    done = world.run("check", check=False, EVENTWRITER_POSTGRES__DSN=reading)
+    assert done.returncode == UNAVAILABLE
+    assert "✗ postgres      PostgreSQL takes no writes here" in done.stdout
