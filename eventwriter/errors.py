@@ -55,6 +55,10 @@ class RestoringError(UnavailableError):
         """Whether it is so in this session alone: it may be over, and a new one is without it."""
 
 
+class RaisedError(UnavailableError):
+    """A trigger raises with its own hand what would pass if PostgreSQL said it: it may mean the row."""
+
+
 class ReadOnlyError(UnavailableError):
     """PostgreSQL takes no writes from this session: a standby, or one that has become it. Another session may."""
 

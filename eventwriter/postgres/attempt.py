@@ -20,8 +20,7 @@ from eventwriter.postgres.errors import RowRefused
 from eventwriter.postgres.plan import Plan
 from eventwriter.stream import Batch, Decoded, Message, Outcome, Reject, Row, Stream
 
-_MESSAGES = 32
-_ROWS = 128
+_MESSAGES, _ROWS = 32, 128
 """A step ends after so many messages or rows: its own cost does not count, and it takes a millisecond or less."""
 _BLOCK, _PIECE = 64 * 1024, 16
 """Bytes from which on what is encoded is worth sending, and rows between two looks at that."""
@@ -41,6 +40,7 @@ class Attempt:
     """By way of a temporary table, for rows whose key is there already."""
     isolate: bool = False
     """Row by row from that table, to find what is refused."""
+    raised: bool = False  # by a trigger: it is about its row then, whatever its SQLSTATE means elsewhere
     refused: dict[int, dict[int, Reject]] = field(default_factory=dict)
     """Message index → record index → why its row is not written."""
     outcome: Outcome = field(default_factory=Outcome)
@@ -55,7 +55,7 @@ class Attempt:
 
     def again(self) -> Attempt:
         """The next one, with what this one has found out."""
-        return Attempt(self.batch, self.check_ledger, self.staged, self.isolate, self.refused)
+        return Attempt(self.batch, self.check_ledger, self.staged, self.isolate, self.raised, self.refused)
 
     def ranges(self, known: Collection[int] = ()) -> list[Range]:
         """The sequences that this attempt does, but for the ``known`` ones."""

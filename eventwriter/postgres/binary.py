@@ -9,7 +9,6 @@ from typing import Any
 
 import psycopg
 from psycopg import Connection, abc, pq
-from psycopg._encodings import pg2pyenc
 from psycopg.adapt import Dumper, Transformer
 
 
@@ -31,13 +30,3 @@ def row_transformer(types: Sequence[str], connection: Connection[Any]) -> abc.Tr
     transformer = Transformer(connection)
     transformer.set_dumper_types([connection.adapters.types.get_oid(name) for name in types], pq.Format.BINARY)
     return transformer
-
-
-def server_codec(connection: Connection[Any]) -> str:
-    """Python's codec for the encoding of the database: text that it cannot encode is refused there."""
-    name = connection.info.parameter_status("server_encoding") or ""
-    try:
-        # A database in SQL_ASCII takes any bytes.
-        return "utf-8" if name == "SQL_ASCII" else pg2pyenc(name.encode())
-    except psycopg.NotSupportedError:
-        return "utf-8"

@@ -16,6 +16,7 @@ from eventwriter.errors import (
     ConfigurationError,
     EventWriterError,
     OversizedError,
+    RaisedError,
     SchemaError,
     UnavailableError,
 )
@@ -29,10 +30,15 @@ DATA = ("22", "23", "44", "54", "P0")
 # Perhaps about a row, though mostly about the server or the table: internal errors and what is not supported or not
 # ready (a chunk that is frozen or tiered; a deferrable key, for ON CONFLICT), and two rows of what is one key there.
 DOUBTFUL = ("XX000", "0A000", "55000", "21000")
+FORBIDDEN = "42501"
 KEY_TAKEN = ("23505", "23P01")
 """SQLSTATE of a row that a unique key or an exclusion constraint keeps out."""
 # What passes: connection, deadlock, resources, operator, system, locks, read-only, lost prepared statements.
 _TRANSIENT = ("08", "40", "53", "57", "58", "55", "25", "26", "XX", "F0")
+# Schema, permissions, what is not supported.
+_TABLES = ("0A", "28", "2B", "3D", "3F", "42")
+NOT_DATA = (*_TRANSIENT, *_TABLES)
+"""What is about no row, if it is not doubtful."""
 # What a transaction has too much of, as half of it may not have → the setting that says how much that is.
 _OVERSIZED = {
     "53200": "max_locks_per_transaction",
@@ -49,7 +55,7 @@ _REMEDIES = {
     "42P01": "run `eventwriter schema apply`",  # no such table
     "42703": "run `eventwriter schema apply`",  # no such column
     "25006": "a standby, or default_transaction_read_only; of several hosts in postgres.dsn one that writes is used",
-    "42501": "`eventwriter schema check` names what the role lacks",
+    FORBIDDEN: "`eventwriter schema check` names what the role lacks",
 }
 
 
@@ -83,9 +89,14 @@ def about_rows(connection: Connection[Any]) -> Iterator[None]:
     except psycopg.Error as error:
         meant = classify(error, connection)
         lives = not connection.broken and error.diag.severity_nonlocalized == "ERROR"
-        if lives and error.sqlstate in DOUBTFUL and isinstance(meant, EventWriterError):
+        if lives and error.sqlstate and doubtful(error.sqlstate) and isinstance(meant, EventWriterError):
             raise RowRefused(None, error.sqlstate, str(meant), meant) from error
         raise
+
+
+def doubtful(code: str) -> bool:
+    """Whether it may be about a row, which only its neighbours tell: so is all that PostgreSQL has no meaning for."""
+    return code in DOUBTFUL or code[:2] not in (*DATA, *NOT_DATA)
 
 
 def explained(
@@ -113,7 +124,7 @@ def _unconnected(text: str) -> EventWriterError:
         return AuthenticationError(f"PostgreSQL refuses the credentials: {line}")
     if "3D000" in codes or _NO_DATABASE.search(text):
         return ConfigurationError(f"{line}: create it, or correct postgres.dsn")
-    if "42501" in codes:  # to connect to the database, or to set what the options say
+    if FORBIDDEN in codes:  # to connect to the database, or to set what the options say
         return ConfigurationError(f"{line}: GRANT CONNECT ON the database to the role, or GRANT SET ON the parameter")
     if mistake := mistakes.told(text, codes):
         return ConfigurationError(mistake)
@@ -145,7 +156,8 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
     # Not the severity that is shown: that is in the language of lc_messages.
     if error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
         return UnavailableError(f"PostgreSQL ended the session: {first} ({code})")
-    if code[:2] in DATA:
+    # A policy of row security forbids a row, with the SQLSTATE of a privilege that lacks.
+    if code[:2] in DATA or (code == FORBIDDEN and error.diag.source_function == "ExecWithCheckOptions"):
         match = _COPY_LINE.search(error.diag.context or "")
         diag = error.diag
         told = explained(
@@ -156,5 +168,6 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
         return OversizedError(_said(error, first), _OVERSIZED[code])
     remedy = f": {_REMEDIES[code]}" if code in _REMEDIES else ""
     if code[:2] in _TRANSIENT:
-        return UnavailableError(_said(error, first) + remedy)
+        by_hand = error.diag.source_function == "exec_stmt_raise"
+        return (RaisedError if by_hand else UnavailableError)(_said(error, first) + remedy)
     return SchemaError(_said(error, first) + remedy)

@@ -8,18 +8,16 @@ from typing import Any, NamedTuple
 from psycopg import Connection, sql
 
 from eventwriter.postgres.busy import BusyConnection
-from eventwriter.postgres.errors import DATA, DOUBTFUL, explained
+from eventwriter.postgres.errors import DOUBTFUL, FORBIDDEN, NOT_DATA, explained
 
 MISCOUNTED = "EW001"
 """Our SQLSTATE for a row of which the table took none, or more than one."""
 
-FORBIDDEN = "42501"
-"""SQLSTATE of a row that row security keeps out, and of whatever a role has no privilege for."""
-
-_FUNCTION = "pg_temp.eventwriter_insert_each(text, bigint, text[])"
+_FUNCTION = "pg_temp.eventwriter_insert_each(text, bigint, text[], text[], boolean)"
 # Of the session, not of a schema: so it is always that of this release. Behind a pooler, of the transaction.
 _DEFINITION = """
-CREATE OR REPLACE FUNCTION pg_temp.eventwriter_insert_each(insert_sql text, last_ordinal bigint, about_rows text[])
+CREATE OR REPLACE FUNCTION pg_temp.eventwriter_insert_each(
+    insert_sql text, last_ordinal bigint, about_rows text[], about_none text[], raised boolean)
 RETURNS TABLE (ordinal bigint, code text, message text, detail text, hint text, constraint_name text)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -31,6 +29,7 @@ DECLARE
     middle bigint;
     took bigint;
     inserted bigint := 0;
+    place text;
 BEGIN
     WHILE depth > 0 LOOP
         first_one := firsts[depth];
@@ -45,7 +44,10 @@ BEGIN
             SET CONSTRAINTS ALL IMMEDIATE;
             inserted := inserted + took;
         EXCEPTION WHEN assert_failure OR OTHERS THEN
-            IF NOT (SQLSTATE = ANY(about_rows) OR left(SQLSTATE, 2) = ANY(about_rows)) THEN
+            GET STACKED DIAGNOSTICS place = PG_EXCEPTION_CONTEXT;
+            -- Only the keyword is the same in all languages.
+            IF left(SQLSTATE, 2) = ANY(about_none) AND SQLSTATE <> ALL(about_rows)
+               AND NOT (raised AND split_part(place, E'\n', 1) ~ '\\mRAISE\\M') THEN
                 RAISE;
             ELSIF first_one = last_one THEN
                 ordinal := first_one;
@@ -104,21 +106,21 @@ class Bystanders(NamedTuple):
 
 
 def insert_each(
-    connection: BusyConnection, statement: str, last: int, *, policed: bool = False
+    connection: BusyConnection, statement: str, last: int, *, policed: bool = False, raised: bool = False
 ) -> tuple[int, Mapping[int, Fate]]:
     """Runs ``statement``, which inserts the ordinals $1 to $2, over 1 … ``last``; how many rows the table took, and
     the fates of the others. Where it is ``policed``, what is not permitted is about a row.
 
     A range with such a row is cut in two, so k of them among n cost about k · log2(n / k) attempts, all of them in one
-    round trip. Errors that are not about rows are raised.
+    round trip. Errors that are not about rows are raised; with ``raised``, not those that a trigger raises itself.
     """
     if connection.pooled or connection.execute("SELECT to_regprocedure(%s)", [_FUNCTION]).fetchone() == (None,):
         connection.execute(_DEFINITION)
     fates: dict[int, Fate] = {}
     inserted = 0
-    about_rows = [*DATA, *DOUBTFUL, MISCOUNTED, *([FORBIDDEN] if policed else [])]
     for ordinal, code, message, detail, hint, constraint in connection.execute(
-        "SELECT * FROM pg_temp.eventwriter_insert_each(%s, %s, %s)", [statement, last, about_rows]
+        "SELECT * FROM pg_temp.eventwriter_insert_each(%s, %s, %s, %s, %s)",
+        [statement, last, [*DOUBTFUL, *([FORBIDDEN] if policed else [])], [*NOT_DATA], raised],
     ):
         if not ordinal:
             inserted = int(message)

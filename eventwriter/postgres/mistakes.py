@@ -22,8 +22,9 @@ STANDBY = (
     "postgres.dsn, or what libpq takes from its environment: target_session_attrs asks for a server that takes no "
     "writes: read-write finds the one that does"
 )
-_OPTIONS = {"42704", "22023"}
-"""SQLSTATEs of a setting in ``options`` that a server does not know, or not with this value."""
+_OPTIONS = {"42704", "22023", "0A000"}
+"""SQLSTATEs of a setting that a server does not know, or not with this value; 0A000 of its encoding, which has no way
+from UTF-8."""
 
 
 def told(text: str, codes: Collection[str]) -> str:

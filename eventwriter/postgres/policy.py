@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from eventwriter.errors import SchemaError
+from eventwriter.errors import RaisedError, SchemaError
 from eventwriter.postgres.attempt import Attempt, record_index
 from eventwriter.postgres.errors import KEY_TAKEN, RowRefused
 from eventwriter.postgres.plan import Plan
@@ -12,6 +12,9 @@ from eventwriter.stream import Stream
 
 _LONGEST_SPAN = 1024
 """Batches after which rows with keys are written without staging again, however often that failed."""
+
+_TRIES = 8
+"""So often what a trigger raises may pass, which takes some seconds, before it may mean its row."""
 
 
 class StagingPolicy:
@@ -22,6 +25,9 @@ class StagingPolicy:
 
     def __init__(self) -> None:
         self._left = 0
+        self._raised: tuple[int, str] | None = None
+        self._tries = 0
+        """How often that error was met by the batch that begins with that sequence."""
         self._span = 1
         """Batches to stage when rows are next found whose keys are there already, but for a factor of two."""
 
@@ -33,6 +39,25 @@ class StagingPolicy:
     def collided(self) -> None:
         """A row was refused because its key is there."""
         self._left = self._span = min(2 * self._span, _LONGEST_SPAN)
+
+    def following(self, error: RowRefused | RaisedError, attempt: Attempt, stream: Stream, plan: Plan) -> Attempt:
+        """As the function below; what a trigger raised is raised again, to be tried again as what passes is.
+
+        When it has not passed after some tries, it is asked whether it is about one row alone.
+        """
+        if isinstance(error, RowRefused):
+            if collides(error, attempt):
+                self.collided()
+            return following(error, attempt, stream, plan)
+        what = attempt.batch.messages[0].sequence, str(error)
+        self._tries = self._tries + 1 if what == self._raised else 1
+        self._raised = what
+        if self._tries < _TRIES:
+            raise error
+        self._tries = 0  # what holds for all is not asked each time
+        then = attempt.again()
+        then.staged = then.isolate = then.raised = True
+        return then
 
     def wrote(self, *, staged: bool) -> None:
         """A batch is committed."""

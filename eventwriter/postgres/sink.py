@@ -10,7 +10,7 @@ from typing import Any
 from psycopg import Connection
 
 from eventwriter.config.model import PostgresConfig
-from eventwriter.errors import SchemaError, UnavailableError
+from eventwriter.errors import RaisedError, SchemaError, UnavailableError
 from eventwriter.postgres import deadletters
 from eventwriter.postgres.attempt import Attempt, Encoder
 from eventwriter.postgres.busy import BusyConnection
@@ -21,7 +21,7 @@ from eventwriter.postgres.errors import RowRefused, about_rows
 from eventwriter.postgres.ledger import Done, Glance, Ledger
 from eventwriter.postgres.ledgers import Opening, open_ledger
 from eventwriter.postgres.plan import Plan
-from eventwriter.postgres.policy import StagingPolicy, collides, following
+from eventwriter.postgres.policy import StagingPolicy
 from eventwriter.postgres.session import Session
 from eventwriter.postgres.staged import StagedWrite
 from eventwriter.postgres.table import Table
@@ -152,10 +152,8 @@ class Sink:
                     break
                 except _AlreadyDone:
                     attempt = replace(attempt.again(), check_ledger=True)
-                except RowRefused as refusal:
-                    if collides(refusal, attempt):
-                        self._staging.collided()
-                    attempt = following(refusal, attempt, self._stream, self._table.plan)
+                except (RowRefused, RaisedError) as refusal:
+                    attempt = self._staging.following(refusal, attempt, self._stream, self._table.plan)
                 except (_TableChanged, SchemaError) as error:
                     with self.session.connection() as connection:
                         changed = self._follow_table(connection)

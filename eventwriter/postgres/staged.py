@@ -11,10 +11,9 @@ import psycopg
 
 from eventwriter.errors import SchemaError
 from eventwriter.postgres.attempt import Attempt, record_index, without
-from eventwriter.postgres.binary import server_codec
 from eventwriter.postgres.busy import BusyConnection
-from eventwriter.postgres.errors import DOUBTFUL, KEY_TAKEN, RowRefused, about_rows, classify
-from eventwriter.postgres.fates import FORBIDDEN, MISCOUNTED, bystanders, insert_each, policed
+from eventwriter.postgres.errors import DATA, FORBIDDEN, KEY_TAKEN, RowRefused, about_rows, classify
+from eventwriter.postgres.fates import MISCOUNTED, bystanders, insert_each, policed
 from eventwriter.postgres.plan import Plan
 from eventwriter.postgres.privileges import demand
 from eventwriter.postgres.staging import Question, Stage
@@ -111,14 +110,12 @@ class StagedWrite:
 
     def _copy(self, entries: Sequence[_Entry]) -> None:
         """Fills the temporary table."""
-        project, isolate, codec = self._plan.project, self._attempt.isolate, server_codec(self._connection)
+        project, isolate = self._plan.project, self._attempt.isolate
         with self._connection.cursor() as cursor, cursor.copy(self._stage.copy) as copy:
             copy.set_types(self._stage.dumpers)
             for entry in entries:
                 try:
                     values = entry.row if project is None else project(entry.row)
-                    if isolate:
-                        _check_text(values, codec)
                     copy.write_row((len(self._staged) + 1, *values))
                 except (TypeError, ValueError, OverflowError, psycopg.DataError) as error:
                     if not isolate:
@@ -155,7 +152,7 @@ class StagedWrite:
         count, plan = len(self._staged), self._plan
         statement = self._stage.insert("$1", "$2").as_string(self._connection)
         secured = policed(self._connection, plan.table)
-        took, fates = insert_each(self._connection, statement, count, policed=secured)
+        took, fates = insert_each(self._connection, statement, count, policed=secured, raised=self._attempt.raised)
         others = bystanders(self._connection, plan.table) if fates else None
         meddlers = ", ".join(others.meddlers if others else ()) or "none that is known"
         if took + len(fates) != count or any(fate.took for fate in fates.values()):
@@ -166,7 +163,7 @@ class StagedWrite:
             )
         if any(fate.code == FORBIDDEN for fate in fates.values()):
             demand(self._connection, plan)  # then it is row security
-        if not took and any(fate.code in DOUBTFUL for fate in fates.values()):
+        if not took and any(fate.code[:2] not in DATA and fate.code != MISCOUNTED for fate in fates.values()):
             self._check_another()
         keyed = [ordinal for ordinal, fate in fates.items() if fate.code in KEY_TAKEN]
         uncounted = [ordinal for ordinal, fate in fates.items() if fate.code == MISCOUNTED]
@@ -203,7 +200,7 @@ class StagedWrite:
             with self._connection.transaction(force_rollback=True):
                 self._connection.execute(self._stage.another)
         except psycopg.Error as error:
-            if not isinstance(classify(error, self._connection), RowRefused):
+            if error.sqlstate == FORBIDDEN or not isinstance(classify(error, self._connection), RowRefused):
                 raise
 
     def _refuse(self, entry: _Entry, reject: Reject) -> None:
@@ -234,16 +231,3 @@ def _latest(entries: Sequence[_Entry], plan: Plan) -> list[_Entry]:
     key_of = plan.key_of
     assert key_of is not None, "a plan to upsert has a key"
     return list({key_of(entry.row): entry for entry in entries}.values())
-
-
-def _check_text(values: Sequence[Any], codec: str) -> None:
-    """Raises ValueError for text that PostgreSQL refuses on its way to the temporary table: all the rows with it."""
-    for value in values:
-        if isinstance(value, str):
-            if "\0" in value:
-                raise ValueError("text with U+0000")
-            value.encode(codec)
-        elif isinstance(value, bytes):
-            if b"\0" in value:
-                raise ValueError("JSON with a NUL byte")
-            value.decode().encode(codec)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import LiteralString, NamedTuple
@@ -13,6 +13,7 @@ from eventwriter.postgres.plan import Plan, Target
 from eventwriter.stream import Row
 
 _TEXTS = ("text", "character varying")
+_JSON = ("jsonb", "json")
 _TIME = "timestamp with time zone"
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _NOTHING = {
@@ -40,7 +41,8 @@ class Question(NamedTuple):
 class Stage:
     """The statements for a temporary table with the columns of a plan and an ordinal.
 
-    To ``isolate`` what is refused, JSON is text there, and what meets a row that is there is refused as well.
+    To ``isolate`` what is refused, text and JSON are bytes there: which of them the database can hold it tells itself,
+    row by row. What meets a row that is there is refused as well.
     """
 
     def __init__(self, plan: Plan, *, isolate: bool, pooled: bool = False) -> None:
@@ -48,10 +50,11 @@ class Stage:
         # was altered it must have other columns: another name.
         shape = f"{(plan.shape or 0) % 2**64:016x}"
         name = sql.Identifier(f"eventwriter_stage{'_text' if isolate else ''}{'_once' if pooled else ''}_{shape}")
-        self._loose = {target.name for target in plan.targets if isolate and target.type in ("jsonb", "json")}
-        self.dumpers = ["int8", *("bytea" if t.name in self._loose else t.dumper for t in plan.targets)]
+        self._isolate = isolate
+        json = _JSON if isolate else ()  # of text, the binary form is that of bytes already
+        self.dumpers = ["int8", *("bytea" if target.type in json else target.dumper for target in plan.targets)]
         definitions = [
-            sql.SQL("{} {}").format(_named(target), sql.SQL("text" if target.name in self._loose else target.type))
+            sql.SQL("{} {}").format(_named(target), sql.SQL("bytea" if self._loose(target) else target.type))
             for target in plan.targets
         ]
         # Where ranges of it are tried again and again, they are to be found without looking at all.
@@ -72,7 +75,7 @@ class Stage:
         keyed = tuple(t for t in plan.targets if plan.mode == "upsert" and t.name in plan.keys[0])
         self.outdated = Question("EXISTS", self._newer(plan), keyed)
         """Of which there is a newer row."""
-        self.rivals = Question("EXISTS", _rival(plan), keyed)
+        self.rivals = Question("EXISTS", self._rival(plan), keyed)
         """Whose key another row has that is not to be replaced."""
         required = [target for target in plan.targets if target.not_null] or plan.targets[:1]
         self.another = sql.SQL("INSERT INTO {} AS t ({}) VALUES ({}) {}").format(
@@ -111,7 +114,10 @@ class Stage:
     def _typed(self, target: Target, alias: str = "") -> sql.Composable:
         """Its value in the temporary table, as the target takes it."""
         value = sql.SQL(alias) + _named(target)
-        return value + sql.SQL(f"::{target.type}") if target.name in self._loose else value
+        return sql.SQL("convert_from({}, 'UTF8')::" + target.type).format(value) if self._loose(target) else value
+
+    def _loose(self, target: Target) -> bool:
+        return self._isolate and target.type in (*_TEXTS, *_JSON)
 
     def _same(self, target: Target) -> Iterable[sql.Composable]:
         """Conditions under which a row has the same value in both; what a collation takes for equal is not the same."""
@@ -124,9 +130,23 @@ class Stage:
     def _newer(self, plan: Plan) -> sql.Composable:
         if plan.mode != "upsert" or not plan.guard:
             return sql.SQL("false")
-        same = [sql.SQL("t.{0} = s.{0}").format(sql.Identifier(column)) for column in plan.keys[0]]
         guard = sql.SQL("(t.{0} IS NULL OR t.{0} <= s.{0}) IS NOT TRUE").format(sql.Identifier(plan.guard))
-        return sql.SQL(" AND ").join([*same, *_alike(plan, "s"), guard])
+        return sql.SQL(" AND ").join([*self._keyed(plan), *_alike(plan, self._staged(plan)), guard])
+
+    def _rival(self, plan: Plan) -> sql.Composable:
+        if not plan.apart:
+            return sql.SQL("false")
+        alike = sql.SQL(" AND ").join(_alike(plan, self._staged(plan)))
+        return sql.SQL(" AND ").join([*self._keyed(plan), sql.SQL("NOT ({})").format(alike)])
+
+    def _keyed(self, plan: Plan) -> list[sql.Composable]:
+        """Conditions under which a row has the same key in both."""
+        staged = self._staged(plan)
+        return [sql.SQL("t.{} = {}").format(sql.Identifier(column), staged[column]) for column in plan.keys[0]]
+
+    def _staged(self, plan: Plan) -> dict[str, sql.Composable]:
+        """Column → its value in the temporary table."""
+        return {target.name: self._typed(target, "s.") for target in plan.targets}
 
 
 def _moment(microseconds: int) -> datetime:
@@ -146,7 +166,7 @@ def _on_conflict(plan: Plan, isolate: bool) -> sql.Composable:
         for target in plan.targets
         if target.name not in key
     ]
-    guards = _alike(plan, "EXCLUDED")
+    guards = _alike(plan, {column: sql.SQL("EXCLUDED.") + sql.Identifier(column) for column in plan.apart})
     if plan.guard:
         guards.append(sql.SQL("(t.{0} IS NULL OR t.{0} <= EXCLUDED.{0})").format(sql.Identifier(plan.guard)))
     return sql.SQL("ON CONFLICT ({}) DO UPDATE SET {}{}{}").format(
@@ -157,15 +177,7 @@ def _on_conflict(plan: Plan, isolate: bool) -> sql.Composable:
     )
 
 
-def _alike(plan: Plan, other: str) -> list[sql.Composable]:
+def _alike(plan: Plan, other: Mapping[str, sql.Composable]) -> list[sql.Composable]:
     """Conditions under which a row replaces one with the same key; a text that is empty is as good as none."""
-    form = "nullif(t.{0}, '') IS NOT DISTINCT FROM nullif(" + other + ".{0}, '')"
-    return [sql.SQL(form).format(sql.Identifier(column)) for column in plan.apart]
-
-
-def _rival(plan: Plan) -> sql.Composable:
-    if not plan.apart:
-        return sql.SQL("false")
-    same = [sql.SQL("t.{0} = s.{0}").format(sql.Identifier(column)) for column in plan.keys[0]]
-    alike = sql.SQL(" AND ").join(_alike(plan, "s"))
-    return sql.SQL(" AND ").join([*same, sql.SQL("NOT ({})").format(alike)])
+    form = sql.SQL("nullif(t.{}, '') IS NOT DISTINCT FROM nullif({}, '')")
+    return [form.format(sql.Identifier(column), other[column]) for column in plan.apart]

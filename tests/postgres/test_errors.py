@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ from eventwriter.errors import (
     SchemaError,
     UnavailableError,
 )
+from eventwriter.postgres import policy
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
@@ -30,7 +32,8 @@ from proxy import Proxy
 IDENTITY = Identity("NUMBERS", "numbers", datetime(2026, 1, 1, tzinfo=UTC), "writer")
 BAD = 13
 
-DOUBTFUL = ["XX000", "0A000", "55000", "21000"]
+DOUBTFUL = ["XX000", "0A000", "55000", "21000", "38000", "20000", "27000", "HV000", "MY001", "U0000", "99999", "TS001"]
+"""PostgreSQL's own, those of functions in other languages, and such as it has no meaning for."""
 ABOUT_THE_ROW = [
     "22000", "22001", "22003", "22007", "22008", "22012", "22021", "22P02", "22P05", "23502", "23503", "23505", "23514",
     "23P01", "44000", "54000", "54001", "P0001", "P0002", "P0004", *DOUBTFUL,
@@ -203,6 +206,66 @@ def test_what_postgresql_adds_is_told(connection: Any, sink: Sink) -> None:
     connection.execute("CREATE TRIGGER v BEFORE INSERT ON numbers FOR EACH ROW EXECUTE FUNCTION stop()")
     with pytest.raises(SchemaError, match=r"stop .42501.: not you, hint: ask: `eventwriter schema check`"):
         sink.write(batch(1, 30))
+
+
+@pytest.mark.parametrize("code", ["40001", "08006", "57P03", "40P01", "55P03"])
+@pytest.mark.parametrize("alone", [False, True], ids=["among others", "alone"])
+def test_what_a_trigger_raises_may_mean_its_row(connection: Any, sink: Sink, code: str, alone: bool) -> None:
+    """Though it would pass if PostgreSQL said it: after some tries, when another row would get in."""
+    connection.execute("INSERT INTO trouble VALUES (%s)", [code])
+    work = batch(1, BAD) if alone else batch(20)
+    for _ in range(policy._TRIES - 1):
+        with pytest.raises(UnavailableError, match=f"trouble .{code}."):
+            sink.write(work)
+    assert (numbers(connection), letters(connection)) == ([], [])
+    assert sink.write(work).deadlettered == 1
+    assert numbers(connection) == ([] if alone else [n for n in range(1, 21) if n != BAD])
+    assert letters(connection) == [(BAD, code)]
+
+
+def test_what_a_trigger_raises_for_all_is_no_matter_of_rows(connection: Any, sink: Sink) -> None:
+    """Nobody gets in, nor would anybody: it is tried again, for as long as it takes."""
+    connection.execute(
+        "CREATE FUNCTION always() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'always' USING ERRCODE = '40001'; END $$; "
+        "CREATE TRIGGER z AFTER INSERT ON numbers FOR EACH ROW EXECUTE FUNCTION always()"
+    )
+    for _ in range(2 * policy._TRIES + 1):
+        with pytest.raises(UnavailableError, match=r"always .40001."):
+            sink.write(batch(5))
+    connection.execute("DROP TRIGGER z ON numbers")
+    assert sink.write(batch(5)).written == 5
+    assert letters(connection) == []
+
+
+@pytest.mark.parametrize("key", [(), ("n",)], ids=["append", "upsert"])
+def test_a_row_that_a_policy_forbids(connection: Any, database: str, key: tuple[str, ...]) -> None:
+    """Row security refuses it with the SQLSTATE of a missing privilege: a dead letter, unless no row is allowed."""
+    role = f"writer_{connection.info.dbname}_{len(key)}"
+    connection.execute(
+        f"DROP TRIGGER t ON numbers; ALTER TABLE numbers ADD PRIMARY KEY (n), ADD v text; CREATE ROLE {role} LOGIN; "
+        f"GRANT ALL ON numbers TO {role}; GRANT USAGE ON SCHEMA eventwriter TO {role}; "
+        f"GRANT ALL ON ALL TABLES IN SCHEMA eventwriter TO {role}; GRANT ALL ON ALL SEQUENCES IN SCHEMA eventwriter "
+        f"TO {role}; ALTER TABLE numbers ENABLE ROW LEVEL SECURITY; "
+        f"CREATE POLICY readable ON numbers FOR SELECT USING (true); "
+        f"CREATE POLICY changeable ON numbers FOR UPDATE USING (true); "
+        f"CREATE POLICY allowed ON numbers FOR INSERT WITH CHECK (n % 10 <> 3)"
+    )
+    dsn = psycopg.conninfo.make_conninfo(database, user=role)
+    columns = (*STREAM.columns, Column("v", "text"))
+    stream = replace(STREAM, key=key, columns=columns, decode=lambda message: Decoded([(int(message.payload), "v")]))
+    sink = Sink(PostgresConfig(dsn=dsn), stream, "numbers")
+    sink.open()
+    sink.begin(Opening(IDENTITY, (">",)))
+    assert sink.write(batch(25)).deadlettered == 3
+    assert letters(connection) == [(3, "42501"), (13, "42501"), (23, "42501")]
+    connection.execute("DROP POLICY allowed ON numbers")
+    with pytest.raises(SchemaError, match="row-level security"):
+        sink.write(batch(5, 40))
+    connection.execute("CREATE POLICY allowed ON numbers FOR INSERT WITH CHECK (true)")
+    assert sink.write(batch(5, 40)).written == 5
+    sink.close()
+    connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 LAST_WORDS = [

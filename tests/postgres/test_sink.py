@@ -384,28 +384,43 @@ def test_the_latest_row_of_a_key_stays(connection: Any, open_sink: Any, story: l
     assert done(connection) == f"{{[1,{sequence + 1})}}"
 
 
-@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1", "EUC_JP", "SQL_ASCII"])
+TEXTS = ["Zoë", "雪", "plain", "\U0001f600", "雪2", "¢", "¢2", "Ċ", "€", "refused", "Ċ2"]
+"""Among them such as Python's codec for an encoding has and PostgreSQL has not."""
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1", "EUC_JP", "EUC_TW", "SQL_ASCII"])
 def test_text_arrives_whatever_the_encoding_of_the_database(connection: Any, database: str, encoding: str) -> None:
     """And whatever encoding clients are told to use; what the database cannot hold is a dead letter, one or many."""
     name = f"{connection.info.dbname}_{encoding.lower()}"
     connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding} LOCALE 'C'")
     dsn = conninfo.make_conninfo(database, dbname=name)
+    stream = replace(PLAIN, name="TEXTS", key=("v",))
     with psycopg.connect(dsn, autocommit=True, client_encoding="UTF8") as other:
         other.execute(registry.table_sql("eventwriter"))
-        other.execute(PLAIN_TABLE)
-    texts = {"LATIN1": ["Zoë", "plain"], "EUC_JP": ["Zoë", "雪", "plain"]}.get(
-        encoding, ["Zoë", "雪", "plain", "\U0001f600"]
-    )
-    sink = Sink(PostgresConfig(dsn=f"{dsn} client_encoding=LATIN1"), PLAIN, PLAIN.table)
-    sink.open()
-    sink.begin(Opening(IDENTITY, (">",)))
-    start = 1
-    for sent in (["Zoë", "雪"], ["Zoë", "雪", "plain", "\U0001f600", "雪"]):
-        outcome = sink.write(batch(*([record(start + n, text)] for n, text in enumerate(sent)), start=start))
-        fitting = [(start + n, text) for n, text in enumerate(sent) if text in texts]
-        with psycopg.connect(dsn, client_encoding="UTF8") as other:
-            written = other.execute("SELECT k, v FROM numbers WHERE k >= %s ORDER BY k", [start]).fetchall()
-        assert written == fitting
-        assert outcome.deadlettered == len(sent) - len(fitting)
-        start += len(sent)
-    sink.close()
+        other.execute(PLAIN_TABLE.replace("numbers", "plain"))
+        other.execute(PLAIN_TABLE.replace("numbers", "keyed"))
+        other.execute("ALTER TABLE plain ADD CHECK (v <> 'refused'); ALTER TABLE keyed ADD CHECK (v <> 'refused')")
+        other.execute("ALTER TABLE keyed ADD PRIMARY KEY (v)")
+        fits = {text: holds(other, text) for text in TEXTS}
+        assert fits["plain"]
+        for table, declared in (("plain", PLAIN), ("keyed", stream)):
+            sink = Sink(PostgresConfig(dsn=f"{dsn} client_encoding=LATIN1"), declared, table)
+            sink.open()
+            sink.begin(Opening(replace(IDENTITY, logical_stream=table, durable=table), (">",)))
+            start = 1
+            for sent in (["Zoë"], ["雪"], TEXTS):
+                outcome = sink.write(batch(*([record(start + n, text)] for n, text in enumerate(sent)), start=start))
+                fitting = [(start + n, text) for n, text in enumerate(sent) if fits[text] and text != "refused"]
+                query = f"SELECT k, v FROM {table} WHERE k >= %s ORDER BY k"
+                assert other.execute(query, [start]).fetchall() == fitting, table
+                assert outcome.deadlettered == len(sent) - len(fitting)
+                start += len(sent)
+            sink.close()
+
+
+def holds(connection: psycopg.Connection[Any], text: str) -> bool:
+    """Whether the database can hold a text, as it says itself."""
+    try:
+        return connection.execute("SELECT %s::text", [text]).fetchone() == (text,)
+    except psycopg.Error:
+        return False
