@@ -40,9 +40,9 @@ class BusyConnection(Connection[Any]):
 
     def _start_query(self) -> abc.PQGen[None]:
         """The driver's: begins a transaction where there is none."""
-        begins = not self.autocommit and self.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        begins = self._begin and not self.autocommit and self.pgconn.transaction_status == pq.TransactionStatus.IDLE
         yield from super()._start_query()
-        if begins and self._begin is not None:
+        if begins and self._begin:
             yield from self._exec_command(self._begin)
 
     @contextmanager

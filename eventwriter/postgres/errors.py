@@ -23,7 +23,8 @@ from eventwriter.errors import (
 from eventwriter.postgres import greeting, mistakes
 from eventwriter.stream import Reject
 
-_COPY_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
+# The word is "line", or that of another language; where the number is not found, each row is tried.
+_COPY_LINE = re.compile(r"^COPY .*?, [^\W\d_]+ (\d+)", re.MULTILINE)
 
 # About the rows: data, constraints, views' checks, limits (an index entry too long), raised by triggers.
 DATA = ("22", "23", "44", "54", "P0")

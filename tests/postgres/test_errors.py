@@ -20,7 +20,7 @@ from eventwriter.errors import (
     SchemaError,
     UnavailableError,
 )
-from eventwriter.postgres import policy
+from eventwriter.postgres import errors, policy
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
@@ -361,6 +361,24 @@ def test_only_the_stream_with_the_wrong_table_stops(world: World, code: str) -> 
     world.start()
     world.wait_settled()
     world.assert_exact()
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        "COPY numbers, line 13",
+        "COPY numbers2, Zeile 13, Spalte n",
+        "PL/pgSQL-Funktion f() Zeile 5 bei RAISE\nCOPY numbers, Zeile 13",
+        "функция PL/pgSQL f(), строка 5, оператор RAISE\nCOPY numbers, строка 13, столбец n",
+        "COPY numbers, línea 13, columna n",
+        "COPY numbers, 行 13",
+    ],
+)
+def test_the_line_of_a_copy_in_any_language(context: str) -> None:
+    """It costs one attempt instead of some; where the word is not understood, the rows are tried."""
+    found = errors._COPY_LINE.search(context)
+    assert found is not None
+    assert found.group(1) == "13"
 
 
 def timed(sink: Sink, work: Batch) -> float:
