@@ -17,7 +17,7 @@ from eventwriter.errors import ConfigurationError, ReadOnlyError, TableError, Un
 from eventwriter.postgres import mistakes
 from eventwriter.postgres.binary import JsonbDumper
 from eventwriter.postgres.busy import BusyConnection
-from eventwriter.postgres.errors import translated
+from eventwriter.postgres.errors import classify, translated
 
 OLDEST_POSTGRES = 140000
 """Multiranges, which the ledger is made of, came with PostgreSQL 14."""
@@ -129,10 +129,10 @@ def unreachable(settings: PostgresConfig, application_name: str) -> UnavailableE
         BusyConnection.connect(
             conninfo.make_conninfo(connection_string(settings, application_name), connect_timeout=int(_PATIENCE))
         ).close()
-    except psycopg.Error as error:
-        return UnavailableError(f"PostgreSQL cannot be reached: {' '.join(dsn.told(error).split())}")
-    except ConfigurationError as error:  # a file of secrets, just while it is replaced
-        return UnavailableError(f"PostgreSQL cannot be reached: {error}")
+    except (psycopg.Error, ConfigurationError) as error:  # of a file of secrets, just while it is replaced
+        meant = classify(error) if isinstance(error, psycopg.Error) else error
+        away = UnavailableError(f"PostgreSQL cannot be reached: {meant}")
+        return meant if isinstance(meant, UnavailableError) else away
     return UnavailableError(f"PostgreSQL gave no connection within {_PATIENCE:g} s, but does now")
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, pq
 
 from eventwriter.config import dsn
 from eventwriter.errors import (
@@ -20,7 +20,7 @@ from eventwriter.errors import (
     SchemaError,
     UnavailableError,
 )
-from eventwriter.postgres import greeting, mistakes
+from eventwriter.postgres import greeting, mistakes, tls
 from eventwriter.stream import Reject
 
 # The word is "line", or that of another language; where the number is not found, each row is tried.
@@ -117,7 +117,7 @@ def _said(error: psycopg.Error, first: str) -> str:
     return f"PostgreSQL: {told}"
 
 
-def _unconnected(text: str) -> EventWriterError:
+def _unconnected(text: str, pgconn: pq.abc.PGconn | None) -> EventWriterError:
     """What keeps a connection from being made: by SQLSTATE where a server told it, whose words may be in any language;
     those of libpq and of poolers are in English."""
     codes, line = greeting.codes(text), " ".join(text.split())
@@ -129,7 +129,9 @@ def _unconnected(text: str) -> EventWriterError:
         return ConfigurationError(f"{line}: GRANT CONNECT ON the database to the role, or GRANT SET ON the parameter")
     if mistake := mistakes.told(text, codes):
         return ConfigurationError(mistake)
-    return UnavailableError(f"PostgreSQL cannot be reached: {line}")
+    options = {each.keyword.decode(): (each.val or b"").decode() for each in pgconn.info} if pgconn else {}
+    cause = tls.words(text, options)
+    return UnavailableError(f"PostgreSQL cannot be reached: {line}{cause and f': {cause}'}")
 
 
 def classify(error: psycopg.Error, connection: Connection[Any] | None = None) -> Exception:
@@ -145,7 +147,7 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
     text = dsn.told(error)
     first = text.splitlines()[0]
     if code is None:
-        return _unconnected(text)
+        return _unconnected(text, error.pgconn)
     if code == "25P04":
         return OversizedError(f"PostgreSQL: {first} ({code})", _OVERSIZED[code])
     if connection is not None and connection.broken:

@@ -27,9 +27,11 @@ class PgBouncer(Server):
 
     name = "pgbouncer"
 
-    def __init__(self, folder: Path, postgres: PostgresServer) -> None:
+    def __init__(self, folder: Path, postgres: PostgresServer, config: str = "") -> None:
+        """``config`` is further text of its settings, such as for TLS."""
         super().__init__(folder, -1)
         self._postgres = postgres
+        self._config = config
 
     def dsn(self, database: str) -> str:
         """The connection string of a database, by way of this server."""
@@ -53,7 +55,7 @@ class PgBouncer(Server):
             f"[databases]\n* = host=127.0.0.1 port={self._postgres.port}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
             f"auth_type = trust\nauth_file = {users}\npool_mode = transaction\ndefault_pool_size = 2\n"
-            "server_round_robin = 1\nmax_client_conn = 200\nadmin_users = postgres\n"
+            "server_round_robin = 1\nmax_client_conn = 200\nadmin_users = postgres\n" + self._config
         )
         user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None  # it refuses root
         self._run([program, settings], self._ready, lock, user)
