@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from eventwriter.commands.findings import Finding, tables
+from eventwriter.config import dsn
 from eventwriter.config.loading import Config
 from eventwriter.errors import CONFIGURATION, EventWriterError
 from eventwriter.postgres.busy import BusyConnection
-from eventwriter.postgres.connection import check_writable, exposed
+from eventwriter.postgres.connection import check_writable, exposed, several_hosts
 from eventwriter.postgres.errors import translated
 from eventwriter.postgres.session import NOT_ALONE
 from eventwriter.stream import Stream
@@ -26,6 +27,9 @@ def surroundings(connection: BusyConnection, settings: Config, declared: Mapping
     """How workers will reach the server, and whether it takes and keeps what they write."""
     if exposure := exposed(connection):
         yield Finding("postgres", exposure, warning=True)
+    if several_hosts(dsn.parse(settings.postgres.dsn)):
+        info = connection.info
+        yield Finding("postgres", f"of several hosts the workers now use {info.host} port {info.port}")
     streams = [stream for stream, _ in tables(settings, declared)]
     if connection.pooled:
         text = "a pooler is in between: no statement is prepared, and nothing lives longer than a transaction"

@@ -58,12 +58,17 @@ def connection_string(settings: PostgresConfig, application_name: str) -> str:
         raise ConfigurationError(f"postgres.dsn: {error}") from None
     if settings.password is not None:
         limits["password"] = secrets.current("postgres.password", settings.password)
-    hosts = given.get("host", os.environ.get("PGHOST", "")) + given.get("hostaddr", os.environ.get("PGHOSTADDR", ""))
-    if "," in hosts and "PGTARGETSESSIONATTRS" not in os.environ:
+    if several_hosts(given) and "PGTARGETSESSIONATTRS" not in os.environ:
         limits["target_session_attrs"] = "read-write"  # else the first that answers is taken, were it a standby
     # Rows are encoded as UTF-8; the server converts them if its database has another encoding.
     given["client_encoding"] = "UTF8"
     return conninfo.make_conninfo("", **{**limits, **given})
+
+
+def several_hosts(given: Mapping[str, str]) -> bool:
+    """Whether a connection string that sets this, or libpq's environment, names more than one."""
+    hosts = given.get("host", os.environ.get("PGHOST", "")), given.get("hostaddr", os.environ.get("PGHOSTADDR", ""))
+    return any("," in each for each in hosts)
 
 
 def connect(settings: PostgresConfig, application_name: str) -> BusyConnection:

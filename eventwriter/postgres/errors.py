@@ -170,7 +170,7 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
     if code in _OVERSIZED:
         return OversizedError(_said(error, first), _OVERSIZED[code])
     remedy = f": {_REMEDIES[code]}" if code in _REMEDIES else ""
-    if code[:2] in _TRANSIENT:
+    if code[:2] in _TRANSIENT or code == "42P05":  # of a pooler that is not known as one: another name may do
         by_hand = error.diag.source_function == "exec_stmt_raise"
         return (RaisedError if by_hand else UnavailableError)(_said(error, first) + remedy)
     return SchemaError(_said(error, first) + remedy)

@@ -11,13 +11,14 @@ import psycopg
 import pytest
 
 from eventwriter.config.loading import PostgresConfig
-from eventwriter.errors import ConfigurationError
+from eventwriter.errors import ConfigurationError, UnavailableError
 from eventwriter.postgres.connection import connect
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Stream
 from fix_pgbouncer import PgBouncer
+from fix_service import wait_until
 
 
 def decode(message: Message) -> Decoded:
@@ -105,6 +106,28 @@ def test_everything_arrives_and_nothing_is_left(connection: Any, database: str, 
         **{f"{stream.name} malformed": 16 for stream in STREAMS},
         "CHECKED refused": refused,
     }
+
+
+def test_a_pooler_that_goes_away_is_waited_for(connection: Any, pooled: str, pgbouncer: PgBouncer) -> None:
+    """And what it has lost meanwhile: the same sink goes on, and nothing is written twice."""
+    with closing(opened(pooled, STREAMS[1])) as sink:
+        assert sink.write(batch(1, *range(20))).written == 20
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        wait_until(lambda: wrote(sink, batch(21, *range(20, 40))), "a new session behind the pooler")
+        pgbouncer.stop()
+        with pytest.raises(UnavailableError):
+            sink.write(batch(41, *range(40, 60)))
+        pgbouncer.start()
+        wait_until(lambda: wrote(sink, batch(41, *range(40, 60))), "the pooler")
+    assert [row[0] for row in connection.execute("SELECT k FROM keyed ORDER BY k")] == [*range(60)]
+
+
+def wrote(sink: Sink, work: Batch) -> bool:
+    """Whether all of it is written now."""
+    try:
+        return sink.write(work).written == len(work.messages)
+    except UnavailableError:
+        return False
 
 
 def test_a_lock_that_strangers_would_hold_is_refused(pooled: str) -> None:

@@ -63,6 +63,12 @@ def test_check_looks_whether_what_is_written_is_kept(world: World) -> None:
     reading = conninfo.make_conninfo(
         world.environment["EVENTWRITER_POSTGRES__DSN"], options="-c default_transaction_read_only=on"
     )
+    several = conninfo.make_conninfo(world.dsn, host="127.0.0.1,127.0.0.1")
+    port = conninfo.conninfo_to_dict(world.dsn)["port"]
+    assert (
+        f"✓ postgres      of several hosts the workers now use 127.0.0.1 port {port}"
+        in world.run("check", EVENTWRITER_POSTGRES__DSN=several).stdout
+    )
     done = world.run("check", check=False, EVENTWRITER_POSTGRES__DSN=reading)
     assert done.returncode == UNAVAILABLE
     assert "✗ postgres      PostgreSQL takes no writes here" in done.stdout
