@@ -20,7 +20,7 @@ from eventwriter.commands.settings import Loaded
 from eventwriter.config.failpoints import failpoint
 from eventwriter.config.model import StreamConfig
 from eventwriter.config.subjects import matcher
-from eventwriter.errors import OversizedError, SchemaError
+from eventwriter.errors import OversizedError, RaisedError, SchemaError
 from eventwriter.postgres import deadletters
 from eventwriter.postgres.attempt import Attempt
 from eventwriter.postgres.busy import BusyConnection
@@ -182,6 +182,10 @@ class _Replayer:
             except RowRefused as refusal:
                 tried = Attempt(Batch((), ()), staged=True, isolate=isolate)
                 isolate = following(refusal, tried, stream, self._table.plan).isolate
+            except RaisedError:  # by a trigger, perhaps about one letter: that goes on waiting, and the others do not
+                if isolate:
+                    raise
+                isolate = True
             except (_TableChanged, SchemaError) as error:
                 with self._session.connection() as connection:
                     changed = self._table.changed(connection)
@@ -206,7 +210,8 @@ class _Replayer:
         rows = {piece.message.sequence: piece.choose(ours) for piece in pieces}
         stream = replace(self._stream, decode=lambda message: Decoded(rows[message.sequence]), fast=None)
         messages = [piece.message for piece in pieces]
-        attempt = Attempt(Batch(messages, [each.sequence for each in messages]), staged=True, isolate=isolate)
+        sequences = [each.sequence for each in messages]
+        attempt = Attempt(Batch(messages, sequences), staged=True, isolate=isolate, raised=isolate)
         StagedWrite(connection, stream, self._table.plan, attempt, self._at).run((), None, lambda: False)
         # Asked after the rows: the lock that came with them keeps the table as it is until the commit.
         if self._table.changed(connection):
