@@ -22,8 +22,7 @@ from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Stream
-from fix_failover import TEMPLATE, own_postgres
-from fix_servers import FAST
+from fix_servers import FAST, TEMPLATE, own_postgres
 from fix_service import wait_until
 
 SETTINGS = FAST | {"synchronous_commit": "on"}  # so that the standby hears at once of a commit
