@@ -9,7 +9,6 @@ from typing import Any
 
 from eventwriter.commands import go_json
 from eventwriter.config import kinds
-from eventwriter.config.model import NatsConfig, kinds_of
 from eventwriter.config.naming import one_line
 from eventwriter.config.rendering import toml
 from eventwriter.config.units import format_duration, parse_duration
@@ -36,13 +35,10 @@ def nats(source: Mapping[str, Any], notes: list[str]) -> list[str]:
         lines.append(f"credentials = {toml(go_json.text(source, 'nats_creds_file'))}")
     elif go_json.text(source, "nats_creds_file"):
         notes.append("nats_creds_file is no path of a file: set nats.credentials")
-    if go_json.text(source, "domain") and "domain" in kinds_of(NatsConfig):
+    if go_json.valid(kinds.NAME, go_json.text(source, "domain")):
         lines.append(f"domain = {toml(go_json.text(source, 'domain'))}")
-    elif go_json.text(source, "domain"):
-        notes.append(
-            f"domain {toml(go_json.text(source, 'domain'))} is left out: name servers of that JetStream domain in "
-            "nats.url, because eventwriter uses the domain of the server it is connected to"
-        )
+    elif source.get("domain"):
+        notes.append("domain is no name of a JetStream domain: set nats.domain")
     security = go_json.section(source, "nats_security")
     mode = go_json.text(security, "mode") or "none"
     if mode == "mtls":

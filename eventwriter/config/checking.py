@@ -40,6 +40,9 @@ def _nats(nats: NatsConfig) -> Iterator[tuple[str, str]]:
     ways = [key for key in ("credentials", "user", "token", "nkey") if getattr(nats, key) is not None]
     if len(ways) > 1:
         yield f"nats.{ways[1]}", f"both nats.{ways[0]} and nats.{ways[1]} are set: expected one way to log in"
+    if nats.domain is not None and nats.api_prefix is not None:
+        text = f"both nats.domain and nats.api_prefix are set, and a domain is the prefix $JS.{nats.domain}.API"
+        yield "nats.api_prefix", f"{text}: expected one of them"
     yield from _pair("nats.tls", nats.tls)
     if nats.tls_asked_by and any(url.startswith("ws://") for url in nats.url):
         yield "nats.url", f"ws:// is never encrypted, and {nats.tls_asked_by} asks for TLS: expected wss://"

@@ -200,6 +200,10 @@ NAME = Kind(
     "a JetStream name: no white space, no '.', '*', '>', '/' or '\\'",
     _text(lambda text: re.fullmatch(r"[^\s.*>/\\]{1,255}", text) is not None and text.isprintable()),
 )
+PREFIX = Kind(
+    'the beginning of subjects such as "JS.hub.API": tokens with dots between them, no wildcard, no dot at the end',
+    _text(lambda text: len(text) <= 255 and subjects.invalid(text) is None and not {"*", ">"} & set(text)),
+)
 TABLE = Kind(
     'a table name such as "logs" or "public.logs"',
     _text(lambda text: re.fullmatch(rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})?", text) is not None),

@@ -42,7 +42,18 @@ class NatsConfig:
     token: str | None = _key(kinds.SECRET)
     nkey: str | None = _key(kinds.NKEY)
     """Seed of a user's key, for servers that know the key and ask for no JWT."""
+    domain: str | None = _key(kinds.NAME)
+    """The JetStream domain that has the streams, where that is not the one of the servers at ``url``."""
+    api_prefix: str | None = _key(kinds.PREFIX)
+    """What the subjects of JetStream's API begin with, where an account imports it under another name."""
+    inbox_prefix: str = _key(kinds.PREFIX, "_INBOX")
+    """What the subjects of messages to us and of answers begin with."""
     tls: TlsConfig = TlsConfig()
+
+    @property
+    def api(self) -> str:
+        """What the subjects of JetStream's API begin with."""
+        return self.api_prefix or (f"$JS.{self.domain}.API" if self.domain else "$JS.API")
 
     @property
     def tls_asked_by(self) -> str:

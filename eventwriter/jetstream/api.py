@@ -10,6 +10,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from eventwriter.config.loading import NatsConfig
 from eventwriter.errors import ConfigurationError, UnavailableError
 from eventwriter.jetstream.permissions import Permissions
 
@@ -18,7 +19,7 @@ ANSWER_TIMEOUT = 5.0
 STREAM_NOT_FOUND = 10059
 
 Request = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
-"""Sends a JetStream API request (subject below ``$JS.API.``, body) and returns the answer, errors included."""
+"""Sends a JetStream API request (subject below the prefix of the API, body) and returns the answer, errors included."""
 
 
 class Api:
@@ -32,13 +33,17 @@ class Api:
         """A ``Request``; raises UnavailableError if nobody answers, ForbiddenError if we may not ask."""
         try:
             # no body at all when there is nothing to say
-            answer = await self.ask(f"$JS.API.{subject}", json.dumps(body).encode() if body else b"")
+            answer = await self.ask(self.subject(subject), json.dumps(body).encode() if body else b"")
         except nats.errors.NoRespondersError:
-            raise UnavailableError("NATS has no JetStream for this account: enable it in the server") from None
+            raise UnavailableError(_nobody(self._permissions.api)) from None
         except nats.errors.TimeoutError:
             raise UnavailableError(f"JetStream does not answer {subject.partition('.')[0].lower()} requests") from None
         parsed: dict[str, Any] = json.loads(answer.data)
         return parsed
+
+    def subject(self, below: str) -> str:
+        """A subject of the API, below its prefix."""
+        return f"{self._permissions.api}.{below}"
 
     async def ask(self, subject: str, body: bytes) -> Msg:
         """The answer to a request of any subject; raises nats-py's errors, and ForbiddenError if we may not ask."""
@@ -47,6 +52,18 @@ class Api:
     async def probe(self) -> None:
         """Asks for everything that a worker needs, without any effect; the permissions tell what is refused."""
         await self._permissions.probe(self._client.publish, self.ask)
+
+
+def _nobody(api: str) -> str:
+    if api == NatsConfig().api:
+        return (
+            "NATS has no JetStream for this account: enable it in the server, or set nats.domain to the domain, or "
+            "nats.api_prefix to the import, by which its streams are reached from here"
+        )
+    return (
+        f"nobody answers at {api}: check nats.domain and nats.api_prefix, and whether the leaf node is connected, or "
+        "the account imports that"
+    )
 
 
 def failed(answer: Mapping[str, Any], what: str) -> Exception:

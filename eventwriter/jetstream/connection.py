@@ -87,6 +87,7 @@ async def connect(client: Client, settings: NatsConfig, name: str, listener: Lis
                     await client.connect(
                         servers=list(settings.url),
                         name=name,
+                        inbox_prefix=settings.inbox_prefix,
                         connect_timeout=_PATIENCE - 0.5,  # type: ignore[arg-type]
                         ping_interval=20,
                         error_cb=on_error,

@@ -76,7 +76,8 @@ async def stream_info(request: Request, config: StreamConfig) -> StreamInfo:
     answer = await request(f"STREAM.INFO.{config.stream}", {})
     if error_code(answer) == STREAM_NOT_FOUND:
         raise UnavailableError(
-            f"JetStream has no stream {config.stream}: create it, or set streams.{config.name}.stream to its name"
+            f"JetStream has no stream {config.stream}: create it, or set streams.{config.name}.stream to its name, or "
+            "nats.domain to the JetStream domain that it is in"
         )
     if "error" in answer:
         raise failed(answer, f"stream {config.stream}")

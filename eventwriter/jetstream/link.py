@@ -55,13 +55,13 @@ class Link:
         self._turn = turn
         self._extra = {"stream": config.name}
         self._client = client = Client()
-        self._permissions = permissions = Permissions(config)
+        self._permissions = permissions = Permissions(settings, config)
         self._progress = progress = Progress(config)
         self.api = Api(client, permissions)
         self.binding = Binding(self.api.request, config, handover)
         self.puller = Puller(client, self.binding, config, handover, permissions, progress, turn, at)
         self.acknowledger = Acknowledger(client, self.api, config, handover, permissions, progress, at)
-        self.reader = Reader(client, self.api.request, config, handover)
+        self.reader = Reader(client, self.api, config, handover)
         self.watch = Watch(client, self.api, self.binding, self.puller, permissions, progress, handover.claims)
         self._parser = wire.install(client, self.puller.deliver)
         self._subscription: Any = None
@@ -95,7 +95,9 @@ class Link:
 
     async def check_create(self) -> None:
         """Raises ForbiddenError if NATS lets us neither create our consumer nor change it; does nothing else."""
-        await self.api.ask(f"$JS.API.CONSUMER.DURABLE.CREATE.{self._config.stream}.{self._config.durable}", b"{}")
+        await self.api.ask(
+            self.api.subject(f"CONSUMER.DURABLE.CREATE.{self._config.stream}.{self._config.durable}"), b"{}"
+        )
 
     async def start(self) -> None:
         """Begins to pull, to keep alive, and to watch."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from eventwriter.config.loading import StreamConfig
+from eventwriter.config.loading import NatsConfig, StreamConfig
 from eventwriter.errors import ForbiddenError
 
 log = logging.getLogger("eventwriter.source")
@@ -18,27 +18,34 @@ Send = Callable[[str, bytes], Awaitable[Any]]
 
 PROOF = 1.0
 """Seconds within which an answer shows that we may receive again."""
-INBOX = "subscribe to _INBOX.>"
 _VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
 
 
 class Permissions:
     """What the server refuses one worker now. Of the loop thread, but ``trouble`` may be read by any."""
 
-    def __init__(self, config: StreamConfig) -> None:
+    def __init__(self, settings: NatsConfig, config: StreamConfig) -> None:
         where = f"{config.stream}.{config.durable}"
+        self.api = settings.api
+        """What the subjects of JetStream's API begin with. Those of acks begin with $JS.ACK wherever that is."""
+        self._inbox = f"subscribe to {settings.inbox_prefix}.>"
         self._extra = {"stream": config.name}
-        self._pull = f"$JS.API.CONSUMER.MSG.NEXT.{where}"
+        self.pull = f"{self.api}.CONSUMER.MSG.NEXT.{where}"
+        """Where a pull is asked for."""
         self._acks = f"$JS.ACK.{where}."
         self._harmless = {
-            f"$JS.API.STREAM.INFO.{config.stream}": b"",
-            f"$JS.API.STREAM.MSG.GET.{config.stream}": b'{"seq":0}',  # there is no such message
-            f"$JS.API.CONSUMER.INFO.{where}": b"",
+            f"{self.api}.STREAM.INFO.{config.stream}": b"",
+            f"{self.api}.STREAM.MSG.GET.{config.stream}": b'{"seq":0}',  # there is no such message
+            f"{self.api}.CONSUMER.INFO.{where}": b"",
             # A heartbeat must be half of the pull's time at most: refused before anything is delivered.
-            self._pull: b'{"batch":1,"expires":1000000000,"idle_heartbeat":1000000000}',
+            self.pull: b'{"batch":1,"expires":1000000000,"idle_heartbeat":1000000000}',
         }
         """What a worker asks for, and how to do that without any effect."""
-        self._needs = {INBOX, f"publish to {self._acks}>", *(f"publish to {subject}" for subject in self._harmless)}
+        self._needs = {
+            self._inbox,
+            f"publish to {self._acks}>",
+            *(f"publish to {subject}" for subject in self._harmless),
+        }
         self._refused: dict[str, int] = {}
         self._pending: set[tuple[str, asyncio.Future[None]]] = set()
         self.trouble = ""
@@ -52,7 +59,7 @@ class Permissions:
     @property
     def may_pull(self) -> bool:
         """Whether it makes sense to pull: what cannot be acknowledged would only come again and again."""
-        return f"publish to {self._pull}" not in self._refused and self.may_acknowledge
+        return f"publish to {self.pull}" not in self._refused and self.may_acknowledge
 
     @property
     def may_acknowledge(self) -> bool:
@@ -62,7 +69,7 @@ class Permissions:
     @property
     def may_receive(self) -> bool:
         """Whether the server sends us what we subscribed to. If not, only subscribing again brings that back."""
-        return INBOX not in self._refused
+        return self._inbox not in self._refused
 
     async def asked(self, subject: str, answer: Coroutine[Any, Any, T]) -> T:
         """The answer to a request; raises ForbiddenError as soon as the server refuses it, or the way of the answer."""
@@ -75,13 +82,13 @@ class Permissions:
             patience = None if self.may_receive else PROOF
             await asyncio.wait((request, refusal), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if not request.done():
-                raise ForbiddenError(_text([self._need("publish", subject) if self.may_receive else INBOX]))
+                raise ForbiddenError(_text([self._need("publish", subject) if self.may_receive else self._inbox]))
             found = request.result()
         finally:
             self._pending.discard(waiting)
             request.cancel()
             refusal.cancel()
-        self._permitted(INBOX)
+        self._permitted(self._inbox)
         self._permitted(self._need("publish", subject))
         return found
 
@@ -124,7 +131,7 @@ class Permissions:
     def _need(self, verb: str, subject: str) -> str:
         """What has to be permitted, in words."""
         if verb == "subscription":
-            return INBOX
+            return self._inbox
         if subject.lower().startswith("$js.ack."):
             return f"publish to {self._acks}>"
         return f"publish to {next((each for each in self._harmless if each.lower() == subject.lower()), subject)}"

@@ -236,10 +236,6 @@ class Puller:
         body = limits.request(1, 0) if self._one_of_any_size else limits.request(messages, size)
         self.pull.begin(body, self._clock())
         self._one_of_any_size = False
-        await self._client.publish(
-            f"$JS.API.CONSUMER.MSG.NEXT.{self._config.stream}.{self._config.durable}",
-            json.dumps(body).encode(),
-            reply=self.pull.reply,
-        )
+        await self._client.publish(self._permissions.pull, json.dumps(body).encode(), reply=self.pull.reply)
         if self._at:
             self._at("after_pull")

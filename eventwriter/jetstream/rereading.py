@@ -16,7 +16,7 @@ from eventwriter.config.loading import StreamConfig
 from eventwriter.coverage import Segment
 from eventwriter.errors import ConfigurationError, ForbiddenError, UnavailableError
 from eventwriter.jetstream import gaps, wire
-from eventwriter.jetstream.api import Request
+from eventwriter.jetstream.api import Api
 from eventwriter.jetstream.deliveries import read
 from eventwriter.jetstream.handover import Handover
 from eventwriter.jetstream.wire import Delivery
@@ -44,9 +44,9 @@ class Reader:
     A batch accounts for everything from the one before it in its segment, so that the ledger's ranges stay few.
     """
 
-    def __init__(self, client: Client, request: Request, config: StreamConfig, handover: Handover) -> None:
+    def __init__(self, client: Client, api: Api, config: StreamConfig, handover: Handover) -> None:
         self._nc = client
-        self._request = request
+        self._api = api
         self._config = config
         self._handover = handover
         self._answers: asyncio.Queue[Msg] = asyncio.Queue()
@@ -65,7 +65,7 @@ class Reader:
         filters = tuple(dict.fromkeys(pattern for segment in near for pattern in segment.filters))
         whole = Segment(near[0].first, near[-1].last, filters)
         try:
-            name = await gaps.create_reader(self._request, self._config, whole)
+            name = await gaps.create_reader(self._api.request, self._config, whole)
         except (ConfigurationError, ForbiddenError) as error:
             # A work-queue stream, a limit, a permission: one by one it takes longer, but nothing more than to look.
             log.info("reading one by one: %s", error, extra={"stream": self._config.name})
@@ -89,7 +89,7 @@ class Reader:
             for pattern in segment.filters:
                 known = following.get(pattern, messages)
                 if known is messages or (isinstance(known, Message) and known.sequence < sequence):
-                    following[pattern] = await gaps.next_message(self._request, self._config, pattern, sequence)
+                    following[pattern] = await gaps.next_message(self._api.request, self._config, pattern, sequence)
             found = [each for each in following.values() if each is not None and each.sequence <= segment.last]
             if found:
                 messages.append(min(found, key=lambda each: each.sequence))
@@ -133,7 +133,7 @@ class Reader:
         """What one pull delivers; whether there is no more if that is nothing."""
         body = {"batch": batch, "no_wait": True} | ({"max_bytes": size} if size else {})
         await self._nc.publish(
-            f"$JS.API.CONSUMER.MSG.NEXT.{self._config.stream}.{name}", json.dumps(body).encode(), reply=inbox
+            self._api.subject(f"CONSUMER.MSG.NEXT.{self._config.stream}.{name}"), json.dumps(body).encode(), reply=inbox
         )
         found: list[Delivery] = []
         while len(found) < batch:

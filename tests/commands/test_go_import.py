@@ -105,7 +105,8 @@ def test_the_full_file() -> None:
     assert {stream.stream for stream in enabled.values()} == {"events"}
     assert enabled["OTEL_METRICS"].subjects == ("events.otel.metrics", "events.otel.metrics.raw")
     assert enabled["OTEL_METRICS"].durable == "db-event-writer-otel_metrics"
-    for word in ("domain", "listen_addr", "logging", "max_connections", "durable", "CNPG_PASSWORD_FILE"):
+    assert found.nats.domain == "edge"
+    for word in ("listen_addr", "logging", "max_connections", "durable", "CNPG_PASSWORD_FILE"):
         assert word in notes
 
 
@@ -372,7 +373,9 @@ def test_a_shipped_file_against_real_streams(world: World) -> None:
     every = [subject for each in published.values() for subject in each]
     world.call(lambda client: drop_all_and_add(client, every))
     file = world.folder / "writer.json"
-    file.write_text(json.dumps(with_streams(*SHIPPED["helm"]) | {"nats_creds_file": "", "nats_security": {}}))
+    file.write_text(
+        json.dumps(with_streams(*SHIPPED["helm"]) | {"nats_creds_file": "", "nats_security": {}, "domain": ""})
+    )
     (world.folder / "writer.toml").write_text(world.run("config", "import", str(file)).stdout)
 
     world.start("--config", str(world.folder / "writer.toml"), "supervise")
@@ -410,6 +413,8 @@ async def drop_all_and_add(client: Any, listed: list[str]) -> None:
         ({"nats_url": "http://x"}, "nats_url is missing or no NATS URL"),
         ({"cnpg": {}}, "cnpg.host is missing"),
         ({"cnpg": {"tls": TLS, "ssl_mode": "disable"}}, "which the Go writer refused"),
+        ({"domain": "a.b"}, "domain is no name of a JetStream domain"),
+        ({"domain": 5}, "domain is no name of a JetStream domain"),
         ({"subject": ""}, "all streams are disabled"),
     ],
 )

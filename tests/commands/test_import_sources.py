@@ -300,7 +300,7 @@ def test_every_line_without_a_counterpart_is_a_comment() -> None:
     source["nats_security"]["tls"] |= {"skip_verify": True}
     source["streams"][0]["new"] = "s3cret"
     _, text, _ = imported(json.dumps(source))
-    keys = ['"new"', 'cnpg."new"', "cnpg.min_connections", "cnpg.max_conn_lifetime", 'cnpg.tls."new"', "domain"]
+    keys = ['"new"', 'cnpg."new"', "cnpg.min_connections", "cnpg.max_conn_lifetime", 'cnpg.tls."new"']
     keys += [
         "max_connections",
         'nats_security."role"',

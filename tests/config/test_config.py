@@ -337,7 +337,7 @@ def test_a_secret_in_place_of_its_file_is_not_told() -> None:
         ("[streams.LOGS]\ntabel = 1", "unknown setting streams.LOGS.tabel (file /eventwriter.toml): "
          "did you mean streams.LOGS.table?"),
         ("[nats]\nqqq = 1", "unknown setting nats.qqq (file /eventwriter.toml): "
-         "there are url, credentials, user, password, token, nkey, tls"),
+         "there are url, credentials, user, password, token, nkey, domain, api_prefix, inbox_prefix, tls"),
         ("[qqq]", "unknown setting qqq (file /eventwriter.toml): "
          "there are nats, postgres, writer, http, log, dead_letters, streams"),
         ("[streams.LOGZ]", "unknown stream LOGZ in streams.LOGZ (file /eventwriter.toml): "

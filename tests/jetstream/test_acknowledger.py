@@ -12,6 +12,7 @@ import nats.errors
 import pytest
 
 from consumers import STREAM
+from eventwriter.config.loading import NatsConfig
 from eventwriter.jetstream.acknowledger import Acknowledger
 from eventwriter.jetstream.api import Api
 from eventwriter.jetstream.connection import Client
@@ -52,7 +53,7 @@ class Server:
 def acknowledger(server: Server, handover: Handover | None = None, ack_wait: float = 30.0) -> Acknowledger:
     """One that speaks with this server."""
     config = replace(STREAM, writer=replace(STREAM.writer, ack_wait=ack_wait))
-    client, permissions = cast(Client, server), Permissions(STREAM)
+    client, permissions = cast(Client, server), Permissions(NatsConfig(), STREAM)
     return Acknowledger(
         client, Api(client, permissions), config, handover or Handover(STREAM), permissions, Progress(STREAM)
     )

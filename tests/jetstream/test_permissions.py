@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from consumers import ONLY_LOGS, STREAM, TOLD, edit, serving, settings, told, well
+from eventwriter.config.loading import NatsConfig
 from eventwriter.embedded import PostgresServer
 from eventwriter.jetstream.permissions import Permissions
 from fix_monitor import Endpoint
@@ -159,7 +160,7 @@ def stays(endpoint: Endpoint, seconds: float) -> bool:
 
 def test_violations_are_told_from_other_errors() -> None:
     """The client gives them in lower case; what is not ours is left to others."""
-    permissions = Permissions(STREAM)
+    permissions = Permissions(NatsConfig(), STREAM)
     assert permissions.complete
     assert not permissions.note("nats: slow consumer")
     assert not permissions.note('nats: permissions violation for publish to "something.else"')
@@ -174,7 +175,7 @@ def test_violations_are_told_from_other_errors() -> None:
 
 def test_an_answer_ends_a_refusal() -> None:
     """What was refused once and is answered now, is permitted again."""
-    permissions = Permissions(STREAM)
+    permissions = Permissions(NatsConfig(), STREAM)
 
     async def answer() -> str:
         return "yes"

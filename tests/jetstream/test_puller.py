@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from consumers import STREAM
+from eventwriter.config.loading import NatsConfig
 from eventwriter.errors import ConfigurationError, ConsumerEditedError, EventWriterError, UnavailableError
 from eventwriter.jetstream.binding import Binding
 from eventwriter.jetstream.buffer import Gap
@@ -68,7 +69,7 @@ class Bench:
         self.server = JetStream()
         self.handover = Handover(STREAM)
         self.binding = Binding(self.server.request, STREAM, self.handover)
-        self.permissions = Permissions(STREAM)
+        self.permissions = Permissions(NatsConfig(), STREAM)
         self.passed: list[str] = []
         self.puller = Puller(
             self.server,

@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 
 from consumers import STREAM
+from eventwriter.config.loading import NatsConfig
 from eventwriter.errors import ConsumerEditedError, UnavailableError
 from eventwriter.jetstream.api import Api
 from eventwriter.jetstream.binding import Binding
@@ -16,7 +17,7 @@ from eventwriter.jetstream.claims import Claims
 from eventwriter.jetstream.connection import Client
 from eventwriter.jetstream.consumer import ConsumerInfo
 from eventwriter.jetstream.limits import Limits
-from eventwriter.jetstream.permissions import INBOX, Permissions
+from eventwriter.jetstream.permissions import Permissions
 from eventwriter.jetstream.progress import Progress
 from eventwriter.jetstream.puller import Puller
 from eventwriter.jetstream.watch import SAMPLE, SOON, Watch, stands_still
@@ -40,7 +41,7 @@ class World:
         self.others_stuck: list[bool] = []
         self.wake = asyncio.Event()
         self.story: list[str] = []
-        self.permissions = Permissions(STREAM)
+        self.permissions = Permissions(NatsConfig(), STREAM)
         self.claims = Claims()
         client, api, binding, puller = cast(Client, self), cast(Api, self), cast(Binding, self), cast(Puller, self)
         self.watch = Watch(client, api, binding, puller, self.permissions, Progress(STREAM), self.claims)
@@ -108,7 +109,7 @@ def test_what_was_refused_is_asked_for_again(refused: str, story: list[str]) -> 
     """A subscription that was refused needs another connection. Afterwards it is time to pull."""
     world = World()
     world.permissions.note(f"nats: permissions violation for {refused}")
-    assert world.permissions.may_receive == (INBOX not in world.permissions._refused)
+    assert world.permissions.may_receive == ("subscribe to _INBOX.>" not in world.permissions._refused)
     world.look()
     assert world.story == story
     assert world.wake.is_set()
