@@ -10,7 +10,18 @@ from typing import IO, Any, NoReturn
 import click
 
 from eventwriter import __version__, errors, registry, service, worker
-from eventwriter.commands import bookkeeping, dlq, findings, go_import, options, running, schema, status_table, terminal
+from eventwriter.commands import (
+    bookkeeping,
+    dlq,
+    findings,
+    go_import,
+    options,
+    running,
+    schema,
+    status_table,
+    streams,
+    terminal,
+)
 from eventwriter.commands import check as checking
 from eventwriter.commands import decode as decoding
 from eventwriter.commands.settings import Settings, declared
@@ -44,6 +55,7 @@ def cli(
     Without any settings it connects to NATS and PostgreSQL on this machine and serves its seven streams:
 
     \b
+        eventwriter streams create   create the JetStream streams that are missing
         eventwriter schema apply     create the tables
         eventwriter check            say what each stream would do
         eventwriter supervise        do it
@@ -166,6 +178,7 @@ def config_import(file: IO[str], environments: tuple[IO[str], ...]) -> None:
 
 cli.add_command(dlq.group)
 cli.add_command(schema.group)
+cli.add_command(streams.group)
 cli.add_command(bookkeeping.group)
 cli.add_command(bookkeeping.replay_command)
 

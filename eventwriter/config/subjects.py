@@ -70,6 +70,28 @@ def overlap(one: str, other: str) -> bool:
     return len(left) == len(right)
 
 
+def apart(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Patterns that match all that these match, and do not overlap, as a stream's subjects must not.
+
+    What is covered by another is left out, and two that overlap otherwise are replaced by one that covers both.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        whole = pattern
+        while clash := next((each for each in found if overlap(each, whole)), None):
+            found.remove(clash)
+            whole = _both(clash, whole)
+        found.append(whole)
+    return tuple(found)
+
+
+def _both(one: str, other: str) -> str:
+    """The narrowest pattern that covers two which overlap."""
+    pairs = zip(one.split("."), other.split("."), strict=False)
+    tokens = [a if a == b else ">" if ">" in (a, b) else "*" for a, b in pairs]
+    return ".".join(tokens[: tokens.index(">") + 1] if ">" in tokens else tokens)
+
+
 def covers(wide: str, narrow: str) -> bool:
     """Whether ``wide`` matches every subject that ``narrow`` matches."""
     left, right = wide.split("."), narrow.split(".")

@@ -25,9 +25,10 @@ Request = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
 class Api:
     """One worker's requests. Of the loop thread."""
 
-    def __init__(self, client: Client, permissions: Permissions) -> None:
+    def __init__(self, client: Client, permissions: Permissions, patience: float = ANSWER_TIMEOUT) -> None:
         self._client = client
         self._permissions = permissions
+        self._patience = patience
 
     async def request(self, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """A ``Request``; raises UnavailableError if nobody answers, ForbiddenError if we may not ask."""
@@ -47,7 +48,7 @@ class Api:
 
     async def ask(self, subject: str, body: bytes) -> Msg:
         """The answer to a request of any subject; raises nats-py's errors, and ForbiddenError if we may not ask."""
-        return await self._permissions.asked(subject, self._client.request(subject, body, timeout=ANSWER_TIMEOUT))
+        return await self._permissions.asked(subject, self._client.request(subject, body, timeout=self._patience))
 
     async def probe(self) -> None:
         """Asks for everything that a worker needs, without any effect; the permissions tell what is refused."""

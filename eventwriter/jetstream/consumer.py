@@ -10,7 +10,7 @@ from typing import Any
 
 from eventwriter.config.loading import StreamConfig
 from eventwriter.errors import ConfigurationError, UnavailableError
-from eventwriter.jetstream import durable
+from eventwriter.jetstream import creation, durable
 from eventwriter.jetstream.api import STREAM_NOT_FOUND, Request, error_code, failed
 from eventwriter.jetstream.deliveries import is_hollow
 from eventwriter.jetstream.limits import Limits
@@ -75,10 +75,7 @@ async def stream_info(request: Request, config: StreamConfig) -> StreamInfo:
     """The stream as it is now; raises UnavailableError while there is none, since producers may yet create it."""
     answer = await request(f"STREAM.INFO.{config.stream}", {})
     if error_code(answer) == STREAM_NOT_FOUND:
-        raise UnavailableError(
-            f"JetStream has no stream {config.stream}: create it, or set streams.{config.name}.stream to its name, or "
-            "nats.domain to the JetStream domain that it is in"
-        )
+        raise UnavailableError(f"JetStream has no stream {config.stream}: {creation.remedy(config)}")
     if "error" in answer:
         raise failed(answer, f"stream {config.stream}")
     state = answer["state"]

@@ -29,6 +29,7 @@ class Permissions:
         self.api = settings.api
         """What the subjects of JetStream's API begin with. Those of acks begin with $JS.ACK wherever that is."""
         self._inbox = f"subscribe to {settings.inbox_prefix}.>"
+        self._where = f".{where}.".lower()
         self._extra = {"stream": config.name}
         self.pull = f"{self.api}.CONSUMER.MSG.NEXT.{where}"
         """Where a pull is asked for."""
@@ -132,7 +133,7 @@ class Permissions:
         """What has to be permitted, in words."""
         if verb == "subscription":
             return self._inbox
-        if subject.lower().startswith("$js.ack."):
+        if subject.lower().startswith("$js.ack.") and self._where in subject.lower():
             return f"publish to {self._acks}>"
         return f"publish to {next((each for each in self._harmless if each.lower() == subject.lower()), subject)}"
 

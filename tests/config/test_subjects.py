@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +91,16 @@ def test_what_covers_matches_all_of_it(wide: str, narrow: str, subject: str) -> 
 def test_covers(wide: str, narrow: str, expected: bool) -> None:
     """What a filter makes superfluous."""
     assert subjects.covers(wide, narrow) is expected
+
+
+@given(st.lists(PATTERNS, max_size=5), SUBJECTS)
+def test_patterns_that_are_set_apart(patterns: list[str], subject: str) -> None:
+    """Match all that they matched before, and no two of them the same subject."""
+    apart = subjects.apart(patterns)
+    assert not any(subjects.overlap(a, b) for a, b in itertools.combinations(apart, 2))
+    assert all(any(subjects.covers(each, pattern) for each in apart) for pattern in patterns)
+    if any(subjects.subject_matches(pattern, subject) for pattern in patterns):
+        assert any(subjects.subject_matches(each, subject) for each in apart)
 
 
 @given(PATTERNS)

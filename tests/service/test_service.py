@@ -313,8 +313,8 @@ def test_the_procfile_runs_servers_and_service(open_folder: Path) -> None:
         ending(subprocess.Popen([str(honcho), "start"], cwd=copy, env=environment, stdout=log, stderr=log)) as process,
     ):
         try:
-            # The streams are for the producers to create: each worker says that its own is missing.
-            wait_until(lambda: "JetStream has no stream LOGS" in output.read_text(), "the service", 60)
+            created = [f"consumer eventwriter-{name.lower()} created" for name in STREAMS]
+            wait_until(lambda: all(each in output.read_text() for each in created), "the service", 60)
         except BaseException:
             print(output.read_text())
             raise

@@ -1,0 +1,135 @@
+"""`eventwriter streams`: the JetStream streams that messages come from."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import click
+
+from eventwriter.commands import options
+from eventwriter.commands.settings import Settings
+from eventwriter.config import kinds
+from eventwriter.config.loading import NatsConfig, StreamConfig
+from eventwriter.errors import UnavailableError
+from eventwriter.jetstream import creation
+from eventwriter.jetstream.creation import Wanted
+from eventwriter.jetstream.visit import Visit
+
+
+class Made(NamedTuple):
+    """What became of a stream."""
+
+    stream: Wanted
+    was_there: bool
+    command: str
+
+
+def create(
+    settings: NatsConfig, wanted: Sequence[tuple[Wanted, StreamConfig]], *, dry_run: bool, wait: float
+) -> list[Made]:
+    """Creates those that are missing; with ``dry_run`` none. Each comes with a stream of ours that needs it."""
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            return asyncio.run(_create(settings, wanted, dry_run=dry_run))
+        except UnavailableError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
+
+
+async def _create(settings: NatsConfig, wanted: Sequence[tuple[Wanted, StreamConfig]], *, dry_run: bool) -> list[Made]:
+    async with Visit(settings, "eventwriter streams") as visit:
+        made = []
+        for stream, config in wanted:
+            api, _ = visit.questions(config)
+            missing = await creation.missing(api, stream.name)
+            if missing and not dry_run:
+                missing = await creation.create(api, stream)
+            made.append(Made(stream, not missing, stream.command(settings)))
+        return made
+
+
+def shown(made: Sequence[Made], *, dry_run: bool, as_json: bool) -> str:
+    """What became of them, each with the command of NATS that does the same; or for a program."""
+    if as_json:
+        return json.dumps({"streams": {each.stream.name: _as_dict(each, dry_run=dry_run) for each in made}})
+    lines = []
+    for stream, was_there, command in made:
+        if was_there:
+            lines.append(f"exists   {stream.name}: left as it is")
+        else:
+            verb = "missing" if dry_run else "created"
+            lines += [f"{verb}  {stream.name}: {', '.join(stream.subjects)}", f"         {command}"]
+    return "\n".join(lines)
+
+
+def _as_dict(made: Made, *, dry_run: bool) -> dict[str, Any]:
+    created = not (made.was_there or dry_run)
+    found: dict[str, Any] = {"exists": made.was_there or created, "created": created}
+    return found | {"subjects": [*made.stream.subjects], "command": made.command}
+
+
+def _setting(kind: kinds.Kind) -> Any:
+    """Has an option read as a setting is."""
+
+    def read(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+        try:
+            return None if value is None else kind.parse(kind.from_text(value))
+        except ValueError:
+            raise click.BadParameter(f"expected {kind.expected}") from None
+
+    return read
+
+
+@click.group("streams")
+def group() -> None:
+    """The JetStream streams that messages come from."""
+
+
+@group.command("create")
+@click.option("--stream", "name", help="For this stream of ours alone, such as LOGS; default: all that are enabled.")
+@click.option("--dry-run", is_flag=True, help="Say what is missing, and create nothing.")
+@click.option("--max-age", metavar="TIME", default="7d", show_default=True, help="How long they hold a message.",
+              callback=_setting(kinds.duration(1.0, 100 * 365 * 86_400.0)))  # fmt: skip
+@click.option("--max-bytes", metavar="SIZE", help="How much each holds at most; then the oldest goes, read or not.",
+              callback=_setting(kinds.size(1, 2**62)))  # fmt: skip
+@click.option("--replicas", type=click.IntRange(1, 5), default=1, show_default=True, help="On how many servers.")
+@click.option("--wait", type=float, default=0.0, help="Wait this many seconds for NATS to answer.")
+@options.output
+@click.pass_obj
+def _create_command(
+    settings: Settings,
+    name: str | None,
+    dry_run: bool,
+    max_age: float,
+    max_bytes: int | None,
+    replicas: int,
+    wait: float,
+    as_json: bool,
+) -> None:
+    """Create the JetStream streams that are missing. One that exists is never touched.
+
+    They hold messages in files for --max-age, with the subjects of all streams of ours that share them. The line of
+    NATS's own command that does the same is printed with each.
+
+    \b
+        eventwriter streams create --dry-run
+        eventwriter streams create --stream LOGS --max-age 3d --replicas 3
+    """
+    loaded = settings.load()
+    enabled = [stream for stream in loaded.config.streams.values() if stream.enabled]
+    asked = enabled if name is None else [loaded.stream(name)]
+    first = {stream.stream: stream for stream in reversed(asked)}
+    wanted = [
+        (replace(each, max_age=max_age, max_bytes=max_bytes or -1, replicas=replicas), first[each.name])
+        for each in creation.wanted([*asked, *enabled])
+        if each.name in first
+    ]
+    made = create(loaded.config.nats, wanted, dry_run=dry_run, wait=wait)
+    options.say(shown(made, dry_run=dry_run, as_json=as_json), "no stream is enabled")
