@@ -13,7 +13,6 @@ from eventwriter import __version__, errors, registry, service, worker
 from eventwriter.commands import (
     bookkeeping,
     dlq,
-    findings,
     go_import,
     options,
     running,
@@ -86,11 +85,19 @@ def worker_command(settings: Settings, name: str) -> None:
 
 
 @cli.command()
+@click.option("--offline", is_flag=True, help="Look at the settings alone, and ask nobody.")
 @options.output
 @click.pass_obj
-def check(settings: Settings, as_json: bool) -> None:
-    """Look at everything and change nothing: settings, NATS, streams, consumers, PostgreSQL, tables."""
-    findings.end_with(checking.check(*settings.load()), as_json=as_json)
+def check(settings: Settings, offline: bool, as_json: bool) -> None:
+    """Look at everything and change nothing: settings, NATS, streams, consumers, PostgreSQL, tables.
+
+    Each finding says what is wrong and what to do. It takes a few seconds, and 10 at most, whatever is wrong.
+
+    \b
+        eventwriter check
+        eventwriter --config eventwriter.toml check --offline
+    """
+    checking.end_with(settings, offline=offline, as_json=as_json)
 
 
 @cli.command("status")

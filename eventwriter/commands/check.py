@@ -1,107 +1,97 @@
-"""`eventwriter check`: everything that the workers will meet, before they start."""
+"""`eventwriter check`: everything that the workers will meet, before they start, within seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import os
+import sys
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import NoReturn
 
-from psycopg import Connection
+import psycopg
 
-from eventwriter.commands.bookkeeping import losses
-from eventwriter.commands.findings import Finding, tables
-from eventwriter.commands.schema_check import check_role, check_table
-from eventwriter.commands.surroundings import surroundings
-from eventwriter.config.loading import Config, StreamConfig
-from eventwriter.errors import CONFIGURATION, EventWriterError
-from eventwriter.jetstream.consumer import ConsumerInfo
-from eventwriter.jetstream.durable import begins_anew
-from eventwriter.jetstream.source import Source
-from eventwriter.postgres.connection import check_server, connect
-from eventwriter.postgres.errors import translated
-from eventwriter.postgres.ledgers import predecessors
-from eventwriter.stream import Stream
+from eventwriter.commands import check_nats, check_postgres, check_service, check_settings, options
+from eventwriter.commands.findings import Finding, exit_code, shown
+from eventwriter.commands.settings import Settings
+from eventwriter.config import dsn
+from eventwriter.config.loading import Config
+from eventwriter.errors import UNAVAILABLE
 
-
-def _check_ledger(connection: Connection[Any], stream: StreamConfig) -> list[Finding]:
-    try:
-        with translated():
-            found = losses(connection, stream)
-            others = predecessors(connection, stream.name, stream.stream, stream.durable)
-    except EventWriterError:  # said already: the schema of another release, or none
-        connection.rollback()
-        return []
-    remedy = f"`eventwriter ledger accept --stream {stream.name}` takes note"
-    anew = [Finding(stream.name, begins_anew(stream, old), warning=True) for old in others[:1]]
-    return ([] if stream.continues else anew) + [
-        Finding(stream.name, f"missing from the ledger and gone from the stream: {loss}; {remedy}", warning=True)
-        for loss in found
-    ]
+LONGEST = 8.0
+"""Seconds for everything, whatever is wrong."""
+_ASKING = 7.0
+"""Seconds for NATS, which says itself what it was late with."""
 
 
-def check(settings: Config, declared: Mapping[str, Stream]) -> list[Finding]:
-    """Everything the workers will meet; changes nothing."""
-    findings: list[Finding] = []
-    try:
-        with connect(settings.postgres, "eventwriter check") as connection:
-            info = connection.info
-            version = info.server_version
-            findings.append(
-                Finding(
-                    "postgres",
-                    f"PostgreSQL {version // 10000}.{version % 10000}, database {info.dbname} as {info.user}",
-                )
-            )
-            findings += surroundings(connection, settings, declared)
-            try:
-                with translated():
-                    check_server(connection)
-            except EventWriterError as error:
-                findings.append(Finding("postgres", str(error), error.exit_code))
-            findings += check_role(connection, settings)
-            for each in tables(settings, declared):
-                findings += check_table(connection, *each)
-                findings += _check_ledger(connection, each[0])
-    except EventWriterError as error:
-        findings.append(Finding("postgres", str(error), error.exit_code))
-    for stream, _ in tables(settings, declared):
+class Part(threading.Thread):
+    """One side that is looked at beside the others; it is left alone where it takes too long."""
+
+    def __init__(self, work: Callable[[Part], None]) -> None:
+        super().__init__(daemon=True)
+        self.findings: list[Finding] = []
+        self.doing = ""
+        """What it is at, for people."""
+        self._work = work
+        self._failure: Exception | None = None
+
+    def run(self) -> None:
+        """Raises nothing: ``ended`` does."""
         try:
-            findings += _check_stream(settings, stream)
-        except EventWriterError as error:
-            findings.append(Finding(stream.name, str(error), error.exit_code))
-            if "cannot connect" in str(error):
-                break
-    return findings
+            self._work(self)
+        except Exception as error:  # noqa: BLE001 - raised again by who waits
+            self._failure = error
+
+    def at(self, doing: str) -> None:
+        """Notes what it is at."""
+        self.doing = doing
+
+    def ended(self, deadline: float) -> bool:
+        """Whether it ended in time."""
+        self.join(max(0.0, deadline - monotonic()))
+        if self._failure is not None:
+            raise self._failure
+        return not self.is_alive()
 
 
-def _check_stream(settings: Config, stream: StreamConfig) -> list[Finding]:
-    source = Source(settings.nats, stream)
+def check(settings: Settings, *, offline: bool) -> list[Finding]:
+    """Everything the workers will meet; changes nothing. With ``offline`` nobody is asked."""
+    config, declared = settings.load()
+    findings = [*check_settings.look(config, declared, settings.file)]
+    if not offline:
+        deadline = monotonic() + LONGEST
+        nats = Part(lambda part: check_nats.look(config, declared, part.findings, _ASKING))
+        postgres = Part(lambda part: check_postgres.look(config, declared, part.findings, part.at))
+        service = Part(lambda part: check_service.look(config, part.findings))
+        parts = (nats, postgres, service)
+        for part in parts:
+            part.start()
+        for part in parts:
+            late = not part.ended(deadline)
+            findings += [*part.findings]
+            if late and part is postgres:
+                text = f"PostgreSQL at {_address(config)} does not answer within {LONGEST:.0f} s, while {part.doing}"
+                remedy = "check postgres.dsn, and what the server does (pg_stat_activity)"
+                findings.append(Finding("postgres", f"{text}: {remedy}", UNAVAILABLE))
+    order = {name: number for number, name in enumerate(("settings", "nats", "postgres", *config.streams))}
+    return sorted(findings, key=lambda found: order.get(found.subject, len(order)))
+
+
+def _address(settings: Config) -> str:
     try:
-        info = source.open()
-        consumer = source.consumer_info()
-        if consumer is None or consumer.changes:
-            source.check_create()
-    finally:
-        source.close(2.0)
-    held = info.last_sequence - info.first_sequence + 1 if info.last_sequence else 0
-    where = f"stream {info.name} holds {held} messages"
-    if consumer is None:
-        return [Finding(stream.name, f"{where}; consumer {stream.durable} will be created")]
-    text = f"{where}; consumer {stream.durable}: {consumer.pending} waiting, {consumer.ack_pending} unacknowledged"
-    return [Finding(stream.name, text), *_check_consumer(stream, consumer)]
+        found = dsn.parse(settings.postgres.dsn)
+    except dsn.Unreadable:
+        return "postgres.dsn"
+    defaults = {option.keyword: option.val for option in psycopg.pq.Conninfo.get_defaults()}
+    host, port = (found.get(key) or (defaults[key.encode()] or b"").decode() for key in ("host", "port"))
+    return f"{host or 'the socket of this machine'}:{port}"
 
 
-def _check_consumer(stream: StreamConfig, consumer: ConsumerInfo) -> Iterator[Finding]:
-    name = f"consumer {stream.durable}"
-    if consumer.refusal:
-        yield Finding(stream.name, consumer.refusal, CONFIGURATION)
-        return
-    if consumer.paused:
-        yield Finding(stream.name, f"{name} is paused until {consumer.paused}: nothing is delivered", warning=True)
-    for each in consumer.warnings:
-        yield Finding(stream.name, each, warning=True)
-    if consumer.changes:
-        how = ", which kept messages or their payloads back" if consumer.incomplete else ""
-        changes = ", ".join(consumer.changes)
-        yield Finding(stream.name, f"{name}: the worker will change {changes}{how}", warning=bool(consumer.incomplete))
-    if limits := str(consumer.limits):
-        yield Finding(stream.name, f"{name} limits a pull to {limits}: the worker keeps to that, and is slower")
+def end_with(settings: Settings, *, offline: bool, as_json: bool) -> NoReturn:
+    """Prints what is found, and ends the process as that says."""
+    findings = check(settings, offline=offline)
+    options.say(shown(findings, as_json=as_json))
+    sys.stdout.flush()
+    if threading.active_count() > 1:  # Python would wait for a name server that does not answer
+        os._exit(exit_code(findings))
+    sys.exit(exit_code(findings))

@@ -26,6 +26,7 @@ class Service:
     token: str | None = field(default=None, repr=False)
     certificate: str | None = None
     """That of the service itself, in a file: whatever name stands in it. None: whoever the system trusts."""
+    patience: float = PATIENCE
 
     @classmethod
     def of(cls, settings: HttpConfig, url: str | None) -> Service:
@@ -48,7 +49,7 @@ def fetch(service: Service) -> dict[str, Any]:
     """The status document of a service; raises UnavailableError, or AuthenticationError."""
     address = service.url.rstrip("/")
     try:
-        with service.opener().open(f"{address}/status", timeout=PATIENCE) as answer:
+        with service.opener().open(f"{address}/status", timeout=service.patience) as answer:
             document: dict[str, Any] = json.loads(answer.read())
         if "streams" not in document:
             raise ValueError("something else listens there")

@@ -44,15 +44,18 @@ def create(
 
 
 async def _create(settings: NatsConfig, wanted: Sequence[tuple[Wanted, StreamConfig]], *, dry_run: bool) -> list[Made]:
-    async with Visit(settings, "eventwriter streams") as visit:
-        made = []
+    visit, made = Visit(settings, "eventwriter streams"), []
+    try:
+        await visit.open()
         for stream, config in wanted:
             api, _ = visit.questions(config)
             missing = await creation.missing(api, stream.name)
             if missing and not dry_run:
                 missing = await creation.create(api, stream)
             made.append(Made(stream, not missing, stream.command(settings)))
-        return made
+    finally:
+        await visit.close()
+    return made
 
 
 def shown(made: Sequence[Made], *, dry_run: bool, as_json: bool) -> str:

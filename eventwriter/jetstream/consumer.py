@@ -69,6 +69,8 @@ class ConsumerInfo:
     """How many it has made."""
     max_ack_pending: int = 0
     """How many messages may be delivered and not acknowledged before it stops."""
+    redelivered: int = 0
+    """Messages that were delivered more than once and are not acknowledged."""
 
 
 async def stream_info(request: Request, config: StreamConfig) -> StreamInfo:
@@ -150,6 +152,7 @@ def _info(answer: Mapping[str, Any], config: StreamConfig, *, created: bool) -> 
         paused=str(current.get("pause_until", "")) if answer.get("paused") else "",
         deliveries=int(answer["delivered"]["consumer_seq"]),
         max_ack_pending=int(current.get("max_ack_pending", 0)),
+        redelivered=int(answer.get("num_redelivered", 0)),
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from types import TracebackType
-from typing import Self
 
 from eventwriter.config.loading import NatsConfig, StreamConfig
 from eventwriter.jetstream.api import ANSWER_TIMEOUT, Api
@@ -22,14 +20,12 @@ class Visit:
         self._name = name
         self._permissions: list[Permissions] = []
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> None:
         """Raises AuthenticationError, ConfigurationError or UnavailableError, which name the servers and the remedy."""
         await connect(self.client, self.settings, self._name, self)
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def close(self) -> None:
+        """Ends it, whatever became of it."""
         # What is only half connected raises anything, and nothing is lost with it.
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self.client.close(), 1.0)
