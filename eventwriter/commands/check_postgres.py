@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,7 @@ from eventwriter.commands.findings import Finding, tables
 from eventwriter.commands.schema_check import check_role, check_table
 from eventwriter.commands.surroundings import surroundings
 from eventwriter.config.loading import Config, StreamConfig
-from eventwriter.errors import CONFIGURATION, EventWriterError
+from eventwriter.errors import CONFIGURATION, EventWriterError, UnavailableError
 from eventwriter.jetstream.durable import begins_anew
 from eventwriter.postgres.connection import check_server, connect
 from eventwriter.postgres.errors import translated
@@ -50,7 +50,8 @@ def look(
             for stream, declaration in tables(settings, declared):
                 doing(f"the table {stream.table} of streams.{stream.name} is looked at")
                 findings.extend(check_table(connection, stream, declaration))
-                findings.extend(_ledger(connection, stream))
+            doing("the ledger is looked at")
+            findings.extend(_ledger(connection, [stream for stream, _ in tables(settings, declared)]))
     except EventWriterError as error:
         findings.append(Finding("postgres", str(error), error.exit_code))
 
@@ -108,17 +109,21 @@ def _room(connection: Connection[Any], settings: Config) -> Iterator[Finding]:
     )
 
 
-def _ledger(connection: Connection[Any], stream: StreamConfig) -> list[Finding]:
-    try:
-        with translated():
-            found = losses(connection, stream)
-            others = predecessors(connection, stream.name, stream.stream, stream.durable)
-    except EventWriterError:  # said already: the schema of another release, or none
-        connection.rollback()
-        return []
-    remedy = f"`eventwriter ledger accept --stream {stream.name}` takes note"
-    anew = [Finding(stream.name, begins_anew(stream, old), warning=True) for old in others[:1]]
-    return ([] if stream.continues else anew) + [
-        Finding(stream.name, f"missing from the ledger and gone from the stream: {loss}; {remedy}", warning=True)
-        for loss in found
-    ]
+def _ledger(connection: Connection[Any], streams: Sequence[StreamConfig]) -> Iterator[Finding]:
+    for stream in streams:
+        try:
+            with translated():
+                found = losses(connection, stream)
+                others = predecessors(connection, stream.name, stream.stream, stream.durable)
+        except UnavailableError as error:  # nor for the others
+            yield Finding("postgres", f"the ledger cannot be read: {error}", error.exit_code)
+            return
+        except EventWriterError:  # said already: the schema of another release, or none
+            connection.rollback()
+            continue
+        if others and not stream.continues:
+            yield Finding(stream.name, begins_anew(stream, others[0]), warning=True)
+        remedy = f"`eventwriter ledger accept --stream {stream.name}` takes note"
+        for loss in found:
+            text = f"missing from the ledger and gone from the stream: {loss}; {remedy}"
+            yield Finding(stream.name, text, warning=True)
