@@ -36,9 +36,9 @@ def _filters(stream: StreamConfig, config: Mapping[str, Any]) -> Iterator[Findin
     outside = [each for each in stream.subjects if not any(subjects.overlap(each, other) for other in there)]
     if not outside:
         return
-    words = ["nats", "stream", "edit", stream.stream, f"--subjects={','.join([*there, *outside])}"]
+    more = f"nats stream edit {shlex.quote(stream.stream)} --subjects={shlex.quote(','.join([*there, *outside]))}"
     remedy = (
-        f"add it there (`{shlex.join(words)}`), or set "
+        f"add it there (`{more}`), or set "
         f"streams.{stream.name}.stream to the stream that has it, or streams.{stream.name}.subjects to what is there"
     )
     never = len(outside) == len(stream.subjects)

@@ -34,6 +34,7 @@ def look(settings: Config, declared: Mapping[str, Stream], findings: list[Findin
         where = ", ".join(map(masking.url, settings.nats.url))
         late = f"NATS at {where} did not answer all within {longest:.0f} s"
         findings.append(Finding("nats", f"{late}: is a name server or one of its servers stuck?", UNAVAILABLE))
+    looked.sort(key=lambda each: streams.index(each.stream))
     findings += _servers(servers, settings)
     findings += _common(looked)
     for each in looked:
@@ -64,12 +65,17 @@ def _servers(servers: Sequence[Server], settings: Config) -> Iterator[Finding]:
     reached = any(server.error is None for server in servers)
     for server in servers:
         if server.error is not None:
-            # Others of the list do, while they last.
-            yield Finding("nats", str(server.error), 0 if reached else server.error.exit_code, warning=reached)
+            text = str(server.error)
+            if type(server.error) is UnavailableError:
+                text += "; check nats.url, and whether that server runs and can be reached from here"
+            # Others of the list serve, while they last.
+            yield Finding("nats", text, 0 if reached else server.error.exit_code, warning=reached)
             continue
         version = str(server.said.get("version", "unknown"))
         domain = server.said.get("domain")
-        parts = [f"NATS {version} at {server.url}", f"server {server.said.get('server_name', '')}"]
+        name = server.said.get("server_name")
+        parts = [f"NATS {version} at {server.url}"]
+        parts += [f"server {name}"] if name and name != server.said.get("server_id") else []
         parts += [f"domain {domain}"] if domain else []
         parts += [server.tls or "no TLS", f"JetStream at {settings.nats.api}"]
         number = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())

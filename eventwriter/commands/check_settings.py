@@ -19,7 +19,7 @@ def look(settings: Config, declared: Mapping[str, Stream], file: Path | None) ->
     where = f"{file}" if file is not None else "no file"
     if not streams:
         remedy = "set streams.NAME.enabled = true for those that shall be written"
-        yield Finding("settings", f"{where}: no stream is enabled, so nothing is written: {remedy}", CONFIGURATION)
+        yield Finding("settings", f"{where}: no stream is enabled, so nothing is written: {remedy}", warning=True)
         return
     processes = sum(stream.processes for stream in streams)
     yield Finding("settings", f"{where}: {len(streams)} streams enabled, {processes} worker processes")

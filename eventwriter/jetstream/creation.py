@@ -50,11 +50,12 @@ class Wanted:
         flags = {"js-domain": where.domain, "js-api-prefix": where.api_prefix}
         if where.inbox_prefix != NatsConfig().inbox_prefix:
             flags["inbox-prefix"] = where.inbox_prefix
-        words = ["nats", *(f"--{flag}={value}" for flag, value in flags.items() if value), "stream", "add", self.name]
-        words += [f"--subjects={','.join(self.subjects)}", "--storage=file", "--retention=limits", "--discard=old"]
+        words = ["nats", *(f"--{flag}={shlex.quote(value)}" for flag, value in flags.items() if value)]
+        words += ["stream add", shlex.quote(self.name), f"--subjects={shlex.quote(','.join(self.subjects))}"]
+        words += ["--storage=file --retention=limits --discard=old"]
         words += [f"--max-age={units.format_duration(self.max_age)}"]
         words += [f"--max-bytes={self.max_bytes}"] if self.max_bytes > 0 else []
-        return shlex.join([*words, f"--replicas={self.replicas}", "--defaults"])
+        return " ".join([*words, f"--replicas={self.replicas} --defaults"])
 
 
 def wanted(streams: Iterable[StreamConfig]) -> list[Wanted]:

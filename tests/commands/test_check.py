@@ -71,7 +71,7 @@ def consume(world: World, stream: str, name: str = "eventwriter-logs", **config:
 CASES: list[tuple[dict[str, Any], dict[str, str], int, tuple[str, ...]]] = [
     ({}, {"SUBJECTS": "logs.>"}, 78, (
         "✗ LOGS          logs.> is outside the subjects of stream {0} ({0}.>), so no message ever comes: ",
-        "add it there (`nats stream edit {0} '--subjects={0}.>,logs.>'`), or set streams.LOGS.stream")),
+        "add it there (`nats stream edit {0} --subjects='{0}.>,logs.>'`), or set streams.LOGS.stream")),
     ({}, {"SUBJECTS": "{0}.>,logs.x"}, 0, (
         "! LOGS          logs.x is outside the subjects of stream {0} ({0}.>), so what is published to it does not",)),
     ({"max_age": 30 * MINUTE}, {}, 0, (
@@ -170,8 +170,7 @@ def test_of_several_servers_one_is_enough(world: World) -> None:
     assert status == 0
     assert f"! nats          cannot connect to NATS at nats://127.0.0.1:{dead}: " in said
     assert f"what answers at 127.0.0.1:{stranger} is no NATS server" in said
-    assert f"at {world.nats.url}, server " in said
-    assert "no TLS, JetStream at $JS.API" in said
+    assert f"at {world.nats.url}, no TLS, JetStream at $JS.API" in said
     assert "✓ postgres      PostgreSQL 1" in said
 
 
@@ -274,7 +273,7 @@ def test_more_connections_than_there_may_be(world: World) -> None:
 @pytest.mark.parametrize(
     ("settings", "code", "told"),
     [
-        ({"ENABLED": "false"}, 78, "no stream is enabled, so nothing is written"),
+        ({"ENABLED": "false"}, 0, "no stream is enabled, so nothing is written"),
         ({"EXCLUDE": "logs.>"}, 78, "covers all of streams.LOGS.subjects, so everything is acknowledged and nothing"),
         ({"EXCLUDE": "log.x"}, 0, "streams.LOGS.exclude has log.x, which none of the subjects (logs.>) matches"),
         ({"EXCLUDE": "logs.x"}, 0, "✓ settings      no file: 1 streams enabled, 1 worker processes"),

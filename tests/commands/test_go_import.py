@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from eventwriter.commands import go_import
+from eventwriter.commands import check_settings, go_import
 from eventwriter.commands.go_streams import TABLES
 from eventwriter.config import loading, subjects
+from eventwriter.embedded import PostgresServer
 from eventwriter.errors import ConfigurationError
 from eventwriter.stream import Decoded, Message, Stream
-from fix_service import World, wait_until
+from fix_service import World, new_world, wait_until
 from traffic import Traffic
 
 
@@ -75,7 +78,9 @@ def converted(source: dict[str, Any]) -> tuple[loading.Config, str, str]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "x.toml"
         file.write_text(text, encoding="utf-8")
-        return loading.load(DECLARED, file=file, environ={}, flags={}), text, "\n".join(notes)
+        found = loading.load(DECLARED, file=file, environ={}, flags={})
+    assert all(finding.ok for finding in check_settings.look(found, DECLARED, file))
+    return found, text, "\n".join(notes)
 
 
 def cnpg(**changes: Any) -> dict[str, Any]:
@@ -363,39 +368,46 @@ def assert_taken(pairs: list[tuple[str, str]], found: loading.Config, notes: str
             assert not any(subjects.subject_matches(p, subject) for p in stream.exclude), (subject, stream.exclude)
 
 
-def test_a_shipped_file_against_real_streams(world: World) -> None:
-    """JetStream takes the filters, and what is published to the subjects is written."""
-    published = {
-        "LOGS": [subject for subject, table in SHIPPED["helm"] if table == "logs"],
-        "OTEL_TRACES": ["otel.traces", "otel.traces.raw"],
-        "OTEL_METRICS": ["otel.metrics", "otel.metrics.raw", "otel.metrics.derived"],
-    }
-    every = [subject for each in published.values() for subject in each]
-    world.call(lambda client: drop_all_and_add(client, every))
-    file = world.folder / "writer.json"
-    file.write_text(
-        json.dumps(with_streams(*SHIPPED["helm"]) | {"nats_creds_file": "", "nats_security": {}, "domain": ""})
-    )
-    (world.folder / "writer.toml").write_text(world.run("config", "import", str(file)).stdout)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer, template: str) -> Iterator[World]:
+    """One for all shipped files, each of which begins with a stream of its own."""
+    with new_world(tmp_path_factory.mktemp("shipped"), postgres_server, template) as world:
+        yield world
 
-    world.start("--config", str(world.folder / "writer.toml"), "supervise")
+
+@pytest.mark.parametrize("which", SHIPPED)
+def test_a_shipped_file_against_real_streams(shared: World, which: str) -> None:
+    """It is imported and passes ``check``; then all that the Go writer would have taken is written, nothing else."""
+    pairs, world, stream = SHIPPED[which], shared, f"events_{[*SHIPPED].index(which)}"
+    expected: Counter[str] = Counter()
 
     async def publish(client: Any) -> None:
-        for name, listed in published.items():
-            source = Traffic(name, seed=1, broken=0.0, records=1, number=0)
-            for subject in listed:
-                await client.jetstream().publish(subject, source.next().payload)
+        for info in await client.jetstream().streams_info():
+            await client.jetstream().delete_stream(info.config.name)
+        await client.jetstream().add_stream(name=stream, subjects=_PUBLISHED)
+        for number, subject in enumerate(_PUBLISHED):
+            name = TABLES.get(taken_by_go(pairs, subject) or "")
+            expected[name or ""] += 1
+            source = Traffic(name or "LOGS", seed=1, broken=0.0, records=1, number=number)
+            await client.jetstream().publish(subject, source.next().payload)
 
     world.call(publish)
-    expected = {name: (len(listed), 0) for name, listed in published.items()}
-    wait_until(lambda: {name: world.counts(name) for name in published} == expected, f"all of it\n{world.log}")
-
-
-async def drop_all_and_add(client: Any, listed: list[str]) -> None:
-    """One stream with these subjects in the place of all others."""
-    for stream in await client.jetstream().streams_info():
-        await client.jetstream().delete_stream(stream.config.name)
-    await client.jetstream().add_stream(name="events", subjects=listed)
+    del expected[""]  # what goes to no table of ours
+    local = {"nats_creds_file": "", "nats_security": {}, "domain": "", "stream_name": stream}
+    file, ours = world.folder / f"{stream}.json", world.folder / f"{stream}.toml"
+    file.write_text(json.dumps(with_streams(*pairs) | local))
+    ours.write_text(world.run("config", "import", str(file)).stdout)
+    for options in (["--offline"], []):
+        found = world.run("--config", str(ours), "check", *options).stdout
+        assert "✗" not in found
+        assert "never comes" not in found
+    service = world.start("--config", str(ours), "supervise")
+    done = f"""SELECT logical_stream, messages_written::int, messages_deadlettered::int
+               FROM eventwriter.ledger WHERE stream = '{stream}' ORDER BY 1"""
+    wanted = [(name, count, 0) for name, count in sorted(expected.items())]
+    wait_until(lambda: world.query(done) == wanted, f"{wanted}\n{world.log}")
+    assert world.stop(service) == 0
+    assert world.query(done) == wanted
 
 
 @pytest.mark.parametrize(

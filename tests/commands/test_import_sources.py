@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_go_import import FULL, SHORT
 
 from eventwriter import cli, registry
-from eventwriter.commands import go_import
+from eventwriter.commands import check_settings, go_import
 from eventwriter.commands.go_sources import look
 from eventwriter.config import loading
 from eventwriter.errors import ConfigurationError
@@ -32,7 +32,9 @@ def imported(text: str, *environments: str) -> tuple[loading.Config, str, str]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "x.toml"
         file.write_text(result, encoding="utf-8")
-        return loading.load(DECLARED, file=file, environ={}, flags={}), result, "\n".join(notes)
+        found = loading.load(DECLARED, file=file, environ={}, flags={})
+    assert all(finding.ok for finding in check_settings.look(found, DECLARED, file))
+    return found, result, "\n".join(notes)
 
 
 OTHERS = {"netflow.json": json.dumps({"nats_url": "x", "stream_name": "goflow2"}), "readme": "{no JSON", "n": "1"}

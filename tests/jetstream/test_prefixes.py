@@ -80,7 +80,14 @@ def world(
 def test_streams_of_another_domain(world: World, leaf: NatsServer) -> None:
     """Behind a leaf node: found, pulled, acknowledged, looked at and read again, with nothing more permitted."""
     there = environment(leaf.url, "writer", DOMAIN="hub")
-    assert "stream LOGS holds 0 messages" in world.run("check", check=True, **only("LOGS"), **there).stdout
+    done = world.run("check", check=False, **only("LOGS", "EVENTS"), **there)
+    assert done.returncode == 77
+    assert "✓ LOGS          stream LOGS holds 0 messages" in done.stdout
+    assert (
+        "✗ EVENTS        NATS forbids to publish to $JS.ACK.EVENTS.eventwriter-events.>, to publish to $JS.hub.API."
+        in (done.stdout)
+    )
+    refused = [server.log.read_text().count("Violation") for server in (world.nats, leaf)]
     world.traffic(["LOGS"], count=200, broken=0.0)
     worker = world.start("worker", "--stream", "LOGS", **there)
     world.wait_settled()
@@ -94,8 +101,7 @@ def test_streams_of_another_domain(world: World, leaf: NatsServer) -> None:
     world.assert_exact()
     assert "one by one" not in world.log
     assert world.stop(worker) == 0
-    for server in (world.nats, leaf):
-        assert "Violation" not in server.log.read_text()
+    assert [server.log.read_text().count("Violation") for server in (world.nats, leaf)] == refused
 
 
 def test_streams_of_another_account(world: World) -> None:
