@@ -69,6 +69,10 @@ def endurance(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[floa
 
 def _limits(stream: StreamConfig, config: Mapping[str, Any], state: Mapping[str, Any]) -> Iterator[Finding]:
     edit = f"`nats stream edit {stream.stream}"
+    if config.get("storage") == "memory":
+        text = f"stream {stream.stream} is kept in memory: what is not read when its server ends is lost"
+        remedy = "create it with file storage, which cannot be changed later"
+        yield Finding(stream.name, f"{text}; {remedy}", warning=True)
     if (most := config.get("max_msgs_per_subject", -1)) > 0:
         text = f"stream {stream.stream} holds only the latest {most} messages of each subject (max_msgs_per_subject)"
         remedy = f"{edit} --max-msgs-per-subject=-1` keeps what is not read yet"

@@ -136,9 +136,11 @@ async def _ask(visit: Visit, found: Looked, streams: Sequence[StreamConfig]) -> 
     if isinstance(answer, BaseException):
         raise answer
     if error_code(answer) == STREAM_NOT_FOUND:
-        url = masking.url(visit.settings.url[0])
+        where = f"{masking.url(visit.settings.url[0])} ({visit.settings.api}"
+        domain = visit.client._server_info.get("domain")
+        where += f", in a server of domain {domain})" if domain else ")"
         remedy = creation.remedy(stream, streams, visit.settings)
-        raise UnavailableError(f"JetStream at {url} ({visit.settings.api}) has no stream {stream.stream}: {remedy}")
+        raise UnavailableError(f"JetStream at {where} has no stream {stream.stream}: {remedy}")
     if "error" in answer:
         raise failed(answer, f"stream {stream.stream}")
     found.answer = answer

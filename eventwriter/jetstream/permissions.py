@@ -20,6 +20,9 @@ PROOF = 1.0
 """Seconds within which an answer shows that we may receive again."""
 _VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
 
+_ACKS = ("$JS.ACK.{where}.", "$JS.ACK.*.*.{where}.")
+"""How the subjects of acks begin, by the version of the server's: the second has domain and account there."""
+
 
 class Permissions:
     """What the server refuses one worker now. Of the loop thread, but ``trouble`` may be read by any."""
@@ -29,11 +32,11 @@ class Permissions:
         self.api = settings.api
         """What the subjects of JetStream's API begin with. Those of acks begin with $JS.ACK wherever that is."""
         self._inbox = f"subscribe to {settings.inbox_prefix}.>"
-        self._where = f".{where}.".lower()
+        self._place, self._where = where, f".{where}.".lower()
         self._extra = {"stream": config.name}
         self.pull = f"{self.api}.CONSUMER.MSG.NEXT.{where}"
         """Where a pull is asked for."""
-        self._acks = f"$JS.ACK.{where}."
+        self._acks = _ACKS[0].format(where=where)
         self._harmless = {
             f"{self.api}.STREAM.INFO.{config.stream}": b"",
             f"{self.api}.STREAM.MSG.GET.{config.stream}": b'{"seq":0}',  # there is no such message
@@ -102,6 +105,8 @@ class Permissions:
         if violation is None:
             return False
         verb, subject = violation.groups()
+        if self._where in subject.lower() and subject.lower().startswith("$js.ack."):
+            self._follow(subject.lower())
         need = self._need(verb, subject)
         if need in self._needs:
             self._refused[need] = self._refused.get(need, 0) + 1
@@ -122,12 +127,20 @@ class Permissions:
         acks = f"publish to {self._acks}>"
         before = self._refused.get(acks, 0)
         # Nobody answers this, but the server speaks of violations in the order of what it was sent.
-        await publish(f"{self._acks}0.0.0.0.0", b"+WPI")
+        await publish(f"{self._acks}0.0.0.0.0".replace("*", "_"), b"+WPI")
         answers = await asyncio.gather(
             *(request(subject, body) for subject, body in self._harmless.items()), return_exceptions=True
         )
         if before and self._refused[acks] == before and any(not isinstance(each, Exception) for each in answers):
             self._permitted(acks)
+
+    def _follow(self, subject: str) -> None:
+        """Where acks go, by one that was refused: a server of the second version has domain and account before it."""
+        acks = _ACKS[not subject.startswith(f"$js.ack{self._where}")].format(where=self._place)
+        if acks != self._acks:
+            self._refused.pop(f"publish to {self._acks}>", None)
+            self._acks = acks
+            self._needs.add(f"publish to {acks}>")
 
     def _need(self, verb: str, subject: str) -> str:
         """What has to be permitted, in words."""

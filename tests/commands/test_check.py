@@ -80,6 +80,7 @@ CASES: list[tuple[dict[str, Any], dict[str, str], int, tuple[str, ...]]] = [
     ({"max_age": 600 * MINUTE}, {}, 0, ("stream {0} holds 0 messages, each for 10 h (max_age)",)),
     ({"max_bytes": 2**20}, {}, 0, ("discards the oldest, read or not, once it is full (max_bytes 1048576)",)),
     ({"max_msgs": 5, "discard": "new"}, {}, 0, ("refuses what is published once it is full (max_msgs 5, dis",)),
+    ({"storage": "memory"}, {}, 0, ("! LOGS          stream {0} is kept in memory: what is not read when its server",)),
     ({"max_msgs_per_subject": 1}, {}, 0, ("holds only the latest 1 messages of each subject (max_msgs_per_subject)",)),
     ({"consumer_limits": {"max_ack_pending": 1000}}, {"PROCESSES": "2"}, 78, (
         "max_ack_pending 1000, and four batches of 10000 for each of 2 processes need 80000, so no consumer can be ",

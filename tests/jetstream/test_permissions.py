@@ -151,6 +151,27 @@ def test_a_permission_that_is_taken_away(world: World, subject: str) -> None:
     assert world.log.count("\n") < 40, world.log
 
 
+def test_acks_of_the_second_version(world: World) -> None:
+    """They have domain and account before the stream, so they need another permission, which is named."""
+    second = "$JS.ACK.*.*.LOGS.eventwriter-logs.>"
+    world.nats.stop()
+    permit_at_start = f"feature_flags: {{js_ack_fc_v2: true}}\n{guarded(without=[second])}"
+    world.nats._config = permit_at_start
+    world.nats.start()
+    endpoint = serving(world, EVENTWRITER_WRITER__ACK_WAIT="1s")
+    world.traffic(["LOGS"], count=500)
+    told(endpoint, f"NATS forbids to publish to {second}: add it")
+    assert stays(endpoint, 4.0), "not ready all the time"
+    assert world.log.count("NATS forbids") == 1, world.log
+    world.nats._config = f"feature_flags: {{js_ack_fc_v2: true}}\n{guarded(without=[ACKS])}"
+    (world.nats.folder / "nats.conf").write_text(world.nats._config)
+    os.kill(world.nats.pid, signal.SIGHUP)
+    well(endpoint)
+    world.wait_settled()
+    world.assert_exact()
+    wait_until(lambda: world.consumer("LOGS").num_ack_pending == 0, "the acks")
+
+
 def stays(endpoint: Endpoint, seconds: float) -> bool:
     """Whether the service is not ready, for so long."""
     until = time.monotonic() + seconds

@@ -13,7 +13,7 @@ from eventwriter.config import loading
 from eventwriter.config.loading import NatsConfig
 from eventwriter.embedded import NatsServer, PostgresServer, free_port
 from eventwriter.errors import ConfigurationError
-from fix_service import World, new_world, only, wait_until
+from fix_service import STREAMS, World, new_world, only, wait_until
 
 HUB = """
 jetstream: {domain: hub}
@@ -134,6 +134,16 @@ def test_what_is_wrong_with_them_is_told(world: World, leaf: NatsServer, setting
     done = world.run("worker", "--stream", "SWEEP" if user == "admin" else "LOGS", check=False, **there)
     assert done.returncode == (77 if user == "writer" else 69)
     assert told in done.stderr
+    found = world.run("check", check=False, **there).stdout.splitlines()
+    broken = [line for line in found if line.startswith("✗")]
+    if settings:  # one cause is told once
+        assert len(broken) == 1 or user == "writer"
+        assert any(told in line for line in broken)
+    else:
+        assert len(broken) == len(STREAMS)
+        assert all(
+            f"JetStream at {leaf.url} ($JS.API, in a server of domain leaf) has no stream" in line for line in broken
+        )
 
 
 @pytest.mark.parametrize(
