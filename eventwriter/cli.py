@@ -15,11 +15,13 @@ from eventwriter.commands import (
     dlq,
     go_import,
     options,
+    replay,
     running,
     schema,
     status_table,
     streams,
     terminal,
+    verify,
 )
 from eventwriter.commands import check as checking
 from eventwriter.commands import decode as decoding
@@ -187,7 +189,8 @@ cli.add_command(dlq.group)
 cli.add_command(schema.group)
 cli.add_command(streams.group)
 cli.add_command(bookkeeping.group)
-cli.add_command(bookkeeping.replay_command)
+cli.add_command(replay.command)
+cli.add_command(verify.command)
 
 
 def main() -> NoReturn:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from eventwriter import masking
 
 OK = 0
+MISSING = 1
 USAGE = 64
 BAD_DATA = 65
 UNAVAILABLE = 69

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from time import monotonic
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import uuid4
 
 from eventwriter import losses
 from eventwriter.config.loading import StreamConfig
 from eventwriter.coverage import Range, Segment
 from eventwriter.errors import ConfigurationError, ForbiddenError, UnavailableError
+from eventwriter.jetstream import gaps, holdings
 from eventwriter.jetstream.source import Source
 from eventwriter.postgres.ledger import Glance
 from eventwriter.postgres.sink import Sink
@@ -79,6 +80,8 @@ class Reconciler:
         self._count = 0
         self._ranges = 0
         self._begins = sink.ledger.begins
+        self.ended: Literal["", "complete", "in vain"] = ""
+        """How the latest comparison ended: nothing is missing up to where it looked, or what is cannot be written."""
 
     def noticed(self, glance: Glance) -> None:
         """What a look at the ledger told."""
@@ -168,15 +171,13 @@ class Reconciler:
         if consumer is None:
             self._next = monotonic() + SOON
             return
-        passed = max(consumer.ack_floor, consumer.start - 1)
-        if not consumer.pending and not consumer.ack_pending:
-            passed = max(passed, stream.last_sequence)
+        passed = holdings.passed(stream, consumer)
         self._target = self._target or consumer.delivered
         with self._sink.session.connection() as connection:
             missing = self._sink.ledger.missing(connection, 1, passed)
         kept = losses.note(self._sink, self._config, missing, stream, asked_for=self._asked_for)
         if kept:
-            self._asked = kept, self._source.held(kept)
+            self._asked = kept, self._source.ask(lambda request: gaps.held(request, self._config, kept))
         else:
             self._finished(passed)
         self._passed = passed
@@ -212,6 +213,7 @@ class Reconciler:
             self._read = None
             # What was looked for and not found: not at once again, whatever the reason.
             self._next = monotonic() + (0.0 if self._count else OFTEN)
+            self.ended = "" if self._count else "in vain"
             log.log(
                 logging.WARNING if self._count else logging.INFO,
                 "%d messages were read again and written",
@@ -227,6 +229,7 @@ class Reconciler:
 
     def _finished(self, passed: int) -> None:
         """What was delivered and is not acknowledged yet is looked at again soon, if there is doubt."""
+        self.ended = "complete"
         if self._doubt and passed < self._target:
             self._next = monotonic() + SOON
             return

@@ -73,18 +73,6 @@ def copy(settings: PostgresConfig, stream: StreamConfig, old: str, new: str, thr
             )
 
 
-def replay(settings: PostgresConfig, stream: StreamConfig, first: int) -> None:
-    """Makes what the stream holds from the sequence ``first`` on the ledger's business: what it lacks is written."""
-    with translated(), connect(settings, "eventwriter ledger") as connection:
-        check_server(connection)
-        identity = _identity(connection, stream, stream.durable)
-        connection.execute(
-            "UPDATE eventwriter.ledger SET begins = least(begins, %s), version = version + 1 "
-            "WHERE stream = %s AND stream_created = %s AND durable = %s",
-            [first - 1, identity.stream, identity.stream_created, identity.durable],
-        )
-
-
 def _identity(connection: Connection[Any], stream: StreamConfig, durable: str) -> Identity:
     """That of a durable's latest ledger: the stream may have been created anew."""
     row = connection.execute(
@@ -142,23 +130,3 @@ def _copy(settings: Settings, name: str, old: str, new: str, through: int | None
     loaded = settings.load()
     copy(loaded.config.postgres, loaded.stream(name), old, new, through)
     click.echo(f"durable {new} knows what {old} knows" + ("" if through is None else f" up to sequence {through}"))
-
-
-@click.command("replay")
-@options.stream
-@click.option(
-    "--from-seq", "first", type=click.IntRange(1), default=1, show_default=True, help="From this sequence on."
-)
-@click.pass_obj
-def replay_command(settings: Settings, name: str, first: int) -> None:
-    """Have the past written: what the stream still holds and the ledger lacks, also from before there was a ledger.
-
-    The running service does it within seconds, beside what arrives; messages_reread_total counts. What the ledger
-    knows is not written again.
-
-    \b
-        eventwriter replay --stream LOGS --from-seq 120000
-    """
-    loaded = settings.load()
-    replay(loaded.config.postgres, loaded.stream(name), first)
-    click.echo(f"the service writes what {name.upper()} holds from sequence {first} on and the ledger lacks")

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import IO, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eventwriter.commands import (
     dlq_fates,
@@ -21,11 +17,9 @@ from eventwriter.commands import (
     options,
     terminal,
 )
+from eventwriter.commands.progress import INTERRUPTED, progress
 from eventwriter.commands.settings import Settings
 from eventwriter.errors import BAD_DATA, CONFIGURATION, OK, UsageError
-
-INTERRUPTED = 130
-"""The exit status after Ctrl-C, as shells have it."""
 
 
 @click.group("dlq")
@@ -100,7 +94,7 @@ def _replay(settings: Settings, /, numbers: tuple[int, ...], dry_run: bool, as_j
     chosen, result = dlq_selection.selection(loaded, numbers, **selected), dlq_fates.Result()
     interrupted = False
     try:
-        with _progress("replaying") as tell:
+        with progress("replaying") as tell:
             dlq_replay.replay(loaded, chosen, dry_run=dry_run, result=result, tell=tell)
     except KeyboardInterrupt:
         interrupted = True
@@ -156,7 +150,7 @@ def _export(settings: Settings, /, numbers: tuple[int, ...], **selected: Any) ->
     chosen = dlq_selection.selection(loaded, numbers, **selected)
     total = dlq_letters.count(loaded.config.postgres, chosen) if sys.stderr.isatty() else 0
     done = 0
-    with _progress("exporting") as tell:
+    with progress("exporting") as tell:
         for line, count in dlq_files.exported(loaded.config.postgres, chosen):
             click.echo(line)
             done += count
@@ -177,7 +171,7 @@ def _import(settings: Settings, file: IO[bytes]) -> None:
     \b
         eventwriter dlq import letters.jsonl
     """
-    with _progress("importing") as tell:
+    with progress("importing") as tell:
         found = dlq_files.load(settings.load().config.postgres, file, lambda lines: tell(lines, None))
     click.echo(f"imported {found.imported} dead letters" + (f", {found.known} were there" if found.known else ""))
     if found.undone:
@@ -186,16 +180,3 @@ def _import(settings: Settings, file: IO[bytes]) -> None:
             "again from the stream",
             err=True,
         )
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on standard error, if that is a terminal; is told how many are done, and of how many."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(what, total=None)
-
-        def tell(done: int, total: int | None) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield tell

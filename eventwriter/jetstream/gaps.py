@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any, NamedTuple
 
 from eventwriter.config.loading import StreamConfig
 from eventwriter.coverage import Segment
@@ -51,13 +52,24 @@ async def next_message(request: Request, config: StreamConfig, pattern: str, fir
     return Message(message["subject"], payload, int(message["seq"]), _nanos(message["time"]), headers)
 
 
-async def create_reader(request: Request, config: StreamConfig, segment: Segment) -> str:
-    """A consumer, forgotten by the server soon after its last use, that reads a segment without acknowledging.
+class Reading(NamedTuple):
+    """A consumer that was made to read something beside the durable."""
 
-    Raises ConfigurationError where the stream or the account allows no second consumer, ForbiddenError.
+    name: str
+    pending: int
+    """How many messages there are from where it begins, as of when it was made."""
+
+
+async def create_reader(
+    request: Request, config: StreamConfig, segment: Segment, *, seconds: int = 60, **more: Any
+) -> Reading:
+    """A consumer, forgotten by the server ``seconds`` after its last use, that reads without acknowledging.
+
+    It begins at the segment's first sequence, or as ``more`` of its settings say. Raises ConfigurationError where the
+    stream or the account allows no second consumer, ForbiddenError.
     """
     wanted = {
-        "description": f"eventwriter: {config.name} reads again what {config.durable} missed",
+        "description": f"eventwriter: {config.name} reads beside {config.durable}",
         "deliver_policy": "by_start_sequence",
         "opt_start_seq": segment.first,
         "ack_policy": "none",
@@ -65,12 +77,13 @@ async def create_reader(request: Request, config: StreamConfig, segment: Segment
         "replay_policy": "instant",
         "mem_storage": True,
         "num_replicas": 1,
-        "inactive_threshold": 60 * _NANO,
-    } | filters(segment.filters)
+        "inactive_threshold": seconds * _NANO,
+    }
+    wanted |= filters(segment.filters) | more
     answer = await request(f"CONSUMER.CREATE.{config.stream}", {"stream_name": config.stream, "config": wanted})
     if "error" in answer:
-        raise failed(answer, f"a second consumer of stream {config.stream}, to read again what is missing")
-    return str(answer["name"])
+        raise failed(answer, f"a second consumer of stream {config.stream}, to read beside {config.durable}")
+    return Reading(str(answer["name"]), int(answer["num_pending"]))
 
 
 def _nanos(text: str) -> int:

@@ -65,7 +65,7 @@ class Reader:
         filters = tuple(dict.fromkeys(pattern for segment in near for pattern in segment.filters))
         whole = Segment(near[0].first, near[-1].last, filters)
         try:
-            name = await gaps.create_reader(self._api.request, self._config, whole)
+            name, _ = await gaps.create_reader(self._api.request, self._config, whole)
         except (ConfigurationError, ForbiddenError) as error:
             # A work-queue stream, a limit, a permission: one by one it takes longer, but nothing more than to look.
             log.info("reading one by one: %s", error, extra={"stream": self._config.name})

@@ -64,10 +64,7 @@ def _settled(connection: Connection[Any], opening: Opening, filters: list[str]) 
     assert row is not None, "inserted, and locked"
     number, incarnation, version, begun, since, believed, continued_by = row
     if continued_by is not None:
-        raise ConfigurationError(
-            f"durable {continued_by} goes on with the ledger of {identity.durable}: "
-            f'set streams.{identity.logical_stream}.durable = "{continued_by}"'
-        )
+        raise ConfigurationError(continued(identity, continued_by))
     changed = new
     if sorted(believed or ()) != filters:
         if believed is not None and not new and opening.seen is not None and version >= opening.seen:
@@ -104,6 +101,14 @@ def _row(connection: Connection[Any], identity: Identity, *, lock: bool = False)
         + (" FOR UPDATE" if lock else ""),
         identity_keys(identity),
     ).fetchone()
+
+
+def continued(identity: Identity, by: str) -> str:
+    """What to tell of a ledger that another durable goes on with."""
+    return (
+        f"durable {by} goes on with the ledger of {identity.durable}: "
+        f'set streams.{identity.logical_stream}.durable = "{by}"'
+    )
 
 
 def identity_keys(identity: Identity) -> dict[str, Any]:

@@ -1,0 +1,103 @@
+"""`eventwriter replay`: writes what a stream still holds and the ledger lacks, at once, while the service runs."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from eventwriter import replaying
+from eventwriter.commands import options, terminal
+from eventwriter.commands.dlq_selection import moment
+from eventwriter.commands.progress import INTERRUPTED, Tell, progress
+from eventwriter.commands.settings import Settings, declared
+from eventwriter.commands.verify import Verified, gap_text, verify
+from eventwriter.config.loading import StreamConfig
+from eventwriter.errors import MISSING, OK, UsageError
+from eventwriter.jetstream import holdings
+from eventwriter.replaying import Replay
+
+_SHOWN = 20
+"""Gaps that are shown to a person; a program gets all of them."""
+
+
+def _first(replay: Replay, stream: StreamConfig, first: int | None, since: datetime | timedelta | None) -> int:
+    """The first sequence that shall be the ledger's business, if it is not anyway."""
+    if since is None:
+        return first or 1
+    time = datetime.now(UTC) - since if isinstance(since, timedelta) else since
+    return replay.source.ask(lambda request: holdings.since(request, stream, replay.info, time)).result()
+
+
+def _verified(replay: Replay, stream: StreamConfig, tell: Tell) -> Verified:
+    with replay.sink.session.connection() as connection:
+        return verify(connection, replay.source, stream, tell)
+
+
+def _document(name: str, before: Verified, after: Verified, *, interrupted: bool) -> str:
+    """For a program."""
+    return terminal.exact({
+        "ok": not after.gaps,
+        "stream": name,
+        "missing": before.missing,
+        "written": before.missing - after.missing,
+        "left": after.missing,
+        "interrupted": interrupted,
+        "gaps": [[gap.first, gap.last] for gap in before.gaps],
+    })  # fmt: skip
+
+
+def _text(name: str, before: Verified, after: Verified) -> str:
+    """For a person."""
+    if not before.gaps:
+        return f"{name}: nothing is missing of {before.checked} messages"
+    lines = [f"{name}: {before.missing - after.missing} of {before.missing} missing messages are written"]
+    lines += [f"    {gap_text(gap)}" for gap in before.gaps[:_SHOWN]]
+    lines += [f"    … and {len(before.gaps) - _SHOWN} more gaps"] if len(before.gaps) > _SHOWN else []
+    return "\n".join(lines)
+
+
+@click.command("replay")
+@options.stream
+@click.option("--from-seq", "first", type=click.IntRange(1), help="From this sequence on; default: the first.")
+@click.option("--since", metavar="WHEN", help="The same by when it was received: an age such as 2h or 7d, or a time.")
+@options.output
+@click.pass_obj
+def command(settings: Settings, name: str, first: int | None, since: str | None, as_json: bool) -> None:
+    """Write what the stream still holds and the ledger lacks, also from before there was a ledger.
+
+    By the ordinary transaction, beside the running service or without it; the durable is not touched, and what the
+    ledger knows is not written again. --from-seq and --since leave alone what is older and from before the ledger. What
+    was written stays so when this is interrupted: begin it again. Exits 1 if something is missing still.
+
+    \b
+        eventwriter replay --stream LOGS
+        eventwriter replay --stream LOGS --from-seq 120000
+        eventwriter replay --stream LOGS --since 2026-05-03T09:20:00Z
+    """
+    if first is not None and since is not None:
+        raise UsageError("--from-seq and --since say the same: leave one of them out")
+    when = moment(since, "--since") if since else None
+    loaded = settings.load()
+    stream = loaded.stream(name)
+    ended = True
+    with replaying.opened(loaded.config, stream, declared(loaded.declared, name)) as replay:
+        replay.begin(_first(replay, stream, first, when))
+        with progress("looking for what is missing") as tell:
+            before = after = _verified(replay, stream, tell)
+        if before.gaps:
+            with progress("replaying") as tell:
+                ended = replay.run([(gap.first, gap.last) for gap in before.gaps], tell)
+            with progress("looking for what is missing still") as tell:
+                after = _verified(replay, stream, tell)
+    told = (
+        _document(stream.name, before, after, interrupted=replay.interrupted)
+        if as_json
+        else _text(stream.name, before, after)
+    )
+    options.say(told)
+    if replay.interrupted:
+        click.echo("interrupted: what is written stays so; begin it again for the rest", err=True)
+        sys.exit(INTERRUPTED)
+    sys.exit(OK if ended and not after.gaps else MISSING)

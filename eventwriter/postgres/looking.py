@@ -1,0 +1,94 @@
+"""The ledger as a visitor reads it: nothing is made, changed, locked or believed beyond what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection
+
+from eventwriter.coverage import Past, Range, Segment, segments, to_multirange
+from eventwriter.errors import ConfigurationError
+from eventwriter.postgres.ledger import Identity
+from eventwriter.postgres.ledgers import continued, identity_keys
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a consumer's ledger knows, at one moment."""
+
+    row: int | None = None
+    """None: there is no ledger, and nothing is known."""
+    begins: int = 0
+    """Sequences up to here are not its business."""
+    filters: tuple[str, ...] | None = None
+    """The subjects for which it is believed; None: for all."""
+    done: tuple[Range, ...] = ()
+    past: tuple[Past, ...] = ()
+
+    @property
+    def highest(self) -> int:
+        """The highest sequence that is done, 0 if none."""
+        past = (each for entry in self.past for each in entry.done)
+        return max((last for _, last in (*self.done, *past)), default=0)
+
+    def missing(self, filters: Sequence[str], first: int, last: int) -> list[Segment]:
+        """What is not known to be done between two sequences, of subjects that these filters match."""
+        if self.filters is None:
+            return segments(filters, first, last, self.done, self.past)
+        return segments(filters, first, last, (), (Past(self.filters, self.done), *self.past))
+
+
+def look_up(connection: Connection[Any], identity: Identity) -> Known:
+    """What the ledger of this identity knows; raises ConfigurationError where another durable goes on with it."""
+    row = connection.execute(
+        "SELECT id, begins, filters, array(SELECT ARRAY[lower(r), upper(r) - 1] FROM unnest(done) r), continued_by, "
+        "array(SELECT id FROM eventwriter.ledger_past WHERE ledger_id = l.id ORDER BY id) "
+        "FROM eventwriter.ledger l WHERE stream = %(stream)s AND stream_created = %(created)s "
+        "AND durable = %(durable)s",
+        identity_keys(identity),
+    ).fetchone()
+    if row is None:
+        return Known()
+    number, begins, filters, done, continued_by, past = row
+    if continued_by is not None:
+        raise ConfigurationError(continued(identity, continued_by))
+    earlier = connection.execute(
+        "SELECT filters, array(SELECT ARRAY[lower(r), upper(r) - 1] FROM unnest(done) r) FROM eventwriter.ledger_past "
+        "WHERE id = ANY(%s) ORDER BY id",
+        [past],
+    )
+    return Known(
+        number,
+        begins,
+        None if filters is None else tuple(filters),
+        _ranges(done),
+        tuple(Past(tuple(patterns), _ranges(ranges)) for patterns, ranges in earlier),
+    )
+
+
+def _ranges(found: Sequence[Sequence[int]]) -> tuple[Range, ...]:
+    return tuple((first, last) for first, last in found)
+
+
+def dead_letters(connection: Connection[Any], row: int, first: int, last: int) -> int:
+    """Messages between two sequences of which something is a dead letter that waits."""
+    found = connection.execute(
+        "SELECT count(DISTINCT sequence) FROM eventwriter.dead_letter_records "
+        "WHERE ledger_id = %s AND sequence BETWEEN %s AND %s AND replayed_at IS NULL",
+        [row, first, last],
+    ).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def left(connection: Connection[Any], row: int, ranges: Sequence[Range]) -> int:
+    """How many sequences of these ranges are not done."""
+    found = connection.execute(
+        "SELECT coalesce(sum(upper(r) - lower(r)), 0)::bigint FROM eventwriter.ledger, "
+        "unnest(%s::int8multirange - done) r WHERE id = %s",
+        [to_multirange(ranges), row],
+    ).fetchone()
+    assert found is not None
+    return int(found[0])
