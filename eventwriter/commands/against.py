@@ -5,6 +5,7 @@ PostgreSQL does the counting: what comes here is a line for each hour that diffe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from psycopg import Connection, sql
 
 from eventwriter.commands import terminal
 from eventwriter.errors import UsageError
+from eventwriter.postgres.catalog import unique_keys
 from eventwriter.postgres.errors import translated
 from eventwriter.stream import Column, Stream
 
@@ -73,6 +75,17 @@ class Comparison:
         }
 
 
+def _keys(stream: Stream, theirs: _Table) -> Iterator[list[Column]]:
+    """The columns by which rows may be told apart: the key of the stream, or one of the other table."""
+    columns = {column.name: column for column in stream.columns}
+    if stream.key:
+        yield [columns[name] for name in stream.key]
+    for key in theirs.keys:
+        found = [column for name in key for column in stream.columns if theirs.column(column) == name]
+        if len(found) == len(key):
+            yield found
+
+
 class _Table:
     """One of the two, with the names that it has for a stream's columns."""
 
@@ -88,6 +101,7 @@ class _Table:
         columns = "SELECT attname FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped"
         self._live = {row[0] for row in connection.execute(columns, [oid])}
         self._name = sql.Identifier(schema, table)
+        self.keys = unique_keys(connection, oid)
         column = next(each for each in stream.columns if each.type == "timestamptz")
         time = self.column(column)
         if time is None:
@@ -113,10 +127,7 @@ def compare(
     with translated():
         connection.execute("SET TIME ZONE 'UTC'")
         a, b = _Table(connection, stream, ours), _Table(connection, stream, theirs)
-        columns = {column.name: column for column in stream.columns}
-        key = [columns[name] for name in stream.key]
-        if not all(table.column(each) for table in (a, b) for each in key):
-            key = []
+        key = next((key for key in _keys(stream, b) if all(a.column(each) and b.column(each) for each in key)), [])
         found = Comparison(theirs, key=tuple(each.name for each in key))
         now = datetime.now(UTC)
         bounds = {name: now - value if isinstance(value, timedelta) else value
