@@ -20,6 +20,7 @@ from eventwriter.commands import (
     schema,
     status_table,
     streams,
+    tap,
     terminal,
     verify,
 )
@@ -190,6 +191,7 @@ cli.add_command(schema.group)
 cli.add_command(streams.group)
 cli.add_command(bookkeeping.group)
 cli.add_command(replay.command)
+cli.add_command(tap.command)
 cli.add_command(verify.command)
 
 

@@ -20,7 +20,7 @@ from eventwriter import losses
 from eventwriter.config.loading import StreamConfig
 from eventwriter.coverage import Range, Segment
 from eventwriter.errors import ConfigurationError, ForbiddenError, UnavailableError
-from eventwriter.jetstream import gaps, holdings
+from eventwriter.jetstream import holdings
 from eventwriter.jetstream.source import Source
 from eventwriter.postgres.ledger import Glance
 from eventwriter.postgres.sink import Sink
@@ -177,7 +177,7 @@ class Reconciler:
             missing = self._sink.ledger.missing(connection, 1, passed)
         kept = losses.note(self._sink, self._config, missing, stream, asked_for=self._asked_for)
         if kept:
-            self._asked = kept, self._source.ask(lambda request: gaps.held(request, self._config, kept))
+            self._asked = kept, self._source.held(kept)
         else:
             self._finished(passed)
         self._passed = passed

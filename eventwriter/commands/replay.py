@@ -16,23 +16,25 @@ from eventwriter.commands.verify import Verified, gap_text, verify
 from eventwriter.config.loading import StreamConfig
 from eventwriter.errors import MISSING, OK, UsageError
 from eventwriter.jetstream import holdings
+from eventwriter.jetstream.visitor import Visitor, visiting
 from eventwriter.replaying import Replay
 
 _SHOWN = 20
 """Gaps that are shown to a person; a program gets all of them."""
 
 
-def _first(replay: Replay, stream: StreamConfig, first: int | None, since: datetime | timedelta | None) -> int:
+def _first(visitor: Visitor, stream: StreamConfig, first: int | None, since: datetime | timedelta | None) -> int:
     """The first sequence that shall be the ledger's business, if it is not anyway."""
     if since is None:
         return first or 1
     time = datetime.now(UTC) - since if isinstance(since, timedelta) else since
-    return replay.source.ask(lambda request: holdings.since(request, stream, replay.info, time)).result()
+    info = visitor.stream_info()
+    return visitor.ask(lambda request: holdings.since(request, stream, info, time))
 
 
-def _verified(replay: Replay, stream: StreamConfig, tell: Tell) -> Verified:
+def _verified(replay: Replay, visitor: Visitor, stream: StreamConfig, tell: Tell) -> Verified:
     with replay.sink.session.connection() as connection:
-        return verify(connection, replay.source, stream, tell)
+        return verify(connection, visitor, stream, tell)
 
 
 def _document(name: str, before: Verified, after: Verified, *, interrupted: bool) -> str:
@@ -82,15 +84,16 @@ def command(settings: Settings, name: str, first: int | None, since: str | None,
     loaded = settings.load()
     stream = loaded.stream(name)
     ended = True
-    with replaying.opened(loaded.config, stream, declared(loaded.declared, name)) as replay:
-        replay.begin(_first(replay, stream, first, when))
+    opened = replaying.opened(loaded.config, stream, declared(loaded.declared, name))
+    with visiting(loaded.config.nats, stream) as visitor, opened as replay:
+        replay.begin(_first(visitor, stream, first, when))
         with progress("looking for what is missing") as tell:
-            before = after = _verified(replay, stream, tell)
+            before = after = _verified(replay, visitor, stream, tell)
         if before.gaps:
             with progress("replaying") as tell:
                 ended = replay.run([(gap.first, gap.last) for gap in before.gaps], tell)
             with progress("looking for what is missing still") as tell:
-                after = _verified(replay, stream, tell)
+                after = _verified(replay, visitor, stream, tell)
     told = (
         _document(stream.name, before, after, interrupted=replay.interrupted)
         if as_json

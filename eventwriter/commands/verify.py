@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,11 +15,11 @@ from eventwriter.commands import against, options, terminal
 from eventwriter.commands.dlq_selection import moment
 from eventwriter.commands.progress import Tell, progress
 from eventwriter.commands.settings import Loaded, Settings
-from eventwriter.config.loading import NatsConfig, StreamConfig
+from eventwriter.config.loading import StreamConfig
 from eventwriter.errors import MISSING, OK, EventWriterError, UsageError
 from eventwriter.jetstream import holdings
 from eventwriter.jetstream.holdings import Held
-from eventwriter.jetstream.source import Source
+from eventwriter.jetstream.visitor import Visitor, visiting
 from eventwriter.postgres import looking
 from eventwriter.postgres.connection import check_server, connect
 from eventwriter.postgres.errors import translated
@@ -58,10 +57,10 @@ class Verified:
         }
 
 
-def verify(connection: Connection[Any], source: Source, stream: StreamConfig, tell: Tell) -> Verified:
-    """Compares; ``source`` is connected. What is behind is asked first: stream, consumer, ledger."""
-    info = source.stream_info()
-    consumer = source.consumer_info()
+def verify(connection: Connection[Any], visitor: Visitor, stream: StreamConfig, tell: Tell) -> Verified:
+    """Compares; What is behind is asked first: stream, consumer, ledger."""
+    info = visitor.stream_info()
+    consumer = visitor.consumer_info()
     with translated():
         known = looking.look_up(connection, Identity(stream.name, info.name, info.created, stream.durable))
     # Where there is no consumer, a new one begins with what is missing; so far it is.
@@ -69,37 +68,26 @@ def verify(connection: Connection[Any], source: Source, stream: StreamConfig, te
     first = max(info.first_sequence, known.begins + 1, 1)
 
     def counted(begin: int, end: int) -> int:
-        return source.ask(lambda request: holdings.count(request, stream, stream.subjects, begin, end)).result()
+        return visitor.ask(lambda request: holdings.count(request, stream, stream.subjects, begin, end))
 
     found = Verified(checked=counted(first, last), before=counted(info.first_sequence, min(known.begins, last)))
     found.begins = known.begins
     found.waiting = consumer.pending + consumer.ack_pending if consumer else counted(last + 1, info.last_sequence)
     missing = known.missing(stream.subjects, first, last)
     whole = found.checked == last - first + 1
-    found.gaps = source.ask(lambda request: holdings.gaps_of(request, stream, missing, whole=whole, tell=tell)).result()
+    found.gaps = visitor.ask(lambda request: holdings.gaps_of(request, stream, missing, whole=whole, tell=tell))
     found.missing = sum(each.messages for each in found.gaps)
     found.checked = max(found.checked, found.missing)
     if known.row is not None:
         with translated():
             found.dead_letters = looking.dead_letters(connection, known.row, first, last)
     found.done = max(0, found.checked - found.missing - found.dead_letters)
-    found.times = [source.ask(lambda request: _times(request, stream, each)).result() for each in found.gaps[:_SHOWN]]  # noqa: B023 - asked at once
+    found.times = [visitor.ask(lambda request: _times(request, stream, each)) for each in found.gaps[:_SHOWN]]  # noqa: B023 - asked at once
     return found
 
 
 async def _times(request: Any, stream: StreamConfig, gap: Held) -> tuple[datetime | None, datetime | None]:
     return await holdings.time_of(request, stream, gap.first), await holdings.time_of(request, stream, gap.last)
-
-
-@contextmanager
-def connected(settings: NatsConfig, stream: StreamConfig) -> Iterator[Source]:
-    """A way to ask JetStream about a stream."""
-    source = Source(settings, stream)
-    try:
-        source.open()
-        yield source
-    finally:
-        source.close(2.0)
 
 
 def shown(name: str, found: Verified) -> str:
@@ -177,8 +165,8 @@ def _run(
             check_server(connection)
         for stream in streams:
             try:
-                with connected(loaded.config.nats, stream) as source:
-                    found = verify(connection, source, stream, tell)
+                with visiting(loaded.config.nats, stream) as visitor:
+                    found = verify(connection, visitor, stream, tell)
                 connection.rollback()
                 results[stream.name] = found.as_dict()
                 lines.append(shown(stream.name, found))

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 from eventwriter.config.loading import NatsConfig, StreamConfig
 from eventwriter.coverage import Segment
 from eventwriter.errors import EventWriterError
+from eventwriter.jetstream import gaps
 from eventwriter.jetstream.ackall import AckAll
-from eventwriter.jetstream.api import Request
 from eventwriter.jetstream.buffer import Gap
 from eventwriter.jetstream.consumer import ConsumerInfo, StreamInfo
 from eventwriter.jetstream.deliveries import Sequencer
@@ -23,8 +23,6 @@ from eventwriter.jetstream.turn import Turn
 from eventwriter.stream import Batch
 
 log = logging.getLogger("eventwriter.source")
-
-T = TypeVar("T")
 
 CATCHING_UP = 0.1
 """Seconds for which to wait, with a backlog, for half a batch: many small transactions would take longer."""
@@ -118,9 +116,9 @@ class Source:
         """Raises ForbiddenError if NATS lets us neither create our consumer nor change it; does nothing else."""
         self._loop.call(self.link.check_create(), CONNECT_TIMEOUT)
 
-    def ask(self, question: Callable[[Request], Coroutine[Any, Any, T]]) -> Future[T]:
-        """The answer to what takes requests, however many; it may take seconds."""
-        return self._loop.begin(question(self.link.api.request))
+    def held(self, segments: Sequence[Segment]) -> Future[list[Segment]]:
+        """What the stream still holds of them, as ``gaps.held`` tells; it may take seconds."""
+        return self._loop.begin(gaps.held(self.link.api.request, self._config, segments))
 
     def reread(self, segments: Sequence[Segment]) -> Future[None]:
         """Lets ``take`` return what the stream holds of them, beside what arrives; done when all of it is read."""
