@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from typing import Any
 
+from nats.js.api import RetentionPolicy, StreamConfig
+
 import go_writer
-from fix_service import World, only
-from traffic import Publication, Traffic
+from eventwriter import registry
+from fix_failover import load, wait_complete
+from fix_service import World, only, wait_until
+from traffic import NUMBER, Publication, Traffic
+
+TABLE = {name: stream.table for name, stream in registry.load().items()}
 
 
 def lines(first: int, count: int) -> list[Publication]:
@@ -116,3 +123,108 @@ def test_beside_the_writer_that_shall_go(world: World) -> None:
     for wrong in (["--against", "old.logs"], ["--stream", "LOGS", "--against", "nothing"], ["--since", "1h"],
                   ["--stream", "LOGS", "--against", "eventwriter.ledger"]):  # fmt: skip
         assert world.run("verify", *wrong, check=False).returncode == 64, wrong
+
+
+def test_beside_the_service_under_load(world: World) -> None:
+    """Whoever is first writes what is missing; nothing is twice, nothing that is under way is reported missing."""
+    names = ("LOGS", "TELEMETRY", "EVENTS")
+    service = world.start(**only(*names), EVENTWRITER_STREAMS__TELEMETRY__ACK="all")
+    world.traffic(names, count=400)
+    world.wait_settled()
+    with load(world, names):
+        assert world.run("verify", *("--output", "json")).returncode == 0
+        for name in names:
+            lost = [number for message in world.published[name][99:300] for number in message.records]
+            world.execute(f"DELETE FROM {TABLE[name]} WHERE {NUMBER[name]} = ANY('{{{','.join(map(str, lost))}}}')")
+            world.execute(
+                "DELETE FROM eventwriter.dead_letter_messages m USING eventwriter.ledger l WHERE m.ledger_id = l.id "
+                f"AND logical_stream = '{name}' AND sequence BETWEEN 100 AND 300"
+            )
+            world.execute(
+                "UPDATE eventwriter.ledger SET done = done - int8multirange(int8range(100, 301)) "
+                f"WHERE logical_stream = '{name}'"
+            )
+            replayed = told(world.run("replay", "--stream", name, "--output", "json"), 0)
+            assert replayed["gaps"] in ([[100, 300]], []), replayed  # the service may have been first
+            assert (replayed["missing"], replayed["left"]) in ((201, 0), (0, 0))
+    wait_complete(world)
+    world.assert_exact()
+    assert world.run("verify").returncode == 0
+    assert service.poll() is None
+    assert world.stop(service) == 0
+
+
+def test_among_messages_of_others(world: World) -> None:
+    """Every second message is somebody else's, some are gone: only ours count, a gap ends with the last of them."""
+    ours = {"EVENTWRITER_STREAMS__LOGS__SUBJECTS": "logs.otel.processed,logs.never"}
+    world.environment |= ours
+    others = [Publication("logs.other", b"{}", ())] * 400
+    world.publish("LOGS", [each for pair in zip(lines(1, 400), others, strict=True) for each in pair])
+    world.published["LOGS"] = [message for message in world.published["LOGS"] if message.records]
+    world.call(lambda client: client.jetstream().delete_msg("LOGS", 301))
+    worker = world.start("worker", "--stream", "LOGS")
+    wait_until(lambda: world.counts("LOGS")[0] == 399, world.log)
+    assert world.stop(worker) == 0
+    assert verified(world, 0)["checked"] == 399
+    for first, last in ((3, 3), (9, 16), (201, 400)):  # as sequences; the record of sequence s is (s + 1) / 2
+        world.execute(
+            "UPDATE eventwriter.ledger SET done = done - "
+            f"int8multirange(int8range({first}, {last + 1})) WHERE logical_stream = 'LOGS'"
+        )
+        world.execute(f"DELETE FROM logs WHERE {NUMBER['LOGS']} * 2 - 1 BETWEEN {first} AND {last}")
+    found = verified(world, 1)
+    assert (found["gaps"], found["missing"], found["done"]) == ([[3, 3], [9, 15], [201, 399]], 1 + 4 + 99, 295)
+
+    # A second too long to be done at once: Ctrl-C ends it, what is written stays so, and it goes on there.
+    world.execute(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END'"
+    )
+    world.execute("CREATE TRIGGER slow AFTER INSERT ON logs FOR EACH STATEMENT EXECUTE FUNCTION slow()")
+    replay = world.start("replay", "--stream", "LOGS", EVENTWRITER_WRITER__BATCH_MESSAGES="10")
+    wait_until(lambda: world.query("SELECT count(*) FROM logs")[0][0] > 295, world.log)
+    replay.send_signal(signal.SIGINT)
+    assert replay.wait(60) == 130
+    world.execute("DROP TRIGGER slow ON logs")
+    left = verified(world, 1)["missing"]
+    assert 0 < left < 104
+    assert told(world.run("replay", "--stream", "LOGS", "--output", "json"), 0)["written"] == left
+    world.published["LOGS"] = [message for message in world.published["LOGS"] if message.records != (151,)]
+    world.assert_exact()
+
+    # Without a ledger all of it is missing; what a stream of today's subjects would be is for the service to say.
+    world.execute("TRUNCATE eventwriter.ledger CASCADE; DELETE FROM logs")
+    assert verified(world, 1)["missing"] == 399
+    since = world.query("SELECT now()")[0][0].isoformat()
+    assert told(world.run("replay", "--stream", "LOGS", "--since", since, "--output", "json"), 0)["missing"] == 0
+    assert verified(world, 0)["before"] == 399
+    assert "399 messages are from before the ledger" in world.run("verify").stdout
+    refused = world.run("replay", "--stream", "LOGS", check=False, EVENTWRITER_STREAMS__LOGS__SUBJECTS="logs.>")
+    assert refused.returncode == 78
+    assert "logs.otel.processed" in refused.stderr
+    assert "399 of 399 missing messages are written" in world.run("replay", "--stream", "LOGS").stdout
+    world.assert_exact()
+    assert verified(world, 0)["checked"] == 399
+
+
+def test_where_no_second_consumer_may_be(world: World) -> None:
+    """A work-queue stream: what waits is counted one by one, and what is not written is no gap."""
+    stream = StreamConfig(name="SWEEP", subjects=["sweep.>"], retention=RetentionPolicy.WORK_QUEUE)
+
+    async def anew(client: Any) -> None:
+        await client.jetstream().delete_stream("SWEEP")
+        await client.jetstream().add_stream(stream)
+
+    world.call(anew)
+    assert verified(world, 0, "SWEEP") == {
+        "checked": 0, "done": 0, "dead_letters": 0, "missing": 0, "waiting": 0, "before": 0, "gaps": [],
+    }  # fmt: skip
+    world.traffic(["SWEEP"], count=70, broken=0)
+    worker = world.start("worker", "--stream", "SWEEP")
+    world.wait_settled()
+    assert world.stop(worker) == 0
+    world.traffic(["SWEEP"], count=60, broken=0)
+    assert verified(world, 0, "SWEEP")["waiting"] == 60
+    tapped = world.run("tap", "--stream", "SWEEP", "--limit", "1", check=False)
+    assert tapped.returncode == 78
+    assert "work-queue" in tapped.stderr
+    assert world.run("verify", "--stream", "NOTHING", check=False).returncode == 64
