@@ -74,6 +74,9 @@ def supervise(settings: Settings) -> None:
 
     SIGTERM or SIGINT drains all workers and ends with status 0; a second one ends at once. A changed configuration
     file, or SIGHUP, restarts only the workers whose settings changed; a wrong one changes nothing.
+
+    \b
+        eventwriter --config /etc/eventwriter.toml supervise
     """
     sys.exit(service.supervise(settings.load, settings.file, os.environ))
 
@@ -82,7 +85,11 @@ def supervise(settings: Settings) -> None:
 @click.option("--stream", "name", required=True, help="The stream to write, such as LOGS.")
 @click.pass_obj
 def worker_command(settings: Settings, name: str) -> None:
-    """Run the worker of one stream in the foreground."""
+    """Run the worker of one stream in the foreground.
+
+    \b
+        eventwriter worker --stream LOGS
+    """
     config, streams = settings.load()
     sys.exit(worker.run(config, declared(streams, name)))
 
@@ -112,6 +119,10 @@ def status_command(settings: Settings, url: str | None, watch: bool, as_json: bo
     """Show what a running service does: each stream's state, rate, lag, latency, dead letters and restarts.
 
     Exits 0 if every stream is being written, 69 if one is not or if no service answers.
+
+    \b
+        eventwriter status --watch
+        eventwriter status --url http://10.0.0.7:9465 --output json
     """
     service = running.Service.of(settings.load().config.http, url)
     if watch:
@@ -158,7 +169,11 @@ def config_group() -> None:
 @options.output
 @click.pass_obj
 def config_show(settings: Settings, origin: bool, as_json: bool) -> None:
-    """Print the effective settings, secrets masked."""
+    """Print the effective settings, secrets masked.
+
+    \b
+        eventwriter config show --origin
+    """
     click.echo(settings.shown(origins=origin, as_json=as_json))
 
 

@@ -50,7 +50,12 @@ def group() -> None:
 @click.option("--roles", is_flag=True, help="Print roles instead, and what each must be granted.")
 @click.pass_obj
 def _sql(settings: Settings, roles: bool) -> None:
-    """Print the SQL that `schema apply` runs."""
+    """Print the SQL that `schema apply` runs.
+
+    \b
+        eventwriter schema sql > tables.sql
+        eventwriter schema sql --roles
+    """
     if roles:
         for line in schema_roles.roles(*settings.load()):
             click.echo(line)
@@ -77,6 +82,10 @@ def _apply(settings: Settings, /, wait: float, lock_wait: float, **wanted: Any) 
 
     Each table by itself: one that cannot be extended does not keep the others from it, and is named at the end. No
     writer waits longer than a second.
+
+    \b
+        eventwriter schema apply --dry-run
+        eventwriter schema apply --only LOGS --wait 60s
     """
     if wanted["only"] and wanted["ledger_only"]:
         raise click.UsageError("--only and --ledger-only exclude each other")
@@ -88,7 +97,11 @@ def _apply(settings: Settings, /, wait: float, lock_wait: float, **wanted: Any) 
 @options.output
 @click.pass_obj
 def _version(settings: Settings, as_json: bool) -> None:
-    """Show which version of eventwriter's own tables the database has; exits 78 if `schema apply` is needed."""
+    """Show which version of eventwriter's own tables the database has; exits 78 if `schema apply` is needed.
+
+    \b
+        eventwriter schema version
+    """
     found = schema_version.read(settings.load().config)
     options.say(schema_version.shown(found, as_json=as_json))
     sys.exit(schema_version.exit_code(found))
@@ -98,5 +111,9 @@ def _version(settings: Settings, as_json: bool) -> None:
 @options.output
 @click.pass_obj
 def _check(settings: Settings, as_json: bool) -> None:
-    """Compare the live tables with what the streams write."""
+    """Compare the live tables with what the streams write.
+
+    \b
+        eventwriter schema check
+    """
     findings.end_with(schema_check.check(*settings.load()), as_json=as_json)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -171,3 +175,50 @@ def opened(world: World) -> tuple[Source, Sink, Reconciler]:
     worker._prepare(source, sink, settings, None)
     world.call(at_the_end)
     return source, sink, Reconciler(sink, source, settings, _Nobody())
+
+
+def measured(world: World, status: int, *arguments: str, **environment: str) -> tuple[Any, float, float]:
+    """What a command printed as JSON, the seconds that it took, and its MiB at the most."""
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "eventwriter", *arguments, "--output", "json"]
+    process = subprocess.Popen(command, env=world.environment | environment, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    printed = process.stdout.read()
+    _, ended, usage = os.wait4(process.pid, 0)
+    assert os.waitstatus_to_exitcode(ended) == status, (printed, world.log[-3000:])
+    found = json.loads(printed), time.monotonic() - begun, usage.ru_maxrss / 1024
+    print(f"{' '.join(arguments)}: {found[1]:.2f} s, {found[2]:.0f} MiB")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_thousand_missing_of_five_millions(world: World) -> None:
+    """Verified at more than 500,000 a second, in as little memory as five thousand, also where some are not ours."""
+    peaks = []
+    published = 0
+    for count in (5_000, 5_000_000):
+        service = world.start(**only("LOGS"))
+        messages = ((s if n % 10 else "logs.other", p) for n, (s, p) in enumerate(small(published + 1, count)))
+        bulk.publish(world.nats.port, messages)
+        published = count
+        wait_until(lambda: world.counts("LOGS")[0] == published, "all of it", 900)  # noqa: B023 - at once
+        assert world.stop(service) == 0
+        first, last = published - 3_000, published - 2_001
+        world.execute(f"DELETE FROM logs WHERE (attributes->>'n')::bigint BETWEEN {first} AND {last}")
+        world.execute(f"UPDATE eventwriter.ledger SET done = done - int8multirange(int8range({first}, {last + 1}))")
+        for subjects, ours in (("logs.>", 1000), ("logs.otel.processed", 900)):
+            options = {"EVENTWRITER_STREAMS__LOGS__SUBJECTS": subjects}
+            found, seconds, peak = measured(world, 1, "verify", "--stream", "LOGS", **options)
+            found = found["streams"]["LOGS"]
+            assert (found["checked"], found["missing"]) == (published * ours // 1000, ours)
+            assert found["gaps"][0][0] in (first, first + 1)
+            assert found["gaps"][-1][-1] in (last, last - 1)
+            peaks.append(peak)
+        assert count < 1_000_000 or count / seconds > 500_000
+        replayed, _, peak = measured(world, 0, "replay", "--stream", "LOGS")
+        assert replayed["written"] == 1000
+        peaks.append(peak)
+        assert measured(world, 0, "verify", "--stream", "LOGS")[0]["ok"]
+        assert world.query("SELECT count(*), count(DISTINCT attributes->>'n') FROM logs") == [(published, published)]
+    assert all(large < small + 16 for small, large in zip(peaks[:3], peaks[3:], strict=True)), peaks

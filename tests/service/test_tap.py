@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from typing import Any
 
 import forkserver
+import reference
 from eventwriter.commands.tap import coloured
 from fix_service import World, wait_until
 from traffic import Publication
@@ -38,8 +40,11 @@ def test_what_there_was_as_rows_rejects_and_as_it_came(world: World) -> None:
     assert [each["row"]["body"] for each in tapped(world, "--subject", "logs.other", "--limit", "1")] == ["two"]
     assert [each["reject"]["record_index"] for each in tapped(world, "--rejects", "--limit", "2")] == [1, None]
     assert [each["row"]["body"] for each in tapped(world, "--rows", "--limit", "3")] == ["one", "two", "fine"]
+    known = {*re.findall(r'"(\w+)"', reference.SHAPES["tap"])}
+    assert {*found[3], *found[3]["reject"]} - {"sqlstate"} <= known
     raw = tapped(world, "--raw", "--limit", "4")
     assert raw[2]["payload"] == BROKEN.payload.decode()
+    assert {*raw[2], *raw[3]} <= known
     assert (raw[3]["payload_base64"], raw[3]["headers"]) == ("G10wO/8=", {"a": "b"})
     assert "\x1b]" not in coloured({"sequence": 1, "time": found[0]["time"], "subject": "\x1b]0", "payload": "\x1b]0"})
     for wrong in (["--subject", "a..b"], ["--limit", "0"], ["--since", "soon"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from nats.js.api import RetentionPolicy, StreamConfig
 
 import go_writer
+import reference
 from eventwriter import registry
 from fix_failover import load, wait_complete
 from fix_service import World, only, wait_until
@@ -28,6 +30,11 @@ def told(done: subprocess.CompletedProcess[str], status: int) -> Any:
     """What a command printed as JSON, if it ended so."""
     assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
     return json.loads(done.stdout)
+
+
+def named(path: str) -> set[str]:
+    """The fields in the documented shape of a command."""
+    return {*re.findall(r'"(\w+)"', reference.SHAPES[path])}
 
 
 def verified(world: World, status: int, stream: str = "LOGS", *options: str) -> Any:
@@ -76,7 +83,9 @@ def test_a_thousand_that_are_missing(world: World) -> None:
     assert "eventwriter replay --stream LOGS" in text
     replayed = told(world.run("replay", "--stream", "LOGS", "--output", "json", check=False), 0)
     assert (replayed["missing"], replayed["written"], replayed["gaps"]) == (1000, 1000, [[1001, 2000]])
+    assert {*replayed} == named("replay")
     assert verified(world, 0) == clean
+    assert {*clean, "ok", "streams"} <= named("verify")
     world.assert_exact()
     assert durable(world) == before
 
@@ -97,6 +106,7 @@ def test_beside_the_writer_that_shall_go(world: World) -> None:
         return verified(world, status, stream, "--against", f"old.{stream.lower()}", *options)["against"]
 
     same = compared("LOGS", 0)
+    assert {*same} <= named("verify")
     assert (same["ours"], same["theirs"], same["hours"]) == (100_000, 100_000, [])
     text = world.run("verify", "--stream", "EVENTS", "--against", "old.events", check=False).stdout
     assert "the same keys in each hour" in text, text
