@@ -81,7 +81,7 @@ def _keys(stream: Stream, theirs: _Table) -> Iterator[list[Column]]:
     if stream.key:
         yield [columns[name] for name in stream.key]
     for key in theirs.keys:
-        found = [column for name in key for column in stream.columns if theirs.column(column) == name]
+        found = [column for column in stream.columns if theirs.column(column) in key]
         if len(found) == len(key):
             yield found
 

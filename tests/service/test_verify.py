@@ -98,39 +98,39 @@ def test_beside_the_writer_that_shall_go(world: World) -> None:
     world.traffic(["EVENTS"], count=40, broken=0)
     service = world.start(**only("LOGS", "EVENTS"))
     for stream, rows in (("LOGS", 100_000), ("EVENTS", 40)):
-        assert world.call(lambda client: go_writer.write(client, stream, world.dsn)) == rows  # noqa: B023 - at once
+        assert world.call(lambda client: go_writer.write(client, stream.lower(), world.dsn, stream)) == rows  # noqa: B023 - at once
     world.wait_settled()
     assert world.stop(service) == 0
 
     def compared(stream: str, status: int, *options: str) -> Any:
-        return verified(world, status, stream, "--against", f"old.{stream.lower()}", *options)["against"]
+        return verified(world, status, stream, "--against", f"platform.{stream.lower()}", *options)["against"]
 
     same = compared("LOGS", 0)
     assert {*same} <= named("verify")
     assert (same["ours"], same["theirs"], same["hours"]) == (100_000, 100_000, [])
-    text = world.run("verify", "--stream", "EVENTS", "--against", "old.events", check=False).stdout
+    text = world.run("verify", "--stream", "EVENTS", "--against", "platform.events", check=False).stdout
     assert "the same keys in each hour" in text, text
 
     world.execute("DELETE FROM logs WHERE (attributes->>'n')::bigint IN (17, 4711, 99999)")
     gone = world.query(
-        "SELECT l.trace_id FROM old.logs l LEFT JOIN logs o USING (timestamp, trace_id, span_id) WHERE o IS NULL"
+        "SELECT l.trace_id FROM platform.logs l LEFT JOIN logs o USING (timestamp, trace_id, span_id) WHERE o IS NULL"
     )
     found = compared("LOGS", 1)
     assert [(ours - theirs) for _, ours, theirs in found["hours"]] == [-3]
     assert (found["only_ours"], found["only_theirs"], len(found["keys"]["only_theirs"])) == (0, 3, 3)
     place = found["key"].index("trace_id")
     assert sorted(key[place] for key in found["keys"]["only_theirs"]) == sorted(each for (each,) in gone)
-    text = world.run("verify", "--stream", "LOGS", "--against", "old.logs", check=False).stdout
+    text = world.run("verify", "--stream", "LOGS", "--against", "platform.logs", check=False).stdout
     assert "3 keys in theirs alone" in text
     assert "1000 messages checked" in text
 
     # As many of each hour, and not the same: only where there is a key is that seen.
-    world.execute("UPDATE old.events SET id = 'another' WHERE id = (SELECT min(id) FROM old.events)")
+    world.execute("UPDATE platform.events SET id = 'another' WHERE id = (SELECT min(id) FROM platform.events)")
     swapped = compared("EVENTS", 1)
     assert (swapped["ours"], swapped["theirs"], swapped["only_ours"], swapped["only_theirs"]) == (40, 40, 1, 1)
     assert compared("EVENTS", 0, "--until", "100d")["ours"] == 0
     assert compared("LOGS", 1, "--since", "2020-01-01")["theirs"] == 100_000
-    for wrong in (["--against", "old.logs"], ["--stream", "LOGS", "--against", "nothing"], ["--since", "1h"],
+    for wrong in (["--against", "platform.logs"], ["--stream", "LOGS", "--against", "nothing"], ["--since", "1h"],
                   ["--stream", "LOGS", "--against", "eventwriter.ledger"]):  # fmt: skip
         assert world.run("verify", *wrong, check=False).returncode == 64, wrong
 

@@ -16,13 +16,13 @@ import psycopg
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 TABLES = """
-CREATE SCHEMA old;
-CREATE TABLE old.logs (
+CREATE SCHEMA platform;
+CREATE TABLE platform.logs (
     timestamp timestamptz NOT NULL, trace_id text, span_id text, severity_text text, severity_number integer, body text,
     service_name text, service_version text, service_instance text, scope_name text, scope_version text,
     attributes text, resource_attributes text, created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (timestamp, trace_id, span_id));
-CREATE TABLE old.events (
+CREATE TABLE platform.events (
     event_timestamp timestamptz NOT NULL, specversion text, id text NOT NULL, source text, type text,
     datacontenttype text, subject text, remote_addr text, host text, level integer, severity text, short_message text,
     version text, raw_data text, created_at timestamptz NOT NULL DEFAULT now(),
@@ -64,12 +64,13 @@ def _events(message: Any) -> Iterator[tuple[Any, ...]]:
     yield time, *envelope, message.subject, data.get("host"), data.get("level"), None, message.data.decode()
 
 
-async def write(client: Any, stream: str, dsn: str) -> int:
-    """Writes what its durable has not had yet of a stream, LOGS in OTLP or EVENTS; how many rows that were."""
-    table, columns, rows = {"LOGS": ("logs", _LOGS, _logs), "EVENTS": ("events", _EVENTS, _events)}[stream]
-    subscription = await client.jetstream().pull_subscribe(">", durable="db-event-writer", stream=stream)
+async def write(client: Any, table: str, dsn: str, stream: str, subject: str = ">") -> int:
+    """Writes what its durable has not had yet, OTLP into ``logs`` or CloudEvents into ``events``; how many rows."""
+    columns, rows = {"logs": (_LOGS, _logs), "events": (_EVENTS, _events)}[table]
+    durable = f"db-event-writer-go-{table}"
+    subscription = await client.jetstream().pull_subscribe(subject, durable=durable, stream=stream)
     marks = ", ".join(["%s"] * len(columns.split(",")))
-    statement = f"INSERT INTO old.{table} ({columns}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+    statement = f"INSERT INTO platform.{table} ({columns}) VALUES ({marks}) ON CONFLICT DO NOTHING"
     count = 0
     with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
         while True:
