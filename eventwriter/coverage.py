@@ -13,16 +13,54 @@ Range = tuple[int, int]
 """First and last sequence, both included."""
 
 
+_NOT = "not "
+"""Before a subject that was left out: no filter begins so, for none has a blank."""
+
+
+def beliefs(filters: Iterable[str], excluded: Iterable[str]) -> tuple[str, ...]:
+    """For which subjects what is done counts as written: those that match the filters, without those left out."""
+    return (*filters, *(_NOT + pattern for pattern in excluded))
+
+
+def believed(patterns: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The filters, and what was left out, of such beliefs."""
+    found = [*patterns]
+    left_out = tuple(each.removeprefix(_NOT) for each in found if each.startswith(_NOT))
+    return tuple(each for each in found if not each.startswith(_NOT)), left_out
+
+
 @dataclass(frozen=True, slots=True)
 class Past:
     """What was done under earlier filters: a range says nothing of subjects that did not match them."""
 
     filters: tuple[str, ...]
+    """As ``beliefs``."""
     done: tuple[Range, ...]
 
     def covers(self, pattern: str) -> bool:
-        """Whether its ranges are believed for every subject that ``pattern`` matches."""
-        return any(subjects.covers(each, pattern) for each in self.filters)
+        """Whether its ranges are believed for every subject that ``pattern`` matches, but for what was left out.
+
+        What was left out and is not any more is a pattern of its own, see ``wanted``.
+        """
+        filters, left_out = believed(self.filters)
+        if any(subjects.covers(each, pattern) for each in left_out):
+            return False
+        return any(subjects.covers(each, pattern) for each in filters)
+
+
+def wanted(patterns: Iterable[str], past: Iterable[Past]) -> tuple[str, ...]:
+    """The subjects to look for: the filters of these beliefs, and what was left out earlier and is not any more."""
+    filters, excluded = believed(patterns)
+    earlier = dict.fromkeys(each for entry in past for each in believed(entry.filters)[1])
+    again = (each for each in earlier if not any(subjects.covers(wide, each) for wide in excluded))
+    return tuple(
+        dict.fromkeys((*filters, *(each for each in again if any(subjects.overlap(each, f) for f in filters))))
+    )
+
+
+def widest(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Those of different patterns that no other of them covers: a consumer's filters must not overlap."""
+    return tuple(p for p in patterns if not any(other != p and subjects.covers(other, p) for other in patterns))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from eventwriter import pipeline
 from eventwriter.config.failpoints import failpoint
 from eventwriter.config.loading import Config, StreamConfig
 from eventwriter.config.subjects import matcher
-from eventwriter.coverage import Range
+from eventwriter.coverage import Range, beliefs
 from eventwriter.errors import ConfigurationError, EventWriterError, UnavailableError
 from eventwriter.jetstream.source import Source
 from eventwriter.observability.report import Report
@@ -73,16 +73,17 @@ class Replay:
 
         Raises ConfigurationError where the service goes by other subjects: then it has to be told first.
         """
-        used = self.source.consumer_info() is not None
+        consumer, settings = self.source.consumer_info(), self._settings
+        believed = beliefs(settings.subjects, settings.exclude)
         with self.sink.session.connection() as connection:
             known = looking.look_up(connection, self.identity)
-        if known.filters is not None and {*known.filters} != {*self._settings.subjects}:
+        if known.filters is not None and {*known.filters} != {*believed} and consumer and consumer.pulled:
             raise ConfigurationError(
-                f"the ledger of durable {self._settings.durable} is about {', '.join(known.filters)}, the settings of "
-                f"this command about {', '.join(self._settings.subjects)}: give it those of the service, or start the "
-                "service with these, which writes by itself what they add"
+                f"the service goes by other subjects of {settings.name} ({', '.join(known.filters)}) than the settings "
+                f"of this command ({', '.join(believed)}): give it those of the service, or restart the service with "
+                "these, which writes by itself what they add"
             )
-        opening = Opening(self.identity, self._settings.subjects, lambda: first - 1, self._settings.continues, used)
+        opening = Opening(self.identity, believed, lambda: first - 1, settings.continues, consumer is not None)
         ledger = self.sink.begin(opening)
         if ledger.begins >= first:
             with self.sink.session.connection() as connection:

@@ -12,7 +12,7 @@ from eventwriter import pipeline
 from eventwriter.config.failpoints import failpoint
 from eventwriter.config.loading import Config, StreamConfig
 from eventwriter.config.subjects import matcher
-from eventwriter.coverage import Range
+from eventwriter.coverage import Range, beliefs
 from eventwriter.errors import (
     DRAIN_DEADLINE,
     OK,
@@ -213,7 +213,8 @@ def _prepare(
 
     identity = Identity(settings.name, stream.name, stream.created, settings.durable)
     used = before is not None
-    ledger = sink.begin(Opening(identity, settings.subjects, begins, settings.continues, used, seen))
+    believed = beliefs(settings.subjects, settings.exclude)
+    ledger = sink.begin(Opening(identity, believed, begins, settings.continues, used, seen))
     highest = sink.look().highest
     # Other workers of this consumer may be at work: what is behind is asked first, what is ahead of it second.
     if highest > stream.last_sequence and highest > (last := source.stream_info().last_sequence):

@@ -16,6 +16,7 @@ from eventwriter.commands.dlq_selection import moment
 from eventwriter.commands.progress import Tell, progress
 from eventwriter.commands.settings import Loaded, Settings
 from eventwriter.config.loading import StreamConfig
+from eventwriter.coverage import beliefs
 from eventwriter.errors import MISSING, OK, EventWriterError, UsageError
 from eventwriter.jetstream import holdings
 from eventwriter.jetstream.holdings import Held
@@ -73,7 +74,7 @@ def verify(connection: Connection[Any], visitor: Visitor, stream: StreamConfig, 
     found = Verified(checked=counted(first, last), before=counted(info.first_sequence, min(known.begins, last)))
     found.begins = known.begins
     found.waiting = consumer.pending + consumer.ack_pending if consumer else counted(last + 1, info.last_sequence)
-    missing = known.missing(stream.subjects, first, last)
+    missing = known.missing(beliefs(stream.subjects, stream.exclude), first, last)
     whole = found.checked == last - first + 1
     found.gaps = visitor.ask(lambda request: holdings.gaps_of(request, stream, missing, whole=whole, tell=tell))
     found.missing = sum(each.messages for each in found.gaps)

@@ -71,6 +71,8 @@ class ConsumerInfo:
     """How many messages may be delivered and not acknowledged before it stops."""
     redelivered: int = 0
     """Messages that were delivered more than once and are not acknowledged."""
+    pulled: bool = False
+    """Whether somebody waits for its messages at this moment."""
 
 
 async def stream_info(request: Request, config: StreamConfig) -> StreamInfo:
@@ -153,6 +155,7 @@ def _info(answer: Mapping[str, Any], config: StreamConfig, *, created: bool) -> 
         deliveries=int(answer["delivered"]["consumer_seq"]),
         max_ack_pending=int(current.get("max_ack_pending", 0)),
         redelivered=int(answer.get("num_redelivered", 0)),
+        pulled=bool(answer.get("num_waiting")),
     )
 
 

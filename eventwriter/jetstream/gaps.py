@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from eventwriter.config.loading import StreamConfig
-from eventwriter.coverage import Segment
+from eventwriter.coverage import Segment, widest
 from eventwriter.jetstream.api import Request, error_code, failed
 from eventwriter.jetstream.durable import filters
 from eventwriter.jetstream.wire import headers_of
@@ -79,7 +79,7 @@ async def create_reader(
         "num_replicas": 1,
         "inactive_threshold": seconds * _NANO,
     }
-    wanted |= filters(segment.filters) | more
+    wanted |= filters(widest(segment.filters)) | more
     answer = await request(f"CONSUMER.CREATE.{config.stream}", {"stream_name": config.stream, "config": wanted})
     if "error" in answer:
         raise failed(answer, f"a second consumer of stream {config.stream}, to read beside {config.durable}")

@@ -97,15 +97,18 @@ async def gaps_of(
 ) -> list[Held]:
     """What the stream holds of segments in rising order, each from its first message to its last.
 
-    ``whole``: all sequences are of ours, and held, so that they count themselves. ``tell`` hears how many are through.
+    ``whole``: all sequences are of ours, and held, so that those missing for all subjects count themselves. ``tell``
+    hears how many are through.
     """
     found: list[Held] = []
-    held = segments if whole else await gaps.held(request, config, segments)
-    for done, segment in enumerate(held):
-        tell(done, len(held))
-        last = segment.last if whole else await _last(request, config, segment)
+    every = {*config.subjects}
+    plain = {segment for segment in segments if whole and every <= {*segment.filters}}
+    held = await gaps.held(request, config, [segment for segment in segments if segment not in plain])
+    for done, segment in enumerate(sorted([*plain, *held], key=lambda each: each.first)):
+        tell(done, len(plain) + len(held))
+        last = segment.last if segment in plain else await _last(request, config, segment)
         width = last - segment.first + 1
-        if whole or width == 1:
+        if segment in plain or width == 1:
             messages = width
         elif width <= _NARROW:
             messages = await _one_by_one(request, config, segment.filters, segment.first, last)

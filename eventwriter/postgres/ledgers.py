@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from eventwriter.coverage import Past, merge, to_multirange
+from eventwriter.coverage import Past, merge, to_multirange, wanted
 from eventwriter.errors import ConfigurationError
 from eventwriter.postgres.ledger import Identity, Ledger
 from eventwriter.postgres.scope import Scope
@@ -20,6 +20,7 @@ class Opening:
 
     identity: Identity
     filters: tuple[str, ...]
+    """Of the consumer, and what is left out of them, as ``coverage.beliefs`` has them."""
     begins: Callable[[], int] = lambda: 0
     """Tells where a ledger that is made anew begins: after this sequence."""
     continues: str | None = None
@@ -70,13 +71,14 @@ def _settled(connection: Connection[Any], opening: Opening, filters: list[str]) 
         if believed is not None and not new and opening.seen is not None and version >= opening.seen:
             raise ConfigurationError(
                 f"another worker of durable {identity.durable} was started with the subjects "
-                f"{', '.join(believed)}: set streams.{identity.logical_stream}.subjects to the same everywhere"
+                f"{', '.join(believed)}: set subjects and exclude of streams.{identity.logical_stream} to the same "
+                "everywhere"
             )
         incarnation = _rebase(connection, number, believed, filters)
         changed = True
     past = _past(connection, number)
     if changed:
-        believed_for_all = (entry for entry in past if all(map(entry.covers, filters)))
+        believed_for_all = (entry for entry in past if all(map(entry.covers, wanted(filters, past))))
         ranges = to_multirange(merge(each for entry in believed_for_all for each in entry.done))
         connection.execute(
             "UPDATE eventwriter.ledger SET done = done + %s::int8multirange WHERE id = %s", [ranges, number]

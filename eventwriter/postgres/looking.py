@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from eventwriter.coverage import Past, Range, Segment, segments, to_multirange
+from eventwriter.coverage import Past, Range, Segment, segments, to_multirange, wanted
 from eventwriter.errors import ConfigurationError
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import continued, identity_keys
@@ -23,7 +23,7 @@ class Known:
     begins: int = 0
     """Sequences up to here are not its business."""
     filters: tuple[str, ...] | None = None
-    """The subjects for which it is believed; None: for all."""
+    """The beliefs, as ``coverage`` has them; None: it is believed for all."""
     done: tuple[Range, ...] = ()
     past: tuple[Past, ...] = ()
 
@@ -33,11 +33,12 @@ class Known:
         past = (each for entry in self.past for each in entry.done)
         return max((last for _, last in (*self.done, *past)), default=0)
 
-    def missing(self, filters: Sequence[str], first: int, last: int) -> list[Segment]:
-        """What is not known to be done between two sequences, of subjects that these filters match."""
-        if self.filters is None:
-            return segments(filters, first, last, self.done, self.past)
-        return segments(filters, first, last, (), (Past(self.filters, self.done), *self.past))
+    def missing(self, patterns: Sequence[str], first: int, last: int) -> list[Segment]:
+        """What is not known to be done between two sequences, of subjects that these beliefs are about."""
+        done, past = self.done, self.past
+        if self.filters is not None:
+            done, past = (), (Past(self.filters, self.done), *self.past)
+        return segments(wanted(patterns, past), first, last, done, past)
 
 
 def look_up(connection: Connection[Any], identity: Identity) -> Known:

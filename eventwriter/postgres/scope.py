@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from eventwriter.config import subjects
-from eventwriter.coverage import Past
+from eventwriter.coverage import Past, believed, wanted
 from eventwriter.stream import Batch, Message
 
 _MANY_SUBJECTS = 10_000
@@ -15,17 +15,19 @@ _MANY_SUBJECTS = 10_000
 class Scope:
     """The filters that a ledger's row is believed for, and the past under others."""
 
-    def __init__(self, filters: Sequence[str], past: Sequence[Past] = ()) -> None:
-        self.filters = tuple(filters)
+    def __init__(self, patterns: Sequence[str], past: Sequence[Past] = ()) -> None:
+        """``patterns`` are beliefs as ``coverage`` has them."""
         self.past = tuple(past)
-        self.wants = subjects.matcher(self.filters)
+        self.filters = wanted(patterns, past)
+        """What is missing is looked for by these."""
+        self.wants = subjects.matcher(believed(patterns)[0])
         """Whether a subject matches the filters."""
         self.delivered = 0
         """What the consumer had delivered when we began: again, it may deliver what earlier filters matched."""
         self.past_last = max((last for entry in self.past for _, last in entry.done), default=0)
         """The highest sequence that was done under earlier filters, 0 if none."""
         self._subjects: set[str] = set()
-        self._of_past = [(subjects.matcher(entry.filters), entry.done) for entry in self.past]
+        self._of_past = [(self._matcher(entry), entry.done) for entry in self.past]
 
     def reaches_back(self, batch: Batch) -> bool:
         """Whether any of its messages may be of earlier or of others' filters, which ``record`` does not look at."""
@@ -47,3 +49,8 @@ class Scope:
             matches(message.subject) and any(first <= message.sequence <= last for first, last in done)
             for matches, done in self._of_past
         )
+
+    @staticmethod
+    def _matcher(entry: Past) -> Callable[[str], bool]:
+        filters, left_out = map(subjects.matcher, believed(entry.filters))
+        return lambda subject: filters(subject) and not left_out(subject)
