@@ -181,11 +181,12 @@ def measured(world: World, status: int, *arguments: str, **environment: str) -> 
     """What a command printed as JSON, the seconds that it took, and its MiB at the most."""
     begun = time.monotonic()
     command = [sys.executable, "-m", "eventwriter", *arguments, "--output", "json"]
-    process = subprocess.Popen(command, env=world.environment | environment, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    printed = process.stdout.read()
-    _, ended, usage = os.wait4(process.pid, 0)
-    assert os.waitstatus_to_exitcode(ended) == status, (printed, world.log[-3000:])
+    with subprocess.Popen(command, env=world.environment | environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        printed = process.stdout.read()
+        _, ended, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(ended)
+    assert process.returncode == status, (printed, world.log[-3000:])
     found = json.loads(printed), time.monotonic() - begun, usage.ru_maxrss / 1024
     print(f"{' '.join(arguments)}: {found[1]:.2f} s, {found[2]:.0f} MiB")
     return found
