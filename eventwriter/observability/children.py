@@ -57,7 +57,7 @@ class Children:
         self._write()
 
     def parked(self, name: str, status: int) -> None:
-        """It will not be started again before a reload."""
+        """It will be started now and then, to look whether what stopped it is over."""
         self._child(name).state = "parked"
         self._write()
 

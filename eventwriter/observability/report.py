@@ -13,7 +13,6 @@ from eventwriter.errors import (
     EventWriterError,
     OversizedError,
     SchemaError,
-    TableError,
     UnavailableError,
     listed,
     remedy_for_omitted,
@@ -32,7 +31,7 @@ _LATEST = 5
 
 
 def passing(slot: Slot) -> bool:
-    """Whether the worker of this slot was ended by what may be over without a reload: a table that does not fit."""
+    """Whether what ended the worker of this slot may be over though its settings stay."""
     state = slot.read(WorkerState)
     return state is not None and state.passing
 
@@ -66,7 +65,7 @@ class Report:
         """Both ends are connected, and ledger and consumer agree."""
         state = self._state
         state.ready = state.nats = state.postgres = True
-        state.passing = state.draining = False
+        state.draining = False
         state.error = ""
         self.beat(force=True)
 
@@ -208,11 +207,12 @@ class Report:
     def ended(self, error: EventWriterError | None) -> None:
         """The worker ends: what it still had in hand was released."""
         self._letters.tell(now=True)
+        state = self._state
         if error is not None:
             self._count(error)
-            self._state.error, self._state.passing = str(error)[:500], isinstance(error, TableError)
+            state.error = str(error)[:500]
+            state.passing = state.passing or state.ready or isinstance(error, SchemaError)
         self._release()
-        state = self._state
         state.ready = state.nats = state.postgres = False
         state.pending = state.ack_pending = None
         self.beat(force=True)

@@ -15,6 +15,7 @@ from eventwriter import __version__
 from eventwriter.config.loading import Config, StreamConfig
 from eventwriter.observability.board import AGE_BUCKETS, FATES, STAGES, SUPERVISOR, Board
 from eventwriter.observability.states import ChildState, State, SupervisorState, WorkerState
+from eventwriter.processes.supervisor import PARKING
 
 SILENT = 5.0
 """Seconds without a sign of life after which a worker counts as stalled; it is killed much later."""
@@ -26,6 +27,8 @@ STUCK = 30.0
 STATES = ("parked", "restarting", "stalled", "starting", "disconnected", "waiting", "draining", "running")
 """States, the worst first: that of a stream is the worst of its processes."""
 
+AGAIN = "; once that is put right the stream goes on by itself, within a minute"
+"""Follows the reason of a stream that is parked."""
 
 Since = Callable[[float], float]
 """Seconds since a moment of the monotonic clock."""
@@ -148,12 +151,14 @@ def _state(worker: WorkerState | None, child: ChildState, letter: str, since: Si
     """The state and, unless all is well, the reason."""
     said = worker.error if worker else ""
     if child.state in ("parked", "restarting"):
-        return child.state, child.why or said or f"the worker ended with {_how(child.status)}"
+        reason = child.why or said or f"the worker ended with {_how(child.status)}"
+        return child.state, f"{reason}{AGAIN}" if child.state == "parked" else reason
     if letter in ("T", "t"):
         return "stalled", f"the worker is stopped (SIGSTOP): SIGCONT to pid {child.pid} lets it go on"
     if worker is None or worker.pid != child.pid or not worker.ready:
-        # One that looks whether its table fits now is parked as long as that is not known.
-        return "parked" if worker and worker.passing else "starting", said or "the worker is connecting"
+        if child.status in PARKING:  # one that looks whether that is over is parked as long as it does not know
+            return "parked", f"{said or 'the worker is connecting'}{AGAIN}"
+        return "starting", said or "the worker is connecting"
     if worker.draining:
         return "draining", "the worker was told to end, and finishes what it has in hand"
     silence = since(worker.beat)

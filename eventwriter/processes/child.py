@@ -29,9 +29,9 @@ class Child:
     settings: object = None
     """What the process depends on: after a reload it is restarted only if this is no longer equal."""
     essential: bool = True
-    """Whether the service has a purpose without it: when all that are essential are parked, it ends."""
+    """Whether the service has a purpose without it: it ends when all that are essential are parked for good."""
     passing: Callable[[], bool] | None = None
-    """Asked when it parks: whether what stopped it may pass without a reload, so that it looks again now and then."""
+    """Asked when it parks: whether what stopped it may be over though its settings stay; if not, it is for good."""
 
 
 def fork(child: Child) -> int:

@@ -49,7 +49,7 @@ class Pace:
     restart_initial: float = 0.25
     restart_maximum: float = 30.0
     look_initial: float = 5.0
-    """Between two tries of a parked child that is ``passing``."""
+    """Between two tries of a parked child."""
     look_maximum: float = 60.0
 
 
@@ -68,6 +68,8 @@ class Slot:
         self.pid = 0
         self.draining = False
         self.parked: int | None = None
+        self.waits = False
+        """Whether a parked one keeps the service: what stopped it may be over though its settings stay."""
         self._since = 0.0
         self._observer = observer
         self._extra = {"stream": child.name}
@@ -113,13 +115,16 @@ class Slot:
         logger.warning("restarting in %.2f s", delay, extra=self._extra)
         self._observer.restarting(self.name, delay)
 
+    def look(self, now: float) -> None:
+        """Somebody has told that something changed: one that is parked looks now."""
+        if self.parked is not None:
+            self.due = now
+
     def park(self, child: Child, status: int, now: float) -> None:
-        """Leaves a child alone until a reload, or until it is time to look whether what stopped it has passed."""
+        """Leaves a child alone until it is time to look whether what stopped it is over."""
         self.parked = status
-        again = "not started again before a reload (SIGHUP, or a changed configuration file)"
-        if child.passing is not None and child.passing():
-            delay = self._looks.failed(now)
-            self.due = now + delay
-            again = f"looking again in {delay:.3g} s"
-        logger.error("parked: exit status %d, %s", status, again, extra=self._extra)
+        self.waits = self.waits or (child.passing is not None and child.passing())
+        delay = self._looks.failed(now)
+        self.due = now + delay
+        logger.error("parked: exit status %d, looking again in %.3g s", status, delay, extra=self._extra)
         self._observer.parked(self.name, status)

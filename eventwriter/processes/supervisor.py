@@ -19,7 +19,7 @@ from eventwriter.processes.slot import AS_TOLD, Nobody, Observer, Pace, Slot
 logger = logging.getLogger("eventwriter.supervisor")
 
 PARKING = (CONFIGURATION, AUTHENTICATION)
-"""Exit statuses that another try with the same settings would only repeat."""
+"""Exit statuses that another try would only repeat, as long as nobody does anything about it."""
 
 BY_ITSELF = (UNAVAILABLE, *PARKING)
 """Exit statuses of a child that nobody told to end: one that was told says 0, or 75."""
@@ -29,8 +29,7 @@ class Supervisor:
     """Keeps its children running until it is told to stop; single-threaded, opens no descriptor, works as PID 1.
 
     A child that ends by itself, in whatever way, is started again after a backoff of its own, as ``pace`` tells. One
-    that exits 78 or 77 is parked until a reload: it would fail again, and the others go on without it. If it is
-    ``passing`` it is tried again by itself.
+    that exits 78 or 77 is parked: it looks now and then, and after a reload, whether what stopped it is over.
 
     SIGTERM or SIGINT: all children get SIGTERM together and ``drain_timeout`` seconds, then SIGKILL; a second one
     kills at once. SIGHUP: calls ``on_reload``, which returns the children wanted from now on, or None if it said why
@@ -70,11 +69,11 @@ class Supervisor:
         self._slots = {name: self._slot(child) for name, child in _by_name(children).items()}
 
     def run(self) -> int:
-        """Runs until stopped, or until every child is parked; returns the exit status of the service.
+        """Runs until stopped, or until nothing can work with these settings; returns the exit status of the service.
 
         Stopped: 0 if every child drained, else 75. A child drained if it exited 0, or if SIGTERM ended it, for then
         it had no handler yet and nothing in hand; one that ended ``BY_ITSELF`` at that moment does not count. Any
-        other end means that messages in hand will come again. All parked: 78, or 77 if all of them said that.
+        other end means that messages in hand will come again. All parked for good: 78, or 77 if all of them said that.
 
         Leaves the signals it handles blocked: the process is expected to end with the returned status.
         """
@@ -147,12 +146,13 @@ class Supervisor:
                 return None
             return DRAIN_DEADLINE if self._undrained else OK
         needed = [slot for slot in self._slots.values() if slot.child is None or slot.child.essential]
-        statuses = [slot.parked for slot in needed if slot.parked is not None and slot.due is None]
+        statuses = [slot.parked for slot in needed if slot.parked is not None and not slot.waits]
         if len(statuses) < len(needed):
             return None
         for slot in self._slots.values():
             if slot.pid:
                 os.kill(slot.pid, signal.SIGKILL)
+        logger.error("nothing can work with these settings: ending with exit status %d", max(statuses))
         return max(statuses)
 
     # --- what is due ------------------------------------------------------------------------------------------
@@ -209,17 +209,17 @@ class Supervisor:
         if wanted is None:
             return
         logger.info("reloaded")
-        for name, slot in list(self._slots.items()):
-            self._replace(slot, wanted.pop(name, None))
+        for slot in [*self._slots.values()]:
+            self._replace(slot, wanted.pop(slot.name, None))
         self._slots |= {name: self._slot(child) for name, child in wanted.items()}
 
     def _replace(self, slot: Slot, child: Child | None) -> None:
         """Makes ``child`` what the slot runs: now, after its process has drained, or at the next start if unchanged."""
         old, slot.child = slot.child, child
         unchanged = old is not None and child is not None and old.settings == child.settings
-        if unchanged and slot.parked is None:  # what is parked is tried again: its table may be there by now
-            return
-        if slot.pid:
+        if unchanged:
+            slot.look(self._clock())
+        elif slot.pid:
             self._drain(slot)
         elif child is None:
             del self._slots[slot.name]

@@ -29,7 +29,7 @@ import forkserver
 from beside import beside
 from boards import batch, noted, running, settings, trouble, write
 from eventwriter.commands import status_table
-from eventwriter.errors import ConfigurationError, SchemaError, TableError, UnavailableError
+from eventwriter.errors import ConfigurationError, SchemaError, UnavailableError
 from eventwriter.observability import status
 from eventwriter.observability.awake import Awake
 from eventwriter.observability.board import AGE_BUCKETS, SUPERVISOR, Board
@@ -76,7 +76,7 @@ def test_each_state_says_what_is_wrong() -> None:
     assert {each["stream"]: each["text"] for each in document["problems"]} == {
         "LOGS": "PostgreSQL cannot be reached: refused",
         "EVENTS": "NATS cannot be reached: the worker is reconnecting",
-        "SWEEP": "table x does not exist",
+        "SWEEP": "table x does not exist" + status.AGAIN,
         "NETFLOW": "the worker ended with signal 9",
         "TELEMETRY": "the worker is connecting",
         "OTEL_TRACES": "the worker was told to end, and finishes what it has in hand",
@@ -220,28 +220,38 @@ def test_columns_that_are_left_out_are_shown_and_no_reason_not_to_be_ready() -> 
     assert status.read(board, settings(**more))["streams"]["LOGS"]["columns_omitted"] == []
 
 
-def test_a_stream_whose_table_does_not_fit_is_parked_while_it_looks_again() -> None:
-    """The reason stays until it is known to be over; whether it may pass is for the supervisor to ask."""
+@pytest.mark.parametrize("code", [77, 78])
+def test_a_stream_that_looks_again_is_parked_until_it_is_ready(code: int) -> None:
+    """The reason stays until it is known to be over, and says that nobody has to do anything but put it right."""
     board = Board()
     children, reports = running(board, settings())
     slot = board.slot("LOGS")
-    for error, passes in ((ConfigurationError("no"), False), (TableError("table logs lacks the column body"), True)):
-        reports["LOGS"].ended(error)
-        assert passing(slot) == passes
-    children.exited("LOGS", 78)
-    children.parked("LOGS", 78)
+    reports["LOGS"].ended(SchemaError("table logs lacks the column body"))
+    children.exited("LOGS", code)
+    children.parked("LOGS", code)
     children.started("LOGS", os.getpid())
     for look in (lambda: None, lambda: Report("LOGS", "LOGS", slot)):
         look()
         stream = status.read(board, settings())["streams"]["LOGS"]
-        assert (stream["state"], stream["reason"]) == ("parked", "table logs lacks the column body")
+        assert (stream["state"], stream["reason"]) == ("parked", "table logs lacks the column body" + status.AGAIN)
     assert stream["errors"]["schema"] == 1
     report = Report("LOGS", "LOGS", slot)
     report.ready()
     assert status.read(board, settings())["streams"]["LOGS"]["state"] == "running"
-    assert not passing(slot)
-    report.ended(None)
-    assert not passing(slot)
+
+
+def test_what_keeps_a_service_waiting() -> None:
+    """A table, and whatever comes after the same settings have worked; what never did is for people to change."""
+    slot = Board().slot("LOGS")
+    wrong, table = ConfigurationError("no such server"), SchemaError("table logs lacks the column body")
+    for worked, error, waits in ((False, wrong, False), (False, table, True), (True, wrong, True), (True, table, True)):
+        report = Report("LOGS", "LOGS", slot)
+        assert not passing(slot), "another process"
+        if worked:
+            report.ready()
+            report.ended(UnavailableError("the ledger is another one"))
+        report.ended(error)
+        assert passing(slot) == waits, (worked, error)
 
 
 def test_only_the_latest_dead_letters_are_kept() -> None:
