@@ -65,8 +65,7 @@ class Report:
         """Both ends are connected, and ledger and consumer agree."""
         state = self._state
         state.ready = state.nats = state.postgres = True
-        state.draining = False
-        state.error = ""
+        state.draining, state.error = False, ""
         self.beat(force=True)
 
     def omits(self, table: str, columns: Sequence[str]) -> None:
@@ -211,7 +210,7 @@ class Report:
         if error is not None:
             self._count(error)
             state.error = str(error)[:500]
-            state.passing = state.passing or state.ready or isinstance(error, SchemaError)
+            state.passing |= state.ready or isinstance(error, SchemaError)
         self._release()
         state.ready = state.nats = state.postgres = False
         state.pending = state.ack_pending = None

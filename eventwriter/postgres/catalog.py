@@ -31,7 +31,8 @@ _KEYS = """
 SELECT array(SELECT a.attname::text FROM unnest(i.indkey[:i.indnkeyatts - 1]) WITH ORDINALITY k(attnum, place)
                JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.place)
   FROM pg_index i
- WHERE i.indrelid = %s AND i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL AND (i.indimmediate OR %s)
+ WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+   AND (i.indimmediate OR %s)
  ORDER BY i.indisprimary DESC, i.indexrelid
 """
 
@@ -43,15 +44,16 @@ _RESTORES = f"""EXISTS (SELECT FROM pg_db_role_setting s, unnest(s.setconfig) c 
 """Expressions: whether rows of this session would go into the heap of a hypertable, where nobody sees them, and those
 of sessions to come: ALTER DATABASE, with which a restore begins and ends, leaves sessions of before as they were."""
 
+_GRANTED = ", ".join(f"has_column_privilege(a.attrelid, a.attnum, '{each}')" for each in ("INSERT", "SELECT", "UPDATE"))
 SHAPE = f"""(SELECT CASE WHEN {_RESTORES_HERE} OR {_RESTORES} THEN NULL ELSE (
 SELECT hashtextextended(concat(c.oid, c.relkind,
   (SELECT string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.attnotnull, a.atthasdef, a.attidentity,
-     a.attgenerated), ',' ORDER BY a.attnum) FROM pg_attribute a
+     a.attgenerated, {_GRANTED}), ',' ORDER BY a.attnum) FROM pg_attribute a
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
-  (SELECT string_agg(i.indexrelid::text, ',' ORDER BY i.indexrelid) FROM pg_index i
+  (SELECT string_agg(concat(i.indexrelid, i.indisvalid), ',' ORDER BY i.indexrelid) FROM pg_index i
     WHERE i.indrelid = c.oid AND i.indisunique)), 0) FROM pg_class c WHERE c.oid = to_regclass(%(table)s)) END)"""
-"""An expression: a number that changes with all that a plan is made of; NULL if there is no table, and while nothing
-must be written to any. Takes 0.05 ms."""
+"""An expression: a number that changes with all that a plan is made of, and with what we may do; NULL if there is no
+table, and while nothing must be written to any. Takes 0.1 ms."""
 
 
 def read_shape(connection: Connection[Any], table: str) -> int | None:

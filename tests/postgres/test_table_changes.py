@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -332,3 +333,87 @@ def test_a_column_that_is_left_out_must_not_have_to_be_filled(
     connection.execute("CREATE TABLE numbers (k bigint, v text, x text NOT NULL)")
     with pytest.raises(TableError, match="column x text of table numbers is NOT NULL without a default"):
         opened(PLAIN.leaving_out(["x"]))
+
+
+def test_a_key_counts_once_its_index_is_valid(
+    connection: psycopg.Connection[Any], opened: Callable[..., Opened]
+) -> None:
+    """One that is being built, or could not be, is nothing that ON CONFLICT may name."""
+    connection.execute(TABLE)
+    connection.execute("INSERT INTO numbers (k) VALUES (0), (0)")
+    connection.execute("ALTER TABLE numbers ADD CHECK (k NOT IN (3, 5))")
+    sink, _ = opened(KEYED)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        connection.execute("CREATE UNIQUE INDEX CONCURRENTLY key ON numbers (k)")
+    outcome = sink.write(batch(1))  # row by row, as refusals are found
+    assert (outcome.written, outcome.rejects) == (8, {"refused": 2})
+    connection.execute("DELETE FROM numbers WHERE k = 0")
+    connection.execute("REINDEX INDEX CONCURRENTLY key")
+    sink.look()
+    again = [message._replace(sequence=message.sequence + 10) for message in batch(1).messages]
+    outcome = sink.write(Batch(again, range(11, 21)))
+    assert (outcome.written, outcome.rejects) == (8, {"refused": 2})
+    assert rows(connection) == whole(1, 2, 4, *range(6, 11))
+
+
+GRANTS = {
+    "copy": [("INSERT", "k"), ("INSERT", "x")],
+    "upsert": [("INSERT", "v"), ("SELECT", "k"), ("SELECT", "received_at"), ("UPDATE", "y")],
+}
+
+
+@pytest.mark.parametrize("how", GRANTS)
+def test_a_grant_that_goes_and_comes(connection: psycopg.Connection[Any], database: str, how: str) -> None:
+    """Of the table or of a column: told with the grant to give, by the idle worker too, and nothing is lost."""
+    connection.execute(TABLE)
+    if how == "upsert":
+        connection.execute(KEY)
+    role = f"{how}_role"
+    with contextlib.suppress(psycopg.errors.DuplicateObject):
+        connection.execute(f"CREATE ROLE {role} LOGIN")
+    everything = f"INSERT, SELECT, UPDATE ON numbers TO {role}"
+    connection.execute(
+        f"GRANT USAGE ON SCHEMA eventwriter TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA eventwriter TO {role}; "
+        f"GRANT ALL ON ALL SEQUENCES IN SCHEMA eventwriter TO {role}; GRANT {everything}"
+    )
+    dsn = psycopg.conninfo.make_conninfo(database, user=role)
+    sink = Sink(PostgresConfig(dsn=dsn, pool_size=1), KEYED if how == "upsert" else PLAIN, "numbers")
+    sink.open()
+    sink.begin(Opening(IDENTITY, (">",)))
+    first = 1
+    for privilege, column in GRANTS[how]:
+        others = ", ".join({"k", "v", "x", "y", "received_at"} - {column})
+        for left in ("", f"; GRANT {privilege} ({others}) ON numbers TO {role}"):
+            sink.write(batch(first))
+            connection.execute(f"REVOKE {privilege} ON numbers FROM {role}{left}")
+            said = f"role {role} lacks {privilege} on table numbers: GRANT {privilege} ON .*numbers.* TO {role}"
+            for meets in (lambda first=first: sink.write(batch(first + 10)), sink.look):
+                with pytest.raises(TableError, match=said):
+                    meets()
+            connection.execute(f"GRANT {everything}")
+            first += 10
+    sink.write(batch(first))
+    sink.close()
+    assert rows(connection) == whole(*range(1, first + 10))
+    connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("keyed", [False, True], ids=["copy", "upsert"])
+def test_partitions_that_come_and_go(
+    connection: psycopg.Connection[Any], opened: Callable[..., Opened], keyed: bool
+) -> None:
+    """A row for which there is none is a dead letter, its neighbours are written; with one that came it is, too."""
+    connection.execute(TABLE + " PARTITION BY RANGE (k)")
+    connection.execute("CREATE TABLE low PARTITION OF numbers FOR VALUES FROM (1) TO (16)")
+    if keyed:
+        connection.execute(KEY)
+    sink, told = opened(KEYED if keyed else PLAIN)
+    sink.write(batch(1))
+    outcome = sink.write(batch(11))
+    assert (outcome.written, outcome.rejects) == (5, {"refused": 5})
+    connection.execute("CREATE TABLE high PARTITION OF numbers FOR VALUES FROM (16) TO (1000)")
+    assert sink.write(batch(21)).written == 10
+    connection.execute("ALTER TABLE numbers DETACH PARTITION low")
+    assert sink.write(batch(31)).written == 10
+    assert rows(connection) == whole(*range(21, 41))
+    assert told == [()]
