@@ -9,6 +9,10 @@ boolean           bool
 timestamptz       int: microseconds since 2000-01-01T00:00:00Z, PostgreSQL's own epoch (eventwriter.values)
 jsonb             bytes: JSON text in UTF-8, without the escape \u0000
 uuid              uuid.UUID
+inet              str: an address of IPv4 or IPv6, with or without the length of a prefix
+text[]            list of str, each as a text, or None
+
+A value that is not like this is refused: its record is a dead letter.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
-PgType = Literal["text", "integer", "bigint", "double precision", "boolean", "timestamptz", "jsonb", "uuid"]
+PgType = Literal[
+    "text", "integer", "bigint", "double precision", "boolean", "timestamptz", "jsonb", "uuid", "inet", "text[]"
+]
 
 Row = tuple[Any, ...]
 
@@ -113,6 +119,8 @@ class Column:
     """Where a table has no column of this other name, its value divided by this stands for one that is missing."""
     wanted: bool = True
     """False where the settings leave it out: not written though the table has it, nor missed if it has not."""
+    of: Callable[[Row], Any] | None = None
+    """For one of ``Stream.computed``: its value, made of the other values of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +145,16 @@ class Stream:
     former_key: tuple[str, ...] = ()
     """Those of the same in tables that were made before: what differs in the other columns of the key does not replace
     there, but is a conflict."""
+    computed: tuple[Column, ...] = ()
+    """Columns that tables of others have: rows are without them, and where a table has one its value is computed."""
 
     def leaving_out(self, names: Sequence[str]) -> Stream:
         """The same without these columns in its table; its rows still have values for them."""
-        columns = tuple(replace(column, wanted=column.name not in names) for column in self.columns)
-        return replace(self, columns=columns)
+
+        def wanted(columns: tuple[Column, ...]) -> tuple[Column, ...]:
+            return tuple(replace(column, wanted=column.name not in names) for column in columns)
+
+        return replace(self, columns=wanted(self.columns), computed=wanted(self.computed))
 
 
 class Batch(NamedTuple):

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from eventwriter.stream import Row, Stream
+from eventwriter.stream import Column, Row, Stream
 from workers._guard import total
 from workers._json.convert import metadata_of
 from workers._json.fast_table import fast_path_of
 from workers._json.records import Kind, Origin, decode_records
+from workers._json.series_key import series_key_of
 from workers._json.table import Field, Table, prefer
 
 TABLE = Table(
@@ -57,4 +58,5 @@ STREAM = Stream(
     columns=TABLE.columns,
     decode=decode,
     fast=fast_path_of(TABLE, b'"gateway_id"'),
+    computed=(Column("series_key", "text", core=False, of=series_key_of(TABLE.at)),),
 )

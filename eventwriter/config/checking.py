@@ -82,7 +82,7 @@ def _stream(stream: StreamConfig, statement_timeout: float) -> Iterator[tuple[st
 
 
 def _omit(stream: StreamConfig, declared: Stream) -> Iterator[tuple[str, str]]:
-    may = [column.name for column in declared.columns if not column.core]
+    may = [column.name for column in (*declared.columns, *declared.computed) if not column.core]
     for name in stream.omit:
         if name not in may:
             core = any(column.name == name for column in declared.columns)

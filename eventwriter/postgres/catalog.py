@@ -21,6 +21,8 @@ _ACCEPTED: dict[str, tuple[str, ...]] = {
     "timestamptz": ("timestamp with time zone",),
     "jsonb": ("jsonb", "json", "text", "character varying"),
     "uuid": ("uuid", "text", "character varying"),
+    "inet": ("inet", "text", "character varying"),
+    "text[]": ("text[]", "character varying[]"),
 }
 _COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, NULL), a.attnotnull,
@@ -87,7 +89,7 @@ def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
     oid, schema, name = found
     live = {row[0]: row[1:] for row in connection.execute(_COLUMNS, [oid])}
     targets: list[Target] = []
-    for position, column in enumerate(stream.columns):
+    for position, column in enumerate((*stream.columns, *stream.computed)):
         # A live column goes to the first that claims it: on older tables an alias may be another column's name.
         taken = {target.name for target in targets}
         live_name = next((name for name in _names(column) if name in live and name not in taken), None)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from operator import itemgetter
 from typing import Any, Literal
 
 from psycopg import sql
 
 from eventwriter.stream import Row, Stream
+from eventwriter.values import shown
 
 Mode = Literal["append", "upsert"]
 
 # Live type → the type whose dumper writes a value of the declared type to it.
 _DUMPED_AS = {
     "character varying": "text",
+    "character varying[]": "varchar[]",
     "timestamp with time zone": "int8",  # microseconds since 2000: its binary form is that very integer
     "integer": "int4",
     "bigint": "int8",
@@ -34,7 +37,7 @@ class Target:
 
     name: str
     position: int
-    """Index of its value in a row of the stream."""
+    """Index of its value in a row of the stream; beyond those are the columns that are computed."""
     type: str
     """Live type as format_type() prints it."""
     dumper: str
@@ -126,6 +129,10 @@ def target_of(name: str, position: int, declared: str, live: str, not_null: bool
         dumper = "bytea"  # JSON text as it is: json and text take the same bytes
     elif declared == "uuid" and live != "uuid":
         convert = str
+    elif declared == "inet":
+        convert = _to_inet if live == "inet" else _to_address
+    elif declared == "text[]":
+        convert = _to_texts
     elif live == "real":
         convert = _to_real
     elif _INTEGER_BITS.get(declared, 0) > _INTEGER_BITS.get(live, 64):
@@ -140,6 +147,8 @@ def _projection(stream: Stream, targets: list[Target]) -> Callable[[Row], Sequen
     select: Callable[[Row], Sequence[Any]] | None = None
     if positions != list(range(len(stream.columns))):
         select = itemgetter(*positions) if len(positions) > 1 else lambda row: (row[positions[0]],)
+    if max(positions) >= len(stream.columns):
+        select = _computing(stream, positions)
     if not converters and not substitutes:
         return select
 
@@ -156,13 +165,21 @@ def _projection(stream: Stream, targets: list[Target]) -> Callable[[Row], Sequen
     return project
 
 
+def _computing(stream: Stream, positions: Sequence[int]) -> Callable[[Row], Sequence[Any]]:
+    """From a row to the values at these positions, some of which are computed."""
+    count = len(stream.columns)
+    values = [itemgetter(p) if p < count else stream.computed[p - count].of for p in positions]
+    makers = [value for value in values if value is not None]
+    return lambda row: [maker(row) for maker in makers]
+
+
 def _substitutes(stream: Stream, targets: Sequence[Target]) -> list[tuple[int, int, float]]:
     """(index, position of what stands for its value where that is missing, divisor) of targets with a substitute."""
     positions = {column.name: position for position, column in enumerate(stream.columns)}
     filled = {target.position for target in targets}
     found = []
     for index, target in enumerate(targets):
-        if (instead := stream.columns[target.position].instead) is not None:
+        if target.position < len(positions) and (instead := stream.columns[target.position].instead) is not None:
             name, divisor = instead
             if positions[name] not in filled and stream.columns[positions[name]].wanted:
                 found.append((index, positions[name], divisor))
@@ -172,12 +189,30 @@ def _substitutes(stream: Stream, targets: Sequence[Target]) -> list[tuple[int, i
 def _omitted(stream: Stream, targets: Sequence[Target]) -> tuple[str, ...]:
     """What is not written; on older tables because another column has taken the place."""
     filled = {target.position for target in targets}
-    holds = {target.name: stream.columns[target.position].name for target in targets}
+    holds = {t.name: stream.columns[t.position].name for t in targets if t.position < len(stream.columns)}
     return tuple(
         f"{column.name} (there is {holds[column.name]})" if column.name in holds else column.name
         for position, column in enumerate(stream.columns)
         if position not in filled and column.wanted
     )
+
+
+def _to_inet(text: Any) -> IPv4Interface | IPv6Interface:
+    if not isinstance(text, str) or "%" in text:  # a zone, for which the type has no place
+        raise ValueError(f"{shown(text)} is not an address")
+    return ip_interface(text)
+
+
+def _to_address(text: Any) -> Any:
+    _to_inet(text)
+    return text
+
+
+def _to_texts(texts: Any) -> Any:
+    # The driver makes arrays of whatever is in a list, of more dimensions and of other types.
+    if not isinstance(texts, list) or not all(text is None or isinstance(text, str) for text in texts):
+        raise ValueError(f"{shown(texts)} is not a list of texts")
+    return texts
 
 
 def _narrowed(bits: int) -> Callable[[int], int]:

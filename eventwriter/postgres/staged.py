@@ -116,7 +116,7 @@ class StagedWrite:
             for entry in entries:
                 try:
                     values = entry.row if project is None else project(entry.row)
-                    copy.write_row((len(self._staged) + 1, *values))
+                    copy.write_row((len(self._staged) + 1, *self._stage.held(values)))
                 except (TypeError, ValueError, OverflowError, psycopg.DataError) as error:
                     if not isolate:
                         raise RowRefused(None, None, f"{type(error).__name__}: {error}") from error

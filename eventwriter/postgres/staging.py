@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import LiteralString, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
 from psycopg import sql
 
@@ -13,7 +14,13 @@ from eventwriter.postgres.plan import Plan, Target
 from eventwriter.stream import Row
 
 _TEXTS = ("text", "character varying")
+_ARRAYS = ("text[]", "character varying[]")
 _JSON = ("jsonb", "json")
+_ELEMENTS: LiteralString = (
+    "CASE WHEN {0} IS NOT NULL THEN ARRAY("
+    "SELECT e FROM jsonb_array_elements_text(convert_from({0}, 'UTF8')::jsonb) WITH ORDINALITY u (e, n) ORDER BY n)"
+)
+"""The array that a JSON array in UTF-8 stands for."""
 _TIME = "timestamp with time zone"
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _NOTHING = {
@@ -24,6 +31,9 @@ _NOTHING = {
     "jsonb": "'{}'",
     "json": "'{}'",
     "uuid": "gen_random_uuid()",
+    "inet": "'0.0.0.0'",
+    "text[]": "'{}'",
+    "character varying[]": "'{}'",
 }
 """Type → the value of a column that must have one, in a row of nothing; numbers are 0."""
 
@@ -51,8 +61,9 @@ class Stage:
         shape = f"{(plan.shape or 0) % 2**64:016x}"
         name = sql.Identifier(f"eventwriter_stage{'_text' if isolate else ''}{'_once' if pooled else ''}_{shape}")
         self._isolate = isolate
-        json = _JSON if isolate else ()  # of text, the binary form is that of bytes already
-        self.dumpers = ["int8", *("bytea" if target.type in json else target.dumper for target in plan.targets)]
+        other = (*_JSON, *_ARRAYS) if isolate else ()  # of text, the binary form is that of bytes already
+        self.dumpers = ["int8", *("bytea" if target.type in other else target.dumper for target in plan.targets)]
+        self._arrays = [isolate and target.type in _ARRAYS for target in plan.targets]
         definitions = [
             sql.SQL("{} {}").format(_named(target), sql.SQL("bytea" if self._loose(target) else target.type))
             for target in plan.targets
@@ -111,20 +122,33 @@ class Stage:
             "WHERE s.eventwriter_ordinal = ANY({}) AND {} (SELECT FROM {} t WHERE {})"
         ).format(name, sql.Literal(list(ordinals)), sql.SQL(question.word), table, sql.SQL(" AND ").join(condition))
 
+    def held(self, values: Sequence[Any]) -> Sequence[Any]:
+        """The values of a row as they are in the temporary table."""
+        if not any(self._arrays):
+            return values
+        held = zip(values, self._arrays, strict=True)
+        return [json.dumps(value).encode() if array and value is not None else value for value, array in held]
+
     def _typed(self, target: Target, alias: str = "") -> sql.Composable:
         """Its value in the temporary table, as the target takes it."""
         value = sql.SQL(alias) + _named(target)
-        return sql.SQL("convert_from({}, 'UTF8')::" + target.type).format(value) if self._loose(target) else value
+        if not self._loose(target):
+            return value
+        if target.type in _ARRAYS:
+            return sql.SQL(_ELEMENTS + "::" + target.type + " END").format(value)
+        return sql.SQL("convert_from({}, 'UTF8')::" + target.type).format(value)
 
     def _loose(self, target: Target) -> bool:
-        return self._isolate and target.type in (*_TEXTS, *_JSON)
+        return self._isolate and target.type in (*_TEXTS, *_JSON, *_ARRAYS)
 
     def _same(self, target: Target) -> Iterable[sql.Composable]:
         """Conditions under which a row has the same value in both; what a collation takes for equal is not the same."""
         there, here = sql.SQL("t.") + _named(target), self._typed(target, "s.")
         if target.not_null and target.type != "json":
             yield there + sql.SQL(" = ") + here  # IS NOT DISTINCT FROM uses no index
-        form = sql.SQL(' COLLATE "C"' if target.type in _TEXTS else "::text" if target.type == "json" else "")
+        form = sql.SQL(
+            ' COLLATE "C"' if target.type in (*_TEXTS, *_ARRAYS) else "::text" if target.type == "json" else ""
+        )
         yield there + form + sql.SQL(" IS NOT DISTINCT FROM ") + here + form
 
     def _newer(self, plan: Plan) -> sql.Composable:
