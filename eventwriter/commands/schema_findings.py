@@ -11,7 +11,7 @@ from eventwriter.config.loading import StreamConfig
 from eventwriter.errors import CONFIGURATION, listed, remedy_for_omitted
 from eventwriter.postgres.inspection import Inspection, obstacles
 from eventwriter.postgres.plan import Plan, Target
-from eventwriter.stream import Stream
+from eventwriter.stream import Column, Stream
 
 _REFUSED = "a dead letter"
 _UNFIT = {
@@ -40,6 +40,10 @@ class Described:
 
     def _told(self, text: str, *, warning: bool = False) -> Finding:
         return Finding(self.stream.name, text, warning=warning)
+
+    @property
+    def _declared(self) -> tuple[Column, ...]:
+        return *self.declaration.columns, *self.declaration.computed
 
     @property
     def _upsert(self) -> bool:
@@ -81,7 +85,7 @@ class Described:
     # --- columns --------------------------------------------------------------------------------------------------
 
     def _columns(self) -> Iterator[Finding]:
-        plan, ours = self.plan, self.declaration.columns
+        plan, ours = self.plan, self._declared
         live = {each.name: each for each in self.seen.columns}
         written = [
             target.name
@@ -111,7 +115,7 @@ class Described:
 
     def _type(self, target: Target, full: str) -> str:
         """What is to be told of the type of a live column; empty if it is the stream's."""
-        declared = self.declaration.columns[target.position].type
+        declared = self._declared[target.position].type
         limited = target.type == "character varying" and "(" in full
         if target.type == declared or (target.type, declared) == ("timestamp with time zone", "timestamptz"):
             return ""

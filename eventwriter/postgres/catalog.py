@@ -88,6 +88,10 @@ def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
         )
     oid, schema, name = found
     live = {row[0]: row[1:] for row in connection.execute(_COLUMNS, [oid])}
+    # Before their types: what lacks most of them is another table, and a type in there is not what is wrong.
+    lacking = [column for column in stream.columns if column.core and live.keys().isdisjoint(_names(column))]
+    if lacking:
+        raise _lacks(stream, table, lacking)
     targets: list[Target] = []
     for position, column in enumerate((*stream.columns, *stream.computed)):
         # A live column goes to the first that claims it: on older tables an alias may be another column's name.
@@ -106,9 +110,6 @@ def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
         targets.append(target_of(live_name, position, column.type, live_type, not_null))
     if not targets:
         raise TableError(f"table {table} has none of the columns of stream {stream.name}: is it the right table?")
-    lacking = [column for column in stream.columns if column.core and live.keys().isdisjoint(_names(column))]
-    if lacking:
-        raise _lacks(stream, table, lacking)
     filled = {target.name for target in targets}
     for live_name, (live_type, not_null, has_default, _) in live.items():
         if not_null and not has_default and live_name not in filled:
@@ -127,6 +128,11 @@ def _names(column: Column) -> tuple[str, ...]:
 
 def _lacks(stream: Stream, table: str, lacking: Sequence[Column]) -> TableError:
     what = listed([" or ".join(_names(column)) for column in lacking])
+    if 2 * len(lacking) > sum(column.core for column in stream.columns):
+        return TableError(
+            f"table {table} lacks most columns of stream {stream.name}, such as {what}: is it the right table? "
+            f"streams.{stream.name}.table names it"
+        )
     definitions = listed([f"ADD COLUMN {column.name} {column.type}" for column in lacking], 3)
     ours = "run `eventwriter schema apply`, or " if table == stream.table else ""
     return TableError(

@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
+import generations
+from boards import settings
 from eventwriter import registry
+from eventwriter.commands import schema_check
+from eventwriter.commands.findings import Finding
 from eventwriter.config.loading import PostgresConfig
+from eventwriter.embedded import PostgresServer
+from eventwriter.errors import TableError
+from eventwriter.postgres.catalog import read_plan
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Message
-from fix_service import STREAMS
+from fix_servers import new_database
+from fix_service import ROOT, STREAMS
 from traffic import Traffic
 
-SAMPLES = Path(__file__).resolve().parents[1] / "support" / "samples"
 DECLARED = registry.load()
-GENERATIONS = {"2025-12": ["tables_2025_12.sql"], "2026-01": ["tables_2025_12.sql", "tables_2026_01.sql"]}
 
 
-@pytest.fixture(params=GENERATIONS)
-def tables(request: pytest.FixtureRequest, database: str) -> str:
+def made(dsn: str, generation: str) -> str:
     """A database with the tables of one generation, and eventwriter's own."""
-    with psycopg.connect(database, autocommit=True) as connection:
-        for file in GENERATIONS[request.param]:
-            connection.execute((SAMPLES / file).read_text())
-        connection.execute(registry.table_sql("eventwriter"))
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        generations.create(connection, generation)
+        connection.execute(sql.SQL(registry.table_sql("eventwriter")))
+    return dsn
+
+
+@pytest.fixture(params=["2025-12", "2026-01-08"])
+def tables(request: pytest.FixtureRequest, database: str) -> str:
+    """A database with the tables of one of the generations that have all seven, and take logs of no tenant."""
+    made(database, request.param)
+    if request.param != "2025-12":
+        with psycopg.connect(database) as connection:
+            connection.execute("ALTER TABLE logs ALTER COLUMN tenant_id SET DEFAULT gen_random_uuid()")
     return database
 
 
@@ -52,16 +69,94 @@ def query(dsn: str, text: str) -> list[tuple[Any, ...]]:
         return connection.execute(text).fetchall()
 
 
-@pytest.mark.parametrize("stream", STREAMS)
-def test_every_record_becomes_a_row(tables: str, stream: str) -> None:
-    """All encodings of a stream, without a conflict and without a refusal."""
-    traffic = Traffic(stream, records=10)
+def fate(dsn: str, stream: str, found: Sequence[Finding]) -> tuple[str, str]:
+    """Whether its table takes a stream of each encoding, and what is to be known of that."""
+    traffic = Traffic(stream, records=10, clock=lambda: 1_765_535_400.0)
     published = [traffic.next() for _ in range(60)]
     messages = [Message(p.subject, p.payload, n, 1_765_535_400_000_000_000 + n) for n, p in enumerate(published, 1)]
-    outcome = write(tables, stream, messages)
+    told = [finding for finding in found if finding.subject == stream]
+    line = ""
+    try:
+        outcome = write(dsn, stream, messages)
+    except TableError as error:
+        line = str(error)
+    if line:
+        assert [(finding.exit_code, finding.text) for finding in told] == [(78, line)], "said before"
+        return "stops", line
+    assert {finding.exit_code for finding in told} == {0}
     assert outcome.rejects == {}
     assert outcome.rows == traffic.number
-    assert query(tables, f"SELECT count(*) FROM {DECLARED[stream].table}") == [(traffic.number,)]
+    table = DECLARED[stream].table
+    assert query(dsn, f"SELECT count(*) FROM {table}") == [(traffic.number,)]
+    with psycopg.connect(dsn) as connection:
+        plan = read_plan(connection, DECLARED[stream], table)
+    notes = [f"without {', '.join(plan.omitted)}"] if plan.omitted else []
+    notes += [f"the latest row of ({', '.join(key)}) replaces" for key in plan.keys if plan.mode == "upsert"]
+    notes += [f"unless its {', '.join(plan.apart)} differs: then it is a dead letter"] if plan.apart else []
+    if plan.mode == "append" and plan.keys:
+        notes.append(f"another row with the same ({', '.join(plan.keys[0])}) is a dead letter")
+    return "is written", "; ".join(notes)
+
+
+def test_what_becomes_of_each_stream_in_each_generation(postgres_server: PostgresServer) -> None:
+    """All records land, or the stream stops, as `schema check` has said before, and docs/generations.md says."""
+    lines = [f"| tables of | {' | '.join(STREAMS)} |", f"|---|{'---|' * len(STREAMS)}"]
+    notes: list[str] = []
+    for generation in generations.FILES:
+        with new_database(postgres_server) as dsn:
+            found = schema_check.check(settings(POSTGRES__DSN=made(dsn, generation)), DECLARED)
+            fates = [fate(dsn, stream, found) for stream in STREAMS]
+        cells = []
+        for word, note in fates:
+            if note and note not in notes:
+                notes.append(note)
+            cells.append(f"{word} ({notes.index(note) + 1})" if note else word)
+        lines.append(f"| {generation} | {' | '.join(cells)} |")
+    lines += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))]
+    document = ROOT / "docs" / "generations.md"
+    before, mark, rest = document.read_text().partition("<!-- generations -->\n")
+    _, end, after = rest.partition("<!-- end -->\n")
+    current = before + mark + "\n".join(lines) + "\n" + end + after
+    if "WRITE_DOCS" in os.environ:
+        document.write_text(current)
+    assert document.read_text() == current, "WRITE_DOCS=1 with this test writes it anew"
+
+
+@pytest.mark.parametrize(("stream", "table"), [
+    ("EVENTS", "ocsf_events"), ("LOGS", "ocsf_events"), ("NETFLOW", "ocsf_network_activity"), ("SWEEP", "logs"),
+    ("TELEMETRY", "ocsf_events"),
+])  # fmt: skip
+def test_another_table_is_refused(database: str, stream: str, table: str) -> None:
+    """One with hardly a column of the stream, also where some have the same name: nothing is written to these."""
+    made(database, "2026-05-03")
+    with psycopg.connect(database) as connection, pytest.raises(TableError, match="is it the right table") as caught:
+        read_plan(connection, DECLARED[stream], table)
+    assert f"table {table} lacks most columns of stream {stream}, such as" in str(caught.value)
+    assert f"streams.{stream}.table names it" in str(caught.value)
+
+
+def test_the_key_of_a_series(database: str) -> None:
+    """Computed where the table has it; a second value of a series in one microsecond is kept as a dead letter."""
+    made(database, "2026-05-03")
+    record = b'{"timestamp":"2026-05-03T09:00:00Z","gateway_id":"g","metric_name":"cpu.util","value":%d%s}'
+    messages = [
+        Message("telemetry.x", record % (1, b""), 1, 10**18),
+        Message("telemetry.x", record % (2, b',"tags":{"core":"0"},"if_index":0'), 2, 10**18),
+        Message("telemetry.x", record % (3, b',"series_key":"theirs"'), 3, 10**18),
+    ]
+    assert write(database, "TELEMETRY", messages).rejects == {"conflict": 1}
+    assert query(database, "SELECT value, series_key FROM timeseries_metrics ORDER BY value") == [
+        (1.0, "192b9ec52bd46a745eadd415bc3f6f51"),
+        (2.0, "df7e9bc7ae2bd50252af6155c17cbd88"),
+    ]
+    plan_of = partial(read_plan, table="timeseries_metrics")
+    with psycopg.connect(database) as connection:
+        with pytest.raises(TableError, match="column series_key text of table timeseries_metrics is NOT NULL"):
+            plan_of(connection, DECLARED["TELEMETRY"].leaving_out(["series_key"]))
+        connection.execute("ALTER TABLE timeseries_metrics ALTER COLUMN series_key TYPE varchar(40)")
+        assert plan_of(connection, DECLARED["TELEMETRY"]).omitted == ()
+        connection.execute("ALTER TABLE timeseries_metrics DROP COLUMN series_key")
+        assert plan_of(connection, DECLARED["TELEMETRY"]).omitted == (), "not missed"
 
 
 def test_values_land_under_the_older_names(tables: str) -> None:
@@ -111,9 +206,7 @@ def test_the_latest_event_replaces_under_the_older_keys(tables: str) -> None:
 
 def test_another_log_at_the_same_key_is_a_conflict_not_a_loss(database: str) -> None:
     """Two different records of one span in one microsecond: the second is a dead letter of kind conflict."""
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute((SAMPLES / "tables_2025_12.sql").read_text())
-        connection.execute(registry.table_sql("eventwriter"))
+    made(database, "2025-12")
     record = b'[{"timestamp":1765535400123456789,"body":"first"},{"timestamp":1765535400123456900,"body":"second"}]'
     outcome = write(database, "LOGS", [Message("logs.x", record, 1, 10**18)])
     assert outcome.rejects == {"conflict": 1}
