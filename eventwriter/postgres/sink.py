@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from psycopg import Connection
+from psycopg.errors import ProtocolViolation
 
 from eventwriter.config.model import PostgresConfig
 from eventwriter.errors import RaisedError, SchemaError, UnavailableError
@@ -154,10 +155,12 @@ class Sink:
                     attempt = replace(attempt.again(), check_ledger=True)
                 except (RowRefused, RaisedError) as refusal:
                     attempt = self._staging.following(refusal, attempt, self._stream, self._table.plan)
-                except (_TableChanged, SchemaError) as error:
+                except (_TableChanged, SchemaError, UnavailableError) as error:
+                    if isinstance(error, UnavailableError) and not isinstance(error.__cause__, ProtocolViolation):
+                        raise  # of an outage; the other is what values of another width than the column's look like
                     with self.session.connection() as connection:
                         changed = self._follow_table(connection)
-                    if not changed and isinstance(error, SchemaError):
+                    if not changed and not isinstance(error, _TableChanged):
                         raise
                     # What was refused under the old plan may fit now.
                     attempt = Attempt(batch, attempt.check_ledger)

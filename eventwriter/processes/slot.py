@@ -18,6 +18,9 @@ logger = logging.getLogger("eventwriter.supervisor")
 AS_TOLD = (OK, -signal.SIGTERM)
 """How a child ends that drained, or had nothing in hand: then it had no handler yet."""
 
+_LOOK = 10.0
+"""Seconds that a parked child takes at most to find out that what stopped it is not over."""
+
 
 class Observer(Protocol):
     """Is told what becomes of the children, in the supervisor's loop: must not block and must not raise.
@@ -74,7 +77,8 @@ class Slot:
         self._observer = observer
         self._extra = {"stream": child.name}
         self._restarts = Backoff(pace.restart_initial, pace.restart_maximum, reset_after=pace.stable_after, rng=rng)
-        self._looks = Backoff(pace.look_initial, pace.look_maximum, reset_after=pace.stable_after, rng=rng)
+        # What ran for longer than a look takes has worked, and stops for something new.
+        self._looks = Backoff(pace.look_initial, pace.look_maximum, reset_after=min(_LOOK, pace.stable_after), rng=rng)
 
     def start(self, child: Child, now: float) -> None:
         """Forks the child; a fork that fails counts as a child that died."""

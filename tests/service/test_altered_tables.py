@@ -26,8 +26,9 @@ RATE = 1000
 """Messages a second, of all streams together."""
 PAUSE = 5.0
 """Seconds within which a stream is written again after any change with which it can be."""
-AGAIN = 20.0
-"""Seconds within which a parked stream has looked again for the first or second time."""
+AGAIN = 60.0
+"""Seconds within which a parked stream has looked again a few times."""
+PARKED = "parked: exit status 78, looking again in"
 ROLE = "altered_writer"
 
 # In this order, for each leaves the table as the next one wants it.
@@ -199,27 +200,28 @@ def test_what_it_can_go_on_with_costs_seconds(world: World) -> None:
 
 
 def test_what_stops_it_is_over_when_it_is_put_right(world: World) -> None:
-    """Each stream by a change of its own, and then all of them at once; nobody tells the service anything."""
+    """Each stream by a change of its own, and all of them at once; nobody tells the service anything."""
     with load(world, *STOPPING):
         service = serving(world, *STOPPING)
+        # Workers that have to connect while their secret is not there.
+        secret = Path(world.environment["EVENTWRITER_POSTGRES__PASSWORD_FILE"])
+        text = secret.read_text()
+        secret.unlink()
+        for stream in STOPPING:
+            wait_until(partial(world.worker, stream), stream).send_signal(signal.SIGKILL)
+        wait_until(lambda: world.log.count(PARKED) >= len(STOPPING), "seven without the secret")
+        assert world.log.count("cannot read the file") >= len(STOPPING)
+        secret.write_text(text)
+        for stream in STOPPING:
+            wait_until(partial(more, world, stream, written(world, stream)), f"{stream} again", AGAIN)
+        before = world.log.count(PARKED)
         for change, _, _ in STOPPING.values():
             world.execute(change)
-        wait_until(lambda: world.log.count("parked: exit status 78, looking again in") >= len(STOPPING), "seven parked")
+        wait_until(lambda: world.log.count(PARKED) >= before + len(STOPPING), "seven parked")
     for stream, (_, words, remedy) in STOPPING.items():
         assert words in world.log, f"{stream}: {words}\n{world.log}"
         world.execute(remedy)
-    world.wait_settled()
-    world.assert_exact()
-    # A worker that has to connect while its secret is not there.
-    secret = Path(world.environment["EVENTWRITER_POSTGRES__PASSWORD_FILE"])
-    text = secret.read_text()
-    secret.unlink()
-    for stream in STOPPING:
-        wait_until(partial(world.worker, stream), stream).send_signal(signal.SIGKILL)
-    wait_until(lambda: world.log.count("cannot read the file") >= len(STOPPING), "seven without the secret")
-    secret.write_text(text)
-    world.traffic(STOPPING, count=20)
-    world.wait_settled()
+    world.wait_settled(120)
     world.assert_exact()
     assert service.poll() is None
     assert world.stop(service) == 0
