@@ -64,7 +64,7 @@ class Report:
     def ready(self) -> None:
         """Both ends are connected, and ledger and consumer agree."""
         state = self._state
-        state.ready = state.nats = state.postgres = True
+        state.ready = state.nats = state.postgres = state.passing = True
         state.draining, state.error = False, ""
         self.beat(force=True)
 
@@ -210,7 +210,7 @@ class Report:
         if error is not None:
             self._count(error)
             state.error = str(error)[:500]
-            state.passing |= state.ready or isinstance(error, SchemaError)
+            state.passing |= isinstance(error, SchemaError)
         self._release()
         state.ready = state.nats = state.postgres = False
         state.pending = state.ack_pending = None

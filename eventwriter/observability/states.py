@@ -64,6 +64,8 @@ class Kept(Struct):
     last_commit: float | None = None
     error: str = ""
     """What ended the last process, or what is wrong now, until it is known to be over."""
+    passing: bool = False
+    """Whether what ends it may be over though the settings stay: a table, or anything once one was ready."""
 
 
 class WorkerState(Kept, tag="worker", tag_field="kind", kw_only=True):
@@ -76,8 +78,6 @@ class WorkerState(Kept, tag="worker", tag_field="kind", kw_only=True):
     beat: float = 0.0
     batch_messages: int = 0
     ready: bool = False
-    passing: bool = False
-    """Whether what ended it may be over though the settings stay: a table, or anything once it was ready."""
     draining: bool = False
     nats: bool = False
     nats_error: str = ""

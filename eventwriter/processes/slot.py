@@ -127,7 +127,7 @@ class Slot:
     def park(self, child: Child, status: int, now: float) -> None:
         """Leaves a child alone until it is time to look whether what stopped it is over."""
         self.parked = status
-        self.waits = self.waits or (child.passing is not None and child.passing())
+        self.waits = child.passing is not None and child.passing()
         delay = self._looks.failed(now)
         self.due = now + delay
         logger.error("parked: exit status %d, looking again in %.3g s", status, delay, extra=self._extra)
