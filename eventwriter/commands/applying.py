@@ -119,7 +119,11 @@ class Applying:
         """From here on, to the end of the transaction or of the ``session``; 0 would be for ever."""
         limit = f"{max(1, int(1000 * seconds))}ms"
         with translated():
-            self._connection.execute("SELECT set_config('lock_timeout', %s, %s)", [limit, not session])
+            self._connection.execute(
+                # What is asked for by hand may take longer than the statements of a service.
+                "SELECT set_config('lock_timeout', %s, %s), set_config('statement_timeout', '0', %s)",
+                [limit, not session, not session],
+            )
 
     def _commit(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,7 @@ _SCRATCH = "pg_temp"
 _OF_TABLE = ("CREATE TABLE", "CREATE INDEX", "CREATE UNIQUE INDEX")
 """How statements begin that make a table, which is compared and not made again."""
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "c": "a type"}
+_NAMED = re.compile(r"(?P<create>CREATE (?:UNIQUE )?INDEX )IF NOT EXISTS (?P<name>\w+) ")
 _COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
        pg_get_expr(d.adbin, d.adrelid), a.attidentity <> '' OR a.attgenerated <> ''
@@ -82,7 +84,10 @@ def steps(connection: Connection[Any], stream: Stream, text: str, wanted: Wanted
     """
     live = _read(connection, stream.table)
     if live is None:
-        yield from (Step(statement) for statement in split(text))
+        for statement in split(text):
+            index = _NAMED.match(statement)
+            taken = index is not None and _is_taken(connection, index["name"])
+            yield Step(_NAMED.sub(r"\g<create>", statement) if taken else statement)
         yield from timescale.steps(connection, stream.table, text, wanted, new=True)
         return
     defined = _defined(connection, stream.table, text) if live.kind in "rp" else live
@@ -109,6 +114,12 @@ def steps(connection: Connection[Any], stream: Stream, text: str, wanted: Wanted
 
 def _raw(text: str) -> sql.SQL:
     return sql.SQL(cast(Any, text))
+
+
+def _is_taken(connection: Connection[Any], name: str) -> bool:
+    """Whether there is another index of this name, such as that of a table which was renamed: ours gets no name then,
+    and PostgreSQL gives it one."""
+    return connection.execute("SELECT to_regclass(quote_ident(%s)) IS NOT NULL", [name]).fetchone() == (True,)
 
 
 def _has_rows(connection: Connection[Any], table: str) -> bool:
@@ -181,14 +192,15 @@ def _add_indexes(
         broken = name in live.indexes and not live.indexes[name].whole
         if (index.unique, index.made) in whole or (name in live.indexes and not broken):
             continue
-        quoted = sql.Identifier(name).as_string()
+        taken = name not in live.indexes and _is_taken(connection, name)
+        quoted = "" if taken else sql.Identifier(name).as_string()
         if not rows():
             if broken:
                 yield Step(f"DROP INDEX {quoted}")
-            create = f"CREATE {index.unique}INDEX {quoted} ON {table} USING {index.made}"
+            create = f"CREATE {index.unique}INDEX {quoted and f'{quoted} '}ON {table} USING {index.made}"
             yield Step(create, f"added index {name} to {table}")
         elif wanted:
-            yield from timescale.index_steps(connection, table, live.kind, name, index.unique, index.made, broken)
+            yield from timescale.index_steps(connection, table, live.kind, quoted, index.unique, index.made, broken)
         else:
             yield Step(
                 said=f"{table} has no index {name} ({index.made}): `eventwriter schema apply --indexes` builds it "

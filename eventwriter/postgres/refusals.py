@@ -81,7 +81,10 @@ def remedy(connection: Connection[Any], error: psycopg.Error, table: str) -> str
         names = listed(triggers)
         return f"the event trigger {names} refuses it: have it let this pass, or ALTER EVENT TRIGGER {names} DISABLE"
     if error.sqlstate in ("42501", "3F000"):
-        return "; ".join(_privileges(connection, table, own))
+        elsewhere = (
+            "search_path names no schema that there is: create one, or set options=-csearch_path=… in postgres.dsn"
+        )
+        return "; ".join(_privileges(connection, table, own)) or (elsewhere if error.sqlstate == "3F000" else "")
     if error.sqlstate == "25006":
         return "it can only be done on the primary: see target_session_attrs in postgres.dsn"
     return ""

@@ -166,10 +166,12 @@ def _size(connection: Connection[Any], table: str) -> int:
 def index_steps(
     connection: Connection[Any], table: str, kind: str, name: str, unique: str, made: str, broken: bool
 ) -> Iterator[Step]:
-    """Builds an index of a table with rows while others write; what is left of an earlier try goes before."""
-    index = sql.Identifier(name).as_string()
+    """Builds an index of a table with rows while others write; what is left of an earlier try goes before.
+
+    ``name`` is quoted, and empty where PostgreSQL is to find one.
+    """
     if kind == "p":
-        yield Step(said=f"{table} has no index {name}: build it on each partition, then on the table", failing=True)
+        yield Step(said=f"{table} has no index on {made}: build it on each partition, then on the table", failing=True)
         return
     chunked = extension(connection) is not None and _hypertable(connection, table) is not None
     beside = "" if chunked else "CONCURRENTLY "
@@ -177,9 +179,12 @@ def index_steps(
         made, where, condition = made.partition(" WHERE ")
         made = f"{made} WITH (timescaledb.transaction_per_chunk){where}{condition}"
     if broken:
-        yield Step(f"DROP INDEX {beside}IF EXISTS {index}", alone=True)
-    statement = f"CREATE {unique}INDEX {beside}IF NOT EXISTS {index} ON {table} USING {made}"
-    yield Step(statement, f"added index {name} to {table}", alone=True)
+        yield Step(f"DROP INDEX {beside}IF EXISTS {name}", alone=True)
+    named = name and f"IF NOT EXISTS {name} "
+    shown = name.strip('"') or made
+    yield Step(
+        f"CREATE {unique}INDEX {beside}{named}ON {table} USING {made}", f"added index {shown} to {table}", alone=True
+    )
 
 
 def hindrance(connection: Connection[Any], table: str, column: str, sqlstate: str | None) -> str:
