@@ -80,8 +80,8 @@ def _sql(settings: Settings, roles: bool) -> None:
 def _apply(settings: Settings, /, wait: float, lock_wait: float, **wanted: Any) -> None:
     """Create or extend the tables of all enabled streams. Running it again changes nothing.
 
-    Each table by itself: one that cannot be extended does not keep the others from it, and is named at the end. No
-    writer waits longer than a second.
+    Each table by itself: one that cannot be extended does not keep the others from it, and is named at the end.
+    Writers wait for a second at most where it tries for a lock that it cannot have.
 
     \b
         eventwriter schema apply --dry-run
