@@ -187,6 +187,9 @@ class Applying:
                 self._fail(unit, error)
             else:
                 yield from [step.said] if step.said else []
+        if self._alone:
+            with translated():  # behind a pooler the session is somebody else's next
+                self._execute("RESET lock_timeout; RESET statement_timeout")
 
     def _execute(self, statement: str) -> None:
         self._connection.execute(sql.SQL(cast(Any, statement)))
