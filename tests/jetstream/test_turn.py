@@ -134,7 +134,7 @@ def test_of_a_backlog_each_has_a_piece(world: World) -> None:
     with world.connect() as connection:
         connection.execute("CREATE TABLE sizes (ranges bigint)")
         connection.execute(
-            "CREATE FUNCTION size() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "CREATE FUNCTION size() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN "
             "INSERT INTO sizes SELECT count(*) FROM unnest(NEW.done); RETURN NULL; END $$"
         )
         connection.execute(
