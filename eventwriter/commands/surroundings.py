@@ -15,12 +15,10 @@ from eventwriter.postgres.session import NOT_ALONE
 from eventwriter.stream import Stream
 
 _UNLOGGED = """
-WITH RECURSIVE parts AS (
-  SELECT to_regclass(name)::oid AS oid FROM unnest(%s::text[]) name
-  UNION SELECT oid FROM pg_class WHERE relnamespace = to_regnamespace('eventwriter') AND relkind IN ('r', 'p')
-  UNION SELECT inhrelid FROM pg_inherits JOIN parts ON inhparent = parts.oid)
-SELECT c.oid::regclass::text FROM pg_class c JOIN parts USING (oid) WHERE c.relpersistence = 'u' ORDER BY 1
+SELECT oid::regclass::text FROM pg_class
+ WHERE relnamespace = to_regnamespace('eventwriter') AND relkind = 'r' AND relpersistence = 'u' ORDER BY 1
 """
+"""Those of ours; of the streams' tables `schema check` tells."""
 
 
 def surroundings(connection: BusyConnection, settings: Config, declared: Mapping[str, Stream]) -> Iterator[Finding]:
@@ -42,7 +40,7 @@ def surroundings(connection: BusyConnection, settings: Config, declared: Mapping
     except EventWriterError as error:
         yield Finding("postgres", str(error), error.exit_code)
     with translated():
-        for (name,) in connection.execute(_UNLOGGED, [[stream.table for stream in streams]]):
+        for (name,) in connection.execute(_UNLOGGED):
             text = (
                 f"table {name} is UNLOGGED: a crash of PostgreSQL empties it, a standby has nothing of it; "
                 f"ALTER TABLE {name} SET LOGGED"

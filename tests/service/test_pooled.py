@@ -56,19 +56,15 @@ def test_check_looks_whether_what_is_written_is_kept(world: World) -> None:
     world.execute("ALTER TABLE eventwriter.dead_letter_records SET UNLOGGED; ALTER TABLE events SET UNLOGGED")
     done = world.run("check", EVENTWRITER_STREAMS__LOGS__TABLE='"Odd logs"')
     found = [line for line in done.stdout.splitlines() if "UNLOGGED" in line]
-    assert [line[:16] for line in found] == ["! postgres      "] * 3
-    for line, name in zip(found, ("events", "eventwriter.dead_letter_records", "part"), strict=True):
-        assert f"table {name} is UNLOGGED" in line
-        assert line.endswith(f"ALTER TABLE {name} SET LOGGED")
-    reading = conninfo.make_conninfo(
-        world.environment["EVENTWRITER_POSTGRES__DSN"], options="-c default_transaction_read_only=on"
-    )
+    assert sorted(line[:10] for line in found) == ["! EVENTS  ", "! LOGS    ", "! postgres"]
+    assert "table eventwriter.dead_letter_records is UNLOGGED" in done.stdout
     several = conninfo.make_conninfo(world.dsn, host="127.0.0.1,127.0.0.1")
     port = conninfo.conninfo_to_dict(world.dsn)["port"]
     assert (
         f"✓ postgres      of several hosts the workers now use 127.0.0.1 port {port}"
         in world.run("check", EVENTWRITER_POSTGRES__DSN=several).stdout
     )
+    reading = conninfo.make_conninfo(world.dsn, options="-c default_transaction_read_only=on")
     done = world.run("check", check=False, EVENTWRITER_POSTGRES__DSN=reading)
     assert done.returncode == UNAVAILABLE
     assert "✗ postgres      PostgreSQL takes no writes here" in done.stdout

@@ -16,11 +16,11 @@ from psycopg import conninfo
 
 from eventwriter.embedded import PostgresServer, Server, free_port
 from eventwriter.errors import ConfigurationError
-from fix_servers import running, temporary_folder
+from fix_servers import WRITER, running, temporary_folder
 
 
 class PgBouncer(Server):
-    """PgBouncer for all databases of a server, on 127.0.0.1, for its superuser without a password.
+    """PgBouncer for all databases of a server, on 127.0.0.1, for its superuser and our services, without a password.
 
     Whoever asks next gets another of a few sessions, so that what one left behind is met by the others.
     """
@@ -50,7 +50,7 @@ class PgBouncer(Server):
         if self.port <= 0:
             self.port = free_port()
         users, settings = self.folder / "users.txt", self.folder / "pgbouncer.ini"
-        users.write_text('"postgres" ""\n')
+        users.write_text(f'"postgres" ""\n"{WRITER}" ""\n')
         settings.write_text(
             f"[databases]\n* = host=127.0.0.1 port={self._postgres.port}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
