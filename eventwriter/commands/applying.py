@@ -11,6 +11,7 @@ from psycopg import Connection, sql
 
 from eventwriter.errors import EventWriterError, SchemaError, listed
 from eventwriter.postgres import refusals, timescale
+from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.errors import classify, translated
 from eventwriter.postgres.steps import Step
 
@@ -177,7 +178,8 @@ class Applying:
         if self._alone:
             with translated():
                 self._connection.autocommit = True
-            self._wait_for_locks(_BESIDE, session=True)
+            if not (isinstance(self._connection, BusyConnection) and self._connection.pooled):  # a stranger's session
+                self._wait_for_locks(_BESIDE, session=True)
         for unit, step in self._alone:
             if unit.name in self._failures:
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import psycopg
 from psycopg import conninfo
 
 from eventwriter.errors import CONFIGURATION, UNAVAILABLE
@@ -34,6 +35,12 @@ def test_everything_arrives_through_a_pooler(world: World, pgbouncer: PgBouncer)
     again = world.run("dlq", "replay", "--stream", "LOGS", check=False)
     assert "0 of 23 dead letters replayed" in again.stdout
     world.assert_exact()
+    world.execute("DROP INDEX idx_logs_trace_id")
+    world.run("schema", "apply", "--indexes")
+    assert world.query("SELECT to_regclass('idx_logs_trace_id') IS NOT NULL") == [(True,)]
+    with psycopg.connect(pgbouncer.dsn(direct), autocommit=True, prepare_threshold=None) as anybody:
+        settings = "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
+        assert {anybody.execute(settings).fetchone() for _ in range(4)} == {("0", "0")}
 
 
 def test_what_cannot_be_behind_a_pooler_is_told(world: World, pgbouncer: PgBouncer) -> None:
