@@ -163,7 +163,8 @@ class StagedWrite:
             )
         if any(fate.code == FORBIDDEN for fate in fates.values()):
             demand(self._connection, plan)  # then it is row security
-        if not took and any(fate.code[:2] not in DATA and fate.code != MISCOUNTED for fate in fates.values()):
+        told = (MISCOUNTED, FORBIDDEN)
+        if not took and any(fate.code[:2] not in DATA and fate.code not in told for fate in fates.values()):
             self._check_another()
         keyed = [ordinal for ordinal, fate in fates.items() if fate.code in KEY_TAKEN]
         uncounted = [ordinal for ordinal, fate in fates.items() if fate.code == MISCOUNTED]
@@ -200,7 +201,7 @@ class StagedWrite:
             with self._connection.transaction(force_rollback=True):
                 self._connection.execute(self._stage.another)
         except psycopg.Error as error:
-            if error.sqlstate == FORBIDDEN or not isinstance(classify(error, self._connection), RowRefused):
+            if not isinstance(classify(error, self._connection), RowRefused):
                 raise
 
     def _refuse(self, entry: _Entry, reject: Reject) -> None:
