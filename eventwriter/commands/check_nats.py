@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -36,29 +37,25 @@ def look(settings: Config, declared: Mapping[str, Stream], findings: list[Findin
         findings.append(Finding("nats", f"{late}: is a name server or one of its servers stuck?", UNAVAILABLE))
     looked.sort(key=lambda each: streams.index(each.stream))
     findings += _servers(servers, settings)
-    findings += _common(looked)
-    for each in looked:
-        findings += _stream(each, streams)
+    skew = max((each.skew for each in looked), key=abs, default=0.0)
+    if text := clocks("NATS", skew):
+        findings.append(Finding("nats", text, warning=True))
+    findings += _once([finding for each in looked for finding in _stream(each, streams)])
     if late:
         known = {each.stream.name for each in looked}
         findings += [Finding(each.name, late, UNAVAILABLE) for each in streams if each.name not in known]
 
 
-def _common(looked: Sequence[Looked]) -> Iterator[Finding]:
-    """What is the same for all streams is told once."""
-    skew = max((each.skew for each in looked), key=abs, default=0.0)
-    if text := clocks("NATS", skew):
-        yield Finding("nats", text, warning=True)
-    errors: dict[str, list[Looked]] = {}
-    for each in looked:
-        if each.error is not None:
-            errors.setdefault(str(each.error), []).append(each)
-    for text, those in errors.items():
-        error = those[0].error
-        assert error is not None
-        subject = those[0].stream.name if len(those) == 1 else "nats"
-        names = "" if len(those) == 1 else f"{', '.join(each.stream.name for each in those)}: "
-        yield Finding(subject, f"{names}{text}", error.exit_code)
+def _once(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """What is the same for several streams, such as what is wrong with a JetStream stream that they share."""
+    same: dict[Finding, list[str]] = {}
+    for each in findings:
+        same.setdefault(replace(each, subject="nats"), []).append(each.subject)
+    for each, names in same.items():
+        if len(names) == 1:
+            yield replace(each, subject=names[0])
+        else:
+            yield replace(each, text=f"{', '.join(names)}: {each.text}")
 
 
 def _servers(servers: Sequence[Server], settings: Config) -> Iterator[Finding]:
@@ -94,6 +91,7 @@ def _stream(found: Looked, streams: Sequence[StreamConfig]) -> Iterator[Finding]
         yield from check_limits.look(stream, found.answer)
         yield from _queue(found, streams)
     if found.error is not None:
+        yield Finding(stream.name, str(found.error), found.error.exit_code)
         return
     state = found.answer["state"]
     held = int(state["last_seq"]) - int(state["first_seq"]) + 1 if state["last_seq"] else 0

@@ -53,7 +53,8 @@ def look(
             doing("the ledger is looked at")
             findings.extend(_ledger(connection, [stream for stream, _ in tables(settings, declared)]))
     except EventWriterError as error:
-        findings.append(Finding("postgres", str(error), error.exit_code))
+        remedy = "; check postgres.dsn, and whether it runs there" if type(error) is UnavailableError else ""
+        findings.append(Finding("postgres", f"{error}{remedy}", error.exit_code))
 
 
 def _limit(connection: Connection[Any]) -> None:

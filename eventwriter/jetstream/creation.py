@@ -9,7 +9,7 @@ from typing import Any
 
 from eventwriter.config import subjects, units
 from eventwriter.config.loading import NatsConfig, StreamConfig
-from eventwriter.errors import ConfigurationError, EventWriterError
+from eventwriter.errors import ConfigurationError, EventWriterError, listed
 from eventwriter.jetstream.api import STREAM_NOT_FOUND, Api, error_code, failed
 
 WEEK = 7 * 86_400.0
@@ -70,9 +70,10 @@ def remedy(stream: StreamConfig, streams: Sequence[StreamConfig] = (), settings:
     """What to do about a stream that is missing; ``streams`` are all that there are, if that is known."""
     sharing = [each for each in streams if each.stream == stream.stream] or [stream]
     command = wanted(sharing)[0].command(settings)
+    keys = listed([f"streams.{each.name}.stream" for each in sharing])
     return (
-        f"`eventwriter streams create --stream {stream.name}` creates it, as does `{command}`; or set "
-        f"streams.{stream.name}.stream to its name, or nats.domain to the JetStream domain that it is in"
+        f"`eventwriter streams create --stream {sharing[0].name}` creates it, as does `{command}`; "
+        f"or set {keys} to its name, or nats.domain to the JetStream domain that it is in"
     )
 
 

@@ -155,8 +155,23 @@ def test_a_missing_stream(world: World) -> None:
     shared = {"EVENTWRITER_STREAMS__EVENTS__STREAM": "none", "EVENTWRITER_STREAMS__EVENTS__SUBJECTS": "none.b"}
     status, said = check(world, {"STREAM": "none", "SUBJECTS": "none.a"} | shared, names=("LOGS", "EVENTS"))
     assert status == 69
-    assert f"JetStream at {world.nats.url} ($JS.API) has no stream none: `eventwriter streams create --stream" in said
-    assert "as does `nats stream add none --subjects=none.b,none.a --storage=file" in said
+    told = f"✗ nats          EVENTS, LOGS: JetStream at {world.nats.url} ($JS.API) has no stream none: "
+    assert f"{told}`eventwriter streams create --stream EVENTS` creates it, as does `nats stream add none " in said
+    assert "--subjects=none.b,none.a --storage=file" in said
+    assert "or set streams.EVENTS.stream, streams.LOGS.stream to its name" in said
+
+
+def test_what_several_streams_share_is_told_once(world: World) -> None:
+    """A limit of the one stream in which all messages are, say; what is its own, each says by itself."""
+    create(world, "all", subjects=["all.>"], max_age=30 * MINUTE)
+    there = {f"EVENTWRITER_STREAMS__{name}__STREAM": "all" for name in STREAMS}
+    there |= {f"EVENTWRITER_STREAMS__{name}__SUBJECTS": f"all.{name.lower()}" for name in STREAMS}
+    status, said = check(world, there, names=STREAMS)
+    assert status == 0
+    assert said.count("discards what nobody has read after 30 min") == 1
+    assert f"! nats          {', '.join(STREAMS)}: stream all discards what nobody has read" in said
+    assert all(f"✓ {name:<14}stream all holds 0 messages, each for 30 min (max_age)" in said for name in STREAMS)
+    api(world, "STREAM.DELETE.all")
 
 
 # --- what is wrong with a server ------------------------------------------------------------------------------------
