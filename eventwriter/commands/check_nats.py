@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from time import time
 from typing import Any
 
 from eventwriter import masking
@@ -19,6 +20,8 @@ from eventwriter.jetstream.inspection import Looked, Server, inspect
 from eventwriter.stream import Stream
 
 _OLDEST = (2, 10)
+_RENEWAL = 14 * 86_400.0
+"""Seconds before the end of a certificate from which on that is told."""
 SKEW = 2.0
 """Seconds by which two clocks may differ without a word."""
 
@@ -80,6 +83,9 @@ def _servers(servers: Sequence[Server], settings: Config) -> Iterator[Finding]:
             yield Finding("nats", f"NATS {version} at {server.url} is too old: upgrade it to 2.10", CONFIGURATION)
         else:
             yield Finding("nats", ", ".join(parts))
+        if server.expires is not None and (left := server.expires - time()) < _RENEWAL:
+            text = f"the certificate of {server.url} ends in {check_limits.span(left)}, and nobody connects then"
+            yield Finding("nats", f"{text}: renew it", warning=True)
         if server.exposed:
             text = f"on the way to {server.url} nothing is encrypted: tls:// in nats.url, or [nats.tls], asks for it"
             yield Finding("nats", text, warning=True)

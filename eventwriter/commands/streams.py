@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from eventwriter.commands import options
 from eventwriter.commands.settings import Settings
 from eventwriter.config import kinds
 from eventwriter.config.loading import NatsConfig, StreamConfig
-from eventwriter.errors import UnavailableError
+from eventwriter.errors import OK, ConfigurationError, EventWriterError, ForbiddenError, UnavailableError
 from eventwriter.jetstream import creation
 from eventwriter.jetstream.creation import Wanted
 from eventwriter.jetstream.visit import Visit
@@ -27,12 +28,18 @@ class Made(NamedTuple):
     stream: Wanted
     was_there: bool
     command: str
+    """How NATS's own command would make it."""
+    error: EventWriterError | None = None
+    """Why it could not be created."""
 
 
 def create(
     settings: NatsConfig, wanted: Sequence[tuple[Wanted, StreamConfig]], *, dry_run: bool, wait: float
 ) -> list[Made]:
-    """Creates those that are missing; with ``dry_run`` none. Each comes with a stream of ours that needs it."""
+    """Creates those that are missing; with ``dry_run`` none. Each comes with a stream of ours that needs it.
+
+    What one is refused for keeps no other from being created.
+    """
     deadline = time.monotonic() + wait
     while True:
         try:
@@ -49,10 +56,14 @@ async def _create(settings: NatsConfig, wanted: Sequence[tuple[Wanted, StreamCon
         await visit.open()
         for stream, config in wanted:
             api, _ = visit.questions(config)
-            missing = await creation.missing(api, stream.name)
-            if missing and not dry_run:
-                missing = await creation.create(api, stream)
-            made.append(Made(stream, not missing, stream.command(settings)))
+            missing, error = True, None
+            try:
+                missing = await creation.missing(api, stream.name)
+                if missing and not dry_run:
+                    missing = await creation.create(api, stream)
+            except (ConfigurationError, ForbiddenError) as refused:
+                error = refused
+            made.append(Made(stream, not missing, stream.command(settings), error))
     finally:
         await visit.close()
     return made
@@ -63,8 +74,10 @@ def shown(made: Sequence[Made], *, dry_run: bool, as_json: bool) -> str:
     if as_json:
         return json.dumps({"streams": {each.stream.name: _as_dict(each, dry_run=dry_run) for each in made}})
     lines = []
-    for stream, was_there, command in made:
-        if was_there:
+    for stream, was_there, command, error in made:
+        if error is not None:
+            lines.append(f"refused  {error}")
+        elif was_there:
             lines.append(f"exists   {stream.name}: left as it is")
         else:
             verb = "missing" if dry_run else "created"
@@ -73,8 +86,9 @@ def shown(made: Sequence[Made], *, dry_run: bool, as_json: bool) -> str:
 
 
 def _as_dict(made: Made, *, dry_run: bool) -> dict[str, Any]:
-    created = not (made.was_there or dry_run)
+    created = not (made.was_there or dry_run or made.error)
     found: dict[str, Any] = {"exists": made.was_there or created, "created": created}
+    found |= {"error": str(made.error)} if made.error else {}
     return found | {"subjects": [*made.stream.subjects], "command": made.command}
 
 
@@ -136,3 +150,4 @@ def _create_command(
     ]
     made = create(loaded.config.nats, wanted, dry_run=dry_run, wait=wait)
     options.say(shown(made, dry_run=dry_run, as_json=as_json), "no stream is enabled")
+    sys.exit(max((each.error.exit_code for each in made if each.error), default=OK))

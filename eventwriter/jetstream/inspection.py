@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -33,6 +34,8 @@ class Server:
     """What it says of itself."""
     tls: str = ""
     """The version of TLS; empty: nothing is encrypted."""
+    expires: float | None = None
+    """When its certificate does, in seconds since 1970."""
     address: str = ""
     """Where that is."""
     error: EventWriterError | None = None
@@ -107,7 +110,9 @@ async def _reach(visit: Visit) -> Server:
     encrypted = writer and writer.get_extra_info("ssl_object")
     peer = writer and writer.get_extra_info("peername")
     tls = str(encrypted.version()) if encrypted else "TLS" if url.startswith("wss://") else ""
-    return Server(url, visit.client._server_info, tls, str(peer[0]) if peer else "")
+    certificate = encrypted.getpeercert() if encrypted else None
+    expires = ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else None
+    return Server(url, visit.client._server_info, tls, expires, str(peer[0]) if peer else "")
 
 
 async def _look(visit: Visit, stream: StreamConfig, streams: Sequence[StreamConfig]) -> Looked:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -21,9 +22,10 @@ from eventwriter.commands.check_limits import endurance
 from eventwriter.commands.check_nats import clocks
 from eventwriter.commands.check_service import written
 from eventwriter.commands.check_settings import twice
-from eventwriter.embedded import PostgresServer, free_port
+from eventwriter.embedded import NatsServer, PostgresServer, free_port
 from eventwriter.jetstream.inspection import _skew
 from fix_service import STREAMS, World, new_world, only
+from fix_tls import Certificates
 from patience import PATIENCE
 from proxy import Proxy
 
@@ -188,6 +190,16 @@ def test_of_several_servers_one_is_enough(world: World) -> None:
     assert f"what answers at 127.0.0.1:{stranger} is no NATS server" in said
     assert f"at {world.nats.url}, no TLS, JetStream at $JS.API" in said
     assert "✓ postgres      PostgreSQL 1" in said
+
+
+def test_what_tls_is_like(world: World, certificates: Certificates, tmp_path: Path) -> None:
+    """Its version, and a certificate that ends soon."""
+    tls = f"tls {{cert_file: '{certificates.soon}', key_file: '{certificates.soon}'}}"
+    with NatsServer(tmp_path, config=tls) as server:
+        there = {"EVENTWRITER_NATS__URL": server.url, "EVENTWRITER_NATS__TLS__CA": str(certificates.ca)}
+        _, said = check(world, there)
+    assert f"at {server.url}, TLSv1.3, JetStream at $JS.API" in said
+    assert f"! nats          the certificate of {server.url} ends in 5 d, and nobody connects then: renew it" in said
 
 
 async def _strange(port: int, ended: Any) -> None:

@@ -21,6 +21,8 @@ class Certificates:
     """Another authority, that signed ``foreign``."""
     foreign: Path
     expired: Path
+    soon: Path
+    """Expires within days."""
     elsewhere: Path
     """Good for another host."""
 
@@ -41,6 +43,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         "client": authority.issue_cert("eventwriter"),
         "foreign": stranger.issue_cert(*here),
         "expired": authority.issue_cert(*here, not_before=past, not_after=past + timedelta(days=1)),
+        "soon": authority.issue_cert(*here, not_after=datetime.now(UTC) + timedelta(days=5, hours=1)),
         "elsewhere": authority.issue_cert("elsewhere.example"),
     }
     blobs = {name: each.private_key_and_cert_chain_pem for name, each in issued.items()}
