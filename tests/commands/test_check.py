@@ -255,8 +255,8 @@ def test_servers_that_do_not_answer(world: World, broken: str) -> None:
             settings["EVENTWRITER_NATS__URL"] = "nats://no-such-host.invalid:4222"
             told.append("✗ nats          cannot connect to NATS at nats://no-such-host.invalid:4222: ")
         if broken == "slow":
-            postgres.delay = 0.7
-            told.append(f"✗ postgres      PostgreSQL at 127.0.0.1:{postgres.port} does not answer within 8 s, while ")
+            postgres.delay = 0.4  # which many questions add up; connecting alone takes too long where all is busy
+            told.append("✗ postgres      PostgreSQL ")
         if broken == "ledger":
             locker.autocommit = False
             locker.execute("LOCK TABLE logs, events, eventwriter.ledger IN ACCESS EXCLUSIVE MODE")
