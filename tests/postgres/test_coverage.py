@@ -7,8 +7,10 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventwriter.config.subjects import covers, subject_matches
-from eventwriter.coverage import Past, Segment, holes, merge, runs, segments, to_multirange
+from eventwriter.config.subjects import covers, matcher, subject_matches
+from eventwriter.coverage import Past, Segment, beliefs, holes, merge, runs, segments, to_multirange, wanted, widest
+from eventwriter.postgres.scope import Scope
+from eventwriter.stream import Message
 
 RANGES = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 8)).map(lambda r: (r[0], r[0] + r[1])), max_size=6)
 PATTERNS = st.sampled_from(["a", "a.>", "*", "a.*", "b", ">", "a.b", "*.b", "a.b.>"])
@@ -70,3 +72,53 @@ def test_segments_by_example() -> None:
         Segment(10, 10, ("logs.b",)),
         Segment(11, 12, ("logs.a", "logs.b")),
     ]
+
+
+EPOCHS = st.lists(
+    st.tuples(st.sets(PATTERNS, min_size=1, max_size=2), st.sets(PATTERNS, max_size=2), st.booleans()),
+    min_size=1,
+    max_size=4,
+)
+"""Settings of one after the other: subjects, exclude, and whether there is the time to write what is missing."""
+
+
+@given(EPOCHS, st.lists(st.sampled_from(SUBJECTS), min_size=20, max_size=20))
+def test_each_message_that_any_settings_wanted_is_written_once(
+    epochs: list[tuple[set[str], set[str], bool]], published: list[str]
+) -> None:
+    """Whatever was left out, or no subject of ours, when its turn came: as the ledger keeps it, five a turn."""
+    written: list[int] = []
+    past: list[Past] = []
+    before: tuple[str, ...] | None = None
+    done: list[tuple[int, int]] = []
+    for turn, (filters, exclude, last) in enumerate(epochs):
+        now = beliefs(sorted(filters), sorted(exclude))
+        if now != before:
+            past += [Past(before, tuple(done))] if before is not None and done else []
+            done = merge(each for entry in past if all(map(entry.covers, wanted(now, past))) for each in entry.done)
+            before = now
+        scope, excluded = Scope(now, past), matcher(exclude)
+        end = 5 * (turn + 1)
+        taken = [range(end - 4, end + 1)]
+        if last or turn + 1 == len(epochs):
+            missing = segments(scope.filters, 1, end - 5, done, past)
+            taken += [range(each.first, each.last + 1) for each in missing]
+            for each in missing:
+                assert not any(covers(a, b) for a in widest(each.filters) for b in widest(each.filters) if a != b)
+        else:
+            missing = []
+        for sequences in taken:
+            for n in sequences:
+                subject = published[n - 1]
+                asked = n > end - 5 or any(
+                    each.first <= n <= each.last and any(subject_matches(f, subject) for f in each.filters)
+                    for each in missing
+                )
+                known = n in members(done) or scope.in_past(Message(subject, b"", n, 0))
+                if asked and not known and scope.wants(subject) and not excluded(subject):
+                    written.append(n)
+        done = merge([*done, *((each.start, each.stop - 1) for each in taken if each)])
+    filters, exclude, _ = epochs[-1]
+    assert len(written) == len(set(written))
+    ours = [n for n in range(1, 5 * len(epochs) + 1) if matcher(filters)(published[n - 1])]
+    assert {n for n in ours if not matcher(exclude)(published[n - 1])} <= set(written)
