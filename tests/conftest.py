@@ -15,7 +15,8 @@ pytest_plugins = ["fix_servers", "fix_service", "fix_proxy", "fix_tls", "fix_fai
 
 LONGEST = (
     "test_hosts", "test_rewind", "test_filters", "test_consumers", "test_outage", "test_message_limits", "test_chaos",
-    "test_monitor", "test_service", "test_verify", "test_jetstream", "test_page", "test_permissions", "test_bench", "test_locks",
+    "test_monitor", "test_service", "test_verify", "test_jetstream", "test_page", "test_permissions", "test_bench",
+    "test_locks",
 )  # fmt: skip
 """Modules that take half a minute or more, the longest first: what runs last should not be long."""
 

@@ -85,7 +85,8 @@ def command(settings: Settings, name: str, first: int | None, since: str | None,
     stream = loaded.stream(name)
     ended = True
     opened = replaying.opened(loaded.config, stream, declared(loaded.declared, name))
-    with visiting(loaded.config.nats, stream) as visitor, opened as replay:
+    with visiting(loaded.config.nats, "replay") as visit, opened as replay:
+        visitor = visit(stream)
         replay.begin(_first(visitor, stream, first, when))
         with progress("looking for what is missing") as tell:
             before = after = _verified(replay, visitor, stream, tell)

@@ -103,8 +103,9 @@ def command(
     stream, config = declared(loaded.declared, name), loaded.stream(name)
     show = _json if as_json or not sys.stdout.isatty() else coloured
     excluded = subjects.matcher(config.exclude)
-    with visiting(loaded.config.nats, config) as visitor, suppress(KeyboardInterrupt):
-        tap = visitor.link.tap([subject] if subject else config.subjects)
+    with visiting(loaded.config.nats, "tap") as visit, suppress(KeyboardInterrupt):
+        visitor = visit(config)
+        tap = visitor.tap([subject] if subject else config.subjects)
         messages = tap.messages(_first(visitor, config, when))
         shown = 0
         while limit is None or shown < limit:

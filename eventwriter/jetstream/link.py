@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -24,7 +24,6 @@ from eventwriter.jetstream.permissions import Permissions
 from eventwriter.jetstream.progress import Progress
 from eventwriter.jetstream.puller import Puller
 from eventwriter.jetstream.rereading import Reader
-from eventwriter.jetstream.tapping import Tap
 from eventwriter.jetstream.turn import Turn
 from eventwriter.jetstream.watch import Watch
 from eventwriter.outage import Outage
@@ -124,10 +123,6 @@ class Link:
             await asyncio.wait_for(self._client.close(), 2.0)
         if not finished:
             raise UnavailableError("some acks were not confirmed: these messages will be delivered again, and known")
-
-    def tap(self, subjects: Sequence[str]) -> Tap:
-        """A look at what flows, of these subjects."""
-        return Tap(self._client, self.api.request, self._config, subjects)
 
     # --- what the client tells ----------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from eventwriter.config.loading import StreamConfig
 from eventwriter.coverage import Segment
 from eventwriter.jetstream import gaps, wire
-from eventwriter.jetstream.api import Request
+from eventwriter.jetstream.api import Api
 from eventwriter.jetstream.deliveries import read
 from eventwriter.stream import Message
 
@@ -36,9 +36,9 @@ _NANO = 1_000_000_000
 class Tap:
     """One stream's, or of some of its subjects. Of the loop thread."""
 
-    def __init__(self, client: Client, request: Request, config: StreamConfig, subjects: Sequence[str]) -> None:
+    def __init__(self, client: Client, api: Api, config: StreamConfig, subjects: Sequence[str]) -> None:
         self._nc = client
-        self._request = request
+        self._api = api
         self._config = config
         self._subjects = tuple(subjects)
 
@@ -55,7 +55,7 @@ class Tap:
     async def _ordered(self, first: int) -> AsyncIterator[list[Message]]:
         """The same until something is amiss."""
         segment = Segment(first, first, self._subjects)
-        name, _ = await gaps.create_reader(self._request, self._config, segment, seconds=_KEPT)
+        name, _ = await gaps.create_reader(self._api.request, self._config, segment, seconds=_KEPT)
         inbox, answers = self._nc.new_inbox(), asyncio.Queue[Msg]()
         subscription = await self._nc.subscribe(inbox, cb=answers.put, pending_msgs_limit=-1)
         number, alone = 1, False
@@ -82,7 +82,7 @@ class Tap:
         """Asks for what comes next; ``alone`` for one message of whatever size."""
         limit = {"batch": 1} if alone else {"batch": _BATCH, "max_bytes": _BYTES}
         waiting = {"expires": int(_EXPIRES * _NANO), "idle_heartbeat": int(_HEARTBEAT * _NANO)}
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._config.stream}.{name}"
+        subject = self._api.subject(f"CONSUMER.MSG.NEXT.{self._config.stream}.{name}")
         await self._nc.publish(subject, json.dumps(limit | waiting).encode(), reply=inbox)
 
 

@@ -100,6 +100,8 @@ def test_streams_of_another_domain(world: World, leaf: NatsServer) -> None:
     world.wait_settled()
     world.assert_exact()
     assert "one by one" not in world.log
+    assert "200 messages checked: 200 done" in world.run("verify", "--stream", "LOGS", check=True, **there).stdout
+    assert '"row"' in world.run("tap", "--stream", "LOGS", "--since", "1h", "--limit", "1", check=True, **there).stdout
     assert world.stop(worker) == 0
     assert [server.log.read_text().count("Violation") for server in (world.nats, leaf)] == refused
 
