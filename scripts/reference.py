@@ -29,6 +29,7 @@ it, a list""",
     "schema check": "as `check`",
     "schema version": '`{"release", "latest", "version", "applied_at", "applied_by", "current"}`',
     "status": "the document of `/status`: [docs/observability](observability/README.md)",
+    "streams create": '`{"streams": {JETSTREAM_NAME: {"exists", "created", "subjects", "command"}}}`',
     "tap": """
 a line each: `{"sequence", "time", "subject"}` with `"row": {COLUMN: VALUE}` and `"record_index"`, with
 `"reject": {"reason", "detail", "record_index"}`, `"repairs": {REASON: COUNT}` or `"excluded": true`; with `--raw` with
