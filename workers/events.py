@@ -71,7 +71,9 @@ def decode(message: Message) -> Decoded:
         if headers is not None and (envelope := envelope_in(headers, repairs)) is not None:
             event, raw = _binary_event(envelope, payload, repairs)
         else:
-            event, raw = _json_event(payload, repairs)
+            raw, event = read_json(payload, repairs, RECORD)
+            if repairs and type(event) is dict:  # a number beyond float64 is as it came in raw_data
+                repairs[:] = [reason for reason in repairs if reason != "number_as_text"]
     except Unfit as error:
         return _rejected(error.reason, f"{error}; an event is JSON", repairs)
     if type(event) is dict:
@@ -137,14 +139,6 @@ def _owner(subject: str) -> str | None:
     if tokens[place] != "otel":
         return None
     return _OTEL.get(tokens[place + 1], "LOGS, OTEL_TRACES or OTEL_METRICS")
-
-
-def _json_event(payload: bytes, repairs: list[str]) -> tuple[Any, bytes]:
-    """A JSON payload and its text."""
-    text, event = read_json(payload, repairs, RECORD)
-    if repairs and type(event) is dict:  # a number beyond float64 is as it came in raw_data
-        repairs[:] = [reason for reason in repairs if reason != "number_as_text"]
-    return event, text
 
 
 def _binary_event(envelope: Mapping[str, Any], payload: bytes, repairs: list[str]) -> tuple[dict[str, Any], bytes]:

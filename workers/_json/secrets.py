@@ -36,12 +36,16 @@ def _masked(text: bytes) -> bytes:
         if found is None and begin > done and text[begin - 1] == _BACKSLASH:
             begin = len(text[done:begin].rstrip(b"\\")) + done
             found = _in_text(text, begin)
+        at += 1
         if found is not None:
-            begin, end = found.span("value")
-            parts += text[done:begin], b"***"
-            done = end
-        at = text.find(MARK, max(done, at + 1))
-    return b"".join((*parts, text[done:])) if parts else text
+            begin, at = found.span("value")
+            parts.append(text[done:begin])
+            done = at
+        at = text.find(MARK, at)
+    if not parts:
+        return text
+    parts.append(text[done:])
+    return b"***".join(parts)
 
 
 _cached = lru_cache(maxsize=1024)(_masked)
