@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 VARINT, FIXED64, LENGTH, GROUP, GROUP_END, FIXED32 = range(6)
 
@@ -39,6 +42,11 @@ def fields(data: bytes, place: int, end: int) -> Iterator[tuple[int, int, int]]:
             yield tag, begin, place
     except IndexError:
         raise ValueError("cut off") from None
+
+
+def each_of(unknown: UnknownFieldSet) -> list[Any]:
+    """The fields of a message that its type does not have."""
+    return [unknown[place] for place in range(len(unknown))]
 
 
 def varint(data: bytes, place: int) -> tuple[int, int]:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from compression import gz
 from eventwriter import values
@@ -18,6 +20,7 @@ from workers._guard import total
 from workers._json import convert
 from workers._json.count import RECORD, Shape
 from workers._json.records import Kind, Origin, Records, decode_records
+from workers._json.table import Places
 from workers._limits import RECORDS_MAX
 
 
@@ -304,3 +307,26 @@ def test_metadata_takes_what_has_no_column(metadata: Any, rest: Any, envelope: A
     """Without displacing anything."""
     found = convert.metadata_of(metadata, rest, envelope)
     assert (found if found is None else json.loads(found)) == expected
+
+
+PLACES = Places(("a",), ("b_c", "bC", "old"), (), ("d",))
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["a", "b_c", "bC", "old", "d", "", "x", "v0"]),
+                                st.none() | st.integers(0, 9)), min_size=1, max_size=5))  # fmt: skip
+def test_records_are_sorted_alike_whether_their_keys_are_known_or_not(records: list[dict[str, Any]]) -> None:
+    """Whatever came before with the same keys, in the same order or another one."""
+    fresh = Places(*PLACES.names)
+    for record in [*records, *records]:
+        given, rest = PLACES.sort(record)
+        assert (given, rest) == fresh._by_precedence(record)
+        assert given == [record.get("a"), given[1], None, record.get("d")]
+
+
+def test_no_more_lists_of_keys_are_remembered_than_there_is_room_for() -> None:
+    """Keys that never come again take no memory."""
+    places = Places(*PLACES.names)
+    for number in range(2000):
+        assert places.sort({"a": 1, f"x{number}": 2}) == ([1, None, None, None], {f"x{number}": 2})
+    assert len(places._sorters) < 1000
+    assert places.sort({"a": 1, "x" * 9000: 2})[1] == {"x" * 9000: 2}

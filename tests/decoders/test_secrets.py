@@ -89,6 +89,14 @@ def test_other_names_are_no_secrets(name: str) -> None:
     assert json.dumps({name: "shown", "x": "community"}, separators=(",", ":")).encode() in row
 
 
+def test_a_body_that_is_an_object_shows_none() -> None:
+    """Nor does one with an object in an array, or an address of where it is from."""
+    for body in ({"community": "hush"}, [{"snmp-community": "hush"}]):
+        row = decode_checked(DECLARED["LOGS"], Message("logs.x", json.dumps({"body": body}).encode(), 1, 1)).rows[0]
+        assert "hush" not in repr(row)
+        assert "***" in repr(row)
+
+
 def test_in_base64_it_is_masked_where_it_is_opened() -> None:
     """In the rows of all streams that open a CloudEvent."""
     data = base64.b64encode(json.dumps(RECORDS["LOGS"]).encode()).decode()

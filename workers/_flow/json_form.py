@@ -6,7 +6,6 @@ What has a column goes there, under any of its names; all else goes into metadat
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -17,7 +16,7 @@ from eventwriter.stream import Row
 from eventwriter.values import INT4_MAX, INT8_MAX, INT8_MIN, Unfit, integer
 from workers._flow.protocols import PROTOCOLS
 from workers._flow.texts import address, dump_safe, mac_text
-from workers._json.convert import UNITS, keep_original, merged, moment
+from workers._json.convert import UNITS, from_base64, keep_original, merged, moment
 from workers._json.records import Origin
 from workers._json.table import Field, Table
 
@@ -164,11 +163,8 @@ def _octets(value: Any, *, padded: bool = False) -> bytes | None:
     address, which ends with two =."""
     if type(value) is not str or "." in value or ":" in value or (padded and value[-2:] != "=="):
         return None
-    try:
-        octets = b64decode(value, validate=True)
-    except ValueError:
-        return None
-    return None if padded and len(octets) not in (4, 16) else octets
+    octets = from_base64(value)
+    return None if octets is None or (padded and len(octets) not in (4, 16)) else octets
 
 
 _LONGEST_ADDRESS = 64

@@ -16,7 +16,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from eventwriter.values import Unfit
 from workers._flow.flow_pb2 import FlowHead, FlowTail
 from workers._limits import COUNTED_FROM, RECORDS_MAX, too_many
-from workers._wire import fields
+from workers._wire import each_of, fields
 
 Flow = tuple[bytes, FlowHead, bool]
 """The bytes of one flow, what most flows have, and whether it has more than that. (A NamedTuple costs 0.3 µs more.)"""
@@ -164,7 +164,6 @@ def unknown_in(flow: Flow, tail: FlowTail | None) -> dict[int, list[Any]]:
 def by_number(unknown: UnknownFieldSet) -> dict[int, list[Any]]:
     """The values of unknown fields: integers, bytes, and groups as another UnknownFieldSet."""
     found: dict[int, list[Any]] = {}
-    for place in range(len(unknown)):
-        field = unknown[place]
+    for field in each_of(unknown):
         found.setdefault(field.field_number, []).append(field.data)
     return found

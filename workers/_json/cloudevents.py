@@ -7,13 +7,13 @@ required attribute exist, and their data is worth keeping.
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
 from eventwriter import values
 from eventwriter.values import Unfit, shown
+from workers._json.convert import from_base64
 from workers._json.count import Shape
 from workers._json.payload import parse, read_json
 from workers._limits import Room
@@ -80,10 +80,9 @@ def data_of(event: Mapping[str, Any], repairs: list[str], shape: Shape | None = 
     data = event.get("data")
     encoded = event.get("data_base64") if data is None else data if _is_encoded(event) else None
     if encoded is not None:
-        try:
-            octets = b64decode(encoded, validate=True)
-        except (TypeError, ValueError):
-            raise Unfit("malformed", f"the data is {shown(encoded)}, not base64") from None
+        octets = from_base64(encoded)
+        if octets is None:
+            raise Unfit("malformed", f"the data is {shown(encoded)}, not base64")
         if is_text(event):
             try:
                 return values.clean(octets.decode(), repairs)

@@ -6,6 +6,7 @@ The originals are kept in ``rest``, a dict that becomes metadata or attributes o
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -186,6 +187,14 @@ def spread(row: list[Any], members: Iterable[tuple[str, int]], name: str, given:
                 row[place] = given.pop(key, None)
     if given != {}:
         rest[name] = given
+
+
+def from_base64(text: Any) -> bytes | None:
+    """The bytes that a text is in base64; None for anything else."""
+    try:
+        return b64decode(text, validate=True)
+    except (TypeError, ValueError):
+        return None
 
 
 def trimmed(text: bytes) -> bytes:

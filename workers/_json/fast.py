@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, compress, repeat
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -140,6 +140,13 @@ def _mark_numbers(columns: Sequence[Iterable[bytes | None]], odd: set[int]) -> N
 
 def _is_odd(number: bytes) -> bool:
     return not number.isdigit() or len(number) > _INTEGER_MAX
+
+
+def members_of(record: type[T]) -> Callable[[Sequence[T]], dict[str, tuple[Any, ...]]]:
+    """What gives the values of some records by the names of their members."""
+    names = record.__struct_fields__
+    values_of = attrgetter(*names)
+    return lambda records: dict(zip(names, zip(*map(values_of, records), strict=True), strict=True))
 
 
 def received(arrivals: Arrivals) -> list[int]:

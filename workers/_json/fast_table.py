@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -11,7 +10,7 @@ import msgspec
 from eventwriter.stream import Message, Row
 from eventwriter.values import is_rounded, usual_time
 from workers._json.convert import EXACT
-from workers._json.fast import Arrivals, Columns, fast_path, nested_json, received
+from workers._json.fast import Arrivals, Columns, fast_path, members_of, nested_json, received
 from workers._json.table import RANGES, Field, Table
 
 _NULL = msgspec.Raw(b"null")
@@ -26,7 +25,7 @@ def fast_path_of(table: Table, mark: bytes) -> Callable[[Sequence[Message]], lis
     members = [(field.name, *_member(field)) for field in given]
     members.sort(key=lambda member: len(member))  # those without a default come first
     record = msgspec.defstruct(table.fields[0].name, members, forbid_unknown_fields=True, gc=False)
-    values_of = attrgetter(*(field.name for field in given))
+    members_in = members_of(record)
     converters = [(field, _COLUMN.get("blank" if not field.blank else field.type)) for field in given]
     others = [field.name for field in table.fields if not field.given]
 
@@ -34,8 +33,9 @@ def fast_path_of(table: Table, mark: bytes) -> Callable[[Sequence[Message]], lis
 
     def columns_of(arrivals: Arrivals, records: Sequence[msgspec.Struct], odd: set[int]) -> Columns:
         columns: dict[str, Iterable[Any]] = {}
-        members = zip(*map(values_of, records), strict=True)
-        for (field, converter), column in zip(converters, members, strict=True):
+        members = members_in(records)
+        for field, converter in converters:
+            column = members[field.name]
             columns[field.name] = column if converter is None else converter(field, column, odd)
         for name in others:
             columns[name] = received(arrivals)

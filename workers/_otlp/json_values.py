@@ -5,9 +5,7 @@ What does not fit its kind becomes text, and is counted; plain JSON is taken too
 
 from __future__ import annotations
 
-import binascii
 import re
-from base64 import b64decode
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -17,6 +15,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from eventwriter import values
 from eventwriter.values import Unfit, shown
+from workers._json.convert import from_base64
 from workers._limits import TooLarge
 from workers._otlp.ids import octets_of
 
@@ -157,10 +156,11 @@ def _values(inner: Any) -> Any:
 
 
 def _octets(raw: Any) -> bytes:
-    try:
-        return b64decode(raw.replace("-", "+").replace("_", "/") + "=" * (-len(raw) % 4), validate=True)
-    except (AttributeError, binascii.Error, ValueError):
-        raise Unfit("bad_value", f"{shown(raw)} is not base64") from None
+    text = raw.replace("-", "+").replace("_", "/") + "=" * (-len(raw) % 4) if isinstance(raw, str) else None
+    octets = from_base64(text)
+    if octets is None:
+        raise Unfit("bad_value", f"{shown(raw)} is not base64")
+    return octets
 
 
 def enum_number(field: FieldDescriptor, raw: Any) -> int:

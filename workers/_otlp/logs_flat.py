@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -18,7 +17,7 @@ from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX, Unfit, parse_json
 from workers._json import convert
 from workers._json.convert import moment, parsed, spread
-from workers._json.fast import Arrivals, Columns, nested_json, received
+from workers._json.fast import Arrivals, Columns, members_of, nested_json, received
 from workers._json.records import Origin
 from workers._json.secrets import packed
 from workers._json.table import Field, Table, prefer
@@ -195,40 +194,39 @@ class FlatLog(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     span_id: str = ""
 
 
+_members = members_of(FlatLog)
+
+
 def columns_of(arrivals: Arrivals, records: Sequence[FlatLog], odd: set[int]) -> Columns:
     """The columns of such records."""
-    (times, bodies, raw_attributes, raw_resources, severities, numbers, scopes, trace_ids,
-     span_ids) = zip(*map(_members, records), strict=True)  # fmt: skip
-    resources = [*map(_fast_resource, map(bytes, raw_resources))]
+    log = _members(records)
+    resources = [*map(_fast_resource, map(bytes, log["resource"]))]
     if None in resources:
         odd.update(place for place, resource in enumerate(resources) if resource is None)
         resources = [resource or _UNKNOWN for resource in resources]
     services, versions, instances, packed = zip(*resources, strict=True)
-    attributes = nested_json(raw_attributes, odd, b"{")
+    attributes = nested_json(log["attributes"], odd, b"{")
     if None in attributes:
         odd.update(place for place, text in enumerate(attributes) if text is None)
-    traces, spans = [*map(str.lower, trace_ids)], [*map(str.lower, span_ids)]
+    traces, spans = [*map(str.lower, log["trace_id"])], [*map(str.lower, log["span_id"])]
     for ids in (traces, spans):
         odd.update(unusual(ids))
     return {
-        "timestamp": [time // 1000 - EPOCH for time in times],
+        **log,
+        "timestamp": [time // 1000 - EPOCH for time in log["timestamp"]],
         "observed_timestamp": received(arrivals),
         "trace_id": traces,
         "span_id": spans,
-        "severity_text": severities,
-        "severity_number": numbers,
-        "body": bodies,
         "service_name": services,
         "service_version": versions,
         "service_instance": instances,
-        "scope_name": scopes,
+        "scope_name": log["scope"],
         "attributes": attributes,
         "resource_attributes": packed,
         "source": [*map(source_of, arrivals[0])],
     }
 
 
-_members = attrgetter(*FlatLog.__struct_fields__)
 _UNKNOWN: tuple[str, str | None, str | None, bytes] = ("unknown", None, None, b"{}")
 
 

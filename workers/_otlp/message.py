@@ -8,8 +8,6 @@ them.
 from __future__ import annotations
 
 import re
-from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
@@ -18,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from eventwriter.stream import Reject, Row
 from eventwriter.values import Unfit, shown
+from workers._json.convert import from_base64
 from workers._json.payload import parse, unpack
 from workers._json.records import Kind, Origin, Records, check_depth
 from workers._otlp.json_form import build_request
@@ -73,7 +72,10 @@ class Signal(Kind, Generic[M]):
         elif other := next((name for name in _SIGNALS if type(value.get(name)) is list), None):
             raise Unfit("malformed", f"{other}: OTLP of another signal than {self.groups[0]}")
         elif "raw_payload" in value and "resource_metric_count" in value:
-            self.read(records, _octets(value["raw_payload"], "raw_payload"), origin, depth + 1)
+            octets = from_base64(given := value["raw_payload"])
+            if octets is None:
+                raise Unfit("malformed", f"raw_payload is {shown(given)}, not base64")
+            self.read(records, octets, origin, depth + 1)
         else:
             return False
         return True
@@ -124,10 +126,3 @@ def signal_of(
     names = groups.json_name, groups.name, "raw_payload", *_SIGNALS
     shape = shape_of(request.DESCRIPTOR)
     return Signal(flat_row, names, shape, text_field, request=request, otlp_rows=otlp_rows, fast_rows=fast_rows)
-
-
-def _octets(text: Any, name: str) -> bytes:
-    try:
-        return b64decode(text, validate=True)
-    except (TypeError, ValueError, Base64Error):
-        raise Unfit("malformed", f"{name} is {shown(text)}, not base64") from None

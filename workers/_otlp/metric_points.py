@@ -49,14 +49,15 @@ Details = tuple[int, float | None, float | None, float | None, dict[str, Any]]
 """What a point of a distribution holds besides attributes and times: count, sum, min, max, and the rest for JSON."""
 
 
+def _distribution(point: HistogramDataPoint | ExponentialHistogramDataPoint, data: dict[str, Any]) -> Details:
+    total = point.sum if point.HasField("sum") else None
+    low = point.min if point.HasField("min") else None
+    return point.count, total, low, point.max if point.HasField("max") else None, data
+
+
 def _histogram(point: HistogramDataPoint) -> Details:
-    return (
-        point.count,
-        point.sum if point.HasField("sum") else None,
-        point.min if point.HasField("min") else None,
-        point.max if point.HasField("max") else None,
-        {"bucket_counts": [*point.bucket_counts], "explicit_bounds": _reals(point.explicit_bounds)},
-    )
+    bounds = [parts.number(bound) for bound in point.explicit_bounds]
+    return _distribution(point, {"bucket_counts": [*point.bucket_counts], "explicit_bounds": bounds})
 
 
 def _exponential_histogram(point: ExponentialHistogramDataPoint) -> Details:
@@ -69,13 +70,7 @@ def _exponential_histogram(point: ExponentialHistogramDataPoint) -> Details:
         if point.HasField(side):
             buckets = getattr(point, side)
             data[side] = {"offset": buckets.offset, "bucket_counts": [*buckets.bucket_counts]}
-    return (
-        point.count,
-        point.sum if point.HasField("sum") else None,
-        point.min if point.HasField("min") else None,
-        point.max if point.HasField("max") else None,
-        data,
-    )
+    return _distribution(point, data)
 
 
 def _summary(point: SummaryDataPoint) -> Details:
@@ -158,7 +153,3 @@ def known_attributes(attributes: Mapping[str, Any], repairs: list[str]) -> tuple
         value = next((attributes[name] for name in names if attributes.get(name) is not None), None)
         found.append(None if value is None else parts.text(value, repairs))
     return tuple(found)
-
-
-def _reals(given: Sequence[float]) -> list[float | str]:
-    return [parts.number(real) for real in given]

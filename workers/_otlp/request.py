@@ -18,7 +18,7 @@ from eventwriter.stream import Reject
 from eventwriter.values import Unfit
 from workers._otlp.request_count import GROUPS, RECORDS
 from workers._otlp.utf8 import mended
-from workers._wire import GROUP, GROUP_END, LENGTH, fields
+from workers._wire import GROUP, GROUP_END, LENGTH, each_of, fields
 
 M = TypeVar("M", bound=Message)
 
@@ -46,7 +46,7 @@ def parse_request(kind: type[M], payload: bytes, repairs: list[str]) -> M:
         if not siblings:
             return request
         record = siblings[0]
-    if any(number in record.DESCRIPTOR.fields_by_number for number in _unknown(record)):
+    if any(field.field_number in record.DESCRIPTOR.fields_by_number for field in each_of(UnknownFieldSet(record))):
         raise Unfit("malformed", f"a protobuf message, but not a {kind.DESCRIPTOR.name}")
     return request
 
@@ -55,14 +55,9 @@ def check_empty(request: Message) -> None:
     """Raises Unfit("malformed") if a request without records has fields that OTLP does not: it was something else."""
     nodes: list[Any] = [request]
     for name in (*path(request.DESCRIPTOR), None):
-        if any(_unknown(node) for node in nodes):
+        if any(len(UnknownFieldSet(node)) for node in nodes):
             raise Unfit("malformed", f"a protobuf {request.DESCRIPTOR.name} without records, but with unknown fields")
         nodes = [] if name is None else [child for node in nodes for child in getattr(node, name)]
-
-
-def _unknown(node: Message) -> list[int]:
-    unknown = UnknownFieldSet(node)
-    return [unknown[place].field_number for place in range(len(unknown))]
 
 
 @cache
@@ -125,16 +120,10 @@ def _inner(descriptor: Any) -> tuple[str, bool, bool] | None:
 
 def _unknown_submessage(node: Message, *, beside: bool) -> int | None:
     """The number of an unknown field that may be a message; ``beside`` good records, one that is no text either."""
-    unknown = UnknownFieldSet(node)
-    found = [unknown[place] for place in range(len(unknown))]
-    return next(
-        (
-            field.field_number
-            for field in found
-            if field.wire_type == GROUP or (field.wire_type == LENGTH and (not beside or _is_message(field.data)))
-        ),
-        None,
-    )
+    for field in each_of(UnknownFieldSet(node)):
+        if field.wire_type == GROUP or (field.wire_type == LENGTH and (not beside or _is_message(field.data))):
+            return int(field.field_number)
+    return None
 
 
 def _is_message(octets: bytes) -> bool:

@@ -48,13 +48,8 @@ def shape_of(request: Any, events: int = 8) -> Shape:
 
 @cache
 def _tree_of(message: Any) -> _Tree:
-    if message.name in RECORDS:
-        return {}
-    return {
-        field.number << 3 | LENGTH: _tree_of(field.message_type)
-        for field in message.fields
-        if field.message_type is not None and field.message_type.name in GROUPS | RECORDS
-    }
+    inner = {} if message.name in RECORDS else _messages_of(message)
+    return {tag: _tree_of(each) for tag, each in inner.items() if each.name in GROUPS | RECORDS}
 
 
 def check_request(payload: bytes, request: Any) -> None:
