@@ -160,7 +160,7 @@ def window(chrome: BrowserContext, service: Service, tmp_path: Path) -> Iterator
     """A new page; whatever a test does, nothing goes wrong in it and no other host is asked."""
     page = chrome.new_page()
     page.emulate_media(color_scheme="light", reduced_motion="no-preference")
-    window = Window(page, pictures(tmp_path))
+    window = Window(page, pictures())
     yield window
     page.close()
     assert window.errors == []

@@ -19,7 +19,7 @@ def test_the_page_shows_what_the_service_does(world: World, tmp_path: Path) -> N
     service = world.start(EVENTWRITER_HTTP__LISTEN=address)
     world.wait_settled()
     with browser(tmp_path) as context:  # from here on no event loop of our own: nothing is published
-        window = Window(context.new_page(), pictures(tmp_path))
+        window = Window(context.new_page(), pictures())
         window.page.goto(f"http://{address}/")
         expect(window.page.locator("#verdict")).to_have_text("Ready: all 7 streams are being written")
         expect(window.page.locator(".row")).to_have_count(7)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fix_service import ROOT, clean_environment
+from patience import PATIENCE
 
 LASTING = ("postgres_promote", "postgres_restore", "consumer_edit", "subject_edit", "host_cut")
 
@@ -17,7 +18,7 @@ def chaos(folder: Path, *arguments: str) -> dict[str, Any]:
     """Runs it; what it printed."""
     done = subprocess.run(
         [sys.executable, "scripts/chaos.py", *arguments, "--seed", "4", "--output", "json", "--keep", str(folder)],
-        cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=115, check=False,
+        cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=115 * PATIENCE, check=False,
     )  # fmt: skip
     assert done.stdout, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
@@ -29,7 +30,7 @@ def chaos(folder: Path, *arguments: str) -> dict[str, Any]:
 
 def test_faults_under_load_lose_nothing(tmp_path: Path) -> None:
     """Ten faults within ten seconds; the result has the shape that others parse."""
-    result = chaos(tmp_path, "--seconds", "10", "--faults", "10", "--rate", "500", "--without", ",".join(LASTING))
+    result = chaos(tmp_path, "--seconds", "10", "--faults", "10", "--rate", "200", "--without", ",".join(LASTING))
     assert result["messages"] > 1000
     assert result["dead_lettered"] > 0
     assert sum(result["faults"].values()) == 10
@@ -38,5 +39,5 @@ def test_faults_under_load_lose_nothing(tmp_path: Path) -> None:
 
 def test_databases_and_consumers_of_another_time_lose_nothing(tmp_path: Path) -> None:
     """A standby that lagged, a restored backup, edited consumers and subjects, a host that is cut off: one of each."""
-    result = chaos(tmp_path, "--seconds", "10", "--faults", "5", "--rate", "200", "--kinds", ",".join(LASTING))
+    result = chaos(tmp_path, "--seconds", "10", "--faults", "5", "--rate", "100", "--kinds", ",".join(LASTING))
     assert result["faults"] == dict.fromkeys(sorted(LASTING), 1)

@@ -22,6 +22,7 @@ from eventwriter.postgres.sink import Sink
 from eventwriter.reconcile import Reconciler
 from fix_failover import Fallible, How
 from fix_service import World, only, wait_until
+from patience import PATIENCE
 
 LIVE = 100_000_000
 """Where the numbers of live messages begin."""
@@ -74,9 +75,9 @@ def test_a_backup_of_long_ago(fallible: Fallible, count: int) -> None:
     took = time.monotonic() - begun
     print(f"there again after {took:.1f} s; {len(live)} live messages beside, the slowest took {max(live):.2f} s")
     assert counted(world, LIVE) == (count, count)
-    assert took < max(20, count / 5000)
+    assert took < max(20, count / 5000) * PATIENCE
     # The first one waits until the database is connected again.
-    assert max(live[1:], default=0) < 5
+    assert max(live[1:], default=0) < 5 * PATIENCE
     assert world.stop(service) == 0
 
 
@@ -100,7 +101,7 @@ def test_many_small_gaps(fallible: Fallible) -> None:
     took = time.monotonic() - begun
     print(f"{count // 2} gaps: there again after {took:.1f} s")
     assert counted(world, LIVE) == (count, count)
-    assert took < 20
+    assert took < 20 * PATIENCE
     assert world.stop(service) == 0
 
 
@@ -128,7 +129,7 @@ def scattered(count: int) -> Iterator[tuple[str, bytes]]:
     "count", [100_000, pytest.param(10_000_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
 def test_comparing_a_clean_ledger(world: World, count: int) -> None:
-    """With forty gaps in which there is nothing of ours, and seven filters: under 2 s, and no memory."""
+    """With forty gaps in which there is nothing of ours, and seven filters: under 2 s of a core, and no memory."""
     world.call(lambda client: client.jetstream().add_stream(StreamConfig(name="BIG", subjects=["big.>"])))
     begun = time.monotonic()
     bulk.publish(world.nats.port, scattered(count))
@@ -140,10 +141,10 @@ def test_comparing_a_clean_ledger(world: World, count: int) -> None:
         gaps = ",".join(f"[{n},{n + 1})" for n in range(7, count, step))  # n % 6 == 1: big.other.1
         world.execute(f"UPDATE eventwriter.ledger SET done = int8multirange(int8range(1, {count + 1})) - '{{{gaps}}}'")
         before = psutil.Process().memory_info().rss
-        begun = time.monotonic()
+        begun = time.process_time()
         while "the worker starts" in reconciler._doubt or reconciler._asked:
             reconciler.step()
-        took, grown = time.monotonic() - begun, psutil.Process().memory_info().rss - before
+        took, grown = time.process_time() - begun, psutil.Process().memory_info().rss - before
     finally:
         source.close(5.0)
         sink.close()

@@ -37,7 +37,7 @@ def chromium() -> str:
 class Window:
     """A page that remembers what went wrong in it and whom it asked."""
 
-    def __init__(self, page: Page, pictures: Path) -> None:
+    def __init__(self, page: Page, pictures: Path | None) -> None:
         self.page = page
         self.pictures = pictures
         self.errors: list[str] = []
@@ -57,7 +57,9 @@ class Window:
             self.hosts.add(parts.netloc)
 
     def picture(self, name: str, *, whole: bool = True) -> None:
-        """Keeps the whole page, or what is seen of it now, as a file."""
+        """Keeps the whole page, or what is seen of it now, as a file, if somebody wants to see it."""
+        if self.pictures is None:
+            return
         self.pictures.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=self.pictures / f"{name}.png", full_page=whole)
 
@@ -85,6 +87,6 @@ def browser(folder: Path) -> Iterator[BrowserContext]:
             context.close()
 
 
-def pictures(folder: Path) -> Path:
-    """Where screenshots go: the folder that SCREENSHOTS names, else the test's own."""
-    return Path(os.environ["SCREENSHOTS"]) if os.environ.get("SCREENSHOTS") else folder / "screenshots"
+def pictures() -> Path | None:
+    """Where screenshots go: the folder that SCREENSHOTS names, else nowhere, for they take half of a test's time."""
+    return Path(os.environ["SCREENSHOTS"]) if os.environ.get("SCREENSHOTS") else None
