@@ -159,7 +159,7 @@ def service() -> Iterator[Service]:
 def window(chrome: BrowserContext, service: Service, tmp_path: Path) -> Iterator[Window]:
     """A new page; whatever a test does, nothing goes wrong in it and no other host is asked."""
     page = chrome.new_page()
-    page.emulate_media(color_scheme="light", reduced_motion="no-preference")
+    page.emulate_media(color_scheme="light", reduced_motion="reduce")
     window = Window(page, pictures())
     yield window
     page.close()
