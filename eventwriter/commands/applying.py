@@ -169,9 +169,8 @@ class Applying:
             return self._left_out(unit, step, error)
 
     def _left_out(self, unit: Unit, step: Step, error: psycopg.Error) -> str:
-        how = timescale.hindrance(self._connection, unit.name, unit.time_column, error.sqlstate)
-        how = how or self._remedy(unit, error)
-        return f"{step.otherwise}: {': '.join(filter(None, [refusals.told(error), how]))}"
+        hindrance = timescale.hindrance(self._connection, unit.name, unit.time_column, error.sqlstate)
+        return ": ".join(filter(None, [step.otherwise, refusals.told(error), hindrance or self._remedy(unit, error)]))
 
     def _by_themselves(self) -> Iterator[str]:
         """What cannot be done within a transaction."""
