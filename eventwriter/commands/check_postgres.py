@@ -17,6 +17,7 @@ from eventwriter.commands.surroundings import surroundings
 from eventwriter.config.loading import Config, StreamConfig
 from eventwriter.errors import CONFIGURATION, EventWriterError, UnavailableError
 from eventwriter.jetstream.durable import begins_anew
+from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.connection import check_server, connect
 from eventwriter.postgres.errors import translated
 from eventwriter.postgres.ledgers import predecessors
@@ -42,8 +43,7 @@ def look(
     doing("it is connected to")
     try:
         with connect(patient, "eventwriter check") as connection:
-            if not connection.pooled:  # there it would stay for whoever comes next
-                _limit(connection)
+            _limit(connection)
             findings.extend(_server(connection, settings))
             findings.extend(surroundings(connection, settings, declared))
             findings.extend(check_role(connection, settings))
@@ -57,7 +57,10 @@ def look(
         findings.append(Finding("postgres", f"{error}{remedy}", error.exit_code))
 
 
-def _limit(connection: Connection[Any]) -> None:
+def _limit(connection: BusyConnection) -> None:
+    if connection.pooled:  # there it would stay for whoever comes next
+        connection.pool({"lock_timeout": _LOCK, "statement_timeout": _STATEMENT})
+        return
     connection.autocommit = True
     settings = "set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)"
     connection.execute(f"SELECT {settings}", [_LOCK, _STATEMENT])

@@ -252,6 +252,6 @@ def test_dead_letters_have_readers_and_operators(place: Place, tmp_path: Path) -
         status, said = command(place.operator, "dlq", *arguments)
         assert status in (0, BAD_DATA), (arguments, said)  # what is malformed is so again
     other = ["--from", "eventwriter-events", "--to", "w2"]
-    for arguments in (["ledger", "accept"], ["replay"], ["ledger", "copy", *other]):
+    for arguments in (["ledger", "accept"], ["ledger", "copy", *other]):
         status, said = command(place.writer, *arguments, "--stream", "EVENTS")
         assert status == 0, (arguments, said)

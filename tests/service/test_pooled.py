@@ -21,6 +21,9 @@ def test_everything_arrives_through_a_pooler(world: World, pgbouncer: PgBouncer)
     world.environment["EVENTWRITER_POSTGRES__DSN"] = pgbouncer.dsn(direct)
     world.run("schema", "apply")
     assert POOLED in world.run("check").stdout
+    with world.connect() as holder, holder.transaction():
+        holder.execute("LOCK TABLE logs IN ACCESS EXCLUSIVE MODE")
+        assert "55P03" in world.run("check", check=False).stdout  # it waits for nobody, there as well
     world.traffic(count=200, broken=0.05)
     service = world.start()
     wait_until(lambda: world.counts("LOGS")[0] > 0 and world.counts("EVENTS")[0] > 0, "some of it")
