@@ -177,8 +177,7 @@ class Applying:
         if self._alone:
             with translated():
                 self._connection.autocommit = True
-            if not (isinstance(self._connection, BusyConnection) and self._connection.pooled):  # a stranger's session
-                self._wait_for_locks(_BESIDE, session=True)
+            self._wait_for_locks(_BESIDE, session=not _is_shared(self._connection))
         for unit, step in self._alone:
             if unit.name in self._failures:
                 continue
@@ -231,3 +230,8 @@ class Applying:
         if len(causes) == 1:
             return kind(f"{causes[0]}; {others}" if len(self._units) > 1 else causes[0])
         return kind("\n".join([f"{others}; could not be:", *causes]))
+
+
+def _is_shared(connection: Connection[Any]) -> bool:
+    """Whether its session is that of strangers as well, to whom nothing is to be left."""
+    return isinstance(connection, BusyConnection) and connection.pooled
