@@ -7,17 +7,16 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg import conninfo
 
 from beside import beside
 from eventwriter.embedded import PostgresServer
+from fix_servers import WRITER
 from fix_service import World, new_world, only, wait_until
 from processes import Process
 from traffic import Traffic
@@ -29,7 +28,7 @@ PAUSE = 5.0
 AGAIN = 60.0
 """Seconds within which a parked stream has looked again a few times."""
 PARKED = "parked: exit status 78, looking again in"
-ROLE = "altered_writer"
+GROUP = "eventwriter_writer"
 
 # In this order, for each leaves the table as the next one wants it.
 FOLLOWED = {
@@ -44,7 +43,7 @@ FOLLOWED = {
         "ALTER COLUMN unit TYPE varchar(200)",
         "ALTER COLUMN partition SET DEFAULT 'none'",
         "ALTER COLUMN created_at DROP NOT NULL",
-        "ADD COLUMN number bigserial, ADD UNIQUE (number)",
+        "ADD COLUMN number bigint GENERATED ALWAYS AS IDENTITY UNIQUE",
         "ADD CHECK (value IS NOT NULL) NOT VALID",
         "SET (fillfactor = 90)",
         "DISABLE TRIGGER USER",
@@ -60,7 +59,7 @@ FOLLOWED = {
         "ALTER COLUMN port_scan_results TYPE jsonb",
         "DROP CONSTRAINT sweep_host_states_pkey",
         "ADD PRIMARY KEY (host_ip, gateway_id, partition, last_sweep_time)",
-        "ADD COLUMN number bigserial, ADD UNIQUE (number)",
+        "ADD COLUMN number bigint GENERATED ALWAYS AS IDENTITY UNIQUE",
         "DROP COLUMN number, DROP CONSTRAINT sweep_host_states_pkey",
     ),
 }
@@ -81,9 +80,9 @@ STOPPING = {
         "ALTER TABLE timeseries_metrics RENAME COLUMN val TO value",
     ),
     "EVENTS": (
-        f"REVOKE UPDATE ON events FROM {ROLE}",
-        f"role {ROLE} lacks UPDATE on table events: GRANT UPDATE ON",
-        f"GRANT UPDATE ON events TO {ROLE}",
+        f"REVOKE UPDATE ON events FROM {GROUP}",
+        f"role {WRITER} lacks UPDATE on table events: GRANT UPDATE ON",
+        f"GRANT UPDATE ON events TO {GROUP}",
     ),
     "SWEEP": (
         "ALTER TABLE sweep_host_states RENAME TO gone",
@@ -109,31 +108,19 @@ STOPPING = {
         "DROP TRIGGER no ON otel_traces",
     ),
     "LOGS": (
-        f"REVOKE INSERT ON logs FROM {ROLE}",
-        f"role {ROLE} lacks INSERT on table logs: GRANT INSERT ON",
-        f"GRANT INSERT (timestamp, body) ON logs TO {ROLE}; GRANT INSERT ON logs TO {ROLE}",
+        f"REVOKE INSERT ON logs FROM {GROUP}",
+        f"role {WRITER} lacks INSERT on table logs: GRANT INSERT ON",
+        f"GRANT INSERT (timestamp, body) ON logs TO {GROUP}; GRANT INSERT ON logs TO {GROUP}",
     ),
 }  # fmt: skip
 
 
 @pytest.fixture
 def world(tmp_path: Path, postgres_server: PostgresServer, template: str) -> Iterator[World]:
-    """A world whose services come as a role that owns nothing, with a password that stands in a file."""
+    """A world whose services have a password that stands in a file."""
     with new_world(tmp_path, postgres_server, template) as world:
-        with suppress(psycopg.errors.DuplicateObject):
-            world.execute(f"CREATE ROLE {ROLE} LOGIN")
-        for schema in ("public", "eventwriter"):
-            world.execute(
-                f"GRANT USAGE ON SCHEMA {schema} TO {ROLE}; GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {ROLE}; "
-                f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {schema} TO {ROLE}"
-            )
-        world.execute(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO {ROLE}")
-        secret = tmp_path / "password"
-        secret.write_text("secret")
-        world.environment |= {
-            "EVENTWRITER_POSTGRES__DSN": conninfo.make_conninfo(world.dsn, user=ROLE),
-            "EVENTWRITER_POSTGRES__PASSWORD_FILE": str(secret),
-        }
+        (tmp_path / "password").write_text("secret")
+        world.environment |= {"EVENTWRITER_POSTGRES__PASSWORD_FILE": str(tmp_path / "password")}
         yield world
 
 
@@ -160,6 +147,12 @@ def load(world: World, *streams: str) -> Iterator[None]:
 
     with beside(publish):
         yield
+
+
+def alter(world: World, change: str) -> None:
+    """Does it without what ``World.execute`` does for the services: to grant again what they had."""
+    with world.connect() as connection:
+        connection.execute(change)
 
 
 def written(world: World, stream: str) -> int:
@@ -190,7 +183,7 @@ def test_what_it_can_go_on_with_costs_seconds(world: World) -> None:
             for change in each
         ]
         for change in (*changes, *STATEMENTS):
-            world.execute(change)
+            alter(world, change)
             for stream in FOLLOWED:
                 wait_until(partial(more, world, stream, written(world, stream)), f"{stream} after {change}", PAUSE)
     world.wait_settled()
@@ -216,11 +209,11 @@ def test_what_stops_it_is_over_when_it_is_put_right(world: World) -> None:
             wait_until(partial(more, world, stream, written(world, stream)), f"{stream} again", AGAIN)
         before = world.log.count(PARKED)
         for change, _, _ in STOPPING.values():
-            world.execute(change)
+            alter(world, change)
         wait_until(lambda: world.log.count(PARKED) >= before + len(STOPPING), "seven parked")
     for stream, (_, words, remedy) in STOPPING.items():
         assert words in world.log, f"{stream}: {words}\n{world.log}"
-        world.execute(remedy)
+        alter(world, remedy)
     world.wait_settled(120)
     world.assert_exact()
     assert service.poll() is None
