@@ -128,11 +128,12 @@ def _names(column: Column) -> tuple[str, ...]:
 
 def _lacks(stream: Stream, table: str, lacking: Sequence[Column]) -> TableError:
     what = listed([" or ".join(_names(column)) for column in lacking])
-    if 2 * len(lacking) > sum(column.core for column in stream.columns):
-        return TableError(
-            f"table {table} lacks most columns of stream {stream.name}, such as {what}: is it the right table? "
-            f"streams.{stream.name}.table names it"
-        )
+    core = sum(column.core for column in stream.columns)
+    if 2 * len(lacking) > core:
+        most = f"lacks most columns of stream {stream.name}, such as {what}"
+        none = f"has none of the columns of stream {stream.name}"
+        told = most if len(lacking) < core else none
+        return TableError(f"table {table} {told}: is it the right table? streams.{stream.name}.table names it")
     definitions = listed([f"ADD COLUMN {column.name} {column.type}" for column in lacking], 3)
     ours = "run `eventwriter schema apply`, or " if table == stream.table else ""
     return TableError(
