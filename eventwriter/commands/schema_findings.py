@@ -55,7 +55,7 @@ class Described:
         relation, plan = self.seen.relation, self.plan
         head = f"{plan.table_name}: {len(plan.targets)} columns"
         if relation.secured:
-            policies = listed(relation.policies) or "none, so no row gets in"
+            policies = listed(relation.policies) or "none"
             yield self._told(
                 f"{head}, INSERT of each row by itself, for row security applies to role {self.role}: what its "
                 f"policies keep out ({policies}) becomes {_REFUSED}; ALTER ROLE {self.role} BYPASSRLS ends that",

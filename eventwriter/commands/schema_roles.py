@@ -17,7 +17,7 @@ from eventwriter.stream import Stream
 _ROLES: dict[Literal["owner"] | privileges.Role, str] = {
     "owner": "applies the schema",
     "writer": "is what the service connects as",
-    "reader": "looks at dead letters: `dlq list`, `show` and `export`",
+    "reader": "looks at the ledger and dead letters: `dlq list`, `show` and `export`, `verify`, `schema version`",
     "operator": "beside both of these replays, imports and removes dead letters",
 }
 _OTHERS: tuple[privileges.Role, ...] = ("reader", "operator")

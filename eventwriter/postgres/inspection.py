@@ -18,6 +18,8 @@ PARTS = """parts AS (SELECT %(table)s::regclass::oid AS oid UNION SELECT c.oid
 _RELATION = f"""WITH RECURSIVE {PARTS}
 SELECT c.relkind::text AS kind, row_security_active(c.oid) AS secured,
   ARRAY(SELECT polname::text FROM pg_policy WHERE polrelid = c.oid ORDER BY 1) AS policies,
+  EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND polpermissive AND polcmd IN ('a', '*') AND EXISTS (
+    SELECT FROM unnest(polroles) r WHERE r = 0 OR pg_has_role(r, 'USAGE'))) AS permitted, current_user AS role,
   EXISTS (SELECT FROM pg_class p JOIN parts USING (oid) WHERE p.relpersistence = 'u' AND p.relkind = 'r') AS unlogged,
   ARRAY(SELECT oid::regclass::text FROM pg_class JOIN parts USING (oid) WHERE relkind = 'f' ORDER BY 1) AS foreign,
   (SELECT count(*) - 1 FROM parts) AS partitions,
@@ -127,6 +129,11 @@ def obstacles(plan: Plan, seen: Inspection) -> Iterator[str]:
         yield (
             f"{table} is a view, into which COPY takes an INSTEAD OF INSERT trigger: create one, or name the table "
             "behind it in the settings"
+        )
+    if seen.relation.secured and not seen.relation.permitted:
+        yield (
+            f"row-level security of table {table} has no policy by which role {seen.relation.role} may insert: create "
+            f"one, or ALTER ROLE {seen.relation.role} BYPASSRLS"
         )
     if upsert and seen.rules:
         rules = ", ".join(each.name for each in seen.rules)

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from psycopg import Connection
 
 from eventwriter.errors import TableError
-from eventwriter.postgres.inspection import PARTS
+from eventwriter.postgres.inspection import PARTS, inspect, obstacles
 from eventwriter.postgres.plan import Plan
 
 Role = Literal["writer", "reader", "operator"]
@@ -23,7 +23,15 @@ OWN: dict[Role, dict[str, tuple[str, ...]]] = {
         "dead_letter_messages": ("INSERT",),
         "dead_letter_records": ("INSERT",),
     },
-    "reader": dict.fromkeys(("ledger", "dead_letter_messages", "dead_letter_records", "dead_letters"), ("SELECT",)),
+    "reader": {
+        "ledger": ("SELECT",),
+        "ledger_past": ("SELECT",),
+        "ledger_losses": ("SELECT",),
+        "dead_letter_messages": ("SELECT",),
+        "dead_letter_records": ("SELECT",),
+        "dead_letters": ("SELECT",),
+        "schema_versions": ("SELECT",),
+    },
     "operator": dict.fromkeys(("dead_letter_messages", "dead_letter_records"), (*_CHANGES, "DELETE")),
 }
 """Role → our own table → what it must be allowed there."""
@@ -193,10 +201,12 @@ def lacking(connection: Connection[Any], needs: Iterable[Need]) -> list[Need]:
 
 
 def demand(connection: Connection[Any], plan: Plan) -> None:
-    """Raises TableError if one is lacking without which no row of a plan gets in."""
+    """Raises TableError if every row of a plan is kept out: a privilege is lacking, or the table takes none."""
     needs = [need for need in of_table(connection, plan) if need.privilege != "SELECT" or plan.mode == "upsert"]
     if lacks := lacking(connection, needs):
         raise TableError(lack(connection, lacks))
+    for obstacle in obstacles(plan, inspect(connection, plan)):
+        raise TableError(obstacle)
 
 
 def see(connection: Connection[Any], table: str) -> None:

@@ -162,7 +162,7 @@ class StagedWrite:
                 f"fate, and it took {more} for those: let it take each row once; what may meddle: {meddlers}"
             )
         if any(fate.code == FORBIDDEN for fate in fates.values()):
-            demand(self._connection, plan)  # then it is row security
+            demand(self._connection, plan)  # then a policy forbids these rows, and none forbids all
         told = (MISCOUNTED, FORBIDDEN)
         if not took and any(fate.code[:2] not in DATA and fate.code not in told for fate in fates.values()):
             self._check_another()

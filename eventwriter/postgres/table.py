@@ -8,10 +8,8 @@ from typing import Any
 from psycopg import Connection
 from psycopg.abc import Transformer
 
-from eventwriter.errors import TableError
 from eventwriter.postgres.binary import row_transformer
 from eventwriter.postgres.catalog import read_plan, read_shape
-from eventwriter.postgres.inspection import inspect, obstacles
 from eventwriter.postgres.plan import Plan
 from eventwriter.postgres.privileges import demand, see
 from eventwriter.stream import Stream
@@ -35,8 +33,6 @@ class Table:
         see(connection, self.name)
         plan = read_plan(connection, self._stream, self.name)
         demand(connection, plan)
-        for obstacle in obstacles(plan, inspect(connection, plan)):
-            raise TableError(obstacle)
         self.plan = plan
         self.transformer = row_transformer(self.plan.dumpers, connection)
         self._planned(self.plan)

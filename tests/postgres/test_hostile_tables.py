@@ -180,7 +180,17 @@ TABLES = {
         "what its policies keep out (small) becomes a dead letter; ALTER ROLE somebody BYPASSRLS", "!", dead=2,
     ),
     "row security without a policy": Hostile(
-        NUMBERS + SECURED, "policies keep out (none, so no row gets in) becomes a dead letter", "!", dead=10,
+        NUMBERS + SECURED, "has no policy by which role somebody may insert: create one, or ALTER ROLE somebody", "✗",
+    ),
+    "row security for others": Hostile(
+        KEY + SECURED + "CREATE POLICY a ON numbers TO pg_monitor; CREATE POLICY b ON numbers AS RESTRICTIVE; "
+        "CREATE POLICY c ON numbers FOR UPDATE USING (true)", "has no policy by which role somebody may insert", "✗",
+        stream=KEYED,
+    ),
+    "row security of one tenant": Hostile(
+        "CREATE TABLE numbers (k bigint, v text DEFAULT 'none', x jsonb)" + SECURED
+        + "CREATE POLICY mine ON numbers FOR INSERT WITH CHECK (v IN ('a', 'b'))",
+        "what its policies keep out (mine) becomes a dead letter", "!", dead=7,
     ),
     "no default partition": Hostile(
         PARTS + LOW, "numbers has no default partition: a row that no partition takes becomes a", "!", dead=5,

@@ -240,6 +240,7 @@ def test_dead_letters_have_readers_and_operators(place: Place, tmp_path: Path) -
         for arguments in (["list"], ["list", "--summary"], ["show", str(number[0])]):
             status, said = command(who, "dlq", *arguments)
             assert (status, "refused" in said or "malformed" in said) == (0, True), said
+    assert command(place.reader, "schema", "version")[0] == 0
     status, exported = command(place.reader, "dlq", "export", "--stream", "EVENTS")
     assert status == 0
     file.write_text(exported)
