@@ -119,8 +119,10 @@ class World:
 
     @property
     def writer(self) -> str:
-        """The connection string of services."""
-        return psycopg.conninfo.make_conninfo(self.environment["EVENTWRITER_POSTGRES__DSN"], user=WRITER)
+        """The connection string of services: in the superuser's place they have a role that may less."""
+        dsn = self.environment["EVENTWRITER_POSTGRES__DSN"]
+        mine = psycopg.conninfo.conninfo_to_dict(dsn).get("user") == "postgres"
+        return psycopg.conninfo.make_conninfo(dsn, user=WRITER) if mine else dsn
 
     def connect(self) -> psycopg.Connection[Any]:
         """A connection to the database."""
