@@ -240,7 +240,7 @@ def test_what_a_trigger_raises_for_all_is_no_matter_of_rows(connection: Any, sin
 
 @pytest.mark.parametrize("key", [(), ("n",)], ids=["append", "upsert"])
 def test_a_row_that_a_policy_forbids(connection: Any, database: str, key: tuple[str, ...]) -> None:
-    """Row security refuses it as if a privilege were missing: a dead letter, and its neighbours are written."""
+    """Row security refuses it with the SQLSTATE of a missing privilege: a dead letter, unless no row is allowed."""
     role = f"writer_{connection.info.dbname}_{len(key)}"
     connection.execute(
         f"DROP TRIGGER t ON numbers; ALTER TABLE numbers ADD PRIMARY KEY (n), ADD v text; CREATE ROLE {role} LOGIN; "
@@ -259,6 +259,11 @@ def test_a_row_that_a_policy_forbids(connection: Any, database: str, key: tuple[
     sink.begin(Opening(IDENTITY, (">",)))
     assert sink.write(batch(25)).deadlettered == 3
     assert letters(connection) == [(3, "42501"), (13, "42501"), (23, "42501")]
+    connection.execute("DROP POLICY allowed ON numbers")
+    with pytest.raises(SchemaError, match="row-level security"):
+        sink.write(batch(5, 40))
+    connection.execute("CREATE POLICY allowed ON numbers FOR INSERT WITH CHECK (true)")
+    assert sink.write(batch(5, 40)).written == 5
     sink.close()
     connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
