@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import nats.errors
 import psycopg
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
@@ -75,9 +74,11 @@ async def write(client: Any, table: str, dsn: str, stream: str, subject: str = "
     with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
         while True:
             try:
-                messages = await subscription.fetch(_FETCH, timeout=0.2)
-            except nats.errors.TimeoutError:
-                return count
+                messages = await subscription.fetch(_FETCH, timeout=0.5)
+            except TimeoutError:  # nats-py's, or asyncio's
+                if not (await subscription.consumer_info()).num_pending:
+                    return count
+                continue
             found = [row for message in messages for row in rows(message)]
             cursor.executemany(statement, found)
             connection.commit()
