@@ -37,20 +37,13 @@ def test_every_setting_is_documented() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_toml_in_the_documents_loads(document: Path) -> None:
+def test_toml_in_the_documents_loads(document: Path, tmp_path: Path) -> None:
     """Every TOML block is a valid configuration."""
     for block in re.findall(r"```toml\n(.*?)```", document.read_text(), re.DOTALL):
         tomllib.loads(block)
-        path = document.parent / "example.toml"
-        assert loading.load(registry.load(), file=_written(path.name, block), environ={}, flags={})
-
-
-def _written(name: str, text: str) -> Path:
-    import tempfile
-
-    path = Path(tempfile.mkdtemp()) / name
-    path.write_text(text)
-    return path
+        path = tmp_path / "example.toml"
+        path.write_text(block)
+        assert loading.load(registry.load(), file=path, environ={}, flags={})
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
