@@ -14,11 +14,12 @@ pytest_plugins = ["fix_servers", "fix_service", "fix_proxy", "fix_tls", "fix_fai
 
 
 LONGEST = (
-    "test_hosts", "test_rewind", "test_filters", "test_consumers", "test_outage", "test_message_limits", "test_chaos",
-    "test_monitor", "test_service", "test_verify", "test_jetstream", "test_page", "test_permissions", "test_bench",
-    "test_locks",
+    "test_rewind", "test_hosts", "test_consumers", "test_filters", "test_outage", "test_service", "test_verify",
+    "test_jetstream", "test_chaos", "test_bench", "test_crashing", "test_message_limits", "test_page", "test_monitor",
+    "test_tls", "test_hostile", "test_dlq", "test_permissions", "test_embedded", "test_supervisor", "test_locks",
+    "test_crash", "test_copy",
 )  # fmt: skip
-"""Modules that take half a minute or more, the longest first: what runs last should not be long."""
+"""Modules that take ten seconds or more, the longest first: what runs last should not be long."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
