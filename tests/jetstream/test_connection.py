@@ -336,6 +336,7 @@ def test_a_server_that_comes_back_without_tls(world: World, certificates: Certif
         world.start("supervise", **environment(proxy, certificates), **listen, **only_logs)
         wait_until(lambda: world.counts("LOGS")[0] == 1, "the first message")
         server.stop()
+        wait_until(lambda: not proxy._links, "the end of what was said to it")
         proxy.heard = bytearray()
         with NatsServer(folder, port=port, config=LOGIN) as server:
             publish(server, None)
