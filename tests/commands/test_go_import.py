@@ -405,7 +405,7 @@ def test_a_shipped_file_against_real_streams(shared: World, which: str) -> None:
     done = f"""SELECT logical_stream, messages_written::int, messages_deadlettered::int
                FROM eventwriter.ledger WHERE stream = '{stream}' ORDER BY 1"""
     wanted = [(name, count, 0) for name, count in sorted(expected.items())]
-    wait_until(lambda: world.query(done) == wanted, f"{wanted}\n{world.log}")
+    wait_until(lambda: world.query(done) == wanted, lambda: f"{wanted}\n{world.log}")
     assert world.stop(service) == 0
     assert world.query(done) == wanted
 

@@ -158,7 +158,7 @@ def test_no_header_and_no_subject_parks_a_stream(world: World) -> None:
     for number, message in enumerate(bad):
         messages += [(b"events.good", None, event(number)), message]
     send(world, messages)
-    wait_until(lambda: sum(world.counts("EVENTS")) >= len(messages), f"all of it\n{world.log}")
+    wait_until(lambda: sum(world.counts("EVENTS")) >= len(messages), lambda: f"all of it\n{world.log}")
     assert world.counts("EVENTS") == (len(bad), len(bad))
     assert world.query("SELECT count(*) FROM events WHERE id LIKE 'good-%'") == [(len(bad),)]
     assert world.stop(service) == 0

@@ -31,7 +31,7 @@ def test_a_durable_that_is_renamed_writes_nothing_twice(world: World, how: str) 
         world.run("ledger", "copy", "--stream", "LOGS", "--from", OLD, "--to", NEW)
     second = world.start(**only("LOGS"), **(CONTINUED if how == "continues" else RENAMED))
     with load(world, ["LOGS"]):
-        wait_until(lambda: world.counts("LOGS")[0] > 600, f"load\n{world.log[-4000:]}")
+        wait_until(lambda: world.counts("LOGS")[0] > 600, lambda: f"load\n{world.log[-4000:]}")
     wait_until(lambda: sum(world.counts("LOGS")) >= len(world.published["LOGS"]), "all")
     world.assert_exact()
     assert durables(world) == {OLD, NEW}

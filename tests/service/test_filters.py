@@ -67,7 +67,7 @@ def numbers(world: World, *subjects: str) -> set[int]:
 def wait_for(world: World, *subjects: str) -> None:
     """Waits until what was published on these subjects so far is written."""
     wanted = numbers(world, *subjects)
-    wait_until(lambda: not wanted & missing(world).get("LOGS", set()), f"{subjects}\n{world.log[-4000:]}")
+    wait_until(lambda: not wanted & missing(world).get("LOGS", set()), lambda: f"{subjects}\n{world.log[-4000:]}")
 
 
 @contextlib.contextmanager

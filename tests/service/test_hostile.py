@@ -115,7 +115,7 @@ def test_many_headers_take_no_memory(world: World, stream: str) -> None:
     assert worker is not None
     publish_headers(world, registry.load()[stream].subjects[-1].replace(">", "headers"), block, count)
     world.publish(stream, [source.next()])
-    wait_until(lambda: sum(world.counts(stream)) == count + 2, f"all of it\n{world.log[-2000:]}")
+    wait_until(lambda: sum(world.counts(stream)) == count + 2, lambda: f"all of it\n{world.log[-2000:]}")
     assert world.counts(stream) == (2, count)
     assert peak(worker.pid) < RSS_MAX
     letters = world.query("SELECT DISTINCT reason, detail, length(headers->>'') FROM eventwriter.dead_letters")

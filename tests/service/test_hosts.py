@@ -74,11 +74,11 @@ def test_a_host_is_cut_off_in_the_middle_of_a_transaction(two: Two) -> None:
     two.here.execute(SLOW_WHEN_FAR)
     with load(two.here, ["LOGS"], rate=200):
         in_transaction = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-        wait_until(lambda: two.here.query(in_transaction), f"a transaction there\n{two.far.log}")
+        wait_until(lambda: two.here.query(in_transaction), lambda: f"a transaction there\n{two.far.log}")
         two.cut()
         cut = time.monotonic()
         before = two.here.counts("LOGS")[0]
-        wait_until(lambda: two.here.counts("LOGS")[0] > before + 400, f"the other goes on\n{two.here.log}", 60)
+        wait_until(lambda: two.here.counts("LOGS")[0] > before + 400, lambda: f"the other goes on\n{two.here.log}", 60)
         took = time.monotonic() - cut
     two.here.execute("DROP TRIGGER slow ON eventwriter.ledger")
     two.join()

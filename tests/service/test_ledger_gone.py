@@ -47,7 +47,7 @@ def test_a_ledger_truncated_under_running_workers(world: World, busy: bool) -> N
             told = lambda: all(  # noqa: E731
                 any(name in line and "replay" in line for line in world.log.splitlines()) for name in NAMES
             )
-            wait_until(told, f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
+            wait_until(told, lambda: f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
             world.traffic(NAMES, count=100, broken=0)
     wait_complete(world)
     world.assert_exact()
@@ -72,9 +72,9 @@ def test_a_database_of_before_the_ledger(fallible: Fallible, busy: bool) -> None
         lost = fallible.go_back("restored")["LOGS"]
         assert lost
         told = lambda: any("LOGS" in line and "replay" in line for line in world.log.splitlines())  # noqa: E731
-        wait_until(told, f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
+        wait_until(told, lambda: f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
         world.traffic(["LOGS"], count=100, broken=0)
-    wait_until(lambda: missing(world).get("LOGS", set()) <= lost, f"the new ones\n{world.log[-5000:]}")
+    wait_until(lambda: missing(world).get("LOGS", set()) <= lost, lambda: f"the new ones\n{world.log[-5000:]}")
     assert missing(world).get("LOGS") == lost
     world.run("replay", "--stream", "LOGS", "--from-seq", "1")
     wait_complete(world)
@@ -98,7 +98,7 @@ def test_a_part_of_a_batch_needs_no_ledger_once_it_is_committed(world: World) ->
     with world.connect() as gate:
         gate.execute("SELECT pg_advisory_lock(42)")
         process = world.start("worker", "--stream", "LOGS", **settings)
-        wait_until(lambda: world.query(waiting), f"a part is written, the next one waits\n{world.log[-5000:]}")
+        wait_until(lambda: world.query(waiting), lambda: f"a part is written, the next one waits\n{world.log[-5000:]}")
         assert 0 < world.query("SELECT count(*) FROM logs")[0][0] < sum(len(p.records) for p in world.published["LOGS"])
         world.execute("TRUNCATE eventwriter.ledger CASCADE")
     wait_complete(world)
@@ -117,6 +117,6 @@ def test_dead_letters_that_outlive_their_ledger(world: World) -> None:
     world.call(lambda client: client.jetstream().delete_consumer("LOGS", "eventwriter-logs"))
     process = world.start("worker", "--stream", "LOGS")
     world.traffic(["LOGS"], count=50, broken=0)
-    wait_until(lambda: world.counts("LOGS") == (50, 1), f"all of them\n{world.log[-5000:]}")
+    wait_until(lambda: world.counts("LOGS") == (50, 1), lambda: f"all of them\n{world.log[-5000:]}")
     world.assert_exact()
     assert world.stop(process) == 0

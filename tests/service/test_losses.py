@@ -21,7 +21,7 @@ def test_what_is_gone_from_the_stream_is_told_until_it_is_accepted(fallible: Fal
     gone = {n for m in world.published["LOGS"][50:250] for n in m.records}
     fallible.go_back("restored")
     wait_until(lambda: endpoint.value("messages_missing", stream="LOGS") == 200, world.log[-5000:], TOLD_WITHIN)
-    wait_until(lambda: missing(world) == {"LOGS": gone}, f"the rest\n{world.log[-5000:]}")
+    wait_until(lambda: missing(world) == {"LOGS": gone}, lambda: f"the rest\n{world.log[-5000:]}")
     assert endpoint.value("messages_missing", stream="SWEEP") == 0
     lines = [line for line in world.log.splitlines() if "gone from the stream" in line]
     assert len(lines) == 1, lines

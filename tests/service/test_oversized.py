@@ -160,7 +160,7 @@ def test_more_partitions_than_there_are_locks(open_folder: Path, tmp_path: Path)
                     return world.settled()
                 return False
 
-            wait_until(settled, f"all of them\n{world.log[-5000:]}", 60)
+            wait_until(settled, lambda: f"all of them\n{world.log[-5000:]}", 60)
             assert "out of shared memory (53200), hint: You might need to increase" in world.log
             assert "messages are too much at once (max_locks_per_transaction = 10), " in world.log
             assert world.stop(service) == 0

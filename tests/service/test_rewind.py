@@ -44,7 +44,7 @@ def test_what_the_database_forgot_is_written_again(fallible: Fallible, how: How,
         lost = fallible.go_back(how)
         assert all(lost.values()), lost
         told = lambda: fallible.reread(NAMES) and world.log.count("read again and written") >= len(NAMES)  # noqa: E731
-        wait_until(told, f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
+        wait_until(told, lambda: f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
         if busy:  # and the live messages go on beside
             done = world.counts("LOGS")
             wait_until(lambda: world.counts("LOGS") > done, "live traffic")
@@ -71,7 +71,7 @@ def test_a_standby_among_several_hosts_of_the_dsn(fallible: Fallible) -> None:
     fallible.standby.promote()
     world.dsn = psycopg.conninfo.make_conninfo(world.dsn, port=port)
     assert set(missing(world)) == set(NAMES)
-    wait_until(lambda: fallible.reread(NAMES), f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
+    wait_until(lambda: fallible.reread(NAMES), lambda: f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
     settle(world)
     assert world.stop(service) == 0
 
@@ -111,7 +111,7 @@ def test_a_database_that_went_back_while_the_service_was_stopped(fallible: Falli
     world.services.clear()
     with load(world, NAMES):
         world.start(**only(*NAMES))
-        wait_until(lambda: fallible.reread(NAMES), f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
+        wait_until(lambda: fallible.reread(NAMES), lambda: f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
     settle(world)
 
 
@@ -147,7 +147,7 @@ def test_several_processes_of_several_streams_on_one(fallible: Fallible) -> None
     world.wait_settled()
     assert all(fallible.go_back("restored").values())
     mixed(world, 100)
-    wait_until(lambda: fallible.reread(NAMES), f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
+    wait_until(lambda: fallible.reread(NAMES), lambda: f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
     settle(world)
 
 
@@ -219,7 +219,7 @@ def test_an_older_row_that_is_read_again_replaces_no_newer_one(fallible: Fallibl
     world.publish("EVENTS", [event(number, "later") for number in range(2, 500)])
     fallible.go_back("restored")
     fallible.proxy.resume()
-    wait_until(lambda: fallible.reread(["EVENTS"]), f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
+    wait_until(lambda: fallible.reread(["EVENTS"]), lambda: f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
     world.wait_settled()
     found = world.query("SELECT count(*), count(*) FILTER (WHERE short_message = 'later') FROM events")
     assert found == [(499, 498)]

@@ -47,7 +47,9 @@ def visible_after(world: World, number: int) -> float:
     bulk.publish(world.nats.port, small(number, number))
     query = "SELECT FROM logs WHERE attributes->>'n' = %s::text"
     wait_until(
-        lambda: world.query(query, number), f"live message {number}: {counted(world, LIVE)}\n{world.log[-6000:]}", 40
+        lambda: world.query(query, number),
+        lambda: f"live message {number}: {counted(world, LIVE)}\n{world.log[-6000:]}",
+        40,
     )
     return time.monotonic() - begun
 
@@ -96,7 +98,9 @@ def test_many_small_gaps(fallible: Fallible) -> None:
     begun = time.monotonic()
     fallible.proxy.start()
     wait_until(
-        lambda: world.counts("LOGS")[0] == count, f"all of them: {counted(world, LIVE)}\n{world.log[-3000:]}", 60
+        lambda: world.counts("LOGS")[0] == count,
+        lambda: f"all of them: {counted(world, LIVE)}\n{world.log[-3000:]}",
+        60,
     )
     took = time.monotonic() - begun
     print(f"{count // 2} gaps: there again after {took:.1f} s")

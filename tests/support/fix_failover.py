@@ -122,7 +122,9 @@ def wait_complete(world: World, seconds: float = 40.0) -> None:
             for name, messages in list(world.published.items())
         )
 
-    wait_until(lambda: enough() and not missing(world), f"everything is in the tables\n{world.log[-8000:]}", seconds)
+    wait_until(
+        lambda: enough() and not missing(world), lambda: f"everything is in the tables\n{world.log[-8000:]}", seconds
+    )
 
 
 @contextmanager

@@ -44,8 +44,8 @@ _sessions: dict[tuple[int, str], psycopg.Connection[Any]] = {}
 """Connections for queries, by thread and database."""
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
-    """The first true value of ``condition``; fails with ``what`` when there is none in time."""
+def wait_until(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 30.0) -> Any:
+    """The first true value of ``condition``; fails with ``what``, asked for then, when there is none in time."""
     deadline = time.monotonic() + seconds * PATIENCE
     pause = 0.01
     while True:
@@ -53,7 +53,7 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -
         if value:
             return value
         if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds * PATIENCE:.0f} s: {what}")
+            pytest.fail(f"not within {seconds * PATIENCE:.0f} s: {what if isinstance(what, str) else what()}")
         time.sleep(pause)
         pause = min(1.3 * pause, 0.1)  # most ask a server, which takes more of a core than what is waited for
 
@@ -224,7 +224,9 @@ class World:
     def wait_settled(self, seconds: float = 60.0) -> None:
         """Waits for ``settled``."""
         wait_until(
-            self.settled, f"everything arrived: {[(s, self.counts(s)) for s in self.published]}\n{self.log}", seconds
+            self.settled,
+            lambda: f"everything arrived: {[(s, self.counts(s)) for s in self.published]}\n{self.log}",
+            seconds,
         )
 
     def assert_exact(self) -> None:
