@@ -484,18 +484,22 @@ async def latency(bench: Bench, names: list[str], rate: float, seconds: float) -
         await asyncio.sleep(0.001)
     await asyncio.sleep(2)
     used, commits = bench.postgres_cpu() - before, bench.commits() - commits
+    rows, deadline = sum(map(len, sent.values())), time.monotonic() + 60
+    counts = " + ".join(f"(SELECT count(*) FROM {bench.declared[name].table})" for name in names)
+    while bench.query(f"SELECT {counts}")[0][0] < rows and time.monotonic() < deadline:
+        await asyncio.sleep(0.2)
     process.terminate()
     process.wait(30)
     await client.close()
     ages: list[float] = []
     for name in names:
         table = bench.declared[name].table
-        rows = bench.query(
+        found = bench.query(
             f"SELECT {NUMBER[name]}, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 FROM {table}"
         )
-        ages += [(committed - sent[name][number]) * 1000 for number, committed in rows if number in sent[name]]
-    if len(ages) != sum(map(len, sent.values())):
-        raise RuntimeError(f"{len(ages)} of {sum(map(len, sent.values()))} rows arrived")
+        ages += [(committed - sent[name][number]) * 1000 for number, committed in found if number in sent[name]]
+    if len(ages) != rows:
+        raise RuntimeError(f"{len(ages)} of {rows} rows arrived")
     ages.sort()
 
     def at(share: float) -> float:
