@@ -174,7 +174,7 @@ class World:
                 timeout=60 * PATIENCE,
                 check=False,
             )
-        if arguments[:2] == ("schema", "apply"):
+        if arguments[:2] == ("schema", "apply") and not done.returncode:
             self.grant(**environment)
         if check and done.returncode:
             pytest.fail(f"eventwriter {' '.join(arguments)} exited {done.returncode}: {done.stderr}")
