@@ -70,6 +70,7 @@ def test_memory_is_bounded_whatever_arrives(world: World, stream: str) -> None:
     kinds = at_the_limits(stream)
     large = [*kinds, *kinds[:2]]
     world.publish(stream, [source.next()])
+    world.prefix = ["env"]  # with nothing in memory that tests have loaded
     service = world.start(**only(stream))
     world.wait_settled()
     worker = world.worker(stream)
