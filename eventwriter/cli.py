@@ -9,7 +9,7 @@ from typing import IO, Any, NoReturn
 
 import click
 
-from eventwriter import __version__, errors, registry, service, worker
+from eventwriter import __version__, errors, service, worker
 from eventwriter.commands import (
     bookkeeping,
     dlq,
@@ -141,7 +141,9 @@ def status_command(settings: Settings, url: str | None, watch: bool, as_json: bo
 @click.option("--raw", "form", flag_value="raw", default=True, help="Each file is one payload as it is (the default).")
 @click.option("--time", "received", help="When JetStream received the messages, RFC 3339; default: now.")
 @click.argument("files", type=click.File("rb"), nargs=-1)
+@click.pass_obj
 def decode(
+    settings: Settings,
     name: str,
     subject: str | None,
     headers: tuple[str, ...],
@@ -154,7 +156,7 @@ def decode(
     Reads FILES, or standard input, and prints a line of JSON for each record: {"row": {column: value}} or
     {"reject": {"reason", "detail", "record_index"}}. Exits 65 if anything was rejected.
     """
-    stream, read = declared(registry.load(), name), files or (sys.stdin.buffer,)
+    stream, read = declared(settings.streams(), name), files or (sys.stdin.buffer,)
     options: dict[str, Any] = {"form": form, "subject": subject, "headers": headers, "received": received}
     sys.exit(decoding.run(stream, read, click.echo, **options))
 
@@ -185,7 +187,8 @@ def config_show(settings: Settings, origin: bool, as_json: bool) -> None:
     multiple=True,
     help="A file with the environment that the writer runs with: lines of NAME=VALUE, compose, a manifest.",
 )
-def config_import(file: IO[str], environments: tuple[IO[str], ...]) -> None:
+@click.pass_obj
+def config_import(settings: Settings, file: IO[str], environments: tuple[IO[str], ...]) -> None:
     """Turn the configuration of the Go db-event-writer, or of the Elixir writer, into ours.
 
     FILE is the JSON of the Go writer; or YAML with it, such as a ConfigMap or the values of helm; or the environment of
@@ -195,7 +198,7 @@ def config_import(file: IO[str], environments: tuple[IO[str], ...]) -> None:
     \b
         eventwriter config import db-event-writer.json --env compose.yaml > eventwriter.toml
     """
-    text, notes = go_import.convert(file.read(), [each.read() for each in environments], registry.load())
+    text, notes = go_import.convert(file.read(), [each.read() for each in environments], settings.streams())
     click.echo(text, nl=False)
     for note in notes:
         click.echo(f"note: {terminal.one_line(note)}", err=True)

@@ -1,33 +1,53 @@
-"""Finds the streams and the tables: one module in ``workers``, one file in ``schemas`` each. Nobody keeps a list."""
+"""Finds the streams and the tables: one module in ``workers``, one file in ``schemas`` each, or plugins. Nobody keeps a
+list.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterator, Sequence
 from importlib import resources
+from itertools import chain
 
 import schemas
 import workers
-from eventwriter.errors import SchemaError
+from eventwriter import plugins
+from eventwriter.errors import ConfigurationError, SchemaError
+from eventwriter.plugins import Found
 from eventwriter.stream import Stream
+from workers._guard import guarded
 
 OWN_SCHEMA = "eventwriter"
 """The SQL file that is not for a stream's table, but for ledger and dead letters."""
 
 
-def load() -> dict[str, Stream]:
-    """Every stream by its name; the name of ``workers/logs.py`` is LOGS."""
-    names = sorted(module.name for module in pkgutil.iter_modules(workers.__path__) if not module.name.startswith("_"))
-    found = {}
-    for name in names:
-        module = importlib.import_module(f"workers.{name}")
-        stream = getattr(module, "STREAM", None)
+def load(folders: Sequence[str] = ()) -> dict[str, Stream]:
+    """Every stream by its name: our own, those of installed packages, and those in these folders. Of a decoder that
+    raises, whoever wrote it, comes a reject."""
+    found: dict[str, Found] = {}
+    for each in chain(_ours(), plugins.in_packages(), *map(plugins.in_folder, dict.fromkeys(folders))):
+        if (other := found.setdefault(each.stream.name, each)) is not each:
+            raise ConfigurationError(f"two streams are called {each.stream.name}: {other.place} and {each.place}")
+    return {name: guarded(found[name].stream) for name in sorted(found)}
+
+
+def _ours() -> Iterator[Found]:
+    """The streams that come with eventwriter; the name of ``workers/logs.py`` is LOGS."""
+    for module in pkgutil.iter_modules(workers.__path__):
+        if module.name.startswith("_"):
+            continue
+        stream = getattr(importlib.import_module(f"workers.{module.name}"), "STREAM", None)
         if stream is None:  # an encoding that a stream keeps beside it, such as generated classes
             continue
-        if stream.name != name.upper():
-            raise ValueError(f"workers/{name}.py declares the stream {stream.name}: one of the two has the wrong name")
-        found[stream.name] = stream
-    return found
+        if stream.name != module.name.upper():
+            raise ValueError(f"workers/{module.name}.py declares the stream {stream.name}: one of the two is wrong")
+        yield Found(f"workers/{module.name}.py", stream)
+
+
+def definition(stream: Stream) -> str:
+    """The definition of a stream's own table; raises SchemaError if there is none."""
+    return table_sql(stream.table) if stream.sql is None else stream.sql
 
 
 def table_sql(table: str) -> str:

@@ -53,7 +53,7 @@ def supervise(load: Load, file: Path | None, environ: Mapping[str, str], run: Ru
     current, declared = load()
     told = "eventwriter %s, configuration %s: %s"
     log.info(told, __version__, file or "by environment and defaults", rendering.summary(current))
-    watched, notifier = Watched(file), Notifier(environ)
+    watched, notifier = Watched(file, current.plugins.folders), Notifier(environ)
     processes = Processes(run)
 
     def tick() -> bool:
@@ -65,7 +65,9 @@ def supervise(load: Load, file: Path | None, environ: Mapping[str, str], run: Ru
         try:
             if watched.empty:
                 raise ConfigurationError(f"configuration file {file} is empty")
-            wanted = processes.wanted(*load())
+            config, streams = load()
+            wanted = processes.wanted(config, streams)
+            watched.watch(config.plugins.folders)
         except EventWriterError as error:
             log.error("the configuration is wrong, everything stays as it is: %s", error)
             processes.children.reloaded(str(error))
@@ -113,7 +115,7 @@ class Processes:
                 slot = self._board.slot(title)
                 turn = self._turns.of(name) if stream.processes > 1 else None
                 run = partial(self._run, config, declared[name], supervised=True, name=title, slot=slot, turn=turn)
-                settings = config.nats, config.postgres, config.log, config.dead_letters, stream
+                settings = config.nats, config.postgres, config.log, config.dead_letters, stream, declared[name].code
                 found.append(Child(title, run, settings, passing=partial(report.passing, slot)))
         if not found:
             raise ConfigurationError("no stream is enabled: set streams.<NAME>.enabled = true for at least one")

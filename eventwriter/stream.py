@@ -147,6 +147,15 @@ class Stream:
     there, but is a conflict."""
     computed: tuple[Column, ...] = ()
     """Columns that tables of others have: rows are without them, and where a table has one its value is computed."""
+    sql: str | None = None
+    """The definition of the table where that is not ``schemas/<table>.sql``; empty: there is none, somebody else has
+    made the table."""
+    code: str = ""
+    """What tells its code from what it was before, where that may change while the service runs."""
+
+    def owns(self, table: str) -> bool:
+        """Whether this table is the stream's own, which ``schema apply`` creates and extends."""
+        return table == self.table and self.sql != ""
 
     def leaving_out(self, names: Sequence[str]) -> Stream:
         """The same without these columns in its table; its rows still have values for them."""

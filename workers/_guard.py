@@ -1,11 +1,12 @@
-"""The last resort of every decoder: a mistake of ours becomes a dead letter, not a worker that fails for ever."""
+"""The last resort of every decoder: a mistake in it becomes a dead letter, not a worker that fails for ever."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from eventwriter.stream import HEADERS_MAX, Decoded, LateHeaders, Message, Reject, Row
+from eventwriter.stream import HEADERS_MAX, Decoded, LateHeaders, Message, Reject, Row, Stream
 from eventwriter.values import shown
 from workers._limits import REJECTS_MAX, ROWS_MAX, TooLarge
 
@@ -38,7 +39,50 @@ def total(decode: Callable[[Message], Decoded]) -> Callable[[Message], Decoded]:
             detail = f"{type(error).__name__}: {shown(str(error), 400)}"
             return Decoded((), (Reject("internal", detail.encode("utf-8", "replace").decode().replace("\0", "?")),))
 
+    guarded.__dict__["is_total"] = True
     return guarded
+
+
+def guarded(stream: Stream) -> Stream:
+    """The stream, whose decoder may be anybody's: whatever that raises or returns, each message has its rows, as wide
+    as the stream's columns, or a reject with the reason ``internal``."""
+    if getattr(stream.decode, "is_total", False):
+        return stream
+    width, decode, fast = len(stream.columns), stream.decode, stream.fast
+
+    def checked(message: Message) -> Decoded:
+        decoded = decode(message)
+        if not isinstance(decoded, Decoded):
+            raise TypeError(f"decode returned {shown(decoded)}, not Decoded")
+        rows, rejects, repairs = decoded
+        for row in rows:
+            if not isinstance(row, tuple) or len(row) != width:
+                raise TypeError(f"decode returned the row {shown(row)}, not a tuple of {width} values")
+        if rejects:
+            _check(rejects, len(rows))
+        if not all(isinstance(reason, str) for reason in repairs):
+            raise TypeError(f"decode returned the repairs {shown(repairs)}, not words")
+        return decoded
+
+    def narrow(messages: Sequence[Message]) -> Sequence[Row | None]:
+        rows = fast(messages) if fast else ()
+        return [row if isinstance(row, tuple) and len(row) == width else None for row in rows]
+
+    return replace(stream, decode=total(checked), fast=narrow if fast else None)
+
+
+def _check(rejects: Sequence[Reject], rows: int) -> None:
+    """Raises for rejects that no dead letter could tell of, or of which nobody knows which records they are."""
+    for reject in rejects:
+        if not isinstance(reject, Reject) or not all(isinstance(text, str) for text in (*reject[:2], reject[3] or "")):
+            raise TypeError(f"decode returned {shown(reject)}, not a Reject with a reason and a detail")
+    places = [reject.record_index for reject in rejects]
+    if places == [None] and not rows:
+        return
+    known = {place for place in places if isinstance(place, int) and 0 <= place < rows + len(rejects)}
+    if len(known) < len(places):
+        text = f"for {rows} rows and {len(rejects)} rejects, not a place of its own for each among all records"
+        raise ValueError(f"decode returned record_index {shown(places)} {text}")
 
 
 def _rejected(decoded: Decoded) -> TooLarge:

@@ -22,8 +22,8 @@ def files(settings: Config, declared: Mapping[str, Stream]) -> list[tuple[str, s
     """(name, SQL) of eventwriter's own tables and those of every enabled stream, in the order to run them."""
     found = [(registry.OWN_SCHEMA, "\n".join(registry.own_versions()))]
     for stream, declaration in tables(settings, declared):
-        if stream.table == declaration.table:
-            text = registry.table_sql(stream.table)
+        if declaration.owns(stream.table):
+            text = registry.definition(declaration)
             found.append((stream.table, timescale.script(stream.table, text)))
     return found
 
@@ -67,8 +67,8 @@ def _units(settings: Config, declared: Mapping[str, Stream], wanted: Wanted) -> 
     for stream, declaration in tables(settings, declared):
         if wanted.ledger_only or (only and stream.name not in only):
             continue
-        if stream.table == declaration.table:
-            text = registry.table_sql(stream.table)
+        if declaration.owns(stream.table):
+            text = registry.definition(declaration)
             make = partial(definition.steps, stream=declaration, text=text, wanted=wanted)
             yield Unit(stream.table, make, timescale.time_column(text))
         elif only:

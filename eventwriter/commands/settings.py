@@ -40,6 +40,10 @@ class Settings:
         logs.configure(config.log)
         return Loaded(config, streams)
 
+    def streams(self) -> dict[str, Stream]:
+        """The streams that exist, whatever the settings of each are; raises ConfigurationError."""
+        return registry.load(loading.plugin_folders(file=self.file, environ=os.environ))
+
     def shown(self, *, origins: bool, as_json: bool) -> str:
         """The effective settings, secrets masked, as TOML or JSON; with ``origins`` also where each comes from."""
         _, config, found = self._load()
@@ -49,7 +53,7 @@ class Settings:
         return json.dumps({"settings": loading.as_dict(config), **told})
 
     def _load(self) -> tuple[dict[str, Stream], Config, Mapping[str, str]]:
-        streams = registry.load()
+        streams = self.streams()
         return streams, *loading.load_with_origins(streams, file=self.file, environ=os.environ, flags=self._flags)
 
 

@@ -209,4 +209,5 @@ TABLE = Kind(
     _text(lambda text: re.fullmatch(rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})?", text) is not None),
 )
 COLUMNS = Kind('a list of column names such as ["source"]', lambda value: tuple(_list(value)), show=list)
+FOLDERS = Kind('a list of folders such as ["/etc/eventwriter/streams"]', lambda value: tuple(_list(value)), show=list)
 LISTEN = Kind('host and port such as "127.0.0.1:9465" or "[::]:9465"', _text(_is_listen))

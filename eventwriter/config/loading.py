@@ -8,18 +8,16 @@ not set, and ``EVENTWRITER_LOG_LEVEL`` where ``EVENTWRITER_LOG__LEVEL`` is not. 
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from eventwriter.config import secrets
 from eventwriter.config.checking import check
-from eventwriter.config.kinds import Expected, Kind
+from eventwriter.config.kinds import Kind
 from eventwriter.config.model import (
     SECTIONS,
     Config,
@@ -28,6 +26,7 @@ from eventwriter.config.model import (
     HttpTlsConfig,
     LogConfig,
     NatsConfig,
+    PluginsConfig,
     PostgresConfig,
     StreamConfig,
     TlsConfig,
@@ -35,10 +34,10 @@ from eventwriter.config.model import (
     all_kinds,
     kinds_of,
 )
-from eventwriter.config.naming import PREFIX, known, one_line, unknown, variable_of
+from eventwriter.config.naming import PREFIX, known, unknown, variable_of
 from eventwriter.config.rendering import as_dict, render
+from eventwriter.config.sources import Value, checked, from_text, tree
 from eventwriter.errors import ConfigurationError
-from eventwriter.masking import HIDDEN
 from eventwriter.stream import Stream
 
 __all__ = [
@@ -65,14 +64,7 @@ _SERVICE_LINK = re.compile(
 )
 
 
-class _Value(NamedTuple):
-    """A checked value and where it came from."""
-
-    value: Any
-    origin: str
-
-
-_Values = dict[str, _Value]
+_Values = dict[str, Value]
 
 
 def load(
@@ -84,6 +76,18 @@ def load(
     another source overrides it.
     """
     return load_with_origins(declared, file=file, environ=environ, flags=flags)[0]
+
+
+def plugin_folders(*, file: Path | None, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """``plugins.folders`` alone: which streams there are must be known before the settings of each can be read."""
+    key, kind = "plugins.folders", kinds_of(PluginsConfig)["folders"]
+    section = tree(file).get("plugins") if file is not None else None
+    found: tuple[str, ...] = ()
+    if isinstance(section, dict) and "folders" in section:
+        found = checked(key, section["folders"], f"file {file}", kind).value
+    if text := environ.get(variable_of(key)):
+        found = from_text(key, text, f"environment {variable_of(key)}", kind).value
+    return found
 
 
 def load_with_origins(
@@ -118,7 +122,7 @@ def _defaults(declared: Mapping[str, Stream]) -> _Values:
         own = {"enabled": True, "stream": name, "durable": f"eventwriter-{name.lower()}", "exclude": (), "omit": ()}
         own |= {"continues": None, "subjects": stream.subjects, "table": stream.table, "processes": 1}
         found |= {f"streams.{name}.{key}": value for key, value in own.items()}
-    return {key: _Value(value, "default") for key, value in found.items()}
+    return {key: Value(value, "default") for key, value in found.items()}
 
 
 def _build(values: _Values, declared: Mapping[str, Stream]) -> Config:
@@ -140,6 +144,7 @@ def _build(values: _Values, declared: Mapping[str, Stream]) -> Config:
         http=HttpConfig(**take("http", HttpConfig), tls=HttpTlsConfig(**take("http.tls", HttpTlsConfig))),
         log=LogConfig(**take("log", LogConfig)),
         dead_letters=DeadLettersConfig(**take("dead_letters", DeadLettersConfig)),
+        plugins=PluginsConfig(**take("plugins", PluginsConfig)),
         streams=MappingProxyType(streams),
     )
 
@@ -149,20 +154,9 @@ def _build(values: _Values, declared: Mapping[str, Stream]) -> Config:
 
 def _from_file(file: Path, kinds: Mapping[str, Kind], declared: Mapping[str, Stream]) -> _Values:
     origin = f"file {file}"
-    try:
-        tree = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise ConfigurationError(f"configuration file {file} does not exist") from None
-    except OSError as error:
-        raise ConfigurationError(f"configuration file {file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"configuration file {file} is not UTF-8: byte {error.start}") from None
-    except tomllib.TOMLDecodeError as error:
-        message, _, place = str(error).rpartition(" (at ")
-        raise ConfigurationError(f"configuration file {file}, {place.rstrip(')')}: {one_line(message)}") from None
     return {
-        key: _checked(key, value, origin, known(key, origin, kinds, declared))
-        for key, value in _leaves(tree, "", kinds, origin)
+        key: checked(key, value, origin, known(key, origin, kinds, declared))
+        for key, value in _leaves(tree(file), "", kinds, origin)
     }
 
 
@@ -189,7 +183,7 @@ def _from_environment(environ: Mapping[str, str], kinds: Mapping[str, Kind], dec
     found: _Values = {}
     for variable, key in _ALSO.items():
         if environ.get(variable):
-            found[key] = _from_text(key, environ[variable], f"environment {variable}", kinds[key])
+            found[key] = from_text(key, environ[variable], f"environment {variable}", kinds[key])
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or variable in _NOT_SETTINGS:
             continue
@@ -197,13 +191,13 @@ def _from_environment(environ: Mapping[str, str], kinds: Mapping[str, Kind], dec
         if variable in names:
             key = names[variable]
             if text:
-                found[key] = _from_text(key, text, origin, kinds[key])
+                found[key] = from_text(key, text, origin, kinds[key])
         elif variable in files:
             key = files[variable]
             if text and environ.get(variable_of(key)):
                 raise ConfigurationError(f"{variable_of(key)} and {variable} are both set: unset one of them")
             if text:
-                found[key] = _from_text(key, secrets.text_of(variable, text), origin, kinds[key])
+                found[key] = from_text(key, secrets.text_of(variable, text), origin, kinds[key])
         elif not _SERVICE_LINK.fullmatch(variable):
             raise unknown(variable, origin, kinds, declared)
     return found
@@ -214,29 +208,5 @@ def _from_flags(flags: Mapping[str, object], kinds: Mapping[str, Kind], declared
     for key, value in flags.items():
         if value is not None:
             kind = known(key, "flag", kinds, declared)
-            found[key] = _checked(key, kind.from_text(value) if isinstance(value, str) else value, "flag", kind)
+            found[key] = checked(key, kind.from_text(value) if isinstance(value, str) else value, "flag", kind)
     return found
-
-
-# ---- values
-
-
-def _from_text(key: str, text: str, origin: str, kind: Kind) -> _Value:
-    return _checked(key, kind.from_text(text), origin, kind)
-
-
-def _checked(key: str, value: object, origin: str, kind: Kind) -> _Value:
-    try:
-        return _Value(kind.parse(value), origin)
-    except Expected as error:
-        expected = str(error)
-    except ValueError:
-        expected = kind.expected
-    raise ConfigurationError(f"{key} = {_shown(value, kind)} ({origin}): expected {expected}")
-
-
-def _shown(value: object, kind: Kind) -> str:
-    if kind.mask is not None:  # a value that cannot be read: where its secret begins and ends, nobody knows
-        return HIDDEN
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -151,6 +151,14 @@ class DeadLettersConfig:
     """Seconds after which a stream's worker removes them, replayed or not; None: never."""
 
 
+@dataclass(frozen=True, slots=True)
+class PluginsConfig:
+    """``[plugins]``: streams that do not come with eventwriter."""
+
+    folders: tuple[str, ...] = _key(kinds.FOLDERS, ())
+    """Each stream in there is a file ``alerts.py``, with ``alerts.sql`` beside it if the table is its own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamConfig:
     """``[streams.NAME]``: one logical stream."""
@@ -186,6 +194,7 @@ class Config:
     http: HttpConfig
     log: LogConfig
     dead_letters: DeadLettersConfig
+    plugins: PluginsConfig
     streams: Mapping[str, StreamConfig]
 
 
@@ -198,6 +207,7 @@ SECTIONS: tuple[tuple[str, type], ...] = (
     ("http.tls", HttpTlsConfig),
     ("log", LogConfig),
     ("dead_letters", DeadLettersConfig),
+    ("plugins", PluginsConfig),
 )
 """The tables of the file besides [streams.NAME], in the order they are shown."""
 

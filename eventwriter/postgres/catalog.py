@@ -82,8 +82,9 @@ def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
                                "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s) "
                                "AND c.relkind IN ('r', 'p', 'v', 'f')", [table]).fetchone()  # fmt: skip
     if found is None:
+        remedy = "run `eventwriter schema apply`" if stream.owns(table) else "create it"
         raise TableError(
-            f"table {table} of stream {stream.name} does not exist: run `eventwriter schema apply`, "
+            f"table {table} of stream {stream.name} does not exist: {remedy}, "
             f"or set streams.{stream.name}.table to the table's name"
         )
     oid, schema, name = found
@@ -135,7 +136,7 @@ def _lacks(stream: Stream, table: str, lacking: Sequence[Column]) -> TableError:
         told = most if len(lacking) < core else none
         return TableError(f"table {table} {told}: is it the right table? streams.{stream.name}.table names it")
     definitions = listed([f"ADD COLUMN {column.name} {column.type}" for column in lacking], 3)
-    ours = "run `eventwriter schema apply`, or " if table == stream.table else ""
+    ours = "run `eventwriter schema apply`, or " if stream.owns(table) else ""
     return TableError(
         f"table {table} lacks the column{'s' if len(lacking) > 1 else ''} {what} of stream {stream.name}: "
         f"{ours}ALTER TABLE {table} {definitions}"

@@ -339,7 +339,7 @@ def test_a_secret_in_place_of_its_file_is_not_told() -> None:
         ("[nats]\nqqq = 1", "unknown setting nats.qqq (file /eventwriter.toml): "
          "there are url, credentials, user, password, token, nkey, domain, api_prefix, inbox_prefix, tls"),
         ("[qqq]", "unknown setting qqq (file /eventwriter.toml): "
-         "there are nats, postgres, writer, http, log, dead_letters, streams"),
+         "there are nats, postgres, writer, http, log, dead_letters, plugins, streams"),
         ("[streams.LOGZ]", "unknown stream LOGZ in streams.LOGZ (file /eventwriter.toml): "
          f"did you mean LOGS? {STREAMS}"),
         ("[streams.logs]\ntable = 1", "unknown stream logs in streams.logs.table (file /eventwriter.toml): "
@@ -365,7 +365,7 @@ def test_unknown_settings_in_the_file(tmp_path: Path, text: str, message: str) -
         ("NATS__USER_FILE", "did you mean EVENTWRITER_NATS__USER?"),
         ("STREAMS__LOGS__TABEL", "did you mean EVENTWRITER_STREAMS__LOGS__TABLE?"),
         ("nats__url", "did you mean EVENTWRITER_NATS__URL?"),
-        ("QQQ", "after EVENTWRITER_ there are NATS, POSTGRES, WRITER, HTTP, LOG, DEAD_LETTERS, STREAMS"),
+        ("QQQ", "after EVENTWRITER_ there are NATS, POSTGRES, WRITER, HTTP, LOG, DEAD_LETTERS, PLUGINS, STREAMS"),
     ],
 )
 def test_unknown_variables(variable: str, hint: str) -> None:
