@@ -156,7 +156,7 @@ def decode(
     Reads FILES, or standard input, and prints a line of JSON for each record: {"row": {column: value}} or
     {"reject": {"reason", "detail", "record_index"}}. Exits 65 if anything was rejected.
     """
-    stream, read = declared(settings.streams(), name), files or (sys.stdin.buffer,)
+    stream, read = settings.decoding(name), files or (sys.stdin.buffer,)
     options: dict[str, Any] = {"form": form, "subject": subject, "headers": headers, "received": received}
     sys.exit(decoding.run(stream, read, click.echo, **options))
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import chain
 
@@ -17,6 +17,7 @@ from eventwriter.errors import ConfigurationError, SchemaError
 from eventwriter.plugins import Found
 from eventwriter.stream import Stream
 from workers._guard import guarded
+from workers._json import paths
 
 OWN_SCHEMA = "eventwriter"
 """The SQL file that is not for a stream's table, but for ledger and dead letters."""
@@ -30,6 +31,13 @@ def load(folders: Sequence[str] = ()) -> dict[str, Stream]:
         if (other := found.setdefault(each.stream.name, each)) is not each:
             raise ConfigurationError(f"two streams are called {each.stream.name}: {other.place} and {each.place}")
     return {name: guarded(found[name].stream) for name in sorted(found)}
+
+
+def without_code(
+    name: str, subjects: tuple[str, ...], table: str, columns: Mapping[str, str], rest: str | None
+) -> Stream:
+    """A stream that the settings tell: its ``columns`` with their paths in JSON, and one for what no path takes."""
+    return paths.stream_of(name, subjects, table, columns, rest)
 
 
 def _ours() -> Iterator[Found]:

@@ -150,6 +150,9 @@ class Stream:
     sql: str | None = None
     """The definition of the table where that is not ``schemas/<table>.sql``; empty: there is none, somebody else has
     made the table."""
+    fit: Callable[[Mapping[str, tuple[str, bool]]], tuple[Column, ...]] | None = None
+    """For a stream without code, which takes the types of its columns from the table: tells ``decode`` what the table
+    has, each column's type and whether it is NOT NULL, and gives the columns of rows from then on. Raises Unfit."""
     code: str = ""
     """What tells its code from what it was before, where that may change while the service runs."""
 

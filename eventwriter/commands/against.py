@@ -14,7 +14,7 @@ from psycopg import Connection, sql
 
 from eventwriter.commands import terminal
 from eventwriter.errors import UsageError
-from eventwriter.postgres.catalog import unique_keys
+from eventwriter.postgres.catalog import fitted, unique_keys
 from eventwriter.postgres.errors import translated
 from eventwriter.stream import Column, Stream
 
@@ -102,7 +102,9 @@ class _Table:
         self._live = {row[0] for row in connection.execute(columns, [oid])}
         self._name = sql.Identifier(schema, table)
         self.keys = unique_keys(connection, oid)
-        column = next(each for each in stream.columns if each.type == "timestamptz")
+        column = next((each for each in stream.columns if each.type == "timestamptz"), None)
+        if column is None:
+            raise UsageError(f"stream {stream.name} has no column with a time, by which rows are compared")
         time = self.column(column)
         if time is None:
             raise UsageError(f"table {name} has no column {column.name}: is it one of stream {stream.name}?")
@@ -126,6 +128,7 @@ def compare(
     """Compares the rows of the two, ``ours`` being that of the stream; raises UsageError for what is no such table."""
     with translated():
         connection.execute("SET TIME ZONE 'UTC'")
+        stream = fitted(connection, stream, ours)
         a, b = _Table(connection, stream, ours), _Table(connection, stream, theirs)
         key = next((key for key in _keys(stream, b) if all(a.column(each) and b.column(each) for each in key)), [])
         found = Comparison(theirs, key=tuple(each.name for each in key))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import IO, Any
 
 import click
@@ -19,7 +20,7 @@ from eventwriter.commands import (
 )
 from eventwriter.commands.progress import INTERRUPTED, progress
 from eventwriter.commands.settings import Settings
-from eventwriter.errors import BAD_DATA, CONFIGURATION, OK, UsageError
+from eventwriter.errors import BAD_DATA, CONFIGURATION, OK, SchemaError, UsageError
 
 
 @click.group("dlq")
@@ -65,7 +66,10 @@ def _show(settings: Settings, /, number: int, full: bool, as_json: bool) -> None
     """
     loaded = settings.load()
     letter, message = dlq_letters.read(loaded.config.postgres, number)
-    stream = loaded.declared.get(letter["logical_stream"])
+    stream = None
+    if letter["logical_stream"] in loaded.declared:
+        with suppress(SchemaError):  # it is shown all the same
+            stream = loaded.decoding(letter["logical_stream"])
     if as_json:
         options.say(dlq_view.document(letter, message, stream))
     else:

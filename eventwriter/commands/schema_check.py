@@ -12,7 +12,7 @@ from eventwriter.commands.schema_findings import Described
 from eventwriter.config.loading import Config, StreamConfig
 from eventwriter.errors import CONFIGURATION, EventWriterError
 from eventwriter.postgres import privileges
-from eventwriter.postgres.catalog import read_plan
+from eventwriter.postgres.catalog import fitted, read_plan
 from eventwriter.postgres.connection import connect
 from eventwriter.postgres.errors import translated
 from eventwriter.postgres.inspection import inspect
@@ -43,6 +43,7 @@ def check_table(connection: Connection[Any], stream: StreamConfig, declaration: 
     try:
         with translated():
             privileges.see(connection, stream.table)
+            declaration = fitted(connection, declaration, stream.table)
             plan = read_plan(connection, declaration.leaving_out(stream.omit), stream.table)
             seen = inspect(connection, plan)
             lacking = _lacking(connection, stream.name, privileges.of_table(connection, plan))

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eventwriter import registry
-from eventwriter.config import loading
+from eventwriter.config import declaring, loading
 from eventwriter.config.model import Config, StreamConfig
 from eventwriter.errors import UsageError
 from eventwriter.observability import logs
+from eventwriter.postgres.catalog import fitted
+from eventwriter.postgres.connection import connect
+from eventwriter.postgres.errors import translated
 from eventwriter.stream import Stream
 
 
@@ -25,6 +28,14 @@ class Loaded(NamedTuple):
     def stream(self, name: str) -> StreamConfig:
         """The settings of a stream, in whatever case it is written; UsageError if there is none."""
         return self.config.streams[declared(self.declared, name).name]
+
+    def decoding(self, name: str) -> Stream:
+        """The stream, ready to decode; of one without code PostgreSQL is asked what its table is like."""
+        stream = declared(self.declared, name)
+        if stream.fit is None:
+            return stream
+        with translated(), connect(self.config.postgres, "eventwriter") as connection:
+            return fitted(connection, stream, self.config.streams[stream.name].table)
 
 
 class Settings:
@@ -40,9 +51,14 @@ class Settings:
         logs.configure(config.log)
         return Loaded(config, streams)
 
+    def decoding(self, name: str) -> Stream:
+        """The stream, ready to decode. Where it has code, nothing else has to be right."""
+        streams = self.streams()
+        return streams[name.upper()] if name.upper() in streams else self.load().decoding(name)
+
     def streams(self) -> dict[str, Stream]:
-        """The streams that exist, whatever the settings of each are; raises ConfigurationError."""
-        return registry.load(loading.plugin_folders(file=self.file, environ=os.environ))
+        """The streams that have code, whatever the settings of each are; raises ConfigurationError."""
+        return registry.load(declaring.plugin_folders(file=self.file, environ=os.environ))
 
     def shown(self, *, origins: bool, as_json: bool) -> str:
         """The effective settings, secrets masked, as TOML or JSON; with ``origins`` also where each comes from."""
@@ -54,7 +70,13 @@ class Settings:
 
     def _load(self) -> tuple[dict[str, Stream], Config, Mapping[str, str]]:
         streams = self.streams()
-        return streams, *loading.load_with_origins(streams, file=self.file, environ=os.environ, flags=self._flags)
+        config, origins = loading.load_with_origins(streams, file=self.file, environ=os.environ, flags=self._flags)
+        for each in config.streams.values():
+            if each.decoder is not None:
+                streams[each.name] = registry.without_code(
+                    each.name, each.subjects, each.table, each.columns or {}, each.rest
+                )
+        return streams, config, origins
 
 
 def declared(streams: Mapping[str, Stream], name: str) -> Stream:

@@ -14,7 +14,7 @@ import orjson
 
 from eventwriter.commands import decode, options, terminal
 from eventwriter.commands.dlq_selection import moment
-from eventwriter.commands.settings import Settings, declared
+from eventwriter.commands.settings import Settings
 from eventwriter.config import subjects
 from eventwriter.config.loading import StreamConfig
 from eventwriter.errors import ConfigurationError, UsageError
@@ -100,7 +100,7 @@ def command(
         raise UsageError(f"--subject {subject}: {why}")
     when = moment(since, "--since") if since else None
     loaded = settings.load()
-    stream, config = declared(loaded.declared, name), loaded.stream(name)
+    stream, config = loaded.decoding(name), loaded.stream(name)
     show = _json if as_json or not sys.stdout.isatty() else coloured
     excluded = subjects.matcher(config.exclude)
     with visiting(loaded.config.nats, "tap") as visit, suppress(KeyboardInterrupt):

@@ -26,6 +26,7 @@ def _problems(config: Config, declared: Mapping[str, Stream]) -> Iterator[tuple[
     for stream in config.streams.values():
         yield from _stream(stream, config.postgres.statement_timeout)
         yield from _omit(stream, declared[stream.name])
+        yield from _decoder(stream, declared[stream.name])
         other = durables.setdefault((stream.stream, stream.durable), stream.name) if stream.enabled else stream.name
         if other != stream.name:
             text = f"consumer {stream.durable} of stream {stream.stream} is that of streams.{other} too"
@@ -79,6 +80,19 @@ def _stream(stream: StreamConfig, statement_timeout: float) -> Iterator[tuple[st
         stall, statement = format_duration(writer.stall_timeout), format_duration(statement_timeout)
         text = f'"{stall}" would kill a worker during a statement that postgres.statement_timeout "{statement}" allows'
         yield f"{prefix}.stall_timeout", f"{text}: expected more than that"
+
+
+def _decoder(stream: StreamConfig, declared: Stream) -> Iterator[tuple[str, str]]:
+    prefix = f"streams.{stream.name}"
+    if stream.decoder is None or declared.columns:
+        for key in ("decoder", "columns", "rest"):
+            if getattr(stream, key) is not None:
+                yield f"{prefix}.{key}", f"{stream.name} has a decoder of its own: expected a stream of another name"
+    elif stream.columns is None:
+        wanted = 'expected the columns with their paths, such as { time = "ts", text = "message.text" }'
+        yield f"{prefix}.columns", f"a stream without code is made of them: {wanted}"
+    elif stream.rest in stream.columns:
+        yield f"{prefix}.rest", f"{stream.rest} has a path in {prefix}.columns: expected another column"
 
 
 def _omit(stream: StreamConfig, declared: Stream) -> Iterator[tuple[str, str]]:

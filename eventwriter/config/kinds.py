@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from eventwriter import masking
 from eventwriter.config import dsn, subjects, units
+from eventwriter.values import Unfit, parse_path
 
 
 class Expected(ValueError):
@@ -210,4 +211,27 @@ TABLE = Kind(
 )
 COLUMNS = Kind('a list of column names such as ["source"]', lambda value: tuple(_list(value)), show=list)
 FOLDERS = Kind('a list of folders such as ["/etc/eventwriter/streams"]', lambda value: tuple(_list(value)), show=list)
+
+
+def _paths(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not value or not all(isinstance(path, str) for path in value.values()):
+        raise ValueError
+    for column, path in value.items():
+        try:
+            parse_path(path)
+        except Unfit as error:
+            raise Expected(f"the path of a value in JSON for column {column}: {error}") from None
+    return dict(value)
+
+
+def _paths_from_text(text: str) -> object:
+    pairs = [part.partition("=") for part in text.split(",")]
+    return (
+        {column.strip(): path.strip() for column, _, path in pairs} if all(equals for _, equals, _ in pairs) else text
+    )
+
+
+PATHS = Kind(
+    'columns with the path of what fills each, such as { time = "ts", text = "message.text" }', _paths, _paths_from_text
+)
 LISTEN = Kind('host and port such as "127.0.0.1:9465" or "[::]:9465"', _text(_is_listen))

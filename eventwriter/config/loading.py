@@ -17,6 +17,7 @@ from typing import Any
 
 from eventwriter.config import secrets
 from eventwriter.config.checking import check
+from eventwriter.config.declaring import without_code
 from eventwriter.config.kinds import Kind
 from eventwriter.config.model import (
     SECTIONS,
@@ -78,29 +79,20 @@ def load(
     return load_with_origins(declared, file=file, environ=environ, flags=flags)[0]
 
 
-def plugin_folders(*, file: Path | None, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """``plugins.folders`` alone: which streams there are must be known before the settings of each can be read."""
-    key, kind = "plugins.folders", kinds_of(PluginsConfig)["folders"]
-    section = tree(file).get("plugins") if file is not None else None
-    found: tuple[str, ...] = ()
-    if isinstance(section, dict) and "folders" in section:
-        found = checked(key, section["folders"], f"file {file}", kind).value
-    if text := environ.get(variable_of(key)):
-        found = from_text(key, text, f"environment {variable_of(key)}", kind).value
-    return found
-
-
 def load_with_origins(
     declared: Mapping[str, Stream], *, file: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]
 ) -> tuple[Config, Mapping[str, str]]:
-    """As :func:`load`, with the origin of every setting by its dotted key.
+    """As :func:`load`, with the origin of every setting by its dotted key; streams without code are among those of the
+    settings, and not among the ``declared``.
 
     An origin is "default", "file PATH", "environment NAME" or "flag". What a stream takes over from [writer] has the
     origin it has there.
     """
+    found = tree(file) if file is not None else {}
+    declared = {**declared, **without_code(found, file, environ, declared)}
     kinds = all_kinds(declared)
     values = _defaults(declared)
-    given = _from_file(file, kinds, declared) if file is not None else {}
+    given = _from_tree(found, f"file {file}", kinds, declared)
     given |= _from_environment(environ, kinds, declared)
     given |= _from_flags(flags, kinds, declared)
     values |= {key: value for key, value in given.items() if not key.startswith("streams.")}
@@ -121,6 +113,7 @@ def _defaults(declared: Mapping[str, Stream]) -> _Values:
     for name, stream in declared.items():
         own = {"enabled": True, "stream": name, "durable": f"eventwriter-{name.lower()}", "exclude": (), "omit": ()}
         own |= {"continues": None, "subjects": stream.subjects, "table": stream.table, "processes": 1}
+        own |= {"decoder": None, "columns": None, "rest": None}
         found |= {f"streams.{name}.{key}": value for key, value in own.items()}
     return {key: Value(value, "default") for key, value in found.items()}
 
@@ -152,11 +145,12 @@ def _build(values: _Values, declared: Mapping[str, Stream]) -> Config:
 # ---- sources
 
 
-def _from_file(file: Path, kinds: Mapping[str, Kind], declared: Mapping[str, Stream]) -> _Values:
-    origin = f"file {file}"
+def _from_tree(
+    found: Mapping[str, Any], origin: str, kinds: Mapping[str, Kind], declared: Mapping[str, Stream]
+) -> _Values:
     return {
         key: checked(key, value, origin, known(key, origin, kinds, declared))
-        for key, value in _leaves(tree(file), "", kinds, origin)
+        for key, value in _leaves(found, "", kinds, origin)
     }
 
 

@@ -180,6 +180,12 @@ class StreamConfig:
     table: str = _key(kinds.TABLE)
     """Target table, ``schema.name`` or found by the search_path; default: what the stream declares."""
     processes: int = _key(kinds.integer(1, 256), 1)
+    decoder: Literal["json"] | None = _key(kinds.choice("json"))
+    """For a stream that needs no code: how ``columns`` and ``rest`` are filled."""
+    columns: Mapping[str, str] | None = _key(kinds.PATHS)
+    """Column → the path of its value."""
+    rest: str | None = _key(kinds.TEXT)
+    """The column of what no path takes."""
     writer: WriterConfig = WriterConfig()
     """The values of [writer] with this stream's overrides."""
 

@@ -21,8 +21,10 @@ def render(config: Config, origins: Mapping[str, str] | None = None) -> str:
     return "\n".join(_lines(config, origins or {}))
 
 
-def toml(value: bool | int | float | str | list[str]) -> str:
+def toml(value: bool | int | float | str | list[str] | dict[str, str]) -> str:
     """A value in TOML."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{_bare(name)} = {toml(each)}' for name, each in value.items())} }}"
     # A JSON string is a TOML basic string, except that TOML wants U+007F escaped (TOML 1.0, "String").
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
@@ -64,6 +66,8 @@ def _sections(config: Config) -> Iterator[tuple[str, list[tuple[str, Any, Kind]]
 def _stream(stream: StreamConfig, writer: WriterConfig | None = None) -> list[tuple[str, Any, Kind]]:
     """A stream's settings; with ``writer`` without those that are the same there."""
     own = [(key, getattr(stream, key), kind) for key, kind in kinds_of(StreamConfig).items()]
+    if stream.decoder is None:  # it has code, and nothing to say of how it is decoded
+        own = [item for item in own if item[0] not in ("decoder", "columns", "rest")]
     overrides = [(key, getattr(stream.writer, key), kind) for key, kind in kinds_of(WriterConfig).items()]
     return own + [item for item in overrides if writer is None or item[1] != getattr(writer, item[0])]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from psycopg import Connection, sql
@@ -10,6 +11,7 @@ from psycopg import Connection, sql
 from eventwriter.errors import RestoringError, TableError, listed
 from eventwriter.postgres.plan import Plan, Target, plan_of, target_of
 from eventwriter.stream import Column, Stream
+from eventwriter.values import Unfit
 
 # Declared type → live types that take it. The binary form on the wire is that of the live type.
 _ACCEPTED: dict[str, tuple[str, ...]] = {
@@ -29,6 +31,7 @@ SELECT a.attname, format_type(a.atttypid, NULL), a.attnotnull,
        a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '', a.attgenerated <> '' OR a.attidentity = 'a'
   FROM pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
+_TYPED = _COLUMNS.replace("%s", "to_regclass(%s)")
 _KEYS = """
 SELECT array(SELECT a.attname::text FROM unnest(i.indkey[:i.indnkeyatts - 1]) WITH ORDINALITY k(attnum, place)
                JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.place)
@@ -93,6 +96,7 @@ def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
     lacking = [column for column in stream.columns if column.core and live.keys().isdisjoint(_names(column))]
     if lacking:
         raise _lacks(stream, table, lacking)
+    stream = _fitted(stream, table, live)
     targets: list[Target] = []
     for position, column in enumerate((*stream.columns, *stream.computed)):
         # A live column goes to the first that claims it: on older tables an alias may be another column's name.
@@ -121,6 +125,23 @@ def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
     # What ON CONFLICT does not take, deferrable keys, only ever refuses.
     keys = unique_keys(connection, oid, deferrable=False)
     return plan_of(stream, sql.Identifier(schema, name), table, targets, keys, shape)
+
+
+def fitted(connection: Connection[Any], stream: Stream, table: str) -> Stream:
+    """The stream, with the columns that it has for this table; raises what ``read_plan`` does."""
+    if stream.fit is None:
+        return stream
+    read_plan(connection, stream, table)
+    return _fitted(stream, table, {row[0]: row[1:] for row in connection.execute(_TYPED, [table])})
+
+
+def _fitted(stream: Stream, table: str, live: Mapping[str, Sequence[Any]]) -> Stream:
+    if stream.fit is None:
+        return stream
+    try:
+        return replace(stream, columns=stream.fit({name: (each[0], each[1]) for name, each in live.items()}))
+    except Unfit as error:
+        raise TableError(f"table {table} of stream {stream.name}: {error}") from None
 
 
 def _names(column: Column) -> tuple[str, ...]:

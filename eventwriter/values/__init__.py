@@ -14,6 +14,7 @@ from eventwriter.values.jsontext import (
     parse_json,
     scrub,
 )
+from eventwriter.values.paths import parse_path
 from eventwriter.values.scalars import INT4_MAX, INT4_MIN, INT8_MAX, INT8_MIN, boolean, integer, real, text
 from eventwriter.values.times import (
     EPOCH,
@@ -47,6 +48,7 @@ __all__ = [
     "integer",
     "is_rounded",
     "parse_json",
+    "parse_path",
     "real",
     "scrub",
     "shown",

@@ -63,7 +63,7 @@ DECODER_ROOMS: dict[str, set[str]] = {
     "_limits": set(),
     "_wire": set(),
     "_guard": {"_limits"},
-    "_json": {"_limits"},
+    "_json": {"_guard", "_limits"},
     "_otlp": {"_json", "_limits", "_wire"},
     "_flow": {"_json", "_limits", "_wire"},
     "__init__": set(),

@@ -19,12 +19,13 @@ _SURE = 15
 _DECIMAL = b"0123456789.-"
 
 
-def fast_path_of(table: Table, mark: bytes) -> Callable[[Sequence[Message]], list[Row | None]]:
-    """The fast path for flat records of a table that have the first names of its fields."""
+def fast_path_of(table: Table, mark: bytes, *, closed: bool = True) -> Callable[[Sequence[Message]], list[Row | None]]:
+    """The fast path for flat records of a table that have the first names of its fields; if not ``closed``, what else
+    they have is not wanted."""
     given = [field for field in table.fields if field.given]
     members = [(field.name, *_member(field)) for field in given]
     members.sort(key=lambda member: len(member))  # those without a default come first
-    record = msgspec.defstruct(table.fields[0].name, members, forbid_unknown_fields=True, gc=False)
+    record = msgspec.defstruct(table.fields[0].name, members, forbid_unknown_fields=closed, gc=False)
     members_in = members_of(record)
     converters = [(field, _COLUMN.get("blank" if not field.blank else field.type)) for field in given]
     others = [field.name for field in table.fields if not field.given]

@@ -158,7 +158,7 @@ def _compiled(fields: Sequence[Field]) -> Callable[[list[Any], dict[str, Any], l
             elif type(v1) is int and -2147483648 <= v1 <= 2147483647: pass
             else: given[1] = step1(v1, rest, repairs)
     """
-    lines = ["def fill(given, rest, repairs):", f"    {', '.join(f'v{place}' for place in range(len(fields)))} = given"]
+    lines = ["def fill(given, rest, repairs):", f"    {''.join(f'v{place}, ' for place in range(len(fields)))}= given"]
     known: dict[str, Any] = {"missing": _missing, "packed": packed}
     known |= {"usual_time": usual_time, "moment": convert.moment}
     for place, field in enumerate(fields):
@@ -224,7 +224,10 @@ def _step_of(field: Field) -> Step:
     def demanded(value: Any, rest: dict[str, Any], repairs: list[str]) -> Any:
         found = fitting(value, rest, repairs)
         if found is None:
-            raise Unfit("bad_value", f"{field.name}: {shown(value)} is not {_MEANING.get(field.type, 'a number')}")
+            meaning = _MEANING.get(field.type, "a number")
+            if field.type in RANGES:
+                meaning = f"a whole number from {field.range[0]} to {field.range[1]}"
+            raise Unfit("bad_value", f"{field.name}: {shown(value)} is not {meaning}")
         return found
 
     return demanded

@@ -1,0 +1,253 @@
+"""Streams that need no code: JSON into columns by path, with the types that the live table has."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from ipaddress import ip_interface
+from operator import itemgetter
+from typing import Any, NoReturn
+from uuid import UUID
+
+from eventwriter.stream import Column, Message, PgType, Row, Stream
+from eventwriter.values import Unfit, parse_path, shown
+from workers._guard import total
+from workers._json import convert
+from workers._json.count import RECORD
+from workers._json.fast_table import fast_path_of
+from workers._json.records import Kind, Origin, decode_records
+from workers._json.table import Field, Table
+
+_TYPES: Mapping[str, PgType] = {
+    "text": "text",
+    "character varying": "text",
+    "smallint": "integer",
+    "integer": "integer",
+    "bigint": "bigint",
+    "double precision": "double precision",
+    "real": "double precision",
+    "boolean": "boolean",
+    "timestamp with time zone": "timestamptz",
+    "jsonb": "jsonb",
+    "json": "jsonb",
+    "uuid": "uuid",
+    "inet": "inet",
+    "text[]": "text[]",
+    "character varying[]": "text[]",
+}
+"""Live type → type of the stream's column."""
+_SMALLINT = (-(2**15), 2**15 - 1)
+_FROM_MESSAGE: Mapping[str, tuple[PgType, Callable[[Origin], Any]]] = {
+    "$time": ("timestamptz", itemgetter(1)),
+    "$subject": ("text", lambda origin: origin[0].subject),
+    "$sequence": ("bigint", lambda origin: origin[0].sequence),
+}
+
+
+def _address(text: str) -> str:
+    ip_interface(text)
+    return text
+
+
+_FROM_TEXT: Mapping[PgType, Callable[[str], Any]] = {"uuid": UUID, "inet": _address}
+
+
+def stream_of(name: str, subjects: tuple[str, ...], table: str, paths: Mapping[str, str], rest: str | None) -> Stream:
+    """The stream whose columns are filled by these paths, and ``rest`` with what no path takes."""
+    decoder = Paths(paths, rest)
+    decode = total(partial(decode_records, Kind(decoder.row, (), RECORD)))
+    columns = [Column(each, "text") for each in paths] + ([Column(rest, "jsonb")] if rest is not None else [])
+    return Stream(name, subjects, table, tuple(columns), decode, decoder.fast, sql="", fit=decoder.fit)
+
+
+def _unknown(record: Mapping[str, Any], origin: Origin) -> NoReturn:
+    raise RuntimeError("nobody has looked at the table yet")
+
+
+class _Exact(Field):
+    """A field that records have under its name alone."""
+
+    __slots__ = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,) if self.given else ()
+
+
+class Paths:
+    """Decodes by paths. What the columns are is told by the table, whenever somebody looked at that."""
+
+    def __init__(self, paths: Mapping[str, str], rest: str | None) -> None:
+        self._paths = paths
+        self._rest = rest
+        self._row: Callable[[Mapping[str, Any], Origin], Row] = _unknown
+        self._fast: Callable[[Sequence[Message]], Sequence[Row | None]] = lambda messages: ()
+
+    def row(self, record: Mapping[str, Any], origin: Origin) -> Row:
+        """The row of a record; raises Unfit if a column must have a value and has none that fits."""
+        return self._row(record, origin)
+
+    def fast(self, messages: Sequence[Message]) -> Sequence[Row | None]:
+        """The fast path; nothing where there is none."""
+        return self._fast(messages)
+
+    def fit(self, live: Mapping[str, tuple[str, bool]]) -> tuple[Column, ...]:
+        """Goes by the types of these columns, and whether they are NOT NULL, from now on: the columns of its rows.
+
+        Raises Unfit for one that it cannot fill.
+        """
+        shape = _Shape(self._paths, self._rest, live)
+        self._row, self._fast = shape.row, shape.fast_path()
+        return shape.columns
+
+
+class _Shape:
+    """What becomes of records in a table with these types."""
+
+    def __init__(self, paths: Mapping[str, str], rest: str | None, live: Mapping[str, tuple[str, bool]]) -> None:
+        self._rest = rest
+        self._keys = [parse_path(path) for path in paths.values()]
+        fields = [_field(name, path, *live[name]) for name, path in paths.items()]
+        types = [field.type for field in fields]
+        self._table = Table(*fields)
+        self._must = [place for place, name in enumerate(paths) if live[name][1]]
+        self._made = [(place, _FROM_MESSAGE[path][1]) for place, path in enumerate(paths.values()) if path[:1] == "$"]
+        self._special = [
+            (place, fields[place].name, type_)
+            for place, type_ in enumerate(types)
+            if type_ in (*_FROM_TEXT, "text[]") and fields[place].given
+        ]
+        self._types = types
+        self._flat = all(len(keys) == 1 for keys in self._keys) and len({*self._keys}) == len(self._keys)
+        self._taken = _tree(keys for keys, field in zip(self._keys, fields, strict=True) if field.given)
+        self.columns = tuple(Column(name, type_) for name, type_ in zip(paths, types, strict=True))
+        self._full = False
+        if rest is not None:
+            type_, self._full = live[rest]
+            if type_ not in ("jsonb", "json"):
+                raise Unfit("bad_value", f"column {rest} is {type_}: what no path takes needs jsonb")
+            self.columns += (Column(rest, "jsonb"),)
+
+    def row(self, record: Mapping[str, Any], origin: Origin) -> Row:
+        """The row of a record; raises Unfit."""
+        _, _, time, envelope, repairs = origin
+        if self._flat:
+            given, left = self._table.places.sort(record)
+        else:
+            given = [_at(record, keys) for keys in self._keys]
+            left = _left(record, self._taken) if self._rest is not None else {}
+        kept: dict[str, Any] = {}
+        self._table.fill(given, kept, repairs)
+        for place, name, type_ in self._special:
+            given[place] = _special(name, type_, given[place], kept, repairs)
+        for place, make in self._made:
+            given[place] = make(origin)
+        for place in self._must:
+            if given[place] is None:
+                if self._types[place] != "timestamptz":
+                    self._refuse(place, kept)
+                given[place] = time
+        if self._rest is not None:
+            given.append(convert.metadata_of(left or None, kept, envelope) or (b"{}" if self._full else None))
+        elif kept:
+            for place, field in enumerate(self._table.fields):
+                if given[place] is None and field.name in kept:
+                    self._refuse(place, kept)
+        return tuple(given)
+
+    def _refuse(self, place: int, kept: Mapping[str, Any]) -> NoReturn:
+        name = self._table.fields[place].name
+        if name not in kept:
+            raise Unfit("missing_field", f"{name} is missing")
+        raise Unfit("bad_value", f"{name}: {shown(kept[name])} does not fit a column of type {self._types[place]}")
+
+    def fast_path(self) -> Callable[[Sequence[Message]], Sequence[Row | None]]:
+        """The fast path, if the records that it takes may be flat; else what takes none."""
+        given = [field.name for field in self._table.fields if field.given]
+        plain = all(name.isidentifier() and name[0] != "_" and not keyword.iskeyword(name) for name in given)
+        made = [self._types[place] for place, _ in self._made]
+        if not (self._flat and plain and given) or self._special or {*made} - {"timestamptz"}:
+            return lambda messages: ()
+        table = Table(*self._table.fields)
+        if self._rest is not None:
+            table.columns += (Column("", "jsonb"),)  # NULL, for nothing is left
+        fast = fast_path_of(table, f'"{given[0]}"'.encode(), closed=self._rest is not None)
+        must = [*self._must, *([len(self._types)] if self._full else [])]
+        if not must:
+            return fast
+        needed = itemgetter(*must, must[0])  # of one, too, a tuple
+        return lambda messages: [row if row is not None and None not in needed(row) else None for row in fast(messages)]
+
+
+def _field(name: str, path: str, live: str, not_null: bool) -> Field:
+    """Where records have what a column takes; it is called as they call it."""
+    if live not in _TYPES:
+        raise Unfit("bad_value", f"column {name} is {live}, which a path cannot fill: expected {', '.join(_TYPES)}")
+    type_ = _TYPES[live]
+    if path in _FROM_MESSAGE:
+        if _FROM_MESSAGE[path][0] != type_:
+            raise Unfit("bad_value", f"column {name} is {live}: {path} needs {_FROM_MESSAGE[path][0]}")
+        return _Exact(path, type_, given=False)
+    keys = parse_path(path)
+    field_name = keys[0] if len(keys) == 1 else path
+    if type_ in _FROM_TEXT or type_ == "text[]":
+        return _Exact(field_name, type_, own=True)
+    return _Exact(field_name, type_, must=not_null, limits=_SMALLINT if live == "smallint" else None)
+
+
+def _special(name: str, type_: PgType, value: Any, kept: dict[str, Any], repairs: list[str]) -> Any:
+    """A value of a type that only some tables have, or None with the original kept."""
+    if value is None:
+        return None
+    if type_ == "text[]":
+        if type(value) is list and all(each is None or type(each) is str for each in value):
+            return value
+    elif type(value) is str:
+        try:
+            return _FROM_TEXT[type_](value)
+        except ValueError:
+            pass
+    convert.keep_original(kept, name, value, repairs, "bad_value")
+    return None
+
+
+_Tree = dict[str, Any]
+"""Keys → the keys within what they have, or None for all of it."""
+
+
+def _tree(paths: Iterable[Sequence[str]]) -> _Tree:
+    tree: _Tree = {}
+    for keys in sorted(paths, key=len):
+        place: _Tree | None = tree
+        for key in keys[:-1]:
+            place = place.setdefault(key, {}) if place is not None else None
+        if place is not None:
+            place[keys[-1]] = None
+    return tree
+
+
+def _at(value: Any, keys: Sequence[str]) -> Any:
+    """What a record has at a path, None if nothing; of an array, a number is the place of an element."""
+    for key in keys:
+        if type(value) is dict:
+            value = value.get(key)
+        elif type(value) is list and key.isdecimal() and len(key) < 6 and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return None
+    return value
+
+
+def _left(value: Mapping[str, Any], taken: _Tree) -> dict[str, Any]:
+    """What no path takes. An array stays whole, whatever paths lead into it."""
+    left = {}
+    for key, member in value.items():
+        if key not in taken:
+            left[key] = member
+        elif (below := taken[key]) is not None:
+            if type(member) is not dict:
+                left[key] = member
+            elif inner := _left(member, below):
+                left[key] = inner
+    return left
