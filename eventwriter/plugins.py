@@ -20,7 +20,8 @@ GROUP = "eventwriter.streams"
 """Entry points of this group are streams, each under its name in lower case: ``alerts = "acme.alerts:STREAM"``."""
 NOT_STREAMS = ("_", "test_", "conftest.")
 """What the names of files begin with that lie beside streams and are none."""
-_NAME = re.compile("[a-z][a-z0-9]*(_[a-z0-9]+)*")
+NAME = re.compile("[a-z][a-z0-9]*(_[a-z0-9]+)*")
+"""Of a stream, in small letters."""
 
 
 class Found(NamedTuple):
@@ -97,7 +98,7 @@ def _declared(place: str, name: str, found: Any) -> Stream:
         raise ConfigurationError(f"{place} declares no STREAM; what is none begins with {' or '.join(NOT_STREAMS[:2])}")
     if not isinstance(stream, Stream):
         raise ConfigurationError(f"{place}: STREAM is {type(stream).__name__}, not eventwriter.stream.Stream")
-    if not isinstance(stream.name, str) or not _NAME.fullmatch(name) or stream.name != name.upper():
+    if not isinstance(stream.name, str) or not NAME.fullmatch(name) or stream.name != name.upper():
         wanted = "letters, digits and single _, and the stream is called the same in capitals"
         raise ConfigurationError(f"{place} declares the stream {stream.name}: its own name has {wanted}")
     if problem := next(_problems(stream), None):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from eventwriter.commands import options
+from eventwriter.commands import options, streams_new
 from eventwriter.commands.settings import Settings
 from eventwriter.config import kinds
 from eventwriter.config.loading import NatsConfig, StreamConfig
@@ -107,6 +107,9 @@ def _setting(kind: kinds.Kind) -> Any:
 @click.group("streams")
 def group() -> None:
     """The JetStream streams that messages come from."""
+
+
+group.add_command(streams_new.command)
 
 
 @group.command("create")

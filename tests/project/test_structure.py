@@ -40,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "worker": {"config", "coverage", "pipeline", "processes", "reconcile", "registry", "trial", "writing", *SIDES},
     "replaying": {"config", "coverage", "pipeline", "processes", "reconcile", "trial", "writing", *SIDES},
     "service": {"__init__", "config", "processes", "worker", *SIDES},
-    "commands": {"__init__", "config", "coverage", "registry", "replaying", *SIDES},
+    "commands": {"__init__", "config", "coverage", "plugins", "registry", "replaying", *SIDES},
     "cli": {"__init__", "commands", "observability", "registry", "service", "worker"},
     "__init__": set(),
     "__main__": {"cli"},
