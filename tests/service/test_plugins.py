@@ -190,21 +190,24 @@ def test_streams_of_others_are_written_exactly_once(world: World, tmp_path: Path
     change then; while their workers are killed. What a decoder raises is a dead letter, and restarts nothing."""
     world.root = installed(tmp_path / "installed")
     folder, file = tmp_path / "streams", tmp_path / "eventwriter.toml"
-    folder.mkdir()
     settings = f'[plugins]\nfolders = ["{folder}"]\n'
-    file.write_text(settings)
+    file.write_text(settings + NOTES)
+    code = write(folder, "alerts")
     world.environment |= {"EVENTWRITER_CONFIG": str(file), "EVENTWRITER_WRITER__ACK_WAIT": "1s"} | only()
+    with world.connect() as connection:
+        connection.execute("CREATE TABLE notes (n bigint NOT NULL, text text, more jsonb)")
     world.run("streams", "create")
     world.run("schema", "apply")
+    code.unlink()
+    file.write_text(settings)
     service = world.start()
     wait_until(lambda: world.worker("TICKETS"), "the stream of a package")
+    assert not world.worker("ALERTS")
+    assert not world.worker("NOTES")
 
-    world.execute("CREATE TABLE notes (n bigint NOT NULL, text text, more jsonb)")
     write(folder, "alerts")
     file.write_text(settings + NOTES)
     wait_until(lambda: world.worker("ALERTS") and world.worker("NOTES"), "the others, which come while it runs")
-    world.run("streams", "create")
-    world.run("schema", "apply")
     names = ["ALERTS", "NOTES", "TICKETS"]
     with published(world, names) as count:
         for name in names * 2:
