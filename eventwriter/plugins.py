@@ -120,6 +120,10 @@ def _problems(stream: Any) -> Iterator[str]:
         for column in stream.columns:
             if column.type not in types:
                 yield f"column {column.name} has the type {column.type}: expected one of {', '.join(types)}"
+        known = [column.name for column in stream.columns]
+        for name in (*stream.key, *stream.former_key):
+            if name not in known:
+                yield f"its key has {name}, and it has no such column"
     if not callable(stream.decode):
         yield "decode is not a function"
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
-from eventwriter import registry
+from eventwriter import cli, registry
+from eventwriter.commands import schema_apply, schema_check, schema_roles
+from eventwriter.commands.findings import tables
+from eventwriter.commands.settings import Settings
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.errors import TableError
 from eventwriter.postgres.catalog import fitted, read_plan
@@ -96,3 +101,26 @@ def test_a_table_that_is_not_there_or_lacks_a_column(connection: psycopg.Connect
         read_plan(connection, stream({"n": "n", "t": "t", "x": "x"}, None), "things")
     found = fitted(connection, stream({"n": "n", "t": "t"}, None), "things")
     assert [(each.name, each.type) for each in found.columns] == [("n", "bigint"), ("t", "text")]
+
+
+def test_commands_ask_the_table(connection: psycopg.Connection[Any], database: str, monkeypatch: Any) -> None:
+    """What becomes of payloads, and of rows in the table, is told with the types that it has; nobody changes it."""
+    connection.execute(TABLE + "; CREATE UNIQUE INDEX things_n ON things (n)")
+    monkeypatch.setenv("EVENTWRITER_POSTGRES__DSN", database)
+    for key, value in {"DECODER": "json", "COLUMNS": "n=n,t=a.t,at=ts", "REST": "rest"}.items():
+        monkeypatch.setenv(f"EVENTWRITER_STREAMS__THINGS__{key}", value)
+    loaded = Settings(None, {}).load()
+    (found,) = [each for each in tables(loaded.config, loaded.declared) if each[0].name == "THINGS"]
+    told = [finding.text for finding in schema_check.check_table(connection, *found)]
+    assert "writes n, t, at, rest" in told
+    assert "other types than the stream's: t is character varying(5) for text: longer is a dead letter" in told
+    assert "a row without n, at (NOT NULL) becomes a dead letter" in told
+    assert not [text for _, text in schema_apply.files(loaded.config, loaded.declared) if "things" in text]
+    assert any("INSERT" in each and "things" in each for each in schema_roles.roles(loaded.config, loaded.declared))
+
+    payload = b'{"n": 1, "a": {"t": "x"}, "ts": "2025-12-12T10:30:00Z", "u": 5}'
+    done = CliRunner().invoke(cli.cli, ["decode", "--stream", "things"], input=payload)
+    assert json.loads(done.stdout)["row"] == {"n": 1, "t": "x", "at": "2025-12-12T10:30:00.000000Z", "rest": {"u": 5}}
+    connection.execute("DROP TABLE things")
+    done = CliRunner().invoke(cli.cli, ["decode", "--stream", "things"], input=payload)
+    assert "table things of stream THINGS does not exist: create it" in str(done.exception)

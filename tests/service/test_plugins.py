@@ -114,6 +114,7 @@ def test_what_is_right_passes(tmp_path: Path) -> None:
         ("alerts.py", CODE.replace('("{table}.>",)', '"alerts.>"'), "subjects is not a tuple"),
         ("alerts.py", CODE.replace('"bigint"', '"numeric"'), "column n has the type numeric: expected one of text,"),
         ("alerts.py", CODE.replace('(Column("n", "bigint"), ', '("n", '), "columns is not a tuple"),
+        ("alerts.py", CODE.replace(", decode)", ", decode, key=('m',))"), "its key has m, and it has no such column"),
         ("my-alerts.py", CODE.replace("{name}", "MY-ALERTS"), "its own name has letters"),
     ],
 )  # fmt: skip
