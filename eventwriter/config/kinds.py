@@ -140,7 +140,8 @@ def _nats_url(url: str) -> str:
     parts = urlsplit(f"{scheme}://{rest}")
     if parts.scheme not in ("nats", "tls", "ws", "wss") or not url.isprintable() or " " in url:
         raise ValueError
-    if parts.query or parts.fragment or (parts.path not in ("", "/") and parts.scheme in ("nats", "tls")):
+    beyond = parts.query or parts.fragment or (parts.path not in ("", "/") and parts.scheme in ("nats", "tls"))
+    if beyond or re.search(r"[;&]\s*(pass\w*|pwd|token)\s*=", url, re.IGNORECASE):
         # What was meant as a password would be taken for host and port.
         raise Expected(
             "a NATS URL that ends with host and port: a login with / ? or # goes to nats.user, nats.password"

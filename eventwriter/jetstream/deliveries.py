@@ -77,7 +77,10 @@ def read(deliveries: Sequence[Delivery], size: int) -> Portion:
     lines = b"\n".join(replies)
     delivered, sequences, numbers, times = _numbers(replies, lines)
     count = len(deliveries)
-    consecutive = _consecutive(numbers)
+    try:
+        consecutive = _consecutive(numbers)
+    except TypeError:  # JSON has more than whole numbers
+        raise ValueError(f"no whole number in {replies[0].decode(errors='replace')}") from None
     in_order = (
         consecutive
         and delivered.count(1) == count
@@ -219,7 +222,8 @@ def made(reply: bytes) -> tuple[int, int]:
 
 
 def _pending(reply: bytes) -> int:
-    return int(reply[len(_head(reply)) :].split(b".")[4])
+    _, _, _, _, pending = reply[len(_head(reply)) :].split(b".")[:5]
+    return int(pending)
 
 
 def _head(reply: bytes) -> bytes:

@@ -15,13 +15,16 @@ from functools import lru_cache
 
 import nats.aio.client
 from nats.aio.client import Client
-from nats.protocol.parser import Parser
+from nats.errors import ProtocolError
+from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from eventwriter.stream import HEADERS_MAX, Headers, LateHeaders
 
 _MESSAGE = re.compile(rb"H?MSG [^\r\n]* ([0-9]+)\r\n")
 _PREFIX = b"$JS.ACK."
-_LONGEST_LINE = 8192
+_LONGEST_LINE = 1024 * 1024
+_LARGEST = 64 * 1024 * 1024
+"""Bytes of a message: no server lets more through."""
 _LONG, _MANY = 2048, 32
 """Bytes and lines of headers from which on they are read when they are asked for."""
 READ_SIZE = 256 * 1024
@@ -50,9 +53,21 @@ class BulkParser(Parser):
         self._need = 0
 
     async def parse(self, data: bytes = b"") -> None:
-        """Takes complete operations out of the bytes received; the rest waits for more."""
+        """Takes complete operations out of the bytes received; the rest waits for more.
+
+        Raises ProtocolError, upon which the client connects again: of anything else it would stop reading, for good.
+        """
+        try:
+            await self._parse(data)
+        except (ValueError, AttributeError) as error:  # the latter is nats-py's, of an error without text
+            raise ProtocolError(f"nats: what the server sends cannot be read: {error}") from error
+
+    async def _parse(self, data: bytes) -> None:
         if self.sid is None or self.buf:  # before the subscription, or still in an operation from before it
             await super().parse(data)
+            in_line = self.state == AWAITING_CONTROL_LINE
+            if len(self.buf) > _LONGEST_LINE if in_line else self.needed > _LARGEST:
+                raise ProtocolError("nats: what the server sends does not end")
             return
         self._parts.append(data)
         self._have += len(data)
@@ -67,11 +82,15 @@ class BulkParser(Parser):
             if end == 0:
                 break
             await super().parse(data[position:end])  # exactly one operation: nothing is left in the buffer
+            if self.buf and self.state == AWAITING_CONTROL_LINE:
+                raise ProtocolError("nats: unknown protocol")
             position = end
         if position < len(data):
             self._parts = [data[position:]]
             self._have = len(data) - position
             self._need = self._needed(data, position)
+            if self._need > _LARGEST + _LONGEST_LINE or (not self._need and self._have > _LONGEST_LINE):
+                raise ProtocolError("nats: what the server sends does not end")
 
     def _take(self, data: bytes, position: int) -> int:
         """Hands over the deliveries that begin at ``position``, and returns where they end.
@@ -101,10 +120,14 @@ class BulkParser(Parser):
             end = start + int(length)
             if end + 2 > size:
                 break
+            if end < start:
+                raise ProtocolError("nats: malformed MSG")
             if count == 5:
                 found.append((subject, data[start:end], reply, None))
             else:
                 body = start + int(headers)
+                if not start <= body <= end:
+                    raise ProtocolError("nats: malformed HMSG")
                 found.append((subject, data[body:end], reply, data[start:body]))
                 start = body
             payloads += end - start
@@ -121,10 +144,7 @@ class BulkParser(Parser):
             end = message.end() + int(message.group(1)) + 2
             return end if end <= len(data) else 0
         end = data.find(b"\r\n", position)
-        if end < 0:
-            # Too long for a line: let nats-py complain.
-            return len(data) if len(data) - position > _LONGEST_LINE * 128 else 0
-        return end + 2
+        return end + 2 if end >= 0 else 0
 
     @staticmethod
     def _needed(data: bytes, position: int) -> int:

@@ -19,7 +19,7 @@ from eventwriter.errors import CONFIGURATION, UNAVAILABLE, ConfigurationError, E
 from eventwriter.postgres import connection
 from fix_monitor import Endpoint
 from fix_service import World, wait_until
-from strategies_secrets import ODD, secrets, seen
+from strategies_secrets import DSN_TEMPLATES, ODD, secrets, seen
 
 
 @pytest.mark.parametrize(
@@ -124,28 +124,9 @@ def test_what_cannot_be_read_is_refused_without_a_word_of_it(text: str, reason: 
 
 # ---- any string
 
-AT = "127.0.0.1:1"
-TEMPLATES = [
-    *("password={}", "passwd={}", "Pwd={}", "PASSWORD = {}", "password:{}", "password {}", "password='{}'"),
-    *('password="{}"', "password='{}", "sslpassword={} password={}", "options='-c x.password={}'", "pass={}"),
-    *("host=127.0.0.1;port=1;password={}", "Host=127.0.0.1;Password={}", "host=127.0.0.1, port=1, password={}"),
-    *("port=1;password={}", "dbname=d;password={}", "sslmode=disable;password={}", "user=u,password={}"),
-    *("dbname=postgresql://u:{}@127.0.0.1:1/d", "user=u:{}@127.0.0.1", "host=u:{}@127.0.0.1", "u:{}@127.0.0.1:1/d"),
-    *("connect_timeout=1;password={}", "application_name=a;password={}", "service=s;password={}", "jdbc:{}"),
-]
-SCHEMES = [
-    *("postgresql://", "postgres://", "postgress://", "postgre://", "POSTGRESQL://", "pgsql://", "postgresql:/"),
-    *("postgresql+psycopg://", "jdbc:postgresql://", "//", "", "postgresql:///", " postgresql://", '"postgresql://'),
-]
-URIS = [
-    *(f"u:{{}}@{AT}/d", f":{{}}@{AT}", f"u:{{}}@{AT}?sslmode=disable", f"{AT}/d?user=u&password={{}}"),
-    *(f"{AT}/d?pass%77ord={{}}", f"{AT}/d?pwd={{}}", f"{AT}/d?sslpassword={{}}", f"{AT}/d;password={{}}"),
-    *(f"{AT}/d&password={{}}", f"u@{AT}:{{}}@{AT}/d", f"{AT}/d#password={{}}"),
-]
 STRINGS = st.builds(
     lambda template, secret, end: template.replace("{}", secret) + end,
-    st.sampled_from([f"host=127.0.0.1 port=1 {each}" for each in TEMPLATES] + TEMPLATES)
-    | st.builds(str.__add__, st.sampled_from(SCHEMES), st.sampled_from(URIS)),
+    st.sampled_from(DSN_TEMPLATES),
     secrets(f"{ODD}\udc80"),
     st.sampled_from(["", "", "\n", "'", '"', " ", " dbname=d"]),
 )

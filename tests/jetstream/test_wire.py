@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
+from nats.errors import ProtocolError
 
 from eventwriter.jetstream import wire
 from eventwriter.jetstream.wire import BulkParser, Delivery
+from patience import PATIENCE
 
 SUBJECT = st.sampled_from([b"logs.otel", b"events.x.y", b"PING", b"MSG"])
 PAYLOAD = st.binary(max_size=300) | st.sampled_from([b"", b"\r\n", b"PING\r\n", b"MSG a 7 $JS.ACK.x 3\r\nabc\r\n"])
@@ -101,6 +104,79 @@ def test_a_large_message_in_small_pieces_takes_linear_time() -> None:
 
     asyncio.run(asyncio.wait_for(feed(), 10))
     assert delivered == [expected]
+
+
+REPLY = b"$JS.ACK.LOGS.eventwriter-logs.1.5.5.1765535400000000000.3"
+MALFORMED = [
+    b"MSG logs.x 7 %b -80\r\n" % REPLY,  # it would end before it begins, and come again and again
+    b"MSG logs.x 7 %b five\r\nhello\r\n" % REPLY,
+    b"MSG logs.x 7 %b %b\r\n" % (REPLY, b"9" * 5000),
+    b"MSG logs.x 7 %b 999999999999\r\n" % REPLY,
+    b"MSG _INBOX.a 3 999999999999\r\n",
+    b"HMSG logs.x 7 %b 9 5\r\nhello\r\n" % REPLY,
+    b"HMSG logs.x 7 %b -2 5\r\nhello\r\n" % REPLY,
+    b"-ERR \r\n",
+    b"INFO {\r\n",
+    b"INFO \xff\r\n",
+    b"x" * 5000 + b"\r\n",
+    b"x" * 1_100_000,
+]
+
+
+@pytest.mark.parametrize("said", MALFORMED, ids=lambda said: said[:40])
+@pytest.mark.parametrize("sid", [b"7", None])
+def test_what_is_no_protocol_is_an_error_of_it(said: bytes, sid: bytes | None) -> None:
+    """Nothing is kept of it that grows, nothing is tried for ever, and the client can tell it from a bug."""
+    delivered: list[Delivery] = []
+    parser = BulkParser(FakeClient(), lambda found, size: delivered.extend(found))  # type: ignore[arg-type]
+    parser.sid = sid
+
+    async def feed() -> None:
+        for start in range(0, len(said), 100_000):
+            await parser.parse(said[start : start + 100_000])
+
+    # Before the subscription a message is nats-py's.
+    lenient = sid is None and (said.startswith((b"HMSG logs.x 7 %b 9" % REPLY, b"x" * 5000 + b"\r")))
+    if lenient:
+        asyncio.run(feed())
+    else:
+        with pytest.raises(ProtocolError):
+            asyncio.run(feed())
+    assert not delivered
+
+
+@pytest.mark.parametrize("said", [MALFORMED[0], MALFORMED[1], b"-ERR \r\n"])
+def test_the_client_connects_again_after_it(said: bytes) -> None:
+    """At once, where it stopped reading for good."""
+    connections: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        writer.write(b'INFO {"max_payload": 1048576, "headers": true}\r\n')
+        while line := await reader.readline():
+            writer.write(b"PONG\r\n" if line == b"PING\r\n" else b"")
+        writer.close()
+
+    async def talk() -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            client = Client()
+            parser = wire.install(client, lambda deliveries, size: None)
+            again = asyncio.Event()
+
+            async def reconnected() -> None:
+                again.set()
+
+            port = server.sockets[0].getsockname()[1]
+            await client.connect(f"nats://127.0.0.1:{port}", reconnect_time_wait=0, reconnected_cb=reconnected)
+            parser.sid = b"7"
+            connections[0].write(said)
+            await asyncio.wait_for(again.wait(), 10 * PATIENCE)
+            await client.close()
+            for writer in connections:
+                await writer.wait_closed()
+
+    asyncio.run(talk())
+    assert len(connections) == 2
 
 
 def test_headers_are_read_as_they_were_written() -> None:
