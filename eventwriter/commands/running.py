@@ -68,6 +68,6 @@ def fetch(service: Service) -> dict[str, Any]:
 def address(config: HttpConfig) -> str:
     """The URL at which a service with these settings answers on this machine."""
     host, port = config.address
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what is listened on is not where to ask
     scheme = "https" if config.tls.cert else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

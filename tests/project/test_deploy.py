@@ -13,6 +13,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from psycopg import conninfo
 
 from eventwriter import __version__, cli, errors, registry
 from eventwriter.config.loading import Config, HttpConfig, WriterConfig, load
@@ -27,7 +28,7 @@ DRAIN = WriterConfig().drain_timeout + 3.0
 
 def unit() -> dict[str, dict[str, str]]:
     """The systemd unit by section."""
-    parser = ConfigParser(interpolation=None, strict=True)
+    parser = ConfigParser(interpolation=None, strict=False)  # of a name that comes twice, the last
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read(FOLDER / "eventwriter.service", encoding="utf-8")
     return {name: dict(parser[name]) for name in parser.sections()}
@@ -112,6 +113,20 @@ def test_the_unit_runs_and_reloads_the_service() -> None:
     assert {"AF_INET", "AF_INET6", "AF_UNIX"} == set(service["RestrictAddressFamilies"].split())
 
 
+def test_the_unit_shuts_out_what_the_service_does_not_need() -> None:
+    """What ``systemd-analyze security`` asks for, but for what a service on a network cannot do without."""
+    service = unit()["Service"]
+    for name in ("NoNewPrivileges", "PrivateMounts", "PrivateUsers", "MemoryDenyWriteExecute", "RestrictNamespaces"):
+        assert service[name] == "yes", name
+    assert (service["ProtectSystem"], service["ProtectProc"], service["ProcSubset"]) == ("strict", "invisible", "pid")
+    assert service["CapabilityBoundingSet"] == ""
+    lines = (FOLDER / "eventwriter.service").read_text(encoding="utf-8").splitlines()
+    filters = [line for line in lines if line.startswith("SystemCallFilter=")]
+    assert filters == ["SystemCallFilter=@system-service", "SystemCallFilter=~@privileged @resources"]
+    assert int(service["LimitNOFILE"]) >= 1024
+    assert int(service["MemoryMax"].removesuffix("M")) >= 1536
+
+
 def test_the_unit_is_told_what_it_waits_for() -> None:
     """Type=notify and a watchdog need a service that speaks to the service manager."""
     assert unit()["Service"]["Type"] == "notify"
@@ -141,10 +156,28 @@ def test_the_image_holds_the_wheel_of_this_project_and_runs_without_root() -> No
     assert all((ROOT / name).exists() for name in copied)
     assert {"eventwriter", "workers", "schemas", "setup.cfg", "pyproject.toml"} <= set(copied)
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last_of("USER"))
-    assert [value for each, value in dockerfile() if each == "FROM"] == [
-        "python:3.11-slim AS build",
-        "python:3.11-slim",
+    assert [value for each, value in dockerfile() if each in ("ARG", "FROM")] == [
+        "BASE=python:3.11-slim",
+        "${BASE} AS build",
+        "${BASE}",
     ]
+
+
+def test_the_image_is_made_of_what_has_hashes() -> None:
+    """Each package by its hash, also what builds; our own from what was copied, and nothing else."""
+    commands = [part.split() for each, value in dockerfile() if each == "RUN" for part in value.split("&&")]
+    ours = [words for words in commands if words[0] == "pip" and words[1] in ("install", "wheel")]
+    assert len(ours) == 4
+    for words in ours:
+        assert "--no-deps" in words
+        if words[-1] not in (".", "/wheels/*.whl"):
+            assert "--require-hashes" in words
+            assert (ROOT / words[words.index("-r") + 1]).is_file()
+        elif words[-1] == ".":
+            assert "--no-build-isolation" in words
+        else:
+            assert "--no-index" in words
+    assert ["pip", "check"] in commands
 
 
 def test_the_image_runs_the_service() -> None:
@@ -183,7 +216,13 @@ def test_a_pod_runs_a_command_that_exists_with_settings_that_are_accepted(name: 
     assert found.http.address == ("0.0.0.0", PORT)
     assert found.http.public
     assert found.nats.credentials is not None
+    assert found.nats.tls.ca is not None
+    postgres = conninfo.conninfo_to_dict(found.postgres.dsn)
+    assert all(url.startswith("tls://") for url in found.nats.url)
+    assert postgres["sslmode"] == "verify-full"
     for path in (
+        found.nats.tls.ca,
+        str(postgres["sslrootcert"]),
         environment["EVENTWRITER_CONFIG"],
         environment["EVENTWRITER_POSTGRES__PASSWORD_FILE"],
         found.nats.credentials,
@@ -235,6 +274,19 @@ def test_probes_and_service_ask_where_the_program_answers() -> None:
     service = manifests()["Service", "eventwriter"]["spec"]
     assert service["ports"] == [{"name": "http", "port": PORT, "targetPort": "http"}]
     assert service["selector"] == deployment["spec"]["selector"]["matchLabels"] == template["labels"]
+
+
+def test_only_those_may_speak_with_the_pods_who_need_to() -> None:
+    """Prometheus on our port; NATS, PostgreSQL and DNS on those of the settings."""
+    policy = manifests()["NetworkPolicy", "eventwriter"]["spec"]
+    (chosen,) = policy["podSelector"]["matchExpressions"]
+    labels = {each["spec"]["template"]["metadata"]["labels"][chosen["key"]] for each in manifests().values()
+              if "template" in each.get("spec", {})}  # fmt: skip
+    assert set(chosen["values"]) == labels
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert [port["port"] for rule in policy["ingress"] for port in rule["ports"]] == ["http"]
+    assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == [4222, 5432, 53, 53]
+    assert all(rule["to"] for rule in policy["egress"])
 
 
 # ---- README
