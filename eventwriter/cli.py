@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import click
 
-from eventwriter import __version__, errors, service, worker
+from eventwriter import __version__, errors, masking, service, worker
 from eventwriter.commands import (
     bookkeeping,
     dlq,
@@ -28,6 +29,7 @@ from eventwriter.commands import check as checking
 from eventwriter.commands import decode as decoding
 from eventwriter.commands.settings import Settings, declared
 from eventwriter.observability import logs
+from eventwriter.processes import process
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -215,6 +217,7 @@ cli.add_command(verify.command)
 
 def main() -> NoReturn:
     """Runs a command; every error that is not a bug ends in one line and its exit code."""
+    process.settle()
     try:
         status = cli.main(standalone_mode=False)
     except click.UsageError as error:
@@ -231,4 +234,7 @@ def main() -> NoReturn:
     except errors.EventWriterError as error:
         click.echo(f"eventwriter: {terminal.lines(str(error))}", err=True)
         sys.exit(error.exit_code)
+    except Exception:  # noqa: BLE001 - a bug: whoever reports it needs all that is known
+        click.echo(f"eventwriter: internal error\n{masking.text(traceback.format_exc())}", err=True, nl=False)
+        sys.exit(errors.INTERNAL)
     sys.exit(status if isinstance(status, int) else errors.OK)

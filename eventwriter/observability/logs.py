@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -10,19 +11,29 @@ from typing import IO
 
 from eventwriter import masking
 from eventwriter.config.model import LogConfig
+from eventwriter.observability.lines import Lines
 
 
 def configure(settings: LogConfig = LogConfig(), stream: IO[str] | None = None) -> None:  # noqa: B008 - frozen
     """Sends the log to standard error, one line an event; may be called again with other settings."""
     target = stream or sys.stderr
     readable = settings.format == "text" or (settings.format == "auto" and target.isatty())
-    handler = logging.StreamHandler(target)
+    handler = _handler(target)
     handler.setFormatter(Readable() if readable else Json())
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     # It warns of every connection that fails, in libpq's words; we tell each cause once, and without what it may quote.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     # It warns of each connection with TLS that ends, in words about itself.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
+
+
+def _handler(target: IO[str]) -> logging.Handler:
+    """Writes to the file behind it, if there is one: what only looks like a file never blocks."""
+    try:
+        target.flush()
+        return Lines(target.fileno())
+    except (io.UnsupportedOperation, OSError):
+        return logging.StreamHandler(target)
 
 
 class Readable(logging.Formatter):

@@ -24,6 +24,32 @@ def die_with_parent(sig: int = signal.SIGTERM, parent: int | None = None) -> Non
         os._exit(128 + int(sig))
 
 
+def settle() -> None:
+    """What every command begins with, whoever starts it and however: standard streams, and no end by accident.
+
+    SIGUSR1 and SIGUSR2 mean nothing to us, and are ignored, also by what is forked: by default they end a process.
+    """
+    open_standard_streams()
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def open_standard_streams() -> None:
+    """Makes sure of standard input, output and error: one that is closed (``2>&-``) is /dev/null from here on.
+
+    Otherwise Python has None in its place, and what is opened next gets its number: a socket on which C libraries,
+    and each child, would write their errors.
+    """
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(opened, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(fd, "r" if fd == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
 def set_title(title: str) -> None:
     """Sets what ``ps`` shows."""
     setproctitle.setproctitle(title)

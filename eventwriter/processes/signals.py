@@ -54,7 +54,8 @@ def reset_signals() -> None:
     """Gives a freshly forked child default handlers, no wake-up descriptor and no blocked signal.
 
     With the parent's wake-up descriptor, a signal to the child would wake the parent. Signals that the process
-    ignores (SIGPIPE, in Python) stay ignored. What arrived since the fork takes effect now, by default an end.
+    ignores (SIGPIPE, in Python) stay ignored. What arrived since the fork takes effect now, by default an end; but
+    SIGHUP, which whoever signals a whole service sends to us as well, is the parent's business and changes nothing.
     """
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
@@ -62,6 +63,7 @@ def reset_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
     for number in STOP_SIGNALS:  # a shell starts background jobs with SIGINT ignored
         signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

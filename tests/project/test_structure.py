@@ -41,7 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "replaying": {"config", "coverage", "pipeline", "processes", "reconcile", "trial", "writing", *SIDES},
     "service": {"__init__", "config", "processes", "worker", *SIDES},
     "commands": {"__init__", "config", "coverage", "plugins", "registry", "replaying", *SIDES},
-    "cli": {"__init__", "commands", "observability", "registry", "service", "worker"},
+    "cli": {"__init__", "commands", "observability", "processes", "registry", "service", "worker"},
     "__init__": set(),
     "__main__": {"cli"},
 }
