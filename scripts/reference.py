@@ -11,7 +11,9 @@ from eventwriter.cli import cli
 
 SHAPES = {
     "check": '`{"ok", "findings": [{"subject", "ok", "warning", "text"}]}`',
-    "config show": '`{"settings": {SECTION: {KEY: VALUE}}}`, with `--origin` also `"origins": {"SECTION.KEY": TEXT}`',
+    "config show": """
+`{"settings": {SECTION: {KEY: VALUE}}}`, with `--origin` also `"origins": {"SECTION.KEY": TEXT}`, and
+`"libpq": {VARIABLE: VALUE}` for what is taken from libpq's own variables""",
     "dlq list": """
 `[{"id", "logical_stream", "stream", "stream_created", "durable", "sequence", "record_index", "reason", "sqlstate",
 "detail", "subject", "message_time", "created_at", "replayed_at", "bytes"}]`; `record_index` is null for a whole

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eventwriter import registry
-from eventwriter.config import declaring, loading
+from eventwriter.config import declaring, dsn, loading
 from eventwriter.config.model import Config, StreamConfig
 from eventwriter.errors import UsageError
 from eventwriter.observability import logs
 from eventwriter.postgres.catalog import fitted
-from eventwriter.postgres.connection import connect
+from eventwriter.postgres.connection import connect, overridden
 from eventwriter.postgres.errors import translated
 from eventwriter.stream import Stream
 
@@ -63,9 +63,10 @@ class Settings:
     def shown(self, *, origins: bool, as_json: bool) -> str:
         """The effective settings, secrets masked, as TOML or JSON; with ``origins`` also where each comes from."""
         _, config, found = self._load()
+        libpq = dsn.environment(os.environ, overridden(config.postgres)) if origins else {}
         if not as_json:
-            return loading.render(config, found if origins else None).removesuffix("\n")
-        told = {"origins": dict(found)} if origins else {}
+            return loading.render(config, found if origins else None, libpq).removesuffix("\n")
+        told = {"origins": dict(found), "libpq": libpq} if origins else {}
         return json.dumps({"settings": loading.as_dict(config), **told})
 
     def _load(self) -> tuple[dict[str, Stream], Config, Mapping[str, str]]:

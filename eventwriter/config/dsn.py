@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import psycopg
 from psycopg import conninfo, pq
@@ -106,6 +106,21 @@ def show(text: str) -> str:
     return conninfo.make_conninfo("", **values)
 
 
+def environment(environ: Mapping[str, str], overridden: Collection[str]) -> dict[str, str]:
+    """The variables that libpq takes a value from, which it has nowhere else from, not even from a service; no secrets.
+
+    ``overridden`` are the keywords that a connection gets from us.
+    """
+    found = {}
+    for option in pq.Conninfo.get_defaults():
+        keyword, name = option.keyword.decode(), (option.envvar or b"").decode()
+        value = environ.get(name, "")
+        if value and keyword not in overridden and value.encode() == option.val:
+            secret = keyword in _SECRET or (keyword in _FREE and _INNER.search(value)) or fault(keyword, value)
+            found[name] = HIDDEN if secret else value
+    return found
+
+
 def told(error: psycopg.Error) -> str:
     """What an error says; of a connection, without values that cannot be meant.
 
@@ -114,6 +129,9 @@ def told(error: psycopg.Error) -> str:
     text = str(error).strip() or type(error).__name__
     if error.sqlstate is not None:
         return text
+    if "host None" in text:  # psycopg looks the name up, and tells that of the string alone
+        hosts = [option.val for option in pq.Conninfo.get_defaults() if option.keyword == b"host"]
+        text = text.replace("host None", f"host {(hosts[0] or b'').decode(errors='replace')!r}")
     for option in _used(error):
         keyword, value = option.keyword.decode(), (option.val or b"").decode(errors="replace")
         for part in (value, *value.split(",")):

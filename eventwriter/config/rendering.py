@@ -12,13 +12,13 @@ from eventwriter.config.kinds import Kind
 from eventwriter.config.model import SECTIONS, Config, StreamConfig, WriterConfig, kinds_of
 
 
-def render(config: Config, origins: Mapping[str, str] | None = None) -> str:
+def render(config: Config, origins: Mapping[str, str] | None = None, libpq: Mapping[str, str] | None = None) -> str:
     """The settings as TOML that can be loaded again, as far as there are no secrets in them; those are ``***``.
 
     With ``origins`` (by dotted key) each line ends with a comment that says where its value comes from. A stream shows
-    of [writer] what differs there.
+    of [writer] what differs there. ``libpq`` is what it takes from its own variables, which are shown with [postgres].
     """
-    return "\n".join(_lines(config, origins or {}))
+    return "\n".join(_lines(config, origins or {}, libpq or {}))
 
 
 def toml(value: bool | int | float | str | list[str] | dict[str, str]) -> str:
@@ -72,7 +72,7 @@ def _stream(stream: StreamConfig, writer: WriterConfig | None = None) -> list[tu
     return own + [item for item in overrides if writer is None or item[1] != getattr(writer, item[0])]
 
 
-def _lines(config: Config, origins: Mapping[str, str]) -> Iterator[str]:
+def _lines(config: Config, origins: Mapping[str, str], libpq: Mapping[str, str]) -> Iterator[str]:
     tables = list(_sections(config))
     tables += [(f"streams.{_bare(s.name)}", _stream(s, config.writer)) for s in config.streams.values()]
     for name, values in tables:
@@ -84,6 +84,8 @@ def _lines(config: Config, origins: Mapping[str, str]) -> Iterator[str]:
             if origin is not None and value is not None:
                 line += f"  # {origin if origin.isprintable() else json.dumps(origin)}"
             yield line
+        for variable, value in libpq.items() if name == "postgres" else ():
+            yield f"# {variable} = {toml(value)}  # environment, read by libpq"
         yield ""
 
 

@@ -65,6 +65,11 @@ def connection_string(settings: PostgresConfig, application_name: str) -> str:
     return conninfo.make_conninfo("", **{**limits, **given})
 
 
+def overridden(settings: PostgresConfig) -> set[str]:
+    """The keywords for which libpq does not look into its environment."""
+    return {*conninfo.conninfo_to_dict(connection_string(settings, "eventwriter"))}
+
+
 def several_hosts(given: Mapping[str, str]) -> bool:
     """Whether a connection string that sets this, or libpq's environment, names more than one."""
     hosts = given.get("host", os.environ.get("PGHOST", "")), given.get("hostaddr", os.environ.get("PGHOSTADDR", ""))

@@ -47,6 +47,6 @@ def named(path: str) -> set[str]:
 def test_what_needs_no_server_prints_that_shape() -> None:
     """The shapes of the other commands are held where these are tried."""
     shown = json.loads(CliRunner().invoke(cli, ["config", "show", "--origin", "--output", "json"]).stdout)
-    assert {*shown} == {"settings", "origins"} <= named("config show")
+    assert {*shown} == {"settings", "origins", "libpq"} <= named("config show")
     found = json.loads(findings.shown([findings.Finding("LOGS", "fine")], as_json=True))
     assert {*found, *found["findings"][0]} == named("check")

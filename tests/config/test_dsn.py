@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eventwriter.cli import cli
 from eventwriter.config import dsn, loading
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.embedded import free_port
-from eventwriter.errors import CONFIGURATION, UNAVAILABLE, ConfigurationError, EventWriterError
+from eventwriter.errors import CONFIGURATION, UNAVAILABLE, ConfigurationError, EventWriterError, UnavailableError
 from eventwriter.postgres import connection
 from fix_monitor import Endpoint
 from fix_service import World, wait_until
@@ -205,6 +208,50 @@ def test_a_database_named_like_a_uri(database: str, monkeypatch: pytest.MonkeyPa
         connection.connect(PostgresConfig(dsn=psycopg.conninfo.make_conninfo("", **given)), "test")
     assert "does not exist" in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+# ---- what libpq reads itself
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "shown"),
+    [
+        ("", {"PGHOST": "db", "PGPORT": "5433", "PGUSER": "u"}, {"PGUSER": "u", "PGHOST": "db", "PGPORT": "5433"}),
+        ("host=h", {"PGHOST": "db", "PGSSLMODE": "require"}, {"PGSSLMODE": "require"}),
+        ("postgres://u@h:1/d", {"PGHOST": "db", "PGPORT": "2", "PGUSER": "v", "PGDATABASE": "e"}, {}),
+        ("", {"PGHOST": "", "PGCONNECT_TIMEOUT": "1", "PGAPPNAME": "a", "PGCLIENTENCODING": "LATIN1"}, {}),
+        ("", {"PGPASSWORD": "s3cret", "PGOPTIONS": "-c a.password=s3cret"}, {"PGPASSWORD": "***", "PGOPTIONS": "***"}),
+        ("", {"PGHOST": "u:s3cret@h"}, {"PGHOST": "***"}),
+        ("", {"PGSERVICE": "s", "PGUSER": "u"}, {"PGSERVICE": "s", "PGUSER": "u"}),
+        ("", {"PGSERVICE": "s", "PGHOST": "db"}, {"PGSERVICE": "s"}),
+    ],
+)
+def test_what_libpq_reads_is_shown(
+    text: str, environ: dict[str, str], shown: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With the settings: its variables, as far as nothing else says otherwise, and nothing that is secret."""
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "services").write_text("[s]\nhost=elsewhere\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    for name, value in {"EVENTWRITER_POSTGRES__DSN": text, **environ}.items():
+        monkeypatch.setenv(name, value)
+    show = ["config", "show", "--origin"]
+    assert json.loads(CliRunner().invoke(cli, [*show, "--output", "json"]).stdout)["libpq"] == shown
+    section = CliRunner().invoke(cli, show).stdout.partition("[postgres]")[2].partition("[")[0]
+    assert re.findall(r'^# (PG\w+) = "(.*)"  # environment, read by libpq$', section, re.MULTILINE) == [*shown.items()]
+    assert "PG" not in CliRunner().invoke(cli, show[:2]).stdout
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [("nowhere.invalid", "'nowhere.invalid'"), ("a.invalid,b.invalid", "'b.invalid'"), ("ü.invalid", "'ü.invalid'")],
+)
+def test_a_host_that_is_not_found_is_named(host: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it stands in the environment."""
+    monkeypatch.setenv("PGHOST", host)
+    with pytest.raises(UnavailableError, match=f"failed to resolve host {told}"):
+        connection.connect(PostgresConfig(connect_timeout=2.0), "test")
 
 
 # ---- the whole service
