@@ -29,7 +29,7 @@ from eventwriter.commands import check as checking
 from eventwriter.commands import decode as decoding
 from eventwriter.commands.settings import Settings, declared
 from eventwriter.observability import logs
-from eventwriter.processes import process
+from eventwriter.processes import process, room
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -234,7 +234,10 @@ def main() -> NoReturn:
     except errors.EventWriterError as error:
         click.echo(f"eventwriter: {terminal.lines(str(error))}", err=True)
         sys.exit(error.exit_code)
-    except Exception:  # noqa: BLE001 - a bug: whoever reports it needs all that is known
+    except Exception as error:  # noqa: BLE001 - a bug: whoever reports it needs all that is known
+        if told := room.explained(error):
+            click.echo(f"eventwriter: {told}", err=True)
+            sys.exit(errors.UNAVAILABLE)
         click.echo(f"eventwriter: internal error\n{masking.text(traceback.format_exc())}", err=True, nl=False)
         sys.exit(errors.INTERNAL)
     sys.exit(status if isinstance(status, int) else errors.OK)

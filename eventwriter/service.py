@@ -18,6 +18,7 @@ from eventwriter.jetstream.turn import Turn, Turns
 from eventwriter.observability import monitor, report
 from eventwriter.observability.board import SUPERVISOR, Board, Slot
 from eventwriter.observability.children import Children
+from eventwriter.processes import room
 from eventwriter.processes.child import Child
 from eventwriter.processes.slot import Pace
 from eventwriter.processes.supervisor import Supervisor
@@ -30,6 +31,8 @@ RESTART_MAXIMUM = 10.0
 """Seconds between two starts of a worker that keeps failing."""
 _SAYING_SO = 3.0
 """Seconds that a worker has beyond its own deadline for draining, so that it can still say what it left behind."""
+TASKS, TASKS_OF_A_WORKER = 3, 6
+"""Processes and threads: supervisor and monitor with its server; a worker with its loop and four of its pool."""
 
 Load = Callable[[], tuple[Config, Mapping[str, Stream]]]
 """Reads the settings, and finds the streams that exist; raises ConfigurationError."""
@@ -119,6 +122,7 @@ class Processes:
                 found.append(Child(title, run, settings, passing=partial(report.passing, slot)))
         if not found:
             raise ConfigurationError("no stream is enabled: set streams.<NAME>.enabled = true for at least one")
+        room.check(TASKS + TASKS_OF_A_WORKER * len(found))
         serve = partial(monitor.run, self._board, config, self._board.slot(monitor.NAME))
         self.children.stall_timeouts = stall_timeouts
         return [*found, Child(monitor.NAME, serve, config, essential=False)]

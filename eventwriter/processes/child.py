@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from eventwriter.errors import INTERNAL, OK, EventWriterError
+from eventwriter.errors import INTERNAL, OK, UNAVAILABLE, EventWriterError
+from eventwriter.processes import room
 from eventwriter.processes.process import die_with_parent, set_title
 from eventwriter.processes.signals import reset_signals
 
@@ -73,8 +74,12 @@ def _live(child: Child, parent: int) -> NoReturn:
         status = error.code if isinstance(error.code, int) else OK if error.code is None else INTERNAL
         if status == INTERNAL:
             logger.error("%s", error, extra={"stream": child.name})
-    except BaseException:
-        logger.exception("uncaught exception", extra={"stream": child.name})
+    except BaseException as error:
+        if told := room.explained(error):
+            status = UNAVAILABLE
+            logger.error("%s", told, extra={"stream": child.name})
+        else:
+            logger.exception("uncaught exception", extra={"stream": child.name})
     finally:
         _flush()
         os._exit(status)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from eventwriter.errors import OK
+from eventwriter.processes import room
 from eventwriter.processes.backoff import Backoff
 from eventwriter.processes.child import Child, fork, how
 
@@ -85,7 +86,7 @@ class Slot:
         try:
             pid = fork(child)
         except OSError as error:
-            logger.error("cannot fork: %s", error, extra=self._extra)
+            logger.error("cannot fork: %s", room.explained(error) or error, extra=self._extra)
             self.retry(now)
             return
         self.pid, self._since, self.due, self.parked = pid, now, None, None
