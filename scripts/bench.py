@@ -545,7 +545,10 @@ def start_and_idle(bench: Bench) -> dict[str, float]:
 def main() -> int:
     """Runs what the arguments ask for."""
     parser = argparse.ArgumentParser(
-        prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False,
+        prog="scripts/bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--streams",

@@ -84,7 +84,7 @@ def measure(stream: Stream, encoding: str, batch: Sequence[Message], rounds: int
 
 def main() -> None:
     """Runs from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__)
     parser.add_argument(
         "--stream", action="append", choices=sorted(ENCODINGS), help="only this stream; may be repeated"
     )

@@ -408,7 +408,7 @@ def show(publisher: Publisher, watch: Watch, chaos: Chaos, counts: Counter[str],
 
 def main() -> int:
     """Runs the schedule; 0 only if nothing was lost and nothing was written twice."""
-    parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
+    parser = argparse.ArgumentParser(allow_abbrev=False, prog="scripts/chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="how long faults are injected (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of schedule and traffic (default %(default)s)")
     parser.add_argument("--rate", type=float, default=800, help="messages/s over all streams (default %(default)s)")

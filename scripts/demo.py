@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import difflib
 import json
+import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ from rich.table import Table
 
 from eventwriter import registry
 from eventwriter.embedded import NatsServer, PostgresServer
+from eventwriter.errors import USAGE
 from traffic import NUMBER, Traffic
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,7 +76,7 @@ class Publisher(threading.Thread):
         names = list(self.traffic)
         begun, sent = time.monotonic(), 0
         while not self.stop.is_set():
-            due = int((time.monotonic() - begun) * self.rate)
+            due = min(int((time.monotonic() - begun) * self.rate), sent + 5000)  # soon heard to stop, whatever the rate
             batch = []
             for number in range(sent, due):
                 name = names[number % len(names)]
@@ -208,7 +212,6 @@ def adds_up(streams: dict[str, dict[str, int]]) -> bool:
     return all(
         line["missing"] == line["rows_missing"] == line["rows_duplicated"] == 0
         and line["dead_letters"] == line["broken"]
-        and line["rows"] > 0
         for line in streams.values()
     )
 
@@ -223,15 +226,87 @@ def _ticks(seconds: float | None, stop: threading.Event, period: float = 0.5) ->
         stop.wait(period)
 
 
+def number(least: float, most: float) -> Callable[[str], float]:
+    """Reads a number above ``least``, up to ``most``."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least < value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number above {least:g}, up to {most:,.0f}")
+        return value
+
+    return read
+
+
+def share(text: str) -> float:
+    """Reads a share."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no share of all: 0 is none, 0.01 one of a hundred, 1 all of them"
+        )
+    return value
+
+
+def address(text: str) -> str:
+    """Reads an address at which nobody listens yet."""
+    host, _, port = text.rpartition(":")
+    free = "--listen 127.0.0.1:0 takes a free port"
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except (ValueError, OverflowError, socket.gaierror):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address and a port, such as 127.0.0.1:9465") from None
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot listen at {text}, {error.strerror}: {free}") from None
+    return text
+
+
+def read_arguments() -> argparse.Namespace:
+    """What the command line asks for; what cannot be meant ends it in one line, with exit status 64."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/demo", description=__doc__, allow_abbrev=False, exit_on_error=False, usage="%(prog)s [options]"
+    )
+    told = "(default %(default)s)"
+    parser.add_argument("--seconds", type=number(0, 1e6), help="end by itself after this time (default: Ctrl-C)")
+    parser.add_argument("--rate", type=number(0, 1e6), default=1000.0, help=f"messages/s over all streams {told}")
+    parser.add_argument("--broken", type=share, default=0.01, help=f"share of broken messages {told}")
+    parser.add_argument("--output", choices=("text", "json"), default="text")
+    parser.add_argument("--listen", type=address, default="127.0.0.1:9465", help=f"address of the page {told}")
+    try:
+        arguments, unknown = parser.parse_known_args()
+    except argparse.ArgumentError as error:
+        sys.stderr.write(f"scripts/demo: {error}\n")
+        sys.exit(USAGE)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], parser._option_string_actions, 1, 0.5)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        sys.stderr.write(f"scripts/demo: there is no option {' '.join(unknown)}{hint}; --help shows all\n")
+        sys.exit(USAGE)
+    return arguments
+
+
+def verdict(streams: dict[str, dict[str, int]], status: int, error: Exception | None) -> str:
+    """What is wrong, if anything: that it does not add up only where all was published and the service ended well."""
+    if error is not None:
+        return f"the publisher failed, and nobody knows what it has published: {error or type(error).__name__}"
+    accounts = "" if adds_up(streams) else "IT DOES NOT ADD UP"
+    if status:
+        return f"{accounts or 'every message is accounted for'}, and the service ended with exit status {status}"
+    return accounts
+
+
 def main() -> int:
     """Runs the demo; 0 only if every message is accounted for."""
-    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
-    parser.add_argument("--seconds", type=float, help="end by itself after this time (default: Ctrl-C)")
-    parser.add_argument("--rate", type=float, default=1000, help="messages/s over all streams (default %(default)s)")
-    parser.add_argument("--broken", type=float, default=0.01, help="share of broken messages (default %(default)s)")
-    parser.add_argument("--output", choices=("text", "json"), default="text")
-    parser.add_argument("--listen", default="127.0.0.1:9465", help="address of the page (default %(default)s)")
-    arguments = parser.parse_args()
+    arguments = read_arguments()
     console = Console(stderr=True)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -270,12 +345,13 @@ def main() -> int:
         connection = stack.enter_context(psycopg.connect(dsn, autocommit=True))
         _watch(console, connection, publisher, service, arguments, stop)
         publisher.stop.set()
-        publisher.join(30)
+        publisher.join()
         _settle(console, connection, publisher)
         status = service.end(35)
         streams = account(connection, publisher)
+    wrong = verdict(streams, status, publisher.error)
     result = {
-        "ok": adds_up(streams) and status == 0 and publisher.error is None,
+        "ok": not wrong,
         "seconds": round(time.monotonic() - begun, 1),
         "exit_status": status,
         "restarts": sum(service.restarts.values()),
@@ -284,10 +360,10 @@ def main() -> int:
     if arguments.output == "json":
         print(json.dumps(result))
     else:
-        _print_accounts(streams, bool(result["ok"]))
+        _print_accounts(streams, wrong)
     for note in service.notes:
         console.print(f"service: {note}", markup=False)
-    return 0 if result["ok"] else 1
+    return 1 if wrong else 0
 
 
 def _watch(
@@ -328,7 +404,7 @@ def _settle(console: Console, connection: psycopg.Connection[Any], publisher: Pu
         time.sleep(0.1)
 
 
-def _print_accounts(streams: dict[str, dict[str, int]], ok: bool) -> None:
+def _print_accounts(streams: dict[str, dict[str, int]], wrong: str) -> None:
     table = _table("messages published = written + dead letters; then their rows")
     table.add_column("stream", no_wrap=True)
     headings = {
@@ -346,7 +422,7 @@ def _print_accounts(streams: dict[str, dict[str, int]], ok: bool) -> None:
         table.add_row(stream, *(f"{line[name]:,}" for name in headings))
     console = Console()
     console.print(table)
-    console.print("every message is accounted for" if ok else "IT DOES NOT ADD UP", style="green" if ok else "bold red")
+    console.print(wrong or "every message is accounted for", style="bold red" if wrong else "green", markup=False)
 
 
 if __name__ == "__main__":

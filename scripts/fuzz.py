@@ -26,6 +26,7 @@ PASSED, FAILED, NOTHING_RAN = 0, 1, 5
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="scripts/fuzz",
         description=__doc__,
         epilog="A seed that found something finds it again: scripts/fuzz --minutes 0 --seed SEED TESTS. "

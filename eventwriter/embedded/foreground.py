@@ -17,7 +17,9 @@ from eventwriter.errors import INTERNAL, ConfigurationError, UnavailableError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one server in the foreground until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="python -m eventwriter.embedded", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, prog="python -m eventwriter.embedded", description=main.__doc__
+    )
     parser.add_argument("server", choices=("nats", "postgres"))
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="where its data lives")
