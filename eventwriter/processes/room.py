@@ -38,7 +38,7 @@ def check(needed: int) -> None:
 
 
 def explained(error: BaseException) -> str:
-    """What an error means that there is no room for one more process or thread for; empty if it has another cause."""
+    """That there is no room for one more process or thread, if that is what the error says; otherwise empty."""
     threads = isinstance(error, RuntimeError) and _FULL in str(error)
     if not threads and not (isinstance(error, OSError) and error.errno == errno.EAGAIN):
         return ""

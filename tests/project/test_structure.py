@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import ast
 import configparser
+import shutil
+import subprocess
+import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -194,3 +198,19 @@ def test_property_tests_go_by_one_profile() -> None:
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "settings":
                     given = {keyword.arg for keyword in node.keywords}
                     assert given <= {"max_examples", "stateful_step_count"}, f"{path}:{node.lineno}"
+
+
+def test_the_sdist_carries_what_its_tests_need(tmp_path: Path) -> None:
+    """All that is in the checkout but what a run leaves behind."""
+    parts = ("eventwriter", "workers", "schemas", "scripts", "tests", "docs", ".ci")
+    for part in parts:
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    files = [path for path in ROOT.iterdir() if path.is_file() and path.name not in (".git", ".coverage")]
+    for path in files:
+        shutil.copy(path, tmp_path)
+    there = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, tmp_path / "dist"], cwd=tmp_path, check=True, capture_output=True)
+    (sdist,) = (tmp_path / "dist").iterdir()
+    with tarfile.open(sdist) as archive:
+        assert there <= {name.partition("/")[2] for name in archive.getnames()}
