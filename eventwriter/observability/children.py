@@ -28,7 +28,7 @@ class Children:
     def __init__(self, slot: Slot, clock: Callable[[], float] = time.monotonic) -> None:
         self._slot = slot
         self._clock = clock
-        self._state = SupervisorState(name=SUPERVISOR, started=time.time(), beat=clock())
+        self._state = SupervisorState(name=SUPERVISOR, started=time.time(), beat=clock(), since=clock())
         self._looked = clock()
         self._awake = 0.0
         self._beats: dict[str, float] = {}

@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 
 from eventwriter.config.loading import Config
-from eventwriter.observability import status
+from eventwriter.observability import causes, status
 from eventwriter.observability.access import Access
 from eventwriter.observability.awake import Awake
 from eventwriter.observability.board import Board, Slot
@@ -86,6 +86,8 @@ class Monitor:
         self._config = config
         self._access = Access(config.http)
         self.awake = Awake()
+        before = board.slot(NAME).read(MonitorState)
+        self.began: causes.Began = before.began if before else {}
         self._histories = {
             name: _History(history_name(name), board.slot(history_name(name)))
             for name, stream in config.streams.items()
@@ -93,7 +95,11 @@ class Monitor:
         }
 
     def _read(self) -> dict[str, Any]:
-        return status.read(self._board, self._config, self.awake.since)
+        return status.read(self._board, self._config, self.awake.since, self.began)
+
+    def look(self) -> None:
+        """Notes since when each stream is in trouble, also while nobody asks."""
+        self._read()
 
     def sample(self) -> None:
         """Adds one point to the history of each stream."""
@@ -128,9 +134,9 @@ class Monitor:
                 return Answer(503, TEXT, f"no sign of life from the supervisor for {age:.0f} s\n".encode())
             return Answer(200, TEXT, b"ok\n")
         if path == "/readyz":
-            status = self._read()
-            text = "".join(f"{problem['stream']}: {problem['text']}\n" for problem in status["problems"])
-            if status["ready"]:
+            document = self._read()
+            text = "".join(f"{who}: {text}\n" for who, text in causes.lines(document, alone=False))
+            if document["ready"]:
                 return Answer(200, TEXT, b"ok\n" + (text.encode() if tell else b""))
             return Answer(503, TEXT, text.encode() if tell else b"not ready\n")
         if path == "/metrics":
@@ -165,10 +171,11 @@ def run(board: Board, config: Config, slot: Slot) -> int:
                 log.info("serving %s", server.url)
                 server.start()
         now = monitor.awake.look()
+        monitor.look()
         if now >= due:
             monitor.sample()
             if server is not None:
                 server.renew()
             due += STEP * (1 + (now - due) // STEP)
-        slot.write(MonitorState(name=NAME, beat=now))
+        slot.write(MonitorState(name=NAME, beat=now, began=dict(monitor.began)))
         time.sleep(1.0)

@@ -1,7 +1,7 @@
 """What the processes of a service write on the board, each kind as it is read again: as typed structs.
 
-Times are seconds since 1970, but for ``beat``, ``since`` and ``waiting_since``, which are of the monotonic clock that
-all processes of a machine share: from them durations are told, and a clock that is set must not change those.
+Times are seconds since 1970, but for ``beat``, ``since``, ``began`` and ``waiting_since``, which are of the monotonic
+clock that all processes of a machine share: from them durations are told, and a clock that is set must not change those.
 """
 
 from __future__ import annotations
@@ -113,6 +113,8 @@ class SupervisorState(Struct, tag="supervisor", tag_field="kind", kw_only=True):
     name: str
     started: float
     beat: float
+    since: float | None = None
+    """When it was started; uptime is told from this one."""
     config_error: str = ""
     """What is wrong with the settings that were read last: those before are in force."""
     children: dict[str, ChildState] = field(default_factory=dict)
@@ -132,6 +134,8 @@ class MonitorState(Struct, tag="monitor", tag_field="kind", kw_only=True):
 
     name: str
     beat: float
+    began: dict[str, float] = field(default_factory=dict)
+    """Of each stream in trouble: since when."""
 
 
 class Beat(Struct):

@@ -13,6 +13,7 @@ from msgspec.structs import asdict, replace
 
 from eventwriter import __version__
 from eventwriter.config.loading import Config, StreamConfig
+from eventwriter.observability import causes
 from eventwriter.observability.board import AGE_BUCKETS, FATES, STAGES, SUPERVISOR, Board
 from eventwriter.observability.states import ChildState, State, SupervisorState, WorkerState
 from eventwriter.processes.supervisor import PARKING
@@ -34,9 +35,14 @@ Since = Callable[[float], float]
 """Seconds since a moment of the monotonic clock."""
 
 
-def read(board: Board, config: Config, since: Since = lambda moment: time.monotonic() - moment) -> dict[str, Any]:
-    """The document; the histories and the age quantiles are what the monitor keeps."""
-    now = time.time()
+def read(
+    board: Board,
+    config: Config,
+    since: Since = lambda moment: time.monotonic() - moment,
+    began: causes.Began | None = None,
+) -> dict[str, Any]:
+    """The document; histories, age quantiles and since when a stream is in trouble are what the monitor keeps."""
+    now, moment = time.time(), time.monotonic()
     states: list[State] = list(board.read(State))
     workers = {state.name: state for state in states if isinstance(state, WorkerState)}
     unknown = SupervisorState(name=SUPERVISOR, started=now, beat=0.0)
@@ -46,21 +52,31 @@ def read(board: Board, config: Config, since: Since = lambda moment: time.monoto
         for name, stream in config.streams.items()
         if stream.enabled
     }
-    problems = [{"stream": name, "text": each["reason"]} for name, each in streams.items() if each["reason"]]
+    began = {} if began is None else began
+    causes.follow(began, streams)
+    for name, each in streams.items():
+        each["since"] = now - (moment - began[name]) if name in began else None
+    problems = [
+        {"stream": name, "text": each["reason"], "since": each["since"]}
+        for name, each in streams.items()
+        if each["reason"]
+    ]
     ready = not problems
     if supervisor.config_error:
         text = f"the changed settings are wrong, those before stay in force: {supervisor.config_error}"
         problems.append({"stream": "configuration", "text": text})
-    return {
+    document = {
         "version": __version__,
         "now": now,
         "started": supervisor.started,
+        "uptime": moment - supervisor.since if supervisor.since is not None else None,
         "beat_age": since(supervisor.beat),
         "ready": ready,
         "config_error": supervisor.config_error,
         "problems": problems,
         "streams": streams,
     }
+    return document | {"causes": causes.grouped(document)}
 
 
 def _stream(

@@ -8,9 +8,10 @@ const STATES = {  // what is shown, how bad it is, what the worker's box says, a
   stalled: ['stalled', 'bad', 'stalled'], restarting: ['restarting', 'bad', 'restarting'],
   parked: ['parked', 'bad', 'parked'], draining: ['draining', 'warn', 'finishing'],
 };
+const HELD = ['NATS: held up', 'bad', 'waits for NATS', 'waiting'];
 const byId = (id) => document.getElementById(id);
 const views = new Map();
-let last = null, heard = 0, skew = 0;
+let last = null, heard = 0, came = 0, skew = 0;
 
 // ---- small helpers. Everything that came with a message goes through textContent or setAttribute, never markup.
 
@@ -54,6 +55,9 @@ function ago(time) {
   if (seconds < 1) return 'just now';
   return seconds < 10 ? `${Math.floor(seconds)} s ago` : `${duration(seconds)} ago`;
 }
+function moment(time) {  // with the day, where the time alone does not tell
+  return Date.now() / 1000 - skew - time < 72000 ? clock(time) : `${new Date(time * 1000).toLocaleDateString()} ${clock(time)}`;
+}
 const clock = (time) => isNumber(time) ? new Date(time * 1000).toLocaleTimeString([], {hour12: false}) : '–';
 function bytes(value) {
   if (!isNumber(value)) return '–';
@@ -68,8 +72,11 @@ const text = (value) => value === null || value === undefined ? '' : String(valu
 
 // ---- what is stuck: the left part, the middle or the right
 
+function told(stream) {  // of a state: the word and so on; "disconnected" is also what NATS keeps back though it is there
+  return (stream.state === 'disconnected' && stream.nats_connected === true ? HELD : STATES[stream.state]) || [text(stream.state) || 'unknown', 'warn', text(stream.state)];
+}
 function stuck(stream) {
-  const [, severity] = STATES[stream.state] || [];
+  const [, severity] = told(stream);
   const reason = text(stream.reason);
   const at = {left: '', middle: severity === 'good' ? '' : severity || '', right: ''};
   if (stream.nats_connected === false && stream.state !== 'starting') at.left = 'bad';
@@ -117,8 +124,8 @@ function drawLane(view, name, stream) {
   const pending = isNumber(stream.consumer_pending) ? `${number(stream.consumer_pending)} pending` : list(stream.subjects).join(' ');
   const noTable = at.right && stream.postgres_connected !== false && stream.state !== 'waiting';
   const unconnected = 'not connected', history = stream.history || {};
-  const [shown, , doing, short] = STATES[stream.state] || [text(stream.state), '', text(stream.state)];
-  const noNats = stream.nats_connected === false || stream.state === 'disconnected';
+  const [shown, , doing, short] = told(stream);
+  const noNats = stream.nats_connected === false || (stream.state === 'disconnected' && stream.nats_connected !== true);
   const texts = [
     [text(stream.stream) || name, at.left ? (noNats ? unconnected : 'see the reason') : pending],
     narrow ? [short || doing, `${rate(lastOf(history.rows_per_s))} rows/s`] : [name, doing],
@@ -250,7 +257,7 @@ function toggle(name) {
   if (view.open) drawDetails(view, name, last.streams[name]);
 }
 function drawRow(view, name, stream) {
-  const [word, severity] = STATES[stream.state] || [text(stream.state) || 'unknown', 'warn'];
+  const [word, severity] = told(stream);
   const history = stream.history || {}, step = isNumber(history.step) && history.step > 0 ? history.step : 5;
   const messages = stream.messages || {};
   say(view.state, word);
@@ -272,6 +279,7 @@ function drawRow(view, name, stream) {
   say(view.reasons, reasons.slice(0, 3).join(', '));
   say(view.restarts, number(stream.restarts));
   mark(view.restarts, 'class', stream.restarts > 0 && stream.state !== 'running' ? 'alarm' : '');
+  for (const element of [view.row, view.details, view.lane.svg]) element.classList.toggle('first-of-all', severity === 'bad');
   tick(view, stream);
   drawLane(view.lane, name, stream);
   if (view.open) drawDetails(view, name, stream);
@@ -331,6 +339,15 @@ function drawDetails(view, name, stream) {
 
 // ---- the whole
 
+function causes(status, names) {  // each once, with whom it stops; an earlier service tells them stream by stream
+  if (Array.isArray(status.causes)) {
+    return status.causes.map((cause) => [text(cause.who), text(cause.text) + (isNumber(cause.since) ? `, since ${moment(cause.since)}` : '')]);
+  }
+  const groups = new Map();
+  for (const problem of list(status.problems)) groups.set(text(problem.text), [...(groups.get(text(problem.text)) || []), text(problem.stream)]);
+  return [...groups].map(([what, who]) => [who.length > 1 && who.length === names.length ? `all ${who.length} streams` : who.join(', '), what]);
+}
+
 function draw(status) {
   const streams = status.streams || {}, names = Object.keys(streams), problems = list(status.problems);
   for (const [name, view] of views) {
@@ -341,7 +358,7 @@ function draw(status) {
   }
   byId('flow').hidden = byId('streams').hidden = !names.length;
   for (const name of names) drawRow(views.get(name) || create(name), name, streams[name]);
-  const affected = new Set(problems.map((problem) => text(problem.stream)).filter(Boolean)).size;
+  const affected = new Set(problems.map((problem) => text(problem.stream)).filter((name) => Object.hasOwn(streams, name))).size;
   const worst = names.some((name) => (STATES[streams[name].state] || [])[1] === 'bad');
   let verdict = 'Ready: ' + (names.length === 1 ? 'the stream is being written' : `all ${names.length} streams are being written`);
   let how = 'good';
@@ -353,10 +370,10 @@ function draw(status) {
   }
   say(byId('verdict'), verdict);
   mark(byId('health'), 'class', `banner ${how}`);
-  const told = JSON.stringify(problems);
-  if (byId('problems').dataset.told !== told) {
-    byId('problems').dataset.told = told;
-    byId('problems').replaceChildren(...problems.map((problem) => h('li', {}, h('b', {}, text(problem.stream)), ' ', text(problem.text))));
+  const told = causes(status, names).map(([who, what]) => [who, what]);
+  if (byId('problems').dataset.told !== JSON.stringify(told)) {
+    byId('problems').dataset.told = JSON.stringify(told);
+    byId('problems').replaceChildren(...told.map(([who, what]) => h('li', {}, h('b', {}, who), ' ', what)));
   }
   const total = (pick) => names.reduce((all, name) => all + (pick(streams[name]) || 0), 0);
   say(byId('totals'), names.length ? `${rate(total((each) => lastOf((each.history || {}).rows_per_s)))} rows/s, ${number(total((each) => (each.messages || {}).deadlettered))} dead letters` : '');
@@ -365,7 +382,8 @@ function draw(status) {
 function tickAll() {
   if (!last) return;
   for (const [name, view] of views) if (last.streams[name]) tick(view, last.streams[name]);
-  const since = isNumber(last.started) ? `, up ${duration(Math.floor(Date.now() / 1000 - skew - last.started))}` : '';
+  const up = isNumber(last.uptime) ? last.uptime + (performance.now() - came) / 1000 : isNumber(last.started) ? Date.now() / 1000 - skew - last.started : null;
+  const since = up === null ? '' : `, up ${duration(Math.floor(up))}`;
   say(byId('about'), `version ${text(last.version)}${since}, read ${clock(heard / 1000)}`);
 }
 function silent(why) {
@@ -385,6 +403,7 @@ async function ask() {
 }
 function show(status) {
   heard = Date.now();
+  came = performance.now();
   skew = isNumber(status.now) ? heard / 1000 - status.now : 0;
   last = status;
   document.body.classList.remove('stale');
