@@ -29,6 +29,7 @@ _MARKS = {
     "parked": ("■", "red"),
 }
 _BARS = " ▁▂▃▄▅▆▇█"
+_SPIKE = "▲"
 _WIDTH = 12
 
 
@@ -71,6 +72,7 @@ COLUMNS = (
     _Column("last commit", 6, lambda name, stream, now: Text(_ago(stream["last_commit"], now))),
     _Column("rows", 8, lambda name, stream, now: Text(_number(stream["rows_written"]))),
     _Column("dead", 2, lambda name, stream, now: _notable(stream["messages"]["deadlettered"])),
+    _Column("dead/min", 7, lambda name, stream, now: _notable(stream.get("dead_letters_per_minute") or 0)),
     _Column("restarts", 2, lambda name, stream, now: _notable(stream["restarts"])),
 )
 
@@ -183,16 +185,32 @@ def _table(streams: Mapping[str, Any], now: float, width: int) -> Table:
 
 
 def sparkline(values: Sequence[float | None], width: int = _WIDTH) -> str:
-    """The values, oldest first, as one line of bars, the latest at its right end; unknown ones are blank."""
+    """The values, oldest first, as one line of bars, the latest at its right end; unknown ones are blank.
+
+    A rare one that is far higher than the others is marked, rather than make all others look like nothing.
+    """
     size = max(1, -(-len(values) // width))
     groups = [values[max(0, end - size) : end] for end in range(len(values), 0, -size)][::-1]
     means = [_mean([value for value in group if value is not None]) for group in groups]
-    top = max((mean for mean in means if mean), default=0.0)
+    top = _top([mean for mean in means if mean is not None])
     bars = "".join(
-        " " if mean is None else _BARS[1] if not top or not mean else _BARS[1 + min(7, int(mean / top * 7.999))]
+        " "
+        if mean is None
+        else _SPIKE
+        if mean > top
+        else _BARS[1 + min(7, int(mean / top * 7.999))]
+        if top
+        else _BARS[1]
         for mean in means
     )
     return bars.rjust(width)
+
+
+def _top(known: Sequence[float]) -> float:
+    """What the highest bar stands for: the highest value, or what nine of ten do not exceed where that is far below."""
+    highest = max(known, default=0.0)
+    usual = sorted(known)[int(0.9 * (len(known) - 1))] if known else 0.0
+    return 1.25 * usual if 0 < 3 * usual < highest else highest
 
 
 def _mean(values: Sequence[float]) -> float | None:

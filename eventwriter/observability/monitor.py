@@ -53,24 +53,32 @@ class _History:
         self.points = deque(before.points if before else [], maxlen=POINTS)
         self._last = before.last if before else None
         self._ages: deque[list[int]] = deque(maxlen=RECENT)
+        self._letters: deque[int] = deque(maxlen=RECENT)
 
     def add(self, stream: dict[str, Any], now: float) -> None:
         """One more point, in its place: what was missed since the last one, by a pause or a restart, is unknown."""
-        rows = stream["rows_written"]
-        rate = None
+        rows, letters = stream["rows_written"], stream["messages"]["deadlettered"]
+        rate = dying = None
         if self._last is not None:
             missed = round((now - self._last[0]) / STEP) - 1
-            self.points.extend([(None, None)] * min(POINTS, missed))
-            rate = round(max(0, rows - self._last[1]) / max(0.001, now - self._last[0]), 1)
-        self._last = now, rows
+            self.points.extend([(None, None, None)] * min(POINTS, missed))
+            passed = max(0.001, now - self._last[0])
+            rate = round(max(0, rows - self._last[1]) / passed, 1)
+            dying = round(max(0, letters - self._last[2]) / passed, 3)
+        self._last = now, rows, letters
         self._ages.append(stream["event_ages"]["buckets"])
-        self.points.append((rate, stream["lag_seconds"]))
+        self._letters.append(letters)
+        self.points.append((rate, stream["lag_seconds"], dying))
         self._slot.write(HistoryState(name=self._name, points=list(self.points), last=self._last))
 
     def recent_ages(self, buckets: list[int]) -> list[int]:
         """How many messages of the last minute were of each age."""
         before = self._ages[0] if self._ages and self._ages[0] else [0] * len(buckets)
         return [max(0, count - old) for count, old in zip(buckets, before, strict=True)]
+
+    def recent_letters(self, letters: int) -> int:
+        """How many messages became dead letters in the last minute, or as long as this is known."""
+        return max(0, letters - self._letters[0]) if self._letters else 0
 
 
 def history_name(stream: str) -> str:
@@ -116,10 +124,12 @@ class Monitor:
             ages = history.recent_ages(stream["event_ages"]["buckets"])
             stream["event_age_p50"] = status.quantile(ages, 0.5)
             stream["event_age_p99"] = status.quantile(ages, 0.99)
+            stream["dead_letters_per_minute"] = history.recent_letters(stream["messages"]["deadlettered"])
             stream["history"] = {
                 "step": STEP,
-                "rows_per_s": [rate for rate, _ in points],
-                "lag": [lag for _, lag in points],
+                "rows_per_s": [rate for rate, _, _ in points],
+                "lag": [lag for _, lag, _ in points],
+                "dead_letters_per_s": [dying for _, _, dying in points],
             }
         return document
 

@@ -1,7 +1,7 @@
 """What the processes of a service write on the board, each kind as it is read again: as typed structs.
 
 Times are seconds since 1970, but for ``beat``, ``since``, ``began`` and ``waiting_since``, which are of the monotonic
-clock that all processes of a machine share: from them durations are told, and a clock that is set must not change those.
+clock that all processes of a machine share: from them durations are told, which a clock that is set must not change.
 """
 
 from __future__ import annotations
@@ -121,12 +121,12 @@ class SupervisorState(Struct, tag="supervisor", tag_field="kind", kw_only=True):
 
 
 class HistoryState(Struct, tag="history", tag_field="kind", kw_only=True):
-    """A stream's last minutes, as (rows a second, lag in seconds)."""
+    """A stream's last minutes, as (rows a second, lag in seconds, dead letters a second)."""
 
     name: str
-    points: list[tuple[float | None, float | None]]
-    last: tuple[float, int] | None
-    """When the latest point was made, and how many rows were written then."""
+    points: list[tuple[float | None, float | None, float | None]]
+    last: tuple[float, int, int] | None
+    """When the latest point was made, and how many rows and dead letters were written then."""
 
 
 class MonitorState(Struct, tag="monitor", tag_field="kind", kw_only=True):

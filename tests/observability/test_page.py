@@ -352,6 +352,113 @@ def test_trouble_of_every_kind_at_once(window: Window, service: Service) -> None
     window.picture("stuck-dark-narrow-top", whole=False)
 
 
+REFUSED = 'PostgreSQL cannot be reached: connection to server at "db", port 5432 failed: Connection refused'
+NO_NATS = "NATS cannot be reached (nats://n1:4222: Connection refused): the worker is reconnecting"
+WAITING = {"state": "waiting", "reason": REFUSED, "postgres_connected": False}
+CUT_OFF = {"state": "disconnected", "reason": NO_NATS, "nats_connected": False}
+
+
+@pytest.mark.parametrize("changes", [WAITING, CUT_OFF], ids=["postgres", "nats"])
+@pytest.mark.parametrize("tells", ["causes", "problems"])
+def test_one_cause_is_shown_once(window: Window, service: Service, changes: dict[str, Any], tells: str) -> None:
+    """For all streams together and since when, also of a service that tells them one by one; a phone has room left."""
+    service.answer = status(**dict.fromkeys(TABLES, changes))
+    began = ""
+    if tells == "causes":
+        cause = {"who": "all 7 streams", "streams": [*TABLES], "text": changes["reason"], "since": NOW - 95}
+        service.answer["causes"] = [cause]
+        began = ", since "
+    window.page.set_viewport_size({"width": 390, "height": 844})
+    window.page.goto(service.url)
+    expect(window.page.locator("#verdict")).to_have_text("Not ready: 7 of 7 streams need attention")
+    expect(window.page.locator("#problems li")).to_have_count(1)
+    assert window.text("#problems").startswith(f"all 7 streams {changes['reason']}{began}")
+    assert not began or re.search(r", since \d\d:\d\d:\d\d$", window.text("#problems"))
+    box = window.page.locator("#health").bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] < 844 / 3
+    for scheme in ("light", "dark"):
+        window.page.emulate_media(color_scheme=scheme)
+        window.picture(f"one-cause-{changes['state']}-{scheme}-390", whole=False)
+        window.page.set_viewport_size({"width": 1360, "height": 900})
+        window.picture(f"one-cause-{changes['state']}-{scheme}")
+        window.page.set_viewport_size({"width": 390, "height": 844})
+
+
+def test_on_a_phone_the_stream_in_trouble_comes_first(window: Window, service: Service) -> None:
+    """Also with a reason each that is long: the first of them is seen without scrolling; a wrong file is no stream."""
+    texts = {name: f"{name}: " + "what is wrong here takes many words to tell, " * 12 for name in ("SWEEP", "LOGS")}
+    service.answer = status(**{name: {"state": "parked", "reason": text} for name, text in texts.items()})
+    service.answer["problems"].append({"stream": "configuration", "text": "the changed settings are wrong"})
+    window.page.set_viewport_size({"width": 390, "height": 844})
+    window.page.goto(service.url)
+    expect(window.page.locator("#verdict")).to_have_text("Not ready: 2 of 7 streams need attention")
+    places = {
+        name: window.page.locator(f'.row[data-stream="{name}"]').bounding_box() or {"y": 0.0, "height": 0.0}
+        for name in TABLES
+    }
+    assert sorted(TABLES, key=lambda name: places[name]["y"])[:2] == ["SWEEP", "LOGS"]
+    assert places["SWEEP"]["y"] < 844 * 0.6
+    lanes = window.page.locator("#lanes").bounding_box()
+    assert lanes is not None
+    assert lanes["y"] > max(place["y"] for place in places.values())
+    window.picture("parked-390", whole=False)
+    window.page.set_viewport_size({"width": 1360, "height": 900})
+    window.picture("parked")
+
+
+def test_picture_and_table_agree_on_who_is_away(window: Window, service: Service) -> None:
+    """A consumer that is paused is no NATS that is away: no connection is drawn as cut that the details know."""
+    paused = {"state": "disconnected", "reason": "consumer eventwriter-logs of stream LOGS is paused"}
+    service.answer = status(LOGS=paused, EVENTS=CUT_OFF)
+    window.page.goto(service.url)
+    expect(window.page.locator('.row[data-stream="EVENTS"]')).to_contain_text("NATS away")
+    assert "NATS: held up" in row(window, "LOGS")
+    told = {name: window.page.locator(f'#lanes svg[aria-label^="{name}:"]').text_content() for name in TABLES}
+    assert "not connected" in (told["EVENTS"] or "")
+    assert "not connected" not in (told["LOGS"] or "")
+    assert stuck(window, "LOGS") == stuck(window, "EVENTS") == "left"
+
+
+@pytest.mark.parametrize(
+    ("rates", "spikes"),
+    [
+        ([100.0] * 170 + [50_000.0] * 3 + [110.0] * 7, 3),
+        ([100.0, 140.0, 250.0] * 60, 0),
+        ([0.0] * 170 + [900.0] * 10, 0),
+    ],
+    ids=["spike", "usual", "rare"],
+)
+def test_a_spike_does_not_flatten_what_is_usual(
+    window: Window, service: Service, rates: list[float], spikes: int
+) -> None:
+    """It is marked, and what comes every day keeps its height; the highest value is told all the same."""
+    service.answer = status(LOGS={"history": {"step": 5.0, "rows_per_s": rates, "lag": [0.0] * 180}})
+    window.page.goto(service.url)
+    window.page.get_by_role("button", name="LOGS").click()
+    figure = window.page.locator('.details[data-stream="LOGS"] figure').first
+    expect(figure).to_contain_text(f"highest {max(rates):,.0f} rows/s")
+    assert (figure.locator(".spikes").get_attribute("d") or "").count("M") == spikes
+    heights = re.findall(r"L[\d.]+ ([\d.]+)", figure.locator(".line").get_attribute("d") or "")
+    assert min(map(float, heights)) < 5, "of 96, from above"
+    if spikes:
+        assert float(heights[0]) < 48
+    window.picture(f"spike-{spikes}")
+
+
+def test_dead_letters_have_a_rate(window: Window, service: Service) -> None:
+    """How many there were in the last minute stands beside how many there are; none is not said."""
+    messages = status()["streams"]["EVENTS"]["messages"] | {"deadlettered": 1234}
+    service.answer = status(EVENTS={"messages": messages, "dead_letters_per_minute": 56})
+    window.page.goto(service.url)
+    expect(window.page.locator('.row[data-stream="EVENTS"]')).to_contain_text("56 in the last minute")
+    assert "1,234 dead letters, 56 of them in the last minute" in window.text("#totals")
+    assert "last minute" not in row(window, "LOGS")
+    window.picture("rising")
+    window.page.set_viewport_size({"width": 390, "height": 844})
+    window.picture("rising-390", whole=False)
+
+
 @pytest.mark.parametrize("width", [320, 375, 768, 1024, 1130, 1920])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_every_screen(window: Window, service: Service, width: int, scheme: Any) -> None:

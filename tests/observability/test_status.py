@@ -373,6 +373,44 @@ def test_the_history_goes_on_after_a_gap() -> None:
     assert latest == pytest.approx(500 / (10 * STEP), rel=0.1)
 
 
+def test_dead_letters_have_a_rate() -> None:
+    """So many in the last minute, on the page and in a terminal; what was there before the monitor is not new."""
+    board = Board()
+    _, reports = running(board, settings())
+    write(reports["LOGS"], 5, written=0, deadlettered=5, rejects={"malformed": 5})
+    monitor = Monitor(board, settings())
+    assert monitor.status()["streams"]["LOGS"]["dead_letters_per_minute"] == 0
+    monitor.sample()
+    write(reports["LOGS"], 321, written=0, deadlettered=321, rejects={"malformed": 321})
+    monitor.sample()
+    document = monitor.status()
+    assert document["streams"]["LOGS"]["dead_letters_per_minute"] == 321
+    assert document["streams"]["EVENTS"]["dead_letters_per_minute"] == 0
+    assert document["streams"]["LOGS"]["history"]["dead_letters_per_s"][-1] > 0
+    table = rendered(document, 200).splitlines()
+    (line,) = (line for line in table if line.split()[:1] == ["LOGS"])
+    assert "dead/min" in table[2]
+    assert "321" in line
+    for _ in range(12):
+        monitor.sample()
+    assert monitor.status()["streams"]["LOGS"]["dead_letters_per_minute"] == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ([10.0] * 11 + [1000.0], "▇▇▇▇▇▇▇▇▇▇▇▲"),
+        ([10.0, 20.0, 30.0] * 4, "▃▆█" * 4),
+        ([0.0] * 11 + [5.0], "▁" * 11 + "█"),
+        ([None] * 6 + [2.0] * 5 + [900.0], " " * 6 + "▇▇▇▇▇▲"),
+    ],
+    ids=["spike", "usual", "rare", "young"],
+)
+def test_a_spike_in_a_terminal_is_marked(values: list[float | None], line: str) -> None:
+    """It does not make all others look like nothing."""
+    assert status_table.sparkline(values) == line
+
+
 def test_the_event_age_is_that_of_the_last_minute() -> None:
     """What was slow before does not count for ever."""
     board = Board()

@@ -156,24 +156,30 @@ function drawLane(view, name, stream) {
 const spanOf = (points, step) => SPANS.find((span) => (points.length - 1) * step <= span) || SPANS.at(-1);
 
 function chart(kind, height) {
-  const view = {height, area: s('path', {class: 'area'}), line: s('path', {class: 'line'}), cursor: s('path', {class: 'cursor'})};
+  const view = {height, area: s('path', {class: 'area'}), line: s('path', {class: 'line'}), spikes: s('path', {class: 'spikes'}), cursor: s('path', {class: 'cursor'})};
   view.svg = s('svg', {class: kind, viewBox: `0 0 ${LINE} ${height}`, preserveAspectRatio: 'none', 'aria-hidden': 'true'},
-    s('path', {class: 'base', d: `M0 ${height - 0.5}H${LINE}`}), view.area, view.line, view.cursor);
+    s('path', {class: 'base', d: `M0 ${height - 0.5}H${LINE}`}), view.area, view.line, view.spikes, view.cursor);
   return view;
 }
+function scale(points) {  // the highest value; where that is a rare one far above the others, what makes those seen
+  const known = points.filter(isNumber).sort((a, b) => a - b), highest = known.at(-1) || 0;
+  const usual = known[Math.floor(0.9 * (known.length - 1))] || 0;
+  return usual > 0 && highest > 3 * usual ? 1.25 * usual : highest;
+}
 function drawChart(view, values, step) {
-  const points = list(values), top = Math.max(0, ...points.filter(isNumber)) || 1;
+  const points = list(values), top = scale(points) || 1;
   const usable = view.height - 4, span = spanOf(points, step), x = (i) => LINE - (points.length - 1 - i) * step / span * LINE;
-  let line = '', area = '', start = -1;
-  const y = (value) => (2 + usable * (1 - value / top)).toFixed(1);
+  let line = '', area = '', spikes = '', start = -1;
+  const y = (value) => (2 + usable * (1 - Math.min(1, value / top))).toFixed(1);
   points.forEach((value, i) => {
     if (!isNumber(value)) { start = -1; return; }
     if (start < 0) { line += `M${x(i).toFixed(1)} ${y(value)}h0.1`; area += `M${x(i).toFixed(1)} ${view.height}`; start = i; }
     line += `L${x(i).toFixed(1)} ${y(value)}`;
+    if (value > top) spikes += `M${x(i).toFixed(1)} 0v${(view.height / 5).toFixed(1)}`;
     area += `L${x(i).toFixed(1)} ${y(value)}`;
     if (!isNumber(points[i + 1])) area += `L${x(i).toFixed(1)} ${view.height}Z`;
   });
-  mark(view.line, 'd', line); mark(view.area, 'd', area);
+  mark(view.line, 'd', line); mark(view.area, 'd', area); mark(view.spikes, 'd', spikes);
 }
 function figure(title, kind, format) {
   const view = chart(kind, 96);
@@ -204,7 +210,8 @@ function drawFigure(view, points, step) {
   drawChart(view, points, step);
   const known = view.points.filter(isNumber);
   say(view.begin, `${spanOf(view.points, step) / 60} min ago`);
-  say(view.top, known.length ? `highest ${view.format(Math.max(...known))}` : 'nothing known yet');
+  const highest = Math.max(...known), top = scale(view.points);
+  say(view.top, !known.length ? 'nothing known yet' : highest > top ? `up to ${view.format(top)} is drawn, highest ${view.format(highest)}` : `highest ${view.format(highest)}`);
   readOut(view);
 }
 
@@ -217,7 +224,7 @@ function create(name) {
   const id = `details-${views.size}-${Math.random().toString(36).slice(2, 8)}`;
   const view = {lane: lane(), rows: chart('rows', 30), lag: chart('lag', 30), open: false};
   for (const part of ['state', 'rate', 'behind', 'p50', 'p99', 'commit', 'batch', 'letters', 'restarts']) view[part] = h('span');
-  for (const part of ['pending', 'waited', 'filled', 'reasons', 'since']) view[part] = h('small');
+  for (const part of ['pending', 'waited', 'filled', 'reasons', 'pace', 'since']) view[part] = h('small');
   view.without = h('small', {class: 'without'});
   view.reasons.className = 'reason';
   view.button = h('button', {type: 'button', class: 'name', 'aria-expanded': 'false', 'aria-controls': id}, name);
@@ -226,7 +233,7 @@ function create(name) {
     cell(COLUMNS[2], 'wide', h('div', {class: 'chart'}, view.rate, view.rows.svg)),
     cell(COLUMNS[3], 'wide', h('div', {class: 'chart'}, h('span', {class: 'behind'}, view.behind, view.pending), view.lag.svg)),
     cell(COLUMNS[4], 'two', view.p50, ' / ', view.p99), cell(COLUMNS[5], '', view.commit), cell(COLUMNS[6], '', view.batch),
-    cell(COLUMNS[7], '', view.letters, view.reasons), cell(COLUMNS[8], '', view.restarts));
+    cell(COLUMNS[7], '', view.letters, view.reasons, view.pace), cell(COLUMNS[8], '', view.restarts));
   view.body = h('td', {role: 'cell', colspan: COLUMNS.length});
   view.details = h('tr', {role: 'row', class: 'details', id, 'data-stream': name, hidden: ''}, view.body);
   view.bigRows = figure('Rows per second', 'rows', (value) => `${rate(value)} rows/s`);
@@ -277,6 +284,8 @@ function drawRow(view, name, stream) {
   mark(view.letters, 'class', messages.deadlettered > 0 ? 'notice' : '');
   const reasons = [...new Set(list(stream.dead_letters).map((letter) => text(letter.reason)))];
   say(view.reasons, reasons.slice(0, 3).join(', '));
+  say(view.pace, stream.dead_letters_per_minute > 0 ? `${number(stream.dead_letters_per_minute)} in the last minute` : '');
+  mark(view.pace, 'class', 'notice');
   say(view.restarts, number(stream.restarts));
   mark(view.restarts, 'class', stream.restarts > 0 && stream.state !== 'running' ? 'alarm' : '');
   for (const element of [view.row, view.details, view.lane.svg]) element.classList.toggle('first-of-all', severity === 'bad');
@@ -310,6 +319,7 @@ function drawDetails(view, name, stream) {
   const inHand = (m.taken || 0) - (m.written || 0) - (m.deadlettered || 0) - (m.already_done || 0) - (m.excluded || 0) - (m.released || 0);
   const blocks = [
     block('Messages', [['taken', number(m.taken)], ['written', number(m.written)], ['dead letters', number(m.deadlettered)],
+      ...(isNumber(stream.dead_letters_per_minute) ? [['dead letters in the last minute', number(stream.dead_letters_per_minute)]] : []),
       ['already done', number(m.already_done)], ['excluded', number(m.excluded)], ['released', number(m.released)],
       ['in hand', number(Math.max(0, inHand))], ['delivered again', number(m.redelivered)],
       ...(stream.reread ? [['read again, for the ledger lacked them', number(stream.reread)]] : []),
@@ -376,7 +386,8 @@ function draw(status) {
     byId('problems').replaceChildren(...told.map(([who, what]) => h('li', {}, h('b', {}, who), ' ', what)));
   }
   const total = (pick) => names.reduce((all, name) => all + (pick(streams[name]) || 0), 0);
-  say(byId('totals'), names.length ? `${rate(total((each) => lastOf((each.history || {}).rows_per_s)))} rows/s, ${number(total((each) => (each.messages || {}).deadlettered))} dead letters` : '');
+  const dying = total((each) => each.dead_letters_per_minute);
+  say(byId('totals'), names.length ? `${rate(total((each) => lastOf((each.history || {}).rows_per_s)))} rows/s, ${number(total((each) => (each.messages || {}).deadlettered))} dead letters${dying ? `, ${number(dying)} of them in the last minute` : ''}` : '');
   document.title = status.ready ? 'eventwriter: ready' : `eventwriter: ${verdict.toLowerCase()}`;
 }
 function tickAll() {
