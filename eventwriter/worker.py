@@ -104,6 +104,7 @@ class _Session:
 
         self._stream = stream = stream.leaving_out(settings.omit)
         self._sink = Sink(config.postgres, stream, settings.table, excluded, here, exclusive=exclusive, planned=planned)
+        self._sink.session.waits = self._waits
         self._retention = Retention(self._sink.session, stream.name, config.dead_letters.keep)
         self._writing: Writing | None = None
         self._stopped = self._clean = False
@@ -183,14 +184,15 @@ class _Session:
                 report.waits(error, LOOK)
             else:
                 report.answered()
-        info = link.watch.latest
-        pending, ack_pending = (info.pending, info.ack_pending) if info else (None, None)
-        report.consumer(
-            link.connected, pending, ack_pending, link.nats_error, link.trouble, standby=link.puller.standby
-        )
+        report.consumer(*link.told(), standby=link.puller.standby)
         while link.acknowledger.seconds:
             report.acknowledged(link.acknowledger.seconds.popleft())
         report.beat()
+
+    def _waits(self) -> None:
+        """PostgreSQL is at work on what it was given: what NATS tells meanwhile is news all the same."""
+        self._report.consumer(*self._source.link.told(), standby=self._source.link.puller.standby)
+        self._report.waiting()
 
 
 def _prepare(

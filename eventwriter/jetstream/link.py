@@ -82,6 +82,12 @@ class Link:
         """What keeps messages or acks from flowing although there is a connection; empty if nothing does."""
         return self._permissions.trouble or self._progress.trouble
 
+    def told(self) -> tuple[bool, int | None, int | None, str, str]:
+        """What is known of NATS and the consumer now: connected, pending, not acknowledged (None: unknown), errors."""
+        info = self.watch.latest
+        pending, ack_pending = (info.pending, info.ack_pending) if info else (None, None)
+        return self.connected, pending, ack_pending, self.nats_error, self.trouble
+
     # --- start and end ------------------------------------------------------------------------------------------
 
     async def open(self) -> StreamInfo:

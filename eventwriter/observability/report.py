@@ -61,6 +61,13 @@ class Report:
             self._state.beat = now
             self._slot.write(self._state)
 
+    def waiting(self) -> None:
+        """PostgreSQL is at work on what it was given. No sign of life: whoever waits for ever is to be killed."""
+        now = time.monotonic()
+        if self._slot is not None and now - self._written >= _EVERY:
+            self._written = self._state.asked = now
+            self._slot.write(self._state)
+
     def ready(self) -> None:
         """Both ends are connected, and ledger and consumer agree."""
         state = self._state

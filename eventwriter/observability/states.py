@@ -1,7 +1,8 @@
 """What the processes of a service write on the board, each kind as it is read again: as typed structs.
 
-Times are seconds since 1970, but for ``beat``, ``since``, ``began`` and ``waiting_since``, which are of the monotonic
-clock that all processes of a machine share: from them durations are told, which a clock that is set must not change.
+Times are seconds since 1970, but for ``asked``, ``beat``, ``began``, ``since`` and ``waiting_since``, which are of the
+monotonic clock that all processes of a machine share: from them durations are told, which a clock that is set must not
+change.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class WorkerState(Kept, tag="worker", tag_field="kind", kw_only=True):
     pid: int
     started: float
     beat: float = 0.0
+    asked: float = 0.0
+    """When it was last seen waiting for an answer of PostgreSQL, which is no sign of life of its own."""
     batch_messages: int = 0
     ready: bool = False
     draining: bool = False

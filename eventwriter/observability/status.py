@@ -31,6 +31,9 @@ STATES = ("parked", "restarting", "stalled", "starting", "disconnected", "waitin
 AGAIN = "; once that is put right the stream goes on by itself, within a minute"
 """Follows the reason of a stream that is parked."""
 
+SLOW = "look for what it waits for in pg_stat_activity, for slow storage, and whether the network passes all packets"
+"""Follows the reason of a stream that waits for an answer of PostgreSQL."""
+
 Since = Callable[[float], float]
 """Seconds since a moment of the monotonic clock."""
 
@@ -93,7 +96,7 @@ def _stream(
     current = [workers[name] for name in names if name in workers]
     alive = [worker for worker in current if _look(worker.pid)[0] not in ("", "Z")]
     # What a process that says nothing more knew of its consumer is not true any more.
-    fresh = [w for w in alive if w.pending is not None and since(w.beat) <= SILENT]
+    fresh = [w for w in alive if w.pending is not None and min(since(w.beat), since(w.asked)) <= SILENT]
     # Also what processes have counted that are not wanted any more: a counter never goes back.
     every = [worker for worker in workers.values() if worker.stream == stream.name]
     counters = _added(map(_counters, every))
@@ -179,6 +182,8 @@ def _state(worker: WorkerState | None, child: ChildState, letter: str, since: Si
         return "draining", "the worker was told to end, and finishes what it has in hand"
     silence = since(worker.beat)
     if silence > (SILENT if worker.postgres else PATIENT):
+        if since(worker.asked) <= SILENT:
+            return "waiting", f"PostgreSQL has been at work on a batch for {silence:.0f} s: {SLOW}"
         return "stalled", f"no sign of life from the worker for {silence:.0f} s"
     if not worker.postgres:
         reason = said or "PostgreSQL cannot be reached"

@@ -23,6 +23,8 @@ class BusyConnection(Connection[Any]):
     pooled = False
     """Whether each transaction may be in another session of PostgreSQL, which others use as well: nothing that lives
     longer than a transaction may be left there, and nothing of an earlier one is there."""
+    waits: Callable[[], None] | None = None
+    """Called several times a second while the server has not answered."""
     _meanwhile: Callable[[], bool] | None = None
     _begin: bytes | None = None
 
@@ -59,6 +61,8 @@ class BusyConnection(Connection[Any]):
 
     def wait(self, gen: abc.PQGen[abc.RV], *args: Any, **kwargs: Any) -> abc.RV:
         """Brings a generator of the driver to its end: everything that it does with the server passes here."""
+        if self.waits is not None:
+            gen = _told(gen, self.waits)
         if self._meanwhile is None:
             return super().wait(gen, *args, **kwargs)
         if not args:
@@ -85,3 +89,17 @@ class BusyConnection(Connection[Any]):
         except StopIteration as end:
             result: abc.RV = end.value
             return result
+
+
+def _told(gen: abc.PQGen[abc.RV], waits: Callable[[], None]) -> abc.PQGen[abc.RV]:
+    """The generator, which tells of each time that its caller waited for nothing."""
+    try:
+        awaited = next(gen)
+        while True:
+            ready = yield awaited
+            if not ready:
+                waits()
+            awaited = gen.send(ready)
+    except StopIteration as end:
+        result: abc.RV = end.value
+        return result

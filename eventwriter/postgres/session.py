@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,8 @@ class Session:
     def __init__(self, settings: PostgresConfig, stream: str) -> None:
         self.connections = 0
         """How many connections were made so far: a new one may lead to a database of an earlier time."""
+        self.waits: Callable[[], None] | None = None
+        """Called several times a second while PostgreSQL is at work on something and has not answered."""
         self._settings = settings
         self._stream = stream
         self._name = f"eventwriter {stream}"
@@ -62,6 +64,7 @@ class Session:
         assert self._pool is not None, "open() comes first"
         try:
             with translated(), self._pool.connection() as connection, translated(connection):
+                connection.waits = self.waits
                 if self._lock is not None and connection not in self._locked:
                     self._take_lock(connection, self._lock)
                 try:

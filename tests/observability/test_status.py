@@ -145,6 +145,20 @@ def test_a_worker_without_a_sign_of_life_is_stalled() -> None:
         assert (stream["consumer_pending"] is None) == (seconds > 5)
 
 
+@pytest.mark.parametrize(("silence", "waited", "state"), [(6, 0, "waiting"), (300, 1, "waiting"), (20, 6, "stalled")])
+def test_who_waits_for_postgres_is_no_stalled_worker(silence: float, waited: float, state: str) -> None:
+    """As long as it is seen waiting: what it knows of its consumer holds; a process that hangs itself is stalled."""
+    board = Board()
+    running(board, settings())
+    slot, now = board.slot("LOGS"), time.monotonic()
+    slot.write(noted(slot) | {"beat": now - silence, "asked": now - waited})
+    stream = status.read(board, settings())["streams"]["LOGS"]
+    assert stream["state"] == state
+    assert ("PostgreSQL has been at work on a batch for" in stream["reason"]) == (state == "waiting")
+    assert ("no sign of life" in stream["reason"]) == (state == "stalled")
+    assert (stream["consumer_pending"] is None) == (state == "stalled")
+
+
 def test_messages_that_wait_without_a_commit_are_a_stall() -> None:
     """A worker that is alive and connected but writes nothing for half a minute is not ready."""
     board = Board()

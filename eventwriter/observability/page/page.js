@@ -8,6 +8,7 @@ const STATES = {  // what is shown, how bad it is, what the worker's box says, a
   stalled: ['stalled', 'bad', 'stalled'], restarting: ['restarting', 'bad', 'restarting'],
   parked: ['parked', 'bad', 'parked'], draining: ['draining', 'warn', 'finishing'],
 };
+const SLOW = ['PostgreSQL at work', 'bad', 'waits for its batch', 'waiting'];
 const HELD = ['NATS: held up', 'bad', 'waits for NATS', 'waiting'];
 const byId = (id) => document.getElementById(id);
 const views = new Map();
@@ -72,7 +73,8 @@ const text = (value) => value === null || value === undefined ? '' : String(valu
 
 // ---- what is stuck: the left part, the middle or the right
 
-function told(stream) {  // of a state: the word and so on; "disconnected" is also what NATS keeps back though it is there
+function told(stream) {  // of a state: the word and so on; one that waits may have its connection all the same
+  if (stream.state === 'waiting' && stream.postgres_connected === true) return SLOW;
   return (stream.state === 'disconnected' && stream.nats_connected === true ? HELD : STATES[stream.state]) || [text(stream.state) || 'unknown', 'warn', text(stream.state)];
 }
 function stuck(stream) {
