@@ -1,4 +1,4 @@
-"""The Prometheus exposition of the status document; labels are streams and bounded words, never subjects."""
+"""The metrics of the status document, for Prometheus or as OpenMetrics; no label ever holds a subject."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from eventwriter.observability.board import AGE_BUCKETS, BATCH_BUCKETS, FATES
 
@@ -56,9 +57,37 @@ _GAUGES: dict[str, tuple[Callable[[Any], float | None], str]] = {
 
 def expose(status: Mapping[str, Any]) -> bytes:
     """The metrics of a status document in the Prometheus text format 0.0.4."""
+    return generate_latest(_registry(status))
+
+
+def negotiated(status: Mapping[str, Any], accept: str) -> tuple[str, bytes]:
+    """The metrics in the format that a client prefers, who may not have said any; first its content type."""
+    kinds: dict[str, float] = {}
+    for part in accept.split(","):
+        kind, *parameters = (word.strip().lower() for word in part.split(";"))
+        kinds[kind] = max(kinds.get(kind, 0.0), _quality(parameters))
+    wanted = kinds.get("application/openmetrics-text", 0.0)
+    if wanted > 0 and wanted >= kinds.get("text/plain", 0.0):
+        text: bytes = openmetrics.generate_latest(_registry(status))  # type: ignore[no-untyped-call]
+        return openmetrics.CONTENT_TYPE_LATEST, text
+    return "text/plain; version=0.0.4; charset=utf-8", expose(status)
+
+
+def _quality(parameters: Iterable[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+def _registry(status: Mapping[str, Any]) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(_Collector(status))
-    return generate_latest(registry)
+    return registry
 
 
 class _Collector:

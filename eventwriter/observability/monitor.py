@@ -16,7 +16,7 @@ from eventwriter.observability import causes, status
 from eventwriter.observability.access import Access
 from eventwriter.observability.awake import Awake
 from eventwriter.observability.board import Board, Slot
-from eventwriter.observability.exposition import expose
+from eventwriter.observability.exposition import negotiated
 from eventwriter.observability.server import TEXT, Answer, Server, UnusableFiles
 from eventwriter.observability.states import HistoryState, MonitorState
 from eventwriter.processes.process import set_title
@@ -135,22 +135,22 @@ class Monitor:
 
     def answer(self, path: str, headers: Mapping[str, str]) -> Answer:
         """To a request, if who asks may see that."""
-        return self._access.refusal(path, headers) or self._answer(path, tell=self._access.tells(headers))
+        return self._access.refusal(path, headers) or self._answer(path, headers)
 
-    def _answer(self, path: str, *, tell: bool) -> Answer:
+    def _answer(self, path: str, headers: Mapping[str, str]) -> Answer:
         if path == "/livez":
             age = self._read()["beat_age"]
             if age > DEAD:
                 return Answer(503, TEXT, f"no sign of life from the supervisor for {age:.0f} s\n".encode())
             return Answer(200, TEXT, b"ok\n")
         if path == "/readyz":
-            document = self._read()
+            document, tell = self._read(), self._access.tells(headers)
             text = "".join(f"{who}: {text}\n" for who, text in causes.lines(document, alone=False))
             if document["ready"]:
                 return Answer(200, TEXT, b"ok\n" + (text.encode() if tell else b""))
             return Answer(503, TEXT, text.encode() if tell else b"not ready\n")
         if path == "/metrics":
-            return Answer(200, "text/plain; version=0.0.4; charset=utf-8", expose(self._read()))
+            return Answer(200, *negotiated(self._read(), headers.get("accept", "")))
         if path == "/status":
             return Answer(200, "application/json", json.dumps(self.status()).encode())
         if path in PAGE:

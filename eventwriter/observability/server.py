@@ -44,6 +44,10 @@ _HEADERS = (
 )
 
 
+_ASKED = ("host", "authorization", "accept")
+"""Headers on which an answer may depend."""
+
+
 class Answer(NamedTuple):
     """What a request gets."""
 
@@ -77,7 +81,7 @@ class Server:
         self._files = tls
         self._tls = _context(tls) if tls.cert else None
         self._open: dict[asyncio.WriteTransport, None] = {}  # the oldest first
-        self._kept: dict[tuple[str, str, str], tuple[float, Answer]] = {}
+        self._kept: dict[tuple[str, ...], tuple[float, Answer]] = {}
         self._socket = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -154,7 +158,7 @@ class Server:
     def _answered(self, path: str, headers: Mapping[str, str]) -> Answer:
         if len(self._open) < BUSY:
             return self._answer(path, headers)
-        key, now = (path, headers.get("host", ""), headers.get("authorization", "")), time.monotonic()
+        key, now = (path, *(headers.get(name, "") for name in _ASKED)), time.monotonic()
         if key in self._kept and now - self._kept[key][0] < MOMENT:
             return self._kept[key][1]
         answer = self._answer(path, headers)

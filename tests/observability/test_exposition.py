@@ -6,12 +6,14 @@ import json
 from collections import defaultdict
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from boards import batch, running, settings, trouble, write
 from eventwriter.observability import status
 from eventwriter.observability.board import AGE_BUCKETS, BATCH_BUCKETS, FATES, STAGES, Board
 from eventwriter.observability.exposition import expose
+from eventwriter.observability.monitor import Monitor
 from eventwriter.stream import Message, Reject
 from fix_monitor import Sample, samples
 from fix_service import STREAMS
@@ -163,3 +165,36 @@ def test_the_status_document_is_json() -> None:
     trouble(reports["LOGS"])
     document = status.read(board, settings())
     assert json.loads(json.dumps(document)) == document
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("", "text/plain; version=0.0.4"),
+        ("*/*", "text/plain; version=0.0.4"),
+        ("text/plain;version=0.0.4", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;q=0, */*", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;q=0.1, text/plain;q=0.9", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;q=much", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0"),
+        (
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;"
+            "version=0.0.1;q=0.5,text/plain;version=1.0.0;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            "application/openmetrics-text; version=1.0.0",
+        ),
+    ],
+)
+def test_who_asks_for_openmetrics_gets_it(accept: str, kind: str) -> None:
+    """With the same samples; whoever does not ask, or prefers the other, gets what there always was."""
+    board = Board()
+    _, reports = running(board, settings())
+    trouble(reports["LOGS"])
+    answer = Monitor(board, settings()).answer("/metrics", {"accept": accept})
+    assert answer.status == 200
+    assert answer.kind.startswith(f"{kind}; charset=utf-8")
+    text = answer.body.decode()
+    assert text.endswith("# EOF\n") == ("openmetrics" in kind)
+    parse = openmetrics_families if "openmetrics" in kind else text_string_to_metric_families
+    told = {family.name: family for family in parse(text)}
+    assert {name.removeprefix("eventwriter_") for name in told} == {*FAMILIES}
+    assert [sample.value for sample in told["eventwriter_messages_written"].samples if "LOGS" in sample.labels.values()]
