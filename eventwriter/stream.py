@@ -245,3 +245,5 @@ class Outcome:
     """Some of the dead letters, for people to look at."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time spent by stage: decode, copy, commit."""
+    way: str = field(default="", compare=False)
+    """How its rows went in: ``copy``, ``upsert``, ``staged`` (by way of a temporary table) or ``row by row``."""

@@ -180,6 +180,6 @@ class Writing:
     def _look(self) -> None:
         glance = self._sink.look()
         self._next_look = monotonic() + LOOK  # after one that failed at once: nothing else tells that it is over
-        self._report.missing(glance.lost)
+        self._report.ledger(glance.highest, glance.ranges, glance.lost)
         self._reconciler.noticed(glance)
         self._reconciler.step()

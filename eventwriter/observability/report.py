@@ -110,9 +110,9 @@ class Report:
         elif state.waiting_since is None:
             state.waiting_since = time.monotonic()
 
-    def missing(self, sequences: int) -> None:
-        """So many sequences are not in the ledger and gone from the stream, and nobody took note of it."""
-        self._state.missing = sequences
+    def ledger(self, highest: int, ranges: int, missing: int) -> None:
+        """What it says: up to where messages are done, in how many ranges, and how many nobody will bring any more."""
+        self._state.ledger, self._state.missing = [highest, ranges], missing
 
     def reread(self, messages: int) -> None:
         """So many messages that were missing were read again, and are written."""
@@ -162,6 +162,7 @@ class Report:
         now = time.time()
         if messages := outcome.written + outcome.deadlettered + outcome.already_done + outcome.excluded:
             state.batch_messages, state.last_commit, state.waiting_since = messages, now, None
+            state.way = outcome.way or state.way
             self.answered()
         if left_out := outcome.skipped.get("dropped"):
             log.warning(

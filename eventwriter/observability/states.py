@@ -96,7 +96,12 @@ class WorkerState(Kept, tag="worker", tag_field="kind", kw_only=True):
     """When JetStream received the newest message that is written."""
     waiting_since: float | None = None
     """Since when messages wait without any commit."""
+    way: str = ""
+    """How the latest batch was written."""
+    ledger: list[int] = field(default_factory=list)
+    """The highest sequence that is done, and in how many ranges; empty: unknown."""
     missing: int = 0
+    """Sequences that are not in the ledger and gone from the stream, and that nobody took note of."""
 
 
 class ChildState(Struct):

@@ -16,6 +16,7 @@ from eventwriter.config.loading import Config, StreamConfig
 from eventwriter.observability import causes
 from eventwriter.observability.board import AGE_BUCKETS, FATES, STAGES, SUPERVISOR, Board
 from eventwriter.observability.states import ChildState, State, SupervisorState, WorkerState
+from eventwriter.processes.process import look
 from eventwriter.processes.supervisor import PARKING
 
 SILENT = 5.0
@@ -94,7 +95,7 @@ def _stream(
     processes = [_process(name, workers.get(name), children.get(name, ChildState()), since) for name in names]
     worst = min(processes, key=lambda process: STATES.index(process["state"]))
     current = [workers[name] for name in names if name in workers]
-    alive = [worker for worker in current if _look(worker.pid)[0] not in ("", "Z")]
+    alive = [worker for worker in current if look(worker.pid)[0] not in ("", "Z")]
     # What a process that says nothing more knew of its consumer is not true any more.
     fresh = [w for w in alive if w.pending is not None and min(since(w.beat), since(w.asked)) <= SILENT]
     # Also what processes have counted that are not wanted any more: a counter never goes back.
@@ -121,7 +122,7 @@ def _stream(
         "bytes_taken": counters.get("bytes", 0),
         "reread": counters.get("reread", 0),
         "empty": counters.get("empty", 0),
-        "missing": max((worker.missing for worker in current), default=0),
+        **_writing(current),
         "restarts": sum(child.restarts for name, child in children.items() if name.partition("/")[0] == stream.name),
         "batch_messages": max((worker.batch_messages for worker in current), default=0),
         "consumer_pending": pending,
@@ -144,16 +145,25 @@ def _stream(
     }
 
 
+def _writing(workers: Sequence[WorkerState]) -> dict[str, Any]:
+    """How rows are written, and what is noted of that."""
+    return {
+        "batch_way": ", ".join(sorted({worker.way for worker in workers if worker.way})),
+        "ledger": dict(zip(("highest", "ranges"), max((w.ledger for w in workers), default=[]), strict=False)),
+        "missing": max((worker.missing for worker in workers), default=0),
+    }
+
+
 def _counters(worker: WorkerState) -> dict[str, int]:
     """The counters of a process. What it had in hand when it died was given back to JetStream by that."""
     counters = worker.counters
-    if _look(worker.pid)[0] in ("", "Z"):
+    if look(worker.pid)[0] in ("", "Z"):
         counters = replace(counters, released=counters.released + counters.in_hand)
     return asdict(counters)
 
 
 def _process(name: str, worker: WorkerState | None, child: ChildState, since: Since) -> dict[str, Any]:
-    letter, rss = _look(child.pid)
+    letter, rss = look(child.pid)
     state, reason = _state(worker, child, letter, since)
     return {
         "name": name,
@@ -203,16 +213,6 @@ def _how(status: int | None) -> str:
     if status is None:
         return "an unknown status"
     return f"exit status {status}" if status >= 0 else f"signal {-status}"
-
-
-def _look(pid: int) -> tuple[str, int]:
-    """The state letter and the resident bytes of a process, as /proc tells them."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return fields[0], int(fields[21]) * 4096
-    except (OSError, IndexError, ValueError):
-        return "", 0
 
 
 def _latest(times: Iterable[float | None]) -> float | None:

@@ -103,6 +103,13 @@ class Sizes:
             self.most, self._left, self._grown = 2 * self.most, self._span, True
 
 
+def way(attempt: Attempt, plan: Plan) -> str:
+    """How the rows of an attempt go into the table, as an outcome has it."""
+    if not attempt.staged:
+        return "copy"
+    return "row by row" if attempt.isolate else "upsert" if plan.mode == "upsert" else "staged"
+
+
 def following(refusal: RowRefused, attempt: Attempt, stream: Stream, plan: Plan) -> Attempt:
     """The next attempt: without the refused row when it is the first and known, else letting PostgreSQL find it.
 

@@ -22,7 +22,7 @@ from eventwriter.postgres.errors import RowRefused, about_rows
 from eventwriter.postgres.ledger import Done, Glance, Ledger
 from eventwriter.postgres.ledgers import Opening, open_ledger
 from eventwriter.postgres.plan import Plan
-from eventwriter.postgres.policy import StagingPolicy
+from eventwriter.postgres.policy import StagingPolicy, way
 from eventwriter.postgres.session import Session
 from eventwriter.postgres.staged import StagedWrite
 from eventwriter.postgres.table import Table
@@ -202,7 +202,7 @@ class Sink:
             self._at("after_dead_letters")
             with about_rows(connection):  # of which deferred triggers speak only now
                 connection.commit()
-        outcome.seconds["commit"] = perf_counter() - begun
+        outcome.seconds["commit"], outcome.way = perf_counter() - begun, way(attempt, plan)
         return outcome
 
     def _record(self, connection: BusyConnection, plan: Plan, attempt: Attempt, done: Collection[int]) -> None:

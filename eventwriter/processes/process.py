@@ -53,3 +53,13 @@ def open_standard_streams() -> None:
 def set_title(title: str) -> None:
     """Sets what ``ps`` shows."""
     setproctitle.setproctitle(title)
+
+
+def look(pid: int) -> tuple[str, int]:
+    """The state letter and the resident bytes of a process, as /proc tells them."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return fields[0], int(fields[21]) * 4096
+    except (OSError, IndexError, ValueError):
+        return "", 0

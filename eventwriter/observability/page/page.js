@@ -8,6 +8,8 @@ const STATES = {  // what is shown, how bad it is, what the worker's box says, a
   stalled: ['stalled', 'bad', 'stalled'], restarting: ['restarting', 'bad', 'restarting'],
   parked: ['parked', 'bad', 'parked'], draining: ['draining', 'warn', 'finishing'],
 };
+const WAYS = {copy: 'COPY, straight into the table', upsert: 'upsert, by way of a temporary table',
+  staged: 'by way of a temporary table, for keys are there already', 'row by row': 'row by row, for some were refused'};
 const SLOW = ['PostgreSQL at work', 'bad', 'waits for its batch', 'waiting'];
 const HELD = ['NATS: held up', 'bad', 'waits for NATS', 'waiting'];
 const byId = (id) => document.getElementById(id);
@@ -339,7 +341,9 @@ function drawDetails(view, name, stream) {
     [text(process.state), ...(process.pid ? [`pid ${text(process.pid)}`, `up ${duration(process.uptime)}`, bytes(process.rss_bytes)] : []),
       `${number(process.restarts)} ${process.restarts === 1 ? 'restart' : 'restarts'}`].join(', ')]), 'long'));
   blocks.push(block('Route', [['stream', text(stream.stream)], ['subjects', list(stream.subjects).join(', ')],
-    ['consumer', text(stream.durable)], ['table', text(stream.table)]], 'long'));
+    ['consumer', text(stream.durable)], ['table', text(stream.table)],
+    ...(stream.batch_way ? [['last batch', WAYS[stream.batch_way] || text(stream.batch_way)]] : []),
+    ...(isNumber((stream.ledger || {}).highest) ? [['ledger', `done up to sequence ${number(stream.ledger.highest)}, in ${number(stream.ledger.ranges)} ${stream.ledger.ranges === 1 ? 'range' : 'ranges'}`]] : [])], 'long'));
   view.facts.replaceChildren(...blocks);
   const letters = list(stream.dead_letters).slice(0, 5);
   view.latest.replaceChildren(h('h3', {}, letters.length ? 'Latest dead letters' : 'No dead letters'));
