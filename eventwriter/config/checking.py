@@ -45,8 +45,6 @@ def _nats(nats: NatsConfig) -> Iterator[tuple[str, str]]:
         text = f"both nats.domain and nats.api_prefix are set, and a domain is the prefix $JS.{nats.domain}.API"
         yield "nats.api_prefix", f"{text}: expected one of them"
     yield from _pair("nats.tls", nats.tls)
-    if nats.tls_asked_by and any(url.startswith("ws://") for url in nats.url):
-        yield "nats.url", f"ws:// is never encrypted, and {nats.tls_asked_by} asks for TLS: expected wss://"
 
 
 def _pair(section: str, tls: TlsConfig | HttpTlsConfig) -> Iterator[tuple[str, str]]:

@@ -138,9 +138,11 @@ def _nats_url(url: str) -> str:
     """The URL, its scheme in small letters, as nats-py wants it; raises Expected."""
     scheme, separator, rest = url.partition("://") if "://" in url else ("nats", "", url)
     parts = urlsplit(f"{scheme}://{rest}")
-    if parts.scheme not in ("nats", "tls", "ws", "wss") or not url.isprintable() or " " in url:
+    if parts.scheme in ("ws", "wss"):  # where its client finds other servers, nats-py goes on without TLS
+        raise Expected("nats:// or tls://, and the port for clients of the server: WebSockets are not used")
+    if parts.scheme not in ("nats", "tls") or not url.isprintable() or " " in url:
         raise ValueError
-    beyond = parts.query or parts.fragment or (parts.path not in ("", "/") and parts.scheme in ("nats", "tls"))
+    beyond = parts.query or parts.fragment or parts.path not in ("", "/")
     if beyond or re.search(r"[;&]\s*(pass\w*|pwd|token)\s*=", url, re.IGNORECASE):
         # What was meant as a password would be taken for host and port.
         raise Expected(

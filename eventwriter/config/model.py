@@ -58,7 +58,7 @@ class NatsConfig:
     @property
     def tls_asked_by(self) -> str:
         """What asks for TLS, for people; then it holds for every server. Empty: TLS is used where a server asks."""
-        schemes = [scheme for scheme in ("tls://", "wss://") if any(url.startswith(scheme) for url in self.url)]
+        schemes = ["tls://"] if any(url.startswith("tls://") for url in self.url) else []
         keys = [f"nats.tls.{key}" for key in kinds_of(TlsConfig) if getattr(self.tls, key)]
         return next(iter([f"{scheme} in nats.url" for scheme in schemes] + keys), "")
 

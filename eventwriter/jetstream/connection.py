@@ -77,8 +77,7 @@ async def connect(client: Client, settings: NatsConfig, name: str, listener: Lis
         options |= credentials.options(settings, client)
     except Unusable as error:
         raise _explained(error, settings) from None
-    if not any(url.startswith(("ws://", "wss://")) for url in settings.url):  # there it is part of the scheme
-        client._transport = Transport(settings.tls_asked_by)
+    client._transport = transport = Transport(settings.tls_asked_by)
     try:
         async with asyncio.timeout(min(_LONGEST, _PATIENCE * len(settings.url))):
             for left in reversed(range(_TRIES)):
@@ -102,8 +101,7 @@ async def connect(client: Client, settings: NatsConfig, name: str, listener: Lis
                     if not (left and isinstance(_most_telling(reasons), BrokenPipeError | ConnectionResetError)):
                         raise _explained(_most_telling(reasons), settings) from None
     except TimeoutError as error:
-        if isinstance(client._transport, Transport):
-            client._transport.abort()
+        transport.abort()
         raise _explained(_most_telling(reasons or [error]), settings) from None
     # … and later ones forever.
     client.options |= {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5, "connect_timeout": 5}
@@ -123,7 +121,7 @@ def words(reason: Exception) -> str:
 
 def _most_telling(reasons: Sequence[Exception]) -> Exception:
     """What went wrong at one server or another: with TLS, with the credentials, or else the latest."""
-    kinds = Unencrypted | Unusable | ssl.SSLError | ImportError
+    kinds = Unencrypted | Unusable | ssl.SSLError
     telling = (each for each in reasons if isinstance(each, kinds) or _is_refusal(each))
     return next(telling, reasons[-1])
 
@@ -135,7 +133,7 @@ def _is_refusal(reason: Exception) -> bool:
 def _explained(reason: Exception, settings: NatsConfig) -> Exception:
     """The typed error for what went wrong."""
     text = f"cannot connect to NATS at {', '.join(map(masking.url, settings.url))}: {words(reason)}"
-    if isinstance(reason, Unusable | ImportError):  # WebSockets need a library that is no part of ours
+    if isinstance(reason, Unusable):
         return ConfigurationError(text)
     if _is_refusal(reason):
         return AuthenticationError(f"{text}: check nats.user, nats.password, nats.token, nats.nkey or nats.credentials")

@@ -106,10 +106,10 @@ async def _reach(visit: Visit) -> Server:
         await visit.open()
     except EventWriterError as error:
         return Server(url, error=error)
-    writer = getattr(visit.client._transport, "_io_writer", None)  # WebSockets have none
+    writer = getattr(visit.client._transport, "_io_writer", None)
     encrypted = writer and writer.get_extra_info("ssl_object")
     peer = writer and writer.get_extra_info("peername")
-    tls = str(encrypted.version()) if encrypted else "TLS" if url.startswith("wss://") else ""
+    tls = str(encrypted.version()) if encrypted else ""
     certificate = encrypted.getpeercert() if encrypted else None
     expires = ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else None
     return Server(url, visit.client._server_info, tls, expires, str(peer[0]) if peer else "")

@@ -79,10 +79,12 @@ def login(settings: NatsConfig, kind: str, credentials: str) -> NatsConfig:
         return replace(settings, user=USER, password=PASSWORD)
     if kind == "token":
         return replace(settings, token=TOKEN)
+    if kind == "nkey":
+        return replace(settings, nkey=SEED.decode())
     return replace(settings, credentials=credentials) if kind == "credentials" else settings
 
 
-LOGINS = ("none", "password", "token", "credentials", "url_password", "url_token")
+LOGINS = ("none", "password", "token", "credentials", "nkey", "url_password", "url_token")
 
 
 def asking(way: str, port: int, certificates: Certificates) -> NatsConfig:
@@ -113,7 +115,7 @@ def test_nothing_is_sent_without_tls(
     message = refusal(login(asking(way, clear.port, certificates), kind, credentials))
     assert not clear.heard
     assert f"127.0.0.1:{clear.port} offers no TLS, and " in message
-    assert not any(secret in message for secret in (PASSWORD, TOKEN, JWT, PUBLIC))
+    assert not any(secret in message for secret in (PASSWORD, TOKEN, JWT, PUBLIC, SEED.decode()))
 
 
 @pytest.mark.parametrize("kind", LOGINS)
@@ -121,13 +123,13 @@ def test_the_same_goes_in_clear_where_tls_is_not_asked_for(clear: Proxy, credent
     """What the test above looks for is there to be seen."""
     clear.heard = bytearray()
     settings = login(NatsConfig((f"nats://127.0.0.1:{clear.port}",)), kind, credentials)
-    if "password" in kind:
+    if "password" in kind or kind == "nkey":
         assert attempt(settings) == "clear"
     else:
         refusal(settings, AuthenticationError)
-    expected = {"none": "CONNECT", "credentials": JWT}.get(kind, TOKEN if "token" in kind else PASSWORD)
+    expected = {"none": "CONNECT", "credentials": JWT, "nkey": PUBLIC}.get(kind, TOKEN if "token" in kind else PASSWORD)
     assert expected in clear.heard.decode()
-    assert ('"sig"' in clear.heard.decode()) == (kind == "credentials")
+    assert ('"sig"' in clear.heard.decode()) == (kind in ("credentials", "nkey"))
 
 
 @pytest.mark.parametrize(
