@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 
 from eventwriter.config.loading import NatsConfig
 from eventwriter.errors import ConfigurationError, UnavailableError
-from eventwriter.jetstream.permissions import Permissions
+from eventwriter.jetstream.permissions import REFUSED_PULL, Permissions
 
 ANSWER_TIMEOUT = 5.0
 """Seconds to wait for an answer."""
@@ -32,15 +32,22 @@ class Api:
 
     async def request(self, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """A ``Request``; raises UnavailableError if nobody answers, ForbiddenError if we may not ask."""
+        # no body at all when there is nothing to say
+        answer = await self._answer(subject, json.dumps(body).encode() if body else b"")
+        parsed: dict[str, Any] = json.loads(answer.data)
+        return parsed
+
+    async def check_pull(self, stream: str, name: str) -> None:
+        """Raises ForbiddenError if we may not pull from this consumer; a pull itself would wait for ever."""
+        await self._answer(f"CONSUMER.MSG.NEXT.{stream}.{name}", REFUSED_PULL)
+
+    async def _answer(self, subject: str, body: bytes) -> Msg:
         try:
-            # no body at all when there is nothing to say
-            answer = await self.ask(self.subject(subject), json.dumps(body).encode() if body else b"")
+            return await self.ask(self.subject(subject), body)
         except nats.errors.NoRespondersError:
             raise UnavailableError(_nobody(self._permissions.api)) from None
         except nats.errors.TimeoutError:
             raise UnavailableError(f"JetStream does not answer {subject.partition('.')[0].lower()} requests") from None
-        parsed: dict[str, Any] = json.loads(answer.data)
-        return parsed
 
     def subject(self, below: str) -> str:
         """A subject of the API, below its prefix."""

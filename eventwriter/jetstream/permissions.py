@@ -18,6 +18,8 @@ Send = Callable[[str, bytes], Awaitable[Any]]
 
 PROOF = 1.0
 """Seconds within which an answer shows that we may receive again."""
+REFUSED_PULL = b'{"batch":1,"expires":1000000000,"idle_heartbeat":1000000000}'
+"""A heartbeat must be half of the pull's time at most: refused before anything is delivered."""
 _VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
 
 _ACKS = ("$JS.ACK.{where}.", "$JS.ACK.*.*.{where}.")
@@ -31,6 +33,7 @@ class Permissions:
         where = f"{config.stream}.{config.durable}"
         self.api = settings.api
         """What the subjects of JetStream's API begin with. Those of acks begin with $JS.ACK wherever that is."""
+        self._readers = f"{self.api}.CONSUMER.MSG.NEXT.{config.stream}."
         self._inbox = f"subscribe to {settings.inbox_prefix}.>"
         self._place, self._where = where, f".{where}.".lower()
         self._extra = {"stream": config.name}
@@ -41,8 +44,7 @@ class Permissions:
             f"{self.api}.STREAM.INFO.{config.stream}": b"",
             f"{self.api}.STREAM.MSG.GET.{config.stream}": b'{"seq":0}',  # there is no such message
             f"{self.api}.CONSUMER.INFO.{where}": b"",
-            # A heartbeat must be half of the pull's time at most: refused before anything is delivered.
-            self.pull: b'{"batch":1,"expires":1000000000,"idle_heartbeat":1000000000}',
+            self.pull: REFUSED_PULL,
         }
         """What a worker asks for, and how to do that without any effect."""
         self._needs = {
@@ -148,7 +150,10 @@ class Permissions:
             return self._inbox
         if subject.lower().startswith("$js.ack.") and self._where in subject.lower():
             return f"publish to {self._acks}>"
-        return f"publish to {next((each for each in self._harmless if each.lower() == subject.lower()), subject)}"
+        known = next((each for each in self._harmless if each.lower() == subject.lower()), subject)
+        if known == subject and subject.startswith(self._readers) and subject != self.pull:
+            known = f"{self._readers}*"  # a consumer beside the durable, whose name is another one each time
+        return f"publish to {known}"
 
     def _permitted(self, need: str) -> None:
         refusals = self._refused.pop(need, 0)
@@ -163,5 +168,5 @@ class Permissions:
 def _text(needs: list[str]) -> str:
     return (
         f"NATS forbids to {', to '.join(sorted(needs))}: add it to the permissions of the user that eventwriter "
-        "connects as (docs/configuration.md lists all that is needed)"
+        "connects as (docs/security.md lists all that is needed)"
     )

@@ -66,6 +66,7 @@ class Reader:
         whole = Segment(near[0].first, near[-1].last, filters)
         try:
             name, _ = await gaps.create_reader(self._api.request, self._config, whole)
+            await self._api.check_pull(self._config.stream, name)
         except (ConfigurationError, ForbiddenError) as error:
             # A work-queue stream, a limit, a permission: one by one it takes longer, but nothing more than to look.
             log.info("reading one by one: %s", error, extra={"stream": self._config.name})

@@ -56,6 +56,7 @@ class Tap:
         """The same until something is amiss."""
         segment = Segment(first, first, self._subjects)
         name, _ = await gaps.create_reader(self._api.request, self._config, segment, seconds=_KEPT)
+        await self._api.check_pull(self._config.stream, name)
         inbox, answers = self._nc.new_inbox(), asyncio.Queue[Msg]()
         subscription = await self._nc.subscribe(inbox, cb=answers.put, pending_msgs_limit=-1)
         number, alone = 1, False
