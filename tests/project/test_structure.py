@@ -202,7 +202,7 @@ def test_property_tests_go_by_one_profile() -> None:
 
 def test_the_sdist_carries_what_its_tests_need(tmp_path: Path) -> None:
     """All that is in the checkout but what a run leaves behind."""
-    parts = ("eventwriter", "workers", "schemas", "scripts", "tests", "docs", ".ci")
+    parts = ("eventwriter", "workers", "schemas", "scripts", "tests", "docs", "requirements", ".ci")
     for part in parts:
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     files = [path for path in ROOT.iterdir() if path.is_file() and path.name not in (".git", ".coverage")]
