@@ -33,6 +33,30 @@ def test_a_file_that_is_replaced_has_changed(tmp_path: Path) -> None:
     assert [watched.changed() for _ in range(3)] == [False, True, False]
 
 
+def test_folders_of_plugins_are_watched(tmp_path: Path) -> None:
+    """Files of streams that come, change and go, with or without a configuration file; from now on, other folders."""
+    folder, other = tmp_path / "streams", tmp_path / "others"
+    other.mkdir()
+    (other / "x.py").write_text("x")
+    for file in (None, tmp_path / "a.toml"):
+        if file:
+            file.write_text("a")
+        watched = Watched(file, [str(folder)])  # which is not there yet
+        folder.mkdir(exist_ok=True)
+        (folder / "README").write_text("nothing")
+        assert [watched.changed() for _ in range(2)] == [False, False]
+        for name, text in (("alerts.py", "a"), ("alerts.py", ""), ("alerts.sql", "b")):
+            (folder / name).write_text(text)
+            assert [watched.changed() for _ in range(3)] == [False, True, False]
+        (folder / "alerts.py").unlink()
+        assert [watched.changed() for _ in range(3)] == [False, True, False]
+        (folder / "alerts.sql").unlink()
+        watched.watch([str(other)])
+        assert [watched.changed() for _ in range(2)] == [False, False]
+        (other / "x.py").write_text(f"{file}")
+        assert [watched.changed() for _ in range(3)] == [False, True, False]
+
+
 def pids(world: World) -> dict[str, int]:
     """The pid of each stream's latest worker, by the log."""
     return {

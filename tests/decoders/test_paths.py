@@ -179,7 +179,18 @@ LIVE = {
     "up": "boolean",
     "at": "timestamp with time zone",
 }
+DEEP = {"time": "ts", "text": "m.text", "level": "/m/in/level", "value": "m.value", "tags": "m.in.tags"}
 OPEN, CLOSED = stream(RECORD, LIVE), stream(RECORD, LIVE | {"rest": "jsonb"}, "rest")
+OPEN_DEEP, CLOSED_DEEP = stream(DEEP, LIVE), stream(DEEP, LIVE | {"rest": "jsonb"}, "rest")
+DEEPER = (OPEN_DEEP, CLOSED_DEEP)
+ALONE = stream({"text": "text"}, {"text": "text"})
+
+
+def deep(record: dict[str, Any]) -> dict[str, Any]:
+    """The same where DEEP looks for it."""
+    inner = {name: record[name] for name in ("level", "tags", "other") if name in record}
+    middle = {name: record[name] for name in ("text", "value") if name in record} | ({"in": inner} if inner else {})
+    return {"ts": record["ts"], "m": middle} | ({"up": record["up"]} if "up" in record else {})
 
 
 @settings(max_examples=150)
@@ -191,20 +202,36 @@ OPEN, CLOSED = stream(RECORD, LIVE), stream(RECORD, LIVE | {"rest": "jsonb"}, "r
     )
 )
 def test_the_fast_path_gives_the_same_rows(record: dict[str, Any]) -> None:
-    """With and without a column for the rest; of what it does not take, it gives none."""
-    for each in (OPEN, CLOSED):
-        agree(each, json.dumps(record, ensure_ascii=False).encode())
+    """With and without a column for the rest, flat and deep; of what it does not take, it gives none."""
+    for each, given_as in ((OPEN, record), (CLOSED, record), (ALONE, record), *((x, deep(record)) for x in DEEPER)):
+        agree(each, json.dumps(given_as, ensure_ascii=False).encode())
 
 
 def test_the_fast_path_takes_what_is_common() -> None:
-    """Also what has more keys, if nobody wants them; deep paths and other types have none."""
+    """Flat or deep, also what has more keys, if nobody wants them; other types and arrays have none."""
     good = b'{"ts":"%b","text":"a","value":1.5,"level":3,"tags":{"a":1}}' % WHEN.encode()
     more = good[:-1] + b',"more":[1]}'
     messages = [Message("alerts.x", payload, 1, 10**18) for payload in (good, more, b'{"ts":5}', b"[]", good)]
     assert agree_on_all(OPEN, messages) == [True, True, False, False, True]
     assert agree_on_all(CLOSED, messages) == [True, False, False, False, True]
+    messages = [
+        Message("alerts.x", b'{"ts":"%b","m":%b}' % (WHEN.encode(), each), 1, 10**18)
+        for each in (
+            b'{"text":"a","value":1,"in":{"level":1}}',
+            b'{"text":"a","value":1}',
+            b'{"text":"a","value":1,"in":{"level":1,"x":1},"y":2}',
+            b'{"text":"a","value":1,"in":null}',
+            b'{"text":"a"}',
+            b"5",
+        )
+    ]
+    assert agree_on_all(OPEN_DEEP, messages) == [True, True, True, False, False, False]
+    assert agree_on_all(CLOSED_DEEP, messages) == [True, True, False, False, False, False]
+    assert agree_on_all(ALONE, [Message("alerts.x", b'{"text":"several letters"}', 1, 10**18)]) == [True]
     for columns, live in (
-        ({"c": "a.b"}, "text"),
+        ({"c": "a.0"}, "text"),
+        ({"c": "_a"}, "text"),
+        ({"c": "/a.b"}, "text"),
         ({"c": "u"}, "uuid"),
         ({"c": "$subject"}, "text"),
         ({"c": "a-b"}, "text"),

@@ -142,10 +142,14 @@ def _is_odd(number: bytes) -> bool:
     return not number.isdigit() or len(number) > _INTEGER_MAX
 
 
-def members_of(record: type[T]) -> Callable[[Sequence[T]], dict[str, tuple[Any, ...]]]:
-    """What gives the values of some records by the names of their members."""
-    names = record.__struct_fields__
-    values_of = attrgetter(*names)
+def members_of(
+    record: type[T], names: Sequence[str] | None = None
+) -> Callable[[Sequence[T]], dict[str, tuple[Any, ...]]]:
+    """What gives the values of some records by the ``names`` of members, of those within others with dots; default: all
+    of its own."""
+    names = names or record.__struct_fields__
+    get = attrgetter(*names)
+    values_of = get if len(names) > 1 else lambda each: (get(each),)
     return lambda records: dict(zip(names, zip(*map(values_of, records), strict=True), strict=True))
 
 

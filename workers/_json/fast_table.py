@@ -14,19 +14,19 @@ from workers._json.fast import Arrivals, Columns, fast_path, members_of, nested_
 from workers._json.table import RANGES, Field, Table
 
 _NULL = msgspec.Raw(b"null")
+_WITH_DEFAULT = 3
+"""How long the declaration of a member is that may be missing."""
 _SURE = 15
 """Digits of a number that float64 tells apart, and of an integer that it has exactly."""
 _DECIMAL = b"0123456789.-"
 
 
 def fast_path_of(table: Table, mark: bytes, *, closed: bool = True) -> Callable[[Sequence[Message]], list[Row | None]]:
-    """The fast path for flat records of a table that have the first names of its fields; if not ``closed``, what else
-    they have is not wanted."""
+    """The fast path for records of a table that have the first names of its fields, a name with dots within others; if
+    not ``closed``, what else they have is not wanted."""
     given = [field for field in table.fields if field.given]
-    members = [(field.name, *_member(field)) for field in given]
-    members.sort(key=lambda member: len(member))  # those without a default come first
-    record = msgspec.defstruct(table.fields[0].name, members, forbid_unknown_fields=closed, gc=False)
-    members_in = members_of(record)
+    record, _ = _record("record", [(field.name.split("."), _member(field)) for field in given], closed=closed)
+    members_in = members_of(record, [field.name for field in given])
     converters = [(field, _COLUMN.get("blank" if not field.blank else field.type)) for field in given]
     others = [field.name for field in table.fields if not field.given]
 
@@ -43,6 +43,26 @@ def fast_path_of(table: Table, mark: bytes, *, closed: bool = True) -> Callable[
         return columns
 
     return fast_path(table.columns, record, mark, columns_of, nested)
+
+
+def _record(
+    name: str, members: Iterable[tuple[Sequence[str], tuple[Any, ...]]], *, closed: bool
+) -> tuple[type[msgspec.Struct], bool]:
+    """What records are like, and whether they may lack all of it; of each member its keys, one within the other, its
+    type and its default."""
+    found: list[tuple[Any, ...]] = []
+    below: dict[str, list[tuple[Sequence[str], tuple[Any, ...]]]] = {}
+    for (key, *more), member in members:
+        if more:
+            below.setdefault(key, []).append((more, member))
+        else:
+            found.append((key, *member))
+    for key, inner in below.items():
+        struct, optional = _record(key, inner, closed=closed)
+        found.append((key, struct, msgspec.field(default_factory=struct)) if optional else (key, struct))
+    found.sort(key=lambda member: len(member))  # those without a default come first
+    optional = all(len(member) == _WITH_DEFAULT for member in found)
+    return msgspec.defstruct(name, found, forbid_unknown_fields=closed, gc=False), optional
 
 
 def _member(field: Field) -> tuple[Any, ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import keyword
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from ipaddress import ip_interface
+from itertools import permutations
 from operator import itemgetter
 from typing import Any, NoReturn
 from uuid import UUID
@@ -164,15 +164,16 @@ class _Shape:
 
     def fast_path(self) -> Callable[[Sequence[Message]], Sequence[Row | None]]:
         """The fast path, if the records that it takes may be flat; else what takes none."""
-        given = [field.name for field in self._table.fields if field.given]
-        plain = all(name.isidentifier() and name[0] != "_" and not keyword.iskeyword(name) for name in given)
+        keys = [each for each, field in zip(self._keys, self._table.fields, strict=True) if field.given]
+        plain = all(key.isidentifier() and key[0] != "_" for each in keys for key in each)
+        apart = not any(one == other[: len(one)] for one, other in permutations(keys, 2))
         made = [self._types[place] for place, _ in self._made]
-        if not (self._flat and plain and given) or self._special or {*made} - {"timestamptz"}:
+        if not (plain and apart and keys) or self._special or {*made} - {"timestamptz"}:
             return lambda messages: ()
         table = Table(*self._table.fields)
         if self._rest is not None:
             table.columns += (Column("", "jsonb"),)  # NULL, for nothing is left
-        fast = fast_path_of(table, f'"{given[0]}"'.encode(), closed=self._rest is not None)
+        fast = fast_path_of(table, f'"{keys[0][0]}"'.encode(), closed=self._rest is not None)
         must = [*self._must, *([len(self._types)] if self._full else [])]
         if not must:
             return fast
@@ -190,7 +191,7 @@ def _field(name: str, path: str, live: str, not_null: bool) -> Field:
             raise Unfit("bad_value", f"column {name} is {live}: {path} needs {_FROM_MESSAGE[path][0]}")
         return _Exact(path, type_, given=False)
     keys = parse_path(path)
-    field_name = keys[0] if len(keys) == 1 else path
+    field_name = ".".join(keys)
     if type_ in _FROM_TEXT or type_ == "text[]":
         return _Exact(field_name, type_, own=True)
     return _Exact(field_name, type_, must=not_null, limits=_SMALLINT if live == "smallint" else None)
