@@ -37,7 +37,9 @@ def without_code(
     section = given.get("streams")
     sections = section if isinstance(section, dict) else {}
     found = {name: f"file {file}" for name, each in sections.items() if isinstance(each, dict) and "decoder" in each}
-    variables = {match[1]: f"environment {match[0]}" for match in map(_DECODER.fullmatch, environ) if match}
+    variables = {
+        match[1]: f"environment {match[0]}" for match in map(_DECODER.fullmatch, filter(environ.get, environ)) if match
+    }
     for name, origin in (found | variables).items():
         if not _NAME.fullmatch(name):
             wanted = "expected capitals, digits and single _, such as ALERTS"

@@ -53,6 +53,8 @@ def test_or_some_variables(tmp_path: Path) -> None:
     """As all settings may be; they go before the file's."""
     environ = {"STREAMS__ALERTS__DECODER": "json", "STREAMS__ALERTS__COLUMNS": "time = ts, text=message.text"}
     assert load(tmp_path, **environ).streams["ALERTS"].columns == {"time": "ts", "text": "message.text"}
+    with pytest.raises(ConfigurationError, match="unknown stream ALERTS"):
+        load(tmp_path, STREAMS__ALERTS__DECODER="")  # empty is not set
     both = load(tmp_path, ALERTS, **environ).streams["ALERTS"]
     assert (both.columns, both.rest) == ({"time": "ts", "text": "message.text"}, "more")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,6 +24,7 @@ from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Message, Outcome, Stream
+from fix_service import ROOT
 
 UID = "0f0e0d0c-0b0a-0908-0706-050403020100"
 PATHS = {"n": "n", "t": "a.t", "at": "ts", "u": "u", "ip": "ip", "x": "x", "s": "s", "r": "r", "j": "j"}
@@ -124,3 +127,21 @@ def test_commands_ask_the_table(connection: psycopg.Connection[Any], database: s
     connection.execute("DROP TABLE things")
     done = CliRunner().invoke(cli.cli, ["decode", "--stream", "things"], input=payload)
     assert "table things of stream THINGS does not exist: create it" in str(done.exception)
+
+
+def test_the_example_of_the_documentation(
+    connection: psycopg.Connection[Any], database: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The table and the settings of docs/streams.md fit each other."""
+    text = (ROOT / "docs" / "streams.md").read_text()
+    (statement,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    (settings,) = [each for each in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "decoder" in each]
+    connection.execute(statement)
+    file = tmp_path / "eventwriter.toml"
+    file.write_text(settings)
+    monkeypatch.setenv("EVENTWRITER_POSTGRES__DSN", database)
+    payload = b'{"ts": "2025-12-12T10:30:00Z", "message": {"text": "x", "level": 3, "by": "me"}}'
+    done = CliRunner().invoke(cli.cli, ["--config", str(file), "decode", "--stream", "ALERTS"], input=payload)
+    assert json.loads(done.stdout)["row"] == {
+        "time": "2025-12-12T10:30:00.000000Z", "text": "x", "level": 3, "more": {"message": {"by": "me"}}
+    }  # fmt: skip
