@@ -77,7 +77,8 @@ def _told(error: BaseException) -> str:
     while trace is not None:
         line = line or (trace.tb_lineno if trace.tb_next is None else None)
         trace = trace.tb_next
-    return f"{type(error).__name__}: {' '.join(str(error).split())}" + (f" (line {line})" if line else "")
+    text = error.msg if isinstance(error, SyntaxError) else str(error)  # the whole of which has the line as well
+    return f"{type(error).__name__}: {' '.join(text.split())}" + (f" (line {line})" if line else "")
 
 
 def with_table(stream: Stream, folder: Path) -> Stream:
