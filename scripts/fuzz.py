@@ -66,6 +66,7 @@ def guided(target: str, seconds: float, seed: int, *options: str, kept: Path = K
             *("-timeout=60", "-rss_limit_mb=1024", "-print_final_stats=1", f"-artifact_prefix={folder}/", *options),
         ],
         cwd=ROOT,
+        env=os.environ | {"PYTHONHASHSEED": "0"},
         capture_output=True,
         text=True,
         errors="replace",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,10 +157,11 @@ def header_seeds() -> Iterable[bytes]:
 
 def configure(data: bytes) -> None:
     """A file of settings: refused in one line, or loaded and shown."""
-    path = _file()
-    path.write_bytes(data)
+    file = _file()
+    os.ftruncate(file, 0)
+    os.pwrite(file, data, 0)
     with suppress(ConfigurationError):
-        _shown(loading.load(STREAMS, file=path, environ={}, flags={}))
+        _shown(loading.load(STREAMS, file=Path(f"/proc/self/fd/{file}"), environ={}, flags={}))
 
 
 def environment(data: bytes) -> None:
@@ -198,8 +198,9 @@ def _shown(config: loading.Config) -> str:
     return loading.render(config) + json.dumps(loading.as_dict(config)) + repr(config)
 
 
-def _file() -> Path:
-    return Path(tempfile.gettempdir()) / f"eventwriter-fuzz-{os.getpid()}.toml"
+@cache
+def _file() -> int:
+    return os.memfd_create("settings")  # of which nothing stays, however a search ends
 
 
 def file_seeds() -> Iterable[bytes]:
