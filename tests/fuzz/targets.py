@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -54,8 +55,8 @@ def samples(stream: Stream) -> Iterable[bytes]:
     """Its messages among the samples, those with headers behind them."""
     yield from (line.encode() for line in (SAMPLES / f"{stream.name.lower()}.jsonl").read_text().splitlines())
     for name, form, text in map(str.split, (SAMPLES / "protobuf.txt").read_text().splitlines()):
-        if name == stream.name and form == "hex":
-            yield bytes.fromhex(text)
+        if name == stream.name:
+            yield bytes.fromhex(text) if form == "hex" else base64.b64decode(text)
     for case in json.loads((SAMPLES / "cases" / "cases.json").read_text()):
         if case["stream"] == stream.name:
             payload = (SAMPLES / "cases" / case["file"]).read_bytes()
