@@ -97,7 +97,7 @@ class BulkParser(Parser):
 
         ``MSG <subject> <sid> <reply> <bytes>`` and ``HMSG <subject> <sid> <reply> <bytes of headers> <bytes>``.
         """
-        find, sid, size = data.find, self.sid, len(data)
+        find, sid, last = data.find, self.sid, len(data) - 2
         found: list[Delivery] = []
         payloads = 0
         while (line := find(b"\r", position)) >= 0:  # one byte alone is found sooner
@@ -118,10 +118,10 @@ class BulkParser(Parser):
                 break
             start = line + 2
             end = start + int(length)
-            if end + 2 > size:
+            if not start <= end <= last:
+                if end < start:
+                    raise ProtocolError("nats: malformed MSG")
                 break
-            if end < start:
-                raise ProtocolError("nats: malformed MSG")
             if count == 5:
                 found.append((subject, data[start:end], reply, None))
             else:
