@@ -27,12 +27,13 @@ from eventwriter.commands import (
 )
 from eventwriter.commands import check as checking
 from eventwriter.commands import decode as decoding
+from eventwriter.commands.by_task import ByTask
 from eventwriter.commands.settings import Settings, declared
 from eventwriter.observability import logs
 from eventwriter.processes import process, room
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=ByTask, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="eventwriter")
 @click.option(
     "--config",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 from eventwriter import cli, registry, service, worker
+from eventwriter.commands import by_task
 from eventwriter.errors import INTERNAL
 from eventwriter.processes import process
 from fix_service import ROOT, clean_environment
@@ -54,3 +57,30 @@ def test_so_does_one_of_the_servers_for_development() -> None:
         check=False,
     )
     assert done.returncode == INTERNAL
+
+
+def test_help_shows_every_command_once_below_its_task() -> None:
+    """What is added gets a task."""
+    named = [name for names in by_task.TASKS.values() for name in names]
+    assert sorted(named) == sorted(cli.cli.commands)
+    shown = CliRunner().invoke(cli.cli, ["--help"]).stdout
+    assert [line.removesuffix(":") for line in shown.splitlines() if line.removesuffix(":") in by_task.TASKS] == [
+        *by_task.TASKS
+    ]
+    assert re.findall(r"^  ([a-z]+)  ", shown.partition("Set up:")[2], re.MULTILINE) == named
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("eventwriter che", "check"), ("eventwriter dlq re", "replay"), ("eventwriter verify --str", "--stream")],
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete(words: str, completed: str, shell: str) -> None:
+    """As the README has them do, by what is asked of the command then."""
+    variables = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    if shell == "fish":
+        variables["COMP_CWORD"] = words.rpartition(" ")[2]
+    variables["_EVENTWRITER_COMPLETE"] = f"{shell}_complete"
+    answer = CliRunner().invoke(cli.cli, prog_name="eventwriter", env=variables).stdout
+    assert completed in re.split(r"[\s,]", answer)
+    assert f"{shell}_source" in (ROOT / "README.md").read_text()

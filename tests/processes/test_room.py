@@ -46,7 +46,8 @@ def test_the_least_limit_of_all_groups_above(
 @pytest.mark.parametrize(("most", "fits"), [(10, False), (44, False), (45, True)])
 def test_a_service_that_has_no_room_does_not_begin(most: int, fits: bool) -> None:
     """Seven workers with six threads each, the monitor's two, and the supervisor."""
-    settings = loading.load(registry.load(), file=None, environ={}, flags={})
+    declared = registry.load()
+    settings = loading.load(declared, file=None, environ={}, flags={})
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
@@ -54,7 +55,7 @@ def test_a_service_that_has_no_room_does_not_begin(most: int, fits: bool) -> Non
             if os.geteuid() == 0:
                 os.setuid(65534)  # the limit does not hold for root
             resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
-            service.Processes().wanted(settings, registry.load())
+            service.Processes().wanted(settings, declared)
             told = "fits"
         except ConfigurationError as error:
             told = str(error)

@@ -77,7 +77,10 @@ class _Server:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], cwd=ROOT
+                [sys.executable, __file__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                cwd=ROOT,
+                env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},  # also where the wheel is tested, safely
             )
 
     def start(self, args: Sequence[str], environment: Mapping[str, str], streams: Sequence[IO[Any]]) -> Forked:
@@ -177,7 +180,8 @@ def _import_all() -> None:
 if __name__ == "__main__":
     import gc
 
-    sys.path[0] = str(Path.cwd())
+    if not sys.flags.safe_path:
+        sys.path[0] = str(Path.cwd())
     _import_all()
     # Now, for it asks where the environment is, which each child replaces.
     sys.modules["eventwriter.processes.process"].set_title("eventwriter: fork server")
