@@ -215,7 +215,7 @@ def test_a_stream_that_is_created_again_is_not_swallowed(world: World) -> None:
         (["supervise"], {"EVENTWRITER_WRITER__LINGER": "soon"}, 78, ["linger", "soon"]),
         (["worker", "--stream", "LOGS"], {"EVENTWRITER_NATS__URL": "nats://127.0.0.1:1"}, 69, ["127.0.0.1:1"]),
         (["worker", "--stream", "LOGS"], {"EVENTWRITER_POSTGRES__DSN": "host=127.0.0.1 port=1"}, 69, ["port 1"]),
-        (["worker", "--stream", "LOGS"], {"EVENTWRITER_STREAMS__LOGS__TABLE": "nowhere"}, 78, ["nowhere", "schema"]),
+        (["worker", "--stream", "LOGS"], {"EVENTWRITER_STREAMS__LOGS__TABLE": "nowhere"}, 78, ["nowhere", "create it"]),
         (["worker", "--stream", "LOGS"], {"EVENTWRITER_STREAMS__LOGS__STREAM": "NONE"}, 69, ["NONE"]),
         (["supervise"], {"EVENTWRITER_CONFIG": "/nonexistent.toml"}, 78, ["/nonexistent.toml"]),
     ],
