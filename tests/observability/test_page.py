@@ -446,6 +446,46 @@ def test_a_spike_does_not_flatten_what_is_usual(
     window.picture(f"spike-{spikes}")
 
 
+def test_a_dead_letter_has_an_address(window: Window, service: Service) -> None:
+    """What is opened with it shows that letter and how to see the payload, and changes nothing; any name is one."""
+    names = ("EVENTS", "a/b #?%&'<i>")
+    letter = {"time": NOW, "reason": "malformed", "detail": "not JSON", "subject": "events.x"}
+    letters = [letter | {"sequence": number} for number in (17, 16)]
+    service.answer = status(EVENTS={"dead_letters": letters})
+    service.answer["streams"][names[1]] = stream(names[1], 1, dead_letters=letters)
+    for name in names:
+        window.page.goto("about:blank")
+        window.page.goto(service.url)
+        opens = window.page.locator(".row", has=window.page.get_by_role("button", name=name, exact=True))
+        opens.get_by_role("button").click()
+        link = window.page.locator(".details:visible .letters a").last
+        address = link.evaluate("e => e.href")
+        link.click()
+        current = window.page.locator(".letters li[aria-current]")
+        expect(current).to_contain_text("sequence 16")
+        window.page.goto("about:blank")
+        window.page.goto(address)
+        expect(current).to_have_count(1)
+        expect(current).to_contain_text("eventwriter dlq show NUMBER")
+        expect(current).to_contain_text(f"eventwriter dlq list --stream {name} --reason malformed")
+        expect(opens.get_by_role("button")).to_have_attribute("aria-expanded", "true")
+    window.picture("letter")
+
+
+def test_what_a_batch_took_is_told(window: Window, service: Service) -> None:
+    """How it was written, and up to where the ledger is; of a service that does not know, nothing."""
+    known = {"batch_way": "upsert", "ledger": {"highest": 1234567, "ranges": 3}}
+    service.answer = status(SWEEP=known, LOGS={"batch_way": "copy, staged", "ledger": {}})
+    window.page.goto(service.url)
+    for name in ("SWEEP", "LOGS", "EVENTS"):
+        window.page.get_by_role("button", name=name).click()
+    facts = {name: window.page.locator(f'.details[data-stream="{name}"] .facts') for name in TABLES}
+    expect(facts["SWEEP"]).to_contain_text("upsert, by way of a temporary table")
+    expect(facts["SWEEP"]).to_contain_text("done up to sequence 1,234,567, in 3 ranges")
+    expect(facts["LOGS"]).to_contain_text("copy, staged")
+    assert "done up to" not in facts["LOGS"].inner_text() + facts["EVENTS"].inner_text()
+
+
 def test_dead_letters_have_a_rate(window: Window, service: Service) -> None:
     """How many there were in the last minute stands beside how many there are; none is not said."""
     messages = status()["streams"]["EVENTS"]["messages"] | {"deadlettered": 1234}

@@ -348,10 +348,31 @@ function drawDetails(view, name, stream) {
   const letters = list(stream.dead_letters).slice(0, 5);
   view.latest.replaceChildren(h('h3', {}, letters.length ? 'Latest dead letters' : 'No dead letters'));
   if (!letters.length) return;
-  view.latest.append(h('ul', {}, ...letters.map((letter) => h('li', {},
-    h('b', {}, text(letter.reason)), ' ', h('small', {}, `${clock(letter.time)}, subject ${text(letter.subject)}, sequence ${text(letter.sequence)}`),
-    h('p', {}, text(letter.detail))))), h('small', {}, 'All of them: ', h('code', {}, `eventwriter dlq list --stream ${name}`)));
+  view.latest.append(h('ul', {}, ...letters.map((letter) => {
+    const place = placeOf(name, letter);
+    return h('li', place === location.hash ? {'aria-current': 'true'} : {},
+      h('b', {}, h('a', {href: place}, text(letter.reason))), ' ', h('small', {}, `${clock(letter.time)}, subject ${text(letter.subject)}, sequence ${text(letter.sequence)}`),
+      h('p', {}, text(letter.detail)),
+      ...(place === location.hash ? [h('small', {}, 'With its payload: ', h('code', {}, `eventwriter dlq list --stream ${name} --reason ${text(letter.reason)}`), ' has its number, ', h('code', {}, 'eventwriter dlq show NUMBER'), ' shows it.')] : []));
+  })), h('small', {}, 'All of them: ', h('code', {}, `eventwriter dlq list --stream ${name}`)));
 }
+
+// ---- a dead letter has an address of its own: to be looked at, and to be sent to somebody
+
+const placeOf = (name, letter) => `#dead-letter/${encodeURIComponent(name)}/${encodeURIComponent(text(letter.sequence))}`;
+let opened = '';
+function openPlace() {  // once for each address, as soon as what it names is known
+  if (!last || opened === location.hash) return;
+  for (const [name, view] of views) {
+    const letters = list((last.streams[name] || {}).dead_letters);
+    if (!letters.some((letter) => placeOf(name, letter) === location.hash)) continue;
+    opened = location.hash;
+    if (view.open) drawDetails(view, name, last.streams[name]); else toggle(name);
+    view.latest.scrollIntoView({block: 'center'});
+    return;
+  }
+}
+window.addEventListener('hashchange', openPlace);
 
 // ---- the whole
 
@@ -427,6 +448,7 @@ function show(status) {
   byId('silent').hidden = true;
   byId('health').hidden = false;
   draw(status);
+  openPlace();
   tickAll();
 }
 async function poll() {
