@@ -6,14 +6,14 @@ Times are seconds since 1970, ages and durations seconds; None means unknown.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import asdict, replace
 
 from eventwriter import __version__
 from eventwriter.config.loading import Config, StreamConfig
-from eventwriter.observability import causes
+from eventwriter.observability import causes, tally
 from eventwriter.observability.board import AGE_BUCKETS, FATES, STAGES, SUPERVISOR, Board
 from eventwriter.observability.states import ChildState, State, SupervisorState, WorkerState
 from eventwriter.processes.process import look
@@ -31,7 +31,11 @@ STATES = ("parked", "restarting", "stalled", "starting", "disconnected", "waitin
 
 AGAIN = "; once that is put right the stream goes on by itself, within a minute"
 """Follows the reason of a stream that is parked."""
+RESTART = " (after a change of the environment, once the service is restarted)"
+"""Follows that where a setting may be the reason."""
 
+CHANGED = "; the file is read again as soon as it is put right"
+"""Follows what is wrong with the settings."""
 SLOW = "look for what it waits for in pg_stat_activity, for slow storage, and whether the network passes all packets"
 """Follows the reason of a stream that waits for an answer of PostgreSQL."""
 
@@ -67,7 +71,7 @@ def read(
     ]
     ready = not problems
     if supervisor.config_error:
-        text = f"the changed settings are wrong, those before stay in force: {supervisor.config_error}"
+        text = f"the changed settings are wrong, those before stay in force: {supervisor.config_error}{CHANGED}"
         problems.append({"stream": "configuration", "text": text})
     document = {
         "version": __version__,
@@ -100,9 +104,9 @@ def _stream(
     fresh = [w for w in alive if w.pending is not None and min(since(w.beat), since(w.asked)) <= SILENT]
     # Also what processes have counted that are not wanted any more: a counter never goes back.
     every = [worker for worker in workers.values() if worker.stream == stream.name]
-    counters = _added(map(_counters, every))
+    counters = tally.added(map(_counters, every))
     pending, ack_pending = (fresh[0].pending, fresh[0].ack_pending) if fresh else (None, None)
-    newest = _latest(worker.newest for worker in every)
+    newest = tally.latest(worker.newest for worker in every)
     lag: float | None = None
     if pending is not None:
         lag = 0.0 if not pending else None if newest is None else max(0.0, now - newest)
@@ -128,14 +132,14 @@ def _stream(
         "consumer_pending": pending,
         "consumer_ack_pending": ack_pending,
         "lag_seconds": lag,
-        "event_ages": {"buckets": _columns(w.ages for w in every), "sum": sum(w.age_sum for w in every)},
-        "last_commit": _latest(worker.last_commit for worker in every),
-        "rows_skipped": _added(worker.skipped for worker in every),
-        "rejects": _added(worker.rejects for worker in every),
-        "repairs": _added(worker.repairs for worker in every),
-        "errors": _added(worker.errors for worker in every),
-        "batch_seconds": dict.fromkeys(STAGES, 0.0) | _added(worker.seconds for worker in every),
-        "batch_durations": {stage: _columns(worker.durations[stage] for worker in every) for stage in STAGES},
+        "event_ages": {"buckets": tally.columns(w.ages for w in every), "sum": sum(w.age_sum for w in every)},
+        "last_commit": tally.latest(worker.last_commit for worker in every),
+        "rows_skipped": tally.added(worker.skipped for worker in every),
+        "rejects": tally.added(worker.rejects for worker in every),
+        "repairs": tally.added(worker.repairs for worker in every),
+        "errors": tally.added(worker.errors for worker in every),
+        "batch_seconds": dict.fromkeys(STAGES, 0.0) | tally.added(worker.seconds for worker in every),
+        "batch_durations": {stage: tally.columns(worker.durations[stage] for worker in every) for stage in STAGES},
         "dead_letters": [
             asdict(letter)
             for letter in sorted(
@@ -181,12 +185,12 @@ def _state(worker: WorkerState | None, child: ChildState, letter: str, since: Si
     said = worker.error if worker else ""
     if child.state in ("parked", "restarting"):
         reason = child.why or said or f"the worker ended with {_how(child.status)}"
-        return child.state, f"{reason}{AGAIN}" if child.state == "parked" else reason
+        return child.state, f"{reason}{_then(worker)}" if child.state == "parked" else reason
     if letter in ("T", "t"):
         return "stalled", f"the worker is stopped (SIGSTOP): SIGCONT to pid {child.pid} lets it go on"
     if worker is None or worker.pid != child.pid or not worker.ready:
         if child.status in PARKING:  # one that looks whether that is over is parked as long as it does not know
-            return "parked", f"{said or 'the worker is connecting'}{AGAIN}"
+            return "parked", f"{said or 'the worker is connecting'}{_then(worker)}"
         return "starting", said or "the worker is connecting"
     if worker.draining:
         return "draining", "the worker was told to end, and finishes what it has in hand"
@@ -209,26 +213,15 @@ def _state(worker: WorkerState | None, child: ChildState, letter: str, since: Si
     return "running", ""
 
 
+def _then(worker: WorkerState | None) -> str:
+    """What comes after it is put right."""
+    return AGAIN if worker is not None and worker.passing else AGAIN + RESTART
+
+
 def _how(status: int | None) -> str:
     if status is None:
         return "an unknown status"
     return f"exit status {status}" if status >= 0 else f"signal {-status}"
-
-
-def _latest(times: Iterable[float | None]) -> float | None:
-    return max((time for time in times if time), default=None)
-
-
-def _added(maps: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    total: dict[str, float] = {}
-    for each in maps:
-        for key, value in each.items():
-            total[key] = total.get(key, 0) + value
-    return total
-
-
-def _columns(lists: Iterable[Sequence[int]]) -> list[int]:
-    return [sum(column) for column in zip(*lists, strict=True)]
 
 
 def quantile(ages: Sequence[int], share: float) -> float | None:

@@ -1,10 +1,10 @@
-"""Counts by reason, of which messages decide how many there are and how often: kept few, and told seldom."""
+"""Counts, added up; and reasons, of which messages decide how many there are: kept few, and told seldom."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 log = logging.getLogger("eventwriter.worker")
 
@@ -44,3 +44,22 @@ class Letters:
             log.warning("%d dead letters (%s)", sum(self._counts.values()), told, extra=self._extra)
             self._counts.clear()
             self._next = self._clock() + _PAUSE
+
+
+def latest(times: Iterable[float | None]) -> float | None:
+    """The latest of those that are known."""
+    return max((each for each in times if each), default=None)
+
+
+def added(maps: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The sum of counters, name by name."""
+    total: dict[str, float] = {}
+    for each in maps:
+        for key, value in each.items():
+            total[key] = total.get(key, 0) + value
+    return total
+
+
+def columns(lists: Iterable[Sequence[int]]) -> list[int]:
+    """The sum of histograms, bucket by bucket."""
+    return [sum(column) for column in zip(*lists, strict=True)]

@@ -116,6 +116,7 @@ def a_lock_on_the_table(on_call: OnCall) -> None:
         wait_until(slow, "the reason")
         assert not any("no sign of life" in text for text in told)
         assert on_call.endpoint.value("worker_up", stream="LOGS") == 1
+        assert on_call.endpoint.value("lag_seconds", stream="LOGS") is not None, "it is not NATS that is away"
         ((blocking,),) = on_call.world.query(
             "SELECT DISTINCT unnest(pg_blocking_pids(pid)) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         )

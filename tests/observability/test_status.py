@@ -254,6 +254,27 @@ def test_a_stream_that_looks_again_is_parked_until_it_is_ready(code: int) -> Non
     assert status.read(board, settings())["streams"]["LOGS"]["state"] == "running"
 
 
+def test_a_remedy_says_what_comes_after_it() -> None:
+    """A table, a secret and a file are looked at again by themselves; an environment is as it was at the start."""
+    board = Board()
+    children, reports = running(board, settings())
+    board.slot("EVENTS").write(noted(board.slot("EVENTS")) | {"passing": False})
+    before = Report("EVENTS", "EVENTS", board.slot("EVENTS"))
+    for report, error in (
+        (reports["LOGS"], SchemaError("table logs lacks the column body")),
+        (before, ConfigurationError("postgres.dsn: there is no such file")),
+    ):
+        report.ended(error)
+    for name in ("LOGS", "EVENTS"):
+        children.exited(name, 78)
+        children.parked(name, 78)
+    children.reloaded("writer.batch_messages: not a number")
+    told = problems(board)
+    assert told["LOGS"] == "table logs lacks the column body" + status.AGAIN
+    assert told["EVENTS"] == "postgres.dsn: there is no such file" + status.AGAIN + status.RESTART
+    assert told["configuration"].endswith("writer.batch_messages: not a number" + status.CHANGED)
+
+
 @pytest.mark.parametrize("worked", [False, True])
 def test_what_keeps_a_service_waiting(worked: bool) -> None:
     """A table, and whatever comes after a worker was ready, also one that was killed; the rest is for people."""
