@@ -26,4 +26,4 @@ def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-    assert not failures
+    assert not failures, failures

@@ -23,6 +23,7 @@ from eventwriter.embedded import PostgresServer, free_port
 from fix_monitor import Endpoint
 from fix_servers import FAST, TEMPLATE, own_postgres
 from fix_service import LOADED, World, new_world, wait_until
+from patience import PATIENCE
 from proxy import Proxy
 from traffic import NUMBER, Traffic
 
@@ -136,7 +137,7 @@ def load(world: World, names: Iterable[str], rate: float = 500.0, broken: float 
 
 async def _publish(world: World, names: list[str], rate: float, broken: float, stop: threading.Event) -> None:
     client = await nats.connect(world.nats.url)
-    stream: Any = client.jetstream()
+    stream: Any = client.jetstream(timeout=10 * PATIENCE)
     begins = {name: LOADED + len(world.published.get(name, [])) * 10 for name in names}
     sources = {name: Traffic(name, seed=9, broken=broken, records=3, number=begins[name]) for name in names}
     begun, sent = monotonic(), 0
