@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -10,7 +11,7 @@ from typing import IO, Any, NoReturn
 
 import click
 
-from eventwriter import __version__, errors, masking, service, worker
+from eventwriter import __version__, errors, masking, service, terminal, worker
 from eventwriter.commands import (
     bookkeeping,
     dlq,
@@ -22,7 +23,6 @@ from eventwriter.commands import (
     status_table,
     streams,
     tap,
-    terminal,
     verify,
 )
 from eventwriter.commands import check as checking
@@ -179,7 +179,7 @@ def config_show(settings: Settings, origin: bool, as_json: bool) -> None:
     \b
         eventwriter config show --origin
     """
-    click.echo(settings.shown(origins=origin, as_json=as_json))
+    options.say(settings.shown(origins=origin, as_json=as_json))
 
 
 @config_group.command("import")
@@ -222,10 +222,12 @@ def main() -> NoReturn:
     try:
         status = cli.main(standalone_mode=False)
     except click.UsageError as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        click.echo(terminal.lines(said.getvalue()), err=True, nl=False)
         sys.exit(errors.USAGE)
     except click.ClickException as error:
-        click.echo(f"eventwriter: {error.format_message()}", err=True)
+        click.echo(f"eventwriter: {terminal.lines(error.format_message())}", err=True)
         sys.exit(errors.USAGE)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from eventwriter.commands import terminal
+from eventwriter import terminal
 from eventwriter.errors import UsageError
 from eventwriter.postgres.catalog import fitted, unique_keys
 from eventwriter.postgres.errors import translated

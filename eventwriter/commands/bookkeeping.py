@@ -129,4 +129,4 @@ def _copy(settings: Settings, name: str, old: str, new: str, through: int | None
     """
     loaded = settings.load()
     copy(loaded.config.postgres, loaded.stream(name), old, new, through)
-    click.echo(f"durable {new} knows what {old} knows" + ("" if through is None else f" up to sequence {through}"))
+    options.say(f"durable {new} knows what {old} knows" + ("" if through is None else f" up to sequence {through}"))

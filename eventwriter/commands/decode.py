@@ -11,7 +11,7 @@ from typing import IO, Any, Literal
 
 import orjson
 
-from eventwriter.commands import terminal
+from eventwriter import terminal
 from eventwriter.errors import BAD_DATA, OK, UsageError
 from eventwriter.stream import Message, Stream
 from eventwriter.values import EPOCH, Unfit, time_from_text, time_to_text

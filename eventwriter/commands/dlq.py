@@ -8,6 +8,7 @@ from typing import IO, Any
 
 import click
 
+from eventwriter import terminal
 from eventwriter.commands import (
     dlq_fates,
     dlq_files,
@@ -16,7 +17,6 @@ from eventwriter.commands import (
     dlq_selection,
     dlq_view,
     options,
-    terminal,
 )
 from eventwriter.commands.progress import INTERRUPTED, progress
 from eventwriter.commands.settings import Settings

@@ -10,7 +10,7 @@ import msgspec
 from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
-from eventwriter.commands import terminal
+from eventwriter import terminal
 from eventwriter.commands.dlq_letters import header_map, reading
 from eventwriter.commands.dlq_selection import LETTERS, Selection
 from eventwriter.config.loading import PostgresConfig

@@ -6,7 +6,8 @@ import base64
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from eventwriter.commands import decode, terminal
+from eventwriter import terminal
+from eventwriter.commands import decode
 from eventwriter.commands.dlq_fates import Result
 from eventwriter.commands.dlq_letters import Letter
 from eventwriter.stream import Message, Stream

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
-from eventwriter.commands import terminal
+from eventwriter import terminal
 
 output = click.option(
     *("--output", "as_json"),
@@ -15,6 +17,12 @@ output = click.option(
     callback=lambda context, option, value: value == "json",
 )
 stream = click.option("--stream", "name", required=True, help="The stream, such as LOGS.")
+
+
+def say_exactly(text: str) -> None:
+    """Prints what other programs read, as it is; only a terminal gets nothing that it would obey."""
+    # With a colour that is asked for click takes no sequences out of it.
+    click.echo(terminal.lines(text) if sys.stdout.isatty() else text, color=True)
 
 
 def say(text: str, nothing: str = "") -> None:

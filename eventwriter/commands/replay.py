@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from eventwriter import replaying
-from eventwriter.commands import options, terminal
+from eventwriter import replaying, terminal
+from eventwriter.commands import options
 from eventwriter.commands.dlq_selection import moment
 from eventwriter.commands.progress import INTERRUPTED, Tell, progress
 from eventwriter.commands.settings import Settings, declared

@@ -10,9 +10,9 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
-from eventwriter.commands.terminal import one_line
 from eventwriter.config.model import HttpConfig
 from eventwriter.errors import AuthenticationError, UnavailableError
+from eventwriter.terminal import one_line
 
 PATIENCE = 5.0
 """Seconds to wait for an answer."""

@@ -58,10 +58,10 @@ def _sql(settings: Settings, roles: bool) -> None:
     """
     if roles:
         for line in schema_roles.roles(*settings.load()):
-            click.echo(line)
+            options.say_exactly(line)
         return
     for name, text in schema_apply.files(*settings.load()):
-        click.echo(f"-- {name}\n{text}")
+        options.say_exactly(f"-- {name}\n{text}")
 
 
 @group.command("apply")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from eventwriter import terminal
 from eventwriter.commands.running import Service, fetch
-from eventwriter.commands.terminal import one_line
 from eventwriter.errors import OK, UNAVAILABLE, AuthenticationError, UnavailableError, listed
 from eventwriter.observability import causes
+from eventwriter.terminal import one_line
 
 _MARKS = {
     "running": ("●", "green"),
@@ -87,7 +87,7 @@ def show(service: Service, *, as_json: bool) -> int:
 
 def _print(console: Console, document: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
-        console.out(json.dumps(document), highlight=False)
+        console.out(terminal.exact(document), highlight=False)
     else:
         console.print(render(document, console.width))
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import click
 import orjson
 
-from eventwriter.commands import decode, options, terminal
+from eventwriter import terminal
+from eventwriter.commands import decode, options
 from eventwriter.commands.dlq_selection import moment
 from eventwriter.commands.settings import Settings
 from eventwriter.config import subjects

@@ -11,7 +11,8 @@ from typing import Any
 import click
 from psycopg import Connection
 
-from eventwriter.commands import against, options, terminal
+from eventwriter import terminal
+from eventwriter.commands import against, options
 from eventwriter.commands.dlq_selection import moment
 from eventwriter.commands.progress import Tell, progress
 from eventwriter.commands.settings import Loaded, Settings

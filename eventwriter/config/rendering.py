@@ -25,8 +25,16 @@ def toml(value: bool | int | float | str | list[str] | dict[str, str]) -> str:
     """A value in TOML."""
     if isinstance(value, dict):
         return f"{{ {', '.join(f'{_bare(name)} = {toml(each)}' for name, each in value.items())} }}"
-    # A JSON string is a TOML basic string, except that TOML wants U+007F escaped (TOML 1.0, "String").
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # A JSON string is a TOML basic string, but TOML (1.0, "String") wants U+007F escaped, and what lies beyond U+FFFF
+    # by an escape of its own.
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
 
 
 def as_dict(config: Config) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, datetime
 from typing import IO
 
-from eventwriter import masking
+from eventwriter import masking, terminal
 from eventwriter.config.model import LogConfig
 from eventwriter.observability.lines import Lines
 
@@ -43,8 +43,9 @@ class Readable(logging.Formatter):
         """One line; a traceback follows on lines of its own."""
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        line = f"{time} {getattr(record, 'stream', '-'):<13}{level}{record.getMessage()}"
-        return masking.text(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
+        line = f"{time} {getattr(record, 'stream', '-'):<13}{level}{terminal.one_line(record.getMessage())}"
+        text = f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return terminal.lines(masking.text(text))
 
 
 class Json(logging.Formatter):
@@ -62,4 +63,4 @@ class Json(logging.Formatter):
         fields |= {"pid": record.process, "message": masking.text(record.getMessage())}
         if record.exc_info:
             fields["exception"] = masking.text(self.formatException(record.exc_info))
-        return json.dumps(fields, ensure_ascii=False)
+        return terminal.readable(json.dumps(fields, ensure_ascii=False))

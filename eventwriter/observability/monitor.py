@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
+from eventwriter import terminal
 from eventwriter.config.loading import Config
 from eventwriter.observability import causes, status
 from eventwriter.observability.access import Access
@@ -145,7 +146,8 @@ class Monitor:
             return Answer(200, TEXT, b"ok\n")
         if path == "/readyz":
             document, tell = self._read(), self._access.tells(headers)
-            text = "".join(f"{who}: {text}\n" for who, text in causes.lines(document, alone=False))
+            problems = [f"{who}: {text}" for who, text in causes.lines(document, alone=False)]
+            text = "".join(f"{terminal.one_line(problem)}\n" for problem in problems)
             if document["ready"]:
                 return Answer(200, TEXT, b"ok\n" + (text.encode() if tell else b""))
             return Answer(503, TEXT, text.encode() if tell else b"not ready\n")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from eventwriter import registry
-from eventwriter.commands import decode, dlq_view, terminal
+from eventwriter import registry, terminal
+from eventwriter.commands import decode, dlq_view
 from eventwriter.commands.dlq_fates import Left, Result
 from eventwriter.commands.dlq_selection import Selection, moment
 from eventwriter.errors import UsageError

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
-GROUND = {"errors", "masking", "stream", "values"}
+GROUND = {"errors", "masking", "stream", "terminal", "values"}
 """Imported by everybody; of ours they import each other alone."""
 SIDES = {"jetstream", "postgres", "observability"}
 """The three sides of a worker: none imports another."""
@@ -24,6 +24,7 @@ SIDES = {"jetstream", "postgres", "observability"}
 ROOMS: dict[str, set[str]] = {
     "errors": {"masking"},
     "masking": set(),
+    "terminal": set(),
     "stream": set(),
     "values": set(),
     "plugins": set(),

@@ -187,6 +187,9 @@ if __name__ == "__main__":
     sys.modules["eventwriter.processes.process"].set_title("eventwriter: fork server")
     gc.freeze()
     sys.argv = ["eventwriter", *_serve(socket.socket(fileno=int(sys.argv[1])))]
+    # Those of the server remember what can be done with its own files.
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     from eventwriter.cli import main
 
     main()
