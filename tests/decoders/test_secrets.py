@@ -7,6 +7,10 @@ import json
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from checks import decode_checked
 from compression import gz
@@ -78,6 +82,60 @@ def test_the_fast_path_has_it_masked() -> None:
         assert row is not None
         assert "hush" not in repr(row)
         assert row == stream.decode(message).rows[0]
+
+
+def otlp(name: str, pairs: list[Any]) -> dict[str, Any]:
+    """A request that has these attributes wherever OTLP has some."""
+    scope, time = {"scope": {"name": "s", "attributes": pairs}}, "1765535400000000000"
+    kvlist = {"kvlistValue": {"values": pairs}}
+    if name == "LOGS":
+        log = {"timeUnixNano": time, "attributes": pairs}
+        logs = [
+            log | {"body": {"stringValue": "b"}},
+            log | {"body": kvlist},
+            log | {"body": {"arrayValue": {"values": [kvlist]}}},
+        ]
+        return {"resourceLogs": [{"resource": {"attributes": pairs}, "scopeLogs": [scope | {"logRecords": logs}]}]}
+    if name == "OTEL_TRACES":
+        part: dict[str, Any] = {"attributes": pairs}
+        span = {
+            "traceId": "1" * 32,
+            "spanId": "1" * 16,
+            "name": "n",
+            "startTimeUnixNano": time,
+            "endTimeUnixNano": time,
+        }
+        span |= part | {"events": [part | {"name": "e"}], "links": [part | {"traceId": "1" * 32, "spanId": "1" * 16}]}
+        return {"resourceSpans": [{"resource": part, "scopeSpans": [scope | {"spans": [span]}]}]}
+    point = {"timeUnixNano": time, "asDouble": 1.0, "attributes": pairs}
+    points = [point, point | {"exemplars": [{"timeUnixNano": time, "asDouble": 1.0, "filteredAttributes": pairs}]}]
+    metrics = [{"name": "m", "gauge": {"dataPoints": points}}]
+    return {"resourceMetrics": [{"resource": {"attributes": pairs}, "scopeMetrics": [scope | {"metrics": metrics}]}]}
+
+
+@pytest.mark.parametrize("form", ["json", "protobuf", "compressed"])
+@pytest.mark.parametrize("name", ["LOGS", "OTEL_TRACES", "OTEL_METRICS"])
+def test_no_attribute_of_otlp_has_it(name: str, form: str) -> None:
+    """Of resources, scopes, records, events, links and exemplars, as a text, in a list of pairs, in JSON in a text."""
+
+    def pair(key: str, value: str) -> dict[str, Any]:
+        return {"key": key, "value": {"stringValue": value}}
+
+    pairs = [pair("community", "hush"), pair("SNMP.Community", "hush"), pair("json", '{"community": "hush"}'),
+             {"key": "m", "value": {"kvlistValue": {"values": [pair("snmp_community", "hush")]}}}]  # fmt: skip
+    request = {"LOGS": ExportLogsServiceRequest, "OTEL_TRACES": ExportTraceServiceRequest,
+               "OTEL_METRICS": ExportMetricsServiceRequest}[name]()  # fmt: skip
+    document = otlp(name, pairs)
+    payload = json.dumps(document).encode()
+    if form != "json":
+        payload = json_format.ParseDict(document, request).SerializeToString()
+    stream = DECLARED[name]
+    message = Message(stream.subjects[0].replace(">", "x"), gz(payload) if form == "compressed" else payload, 1, 1)
+    decoded = decode_checked(stream, message)
+    assert decoded.rows
+    assert not decoded.rejects
+    assert "hush" not in repr(decoded.rows)
+    assert repr(decoded.rows).count("***") >= 12
 
 
 @pytest.mark.parametrize("name", ["communities", "bgp_community", "community_id"])

@@ -33,7 +33,7 @@ from workers._otlp.metric_points import (
 )
 from workers._otlp.otlp_lean_pb2 import Metrics
 from workers._otlp.parts import ResourceValues, ScopeValues
-from workers._otlp.reader import FALLBACK, FAST, Reader
+from workers._otlp.reader import FALLBACK, FAST, Reader, fast_reader
 from workers._otlp.request import unreadable
 
 _POINT_MAX = 1024
@@ -76,7 +76,7 @@ def otlp_rows(request: ExportMetricsServiceRequest, origin: Origin) -> list[Row]
 def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
     """The rows of a request; ValueError or DecodeError if that takes the fallback."""
     rows: list[Row] = []
-    for resource, scope, metrics in FAST.scopes(Metrics.FromString(payload), origin[4]):
+    for resource, scope, metrics in fast_reader(payload).scopes(Metrics.FromString(payload), origin[4]):
         kinds = [(metric, _number_kind(metric)) for metric in metrics]
         if not rows and not (kinds and kinds[0][1]) and not any(kind for _, kind in kinds):
             raise Uncommon("for distributions alone this way is the longer one")

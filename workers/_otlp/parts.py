@@ -19,6 +19,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from eventwriter import values
 from eventwriter.values import INT8_MAX
 from workers._json.convert import keep_original, trimmed
+from workers._json.secrets import MARK, masked
 
 _INFINITY = float("inf")
 KEPT = -1
@@ -83,11 +84,11 @@ def _with_duplicates(pairs: Iterable[KeyValue]) -> dict[str, Any]:
 
 
 def dump(value: Any, repairs: list[str], *, sort: bool = False) -> bytes:
-    """JSON text for a jsonb column, U+0000 replaced; raises Unfit for nesting that PostgreSQL could not read."""
+    """JSON text for a jsonb column, U+0000 replaced, masked; raises Unfit for nesting that PostgreSQL cannot read."""
     text = trimmed(values.dump_json(value, sort=sort))
     if b"\\" in text and b"\\u0000" in text:
         text = values.dump_json(values.scrub(value, repairs), sort=sort)
-    return text
+    return masked(text) if MARK in text else text
 
 
 def add_envelope(attributes: dict[str, Any], envelope: Mapping[str, Any]) -> None:

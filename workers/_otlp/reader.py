@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 import orjson
 
 from eventwriter.values import clean
+from workers._json.secrets import MARK, masked
 from workers._otlp import fast, parts
 from workers._otlp.fast import Uncommon, dumps_trimmed
 from workers._otlp.parts import ResourceValues, ScopeValues
@@ -51,7 +52,12 @@ def _uncommon(*_: Any) -> NoReturn:
     raise Uncommon("to be repaired")
 
 
-FALLBACK = Reader(_scopes, parts.attributes, dumps_trimmed, parts.dump, clean, parts.keep_times)
+def _masked(value: Any) -> bytes:
+    text = dumps_trimmed(value)
+    return masked(text) if MARK in text else text
+
+
+FALLBACK = Reader(_scopes, parts.attributes, _masked, parts.dump, clean, parts.keep_times)
 """Reads any request, and repairs it."""
 FAST = Reader(fast.scopes, fast.attributes, orjson.dumps, _uncommon, _uncommon, _uncommon)
 """Reads requests of otlp_lean.proto."""
@@ -62,5 +68,7 @@ _MANY_BYTES = 2**16
 
 
 def fast_reader(payload: bytes) -> Reader:
-    """The reader of the fast path for a request of this size."""
+    """The reader of the fast path for a request of this size; Uncommon if the request may have a community to mask."""
+    if MARK in payload:
+        raise Uncommon("a community is masked")
     return FAST if len(payload) < _MANY_BYTES else FAST_MANY
