@@ -111,6 +111,17 @@ def missing(world: World) -> dict[str, set[int]]:
     return {name: gap for name, numbers in wanted.items() if (gap := numbers - found[name].keys())}
 
 
+def wait_acknowledged(world: World, names: Iterable[str], stream: str | None = None) -> None:
+    """Waits until consumers have nothing left to deliver and no ack to wait for: it would only be delivered again."""
+
+    async def left(client: Any) -> int:
+        context = client.jetstream()
+        found = [await context.consumer_info(stream or name, f"eventwriter-{name.lower()}") for name in names]
+        return sum(each.num_pending + each.num_ack_pending for each in found)
+
+    wait_until(lambda: not world.call(left), "the acks")
+
+
 def wait_complete(world: World, seconds: float = 40.0) -> None:
     """Waits until every published record is in its table, whatever the ledger says."""
     declared = registry.load()
