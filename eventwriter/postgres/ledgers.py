@@ -47,7 +47,9 @@ def open_ledger(connection: Connection[Any], opening: Opening) -> Ledger:
         if row is None or row[-1] is not None or sorted(row[-2] or ()) != filters:  # else nobody need wait
             return _settled(connection, opening, filters)
         number, incarnation, version, begun, since, *_ = row
-        return Ledger(number, incarnation, version, begun, since, Scope(filters, _past(connection, number)), new=False)
+        return Ledger(
+            number, incarnation, version, begun, since, Scope(filters, past_of(connection, number)), new=False
+        )
 
 
 def _settled(connection: Connection[Any], opening: Opening, filters: list[str]) -> Ledger:
@@ -76,7 +78,7 @@ def _settled(connection: Connection[Any], opening: Opening, filters: list[str]) 
             )
         incarnation = _rebase(connection, number, believed, filters)
         changed = True
-    past = _past(connection, number)
+    past = past_of(connection, number)
     if changed:
         believed_for_all = (entry for entry in past if all(map(entry.covers, wanted(filters, past))))
         ranges = to_multirange(merge(each for entry in believed_for_all for each in entry.done))
@@ -123,7 +125,8 @@ def identity_keys(identity: Identity) -> dict[str, Any]:
     }
 
 
-def _past(connection: Connection[Any], number: int) -> list[Past]:
+def past_of(connection: Connection[Any], number: int) -> list[Past]:
+    """What is done under earlier filters, of the ledger row with this number."""
     rows = connection.execute(
         "SELECT filters, array(SELECT ARRAY[lower(r), upper(r) - 1] FROM unnest(done) r) "
         "FROM eventwriter.ledger_past WHERE ledger_id = %s ORDER BY id",

@@ -11,7 +11,7 @@ from psycopg import Connection
 from eventwriter.coverage import Past, Range, Segment, segments, to_multirange, wanted
 from eventwriter.errors import ConfigurationError
 from eventwriter.postgres.ledger import Identity
-from eventwriter.postgres.ledgers import continued, identity_keys
+from eventwriter.postgres.ledgers import continued, identity_keys, past_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +44,20 @@ class Known:
 def look_up(connection: Connection[Any], identity: Identity) -> Known:
     """What the ledger of this identity knows; raises ConfigurationError where another durable goes on with it."""
     row = connection.execute(
-        "SELECT id, begins, filters, array(SELECT ARRAY[lower(r), upper(r) - 1] FROM unnest(done) r), continued_by, "
-        "array(SELECT id FROM eventwriter.ledger_past WHERE ledger_id = l.id ORDER BY id) "
-        "FROM eventwriter.ledger l WHERE stream = %(stream)s AND stream_created = %(created)s "
-        "AND durable = %(durable)s",
+        "SELECT id, begins, filters, array(SELECT ARRAY[lower(r), upper(r) - 1] FROM unnest(done) r), continued_by "
+        "FROM eventwriter.ledger WHERE stream = %(stream)s AND stream_created = %(created)s AND durable = %(durable)s",
         identity_keys(identity),
     ).fetchone()
     if row is None:
         return Known()
-    number, begins, filters, done, continued_by, past = row
+    number, begins, filters, done, continued_by = row
     if continued_by is not None:
         raise ConfigurationError(continued(identity, continued_by))
-    earlier = connection.execute(
-        "SELECT filters, array(SELECT ARRAY[lower(r), upper(r) - 1] FROM unnest(done) r) FROM eventwriter.ledger_past "
-        "WHERE id = ANY(%s) ORDER BY id",
-        [past],
-    )
+    # What moves from the row to its past meanwhile is in both, and means the same in either.
+    ranges = tuple((first, last) for first, last in done)
     return Known(
-        number,
-        begins,
-        None if filters is None else tuple(filters),
-        _ranges(done),
-        tuple(Past(tuple(patterns), _ranges(ranges)) for patterns, ranges in earlier),
+        number, begins, None if filters is None else tuple(filters), ranges, tuple(past_of(connection, number))
     )
-
-
-def _ranges(found: Sequence[Sequence[int]]) -> tuple[Range, ...]:
-    return tuple((first, last) for first, last in found)
 
 
 def dead_letters(connection: Connection[Any], row: int, first: int, last: int) -> int:
