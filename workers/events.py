@@ -17,8 +17,8 @@ from workers._json.cloudevents import data_of, envelope_in, is_event, is_text
 from workers._json.convert import moment
 from workers._json.count import RECORD
 from workers._json.event_shapes import LEVEL_OF, Facts, facts_of
-from workers._json.events_fast import GelfEvent, columns_of
-from workers._json.fast import fast_path
+from workers._json.events_fast import AnyEvent, GelfEvent, any_columns, gelf_columns
+from workers._json.fast import fast_path, in_turn
 from workers._json.payload import read_json, unpack
 from workers._json.records import Kind, Origin, Records
 from workers._json.secrets import masked
@@ -216,7 +216,10 @@ STREAM = Stream(
     table="events",
     columns=TABLE.columns,
     decode=decode,
-    fast=fast_path(TABLE.columns, GelfEvent, b'"short_message"', columns_of),
+    fast=in_turn(
+        fast_path(TABLE.columns, GelfEvent, b'"short_message"', gelf_columns),
+        fast_path(TABLE.columns, AnyEvent, b'"specversion"', any_columns),
+    ),
     key=("event_timestamp", "id", "source"),
     former_key=("event_timestamp", "id"),
 )

@@ -11,8 +11,9 @@ from typing import Any
 
 from eventwriter.values import Unfit
 
+FACTS = ("time", "remote_addr", "host", "level", "severity", "short_message", "version")
 Facts = tuple[Any, Any, Any, Any, Any, Any, Any]
-"""time, remote_addr, host, level, severity, short_message, version. A bare tuple, for one is made per event."""
+"""One value for each of FACTS. A bare tuple, for one is made per event."""
 
 LEVELS = ("emergency", "alert", "critical", "error", "warning", "notice", "info", "debug")
 """Names of syslog's levels 0 to 7 (RFC 5424)."""

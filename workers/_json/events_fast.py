@@ -1,17 +1,33 @@
-"""GELF in a structured CloudEvent, as syslog receivers publish it, when every value has its expected type."""
+"""The fast paths of structured CloudEvents: GELF, as syslog receivers publish it, and data of any other shape, when every
+value that fills a column has its expected type.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
-from eventwriter.values import INT4_MAX, INT4_MIN, time_from_seconds
+from eventwriter.values import INT4_MAX, INT4_MIN, Unfit, time_from_seconds, usual_time
+from workers._json.event_shapes import FACTS, Facts, facts_of
 from workers._json.fast import Arrivals, Columns, members_of, received
 from workers._json.secrets import all_masked
 
 _ABSENT = msgspec.Raw(b"")
+_TEXT = frozenset((str, type(None)))
+_LEVEL = frozenset((int, type(None)))
+
+
+class _Envelope(msgspec.Struct, gc=False, kw_only=True):
+    """What fills columns, or stands in for the time of the data."""
+
+    specversion: str
+    id: str
+    source: str = ""
+    type: str | None = None
+    datacontenttype: str | None = None
+    subject: str | None = None
 
 
 class Gelf(msgspec.Struct, gc=False):
@@ -23,44 +39,73 @@ class Gelf(msgspec.Struct, gc=False):
     host: str | None = None
     level: Annotated[int, msgspec.Meta(ge=INT4_MIN, le=INT4_MAX)] | None = None
     severity: str | None = None
-    remote: str | None = msgspec.field(name="_remote_addr", default=None)
-    remote_addr: msgspec.Raw = _ABSENT
-    camel_remote_addr: msgspec.Raw = msgspec.field(name="remoteAddr", default=_ABSENT)
+    remote_addr: str | None = msgspec.field(name="_remote_addr", default=None)
+    other_addr: msgspec.Raw = msgspec.field(name="remote_addr", default=_ABSENT)
+    camel_addr: msgspec.Raw = msgspec.field(name="remoteAddr", default=_ABSENT)
 
 
-class GelfEvent(msgspec.Struct, gc=False):
-    """The envelope."""
+class GelfEvent(_Envelope, gc=False, kw_only=True):
+    """A CloudEvent with GELF."""
 
-    specversion: str
-    id: str
     data: Gelf
-    source: str = ""
-    type: str | None = None
-    datacontenttype: str | None = None
-    subject: str | None = None
 
 
-_members, _gelf_members = members_of(GelfEvent), members_of(Gelf)
+class AnyEvent(_Envelope, gc=False, kw_only=True):
+    """A CloudEvent with any object."""
+
+    data: dict[str, Any]
+    time: str | None = None
 
 
-def columns_of(arrivals: Arrivals, records: Sequence[GelfEvent], odd: set[int]) -> Columns:
-    """The columns of such events."""
-    event = _members(records)
-    gelf = _gelf_members(event["data"])
-    subjects, payloads, _ = arrivals
+_gelf_event, _gelf = members_of(GelfEvent), members_of(Gelf)
+_any_event = members_of(AnyEvent)
+
+
+def gelf_columns(arrivals: Arrivals, records: Sequence[GelfEvent], odd: set[int]) -> Columns:
+    """The columns of events with GELF."""
+    event = _gelf_event(records)
+    gelf = _gelf(event["data"])
     times = [*map(time_from_seconds, gelf["timestamp"])]
-    ids, others = event["id"], (gelf["remote_addr"], gelf["camel_remote_addr"])
-    bad_subjects = {each for each in {*subjects} if "otel" in each or "netflow" in each or "\0" in each}
-    if None in times or not all(ids) or bad_subjects or any(other.count(_ABSENT) < len(other) for other in others):
-        for place, (time, name, subject, *raws) in enumerate(zip(times, ids, subjects, *others, strict=True)):
-            if time is None or not name or subject in bad_subjects or any(raw is not _ABSENT for raw in raws):
-                odd.add(place)
+    for column in (gelf["other_addr"], gelf["camel_addr"]):
+        if column.count(_ABSENT) < len(column):
+            odd.update(place for place, raw in enumerate(column) if raw is not _ABSENT)
+    return _columns(arrivals, {**event, **gelf, "event_timestamp": times}, odd)
+
+
+def any_columns(arrivals: Arrivals, records: Sequence[AnyEvent], odd: set[int]) -> Columns:
+    """The columns of events with data of other shapes."""
+    event = _any_event(records)
+    facts = dict(zip(FACTS, zip(*map(_facts, event["data"]), strict=True), strict=True))
+    own = facts.pop("time")
+    times = [usual_time(outer if time is None else time) for time, outer in zip(own, event["time"], strict=True)]
+    for name, column in facts.items():
+        types = _LEVEL if name == "level" else _TEXT
+        if not types.issuperset(map(type, column)):
+            odd.update(place for place, value in enumerate(column) if type(value) not in types)
+    for place, level in enumerate(facts["level"]):
+        if level is not None and place not in odd and not INT4_MIN <= level <= INT4_MAX:
+            odd.add(place)
+    return _columns(arrivals, {**event, **facts, "event_timestamp": times}, odd)
+
+
+def _facts(data: dict[str, Any]) -> Facts:
+    try:
+        return facts_of(data, wrapped=True)
+    except Unfit as error:
+        return (error,) * len(FACTS)  # which is no text
+
+
+def _columns(arrivals: Arrivals, columns: dict[str, Sequence[Any]], odd: set[int]) -> Columns:
+    """All columns, from those that the event itself has."""
+    subjects, payloads, _ = arrivals
+    times, ids = columns["event_timestamp"], columns["id"]
+    if None in times or not all(ids):
+        odd.update(place for place, found in enumerate(zip(times, ids, strict=True)) if None in found or not found[1])
+    if bad := {each for each in {*subjects} if "otel" in each or "netflow" in each or "\0" in each}:
+        odd.update(place for place, subject in enumerate(subjects) if subject in bad)
     return {
-        **event,
-        **gelf,
-        "event_timestamp": times,
-        "subject": [about or subject for about, subject in zip(event["subject"], subjects, strict=True)],
-        "remote_addr": gelf["remote"],
+        **columns,
+        "subject": [about or subject for about, subject in zip(columns["subject"], subjects, strict=True)],
         "raw_data": [*map(bytes.decode, all_masked(payloads))],
         "received_at": received(arrivals),
     }
