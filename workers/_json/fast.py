@@ -37,6 +37,9 @@ _number = re.compile(rb"[0-9][0-9.]{16,}[eE]?|[eE][-+]?[0-9]{3}").findall
 _INTEGER_MAX = 19
 """Digits of an integer that the fallback takes exactly."""
 
+Fast = Callable[[Sequence[Message]], list[Row | None]]
+"""A fast path."""
+
 Columns = Mapping[str, Iterable[Any]]
 """The values of a batch by the names of their columns; a column that is not there is NULL."""
 
@@ -52,7 +55,7 @@ def fast_path(
     mark: bytes,
     columns_of: ColumnsOf[T],
     nested: Sequence[str] = (),
-) -> Callable[[Sequence[Message]], list[Row | None]]:
+) -> Fast:
     """The fast path for messages that are a ``record`` each, with the key ``mark``; ``nested`` has JSON as it came.
 
     It gives the row of each message that is one; None for every other message. Neighbours are mostly of one kind: if
@@ -88,15 +91,14 @@ def fast_path(
     return fast_rows
 
 
-def in_turn(*paths: Callable[[Sequence[Message]], list[Row | None]]) -> Callable[[Sequence[Message]], list[Row | None]]:
-    """The fast path that tries each of these with the messages that those before left."""
+def in_turn(first: Fast, second: Fast) -> Fast:
+    """The fast path that tries the second one with the messages that the first left."""
 
     def fast_rows(messages: Sequence[Message]) -> list[Row | None]:
-        rows: list[Row | None] = [None] * len(messages)
-        for path in paths:
-            left = [place for place, row in enumerate(rows) if row is None]
-            found = path([messages[place] for place in left]) if left else ()
-            for place, row in zip(left, found, strict=True):
+        rows = first(messages)
+        if None in rows:
+            places = [place for place, row in enumerate(rows) if row is None]
+            for place, row in zip(places, second([messages[place] for place in places]), strict=True):
                 rows[place] = row
         return rows
 
@@ -106,7 +108,9 @@ def in_turn(*paths: Callable[[Sequence[Message]], list[Row | None]]) -> Callable
 def _decoded(payloads: Sequence[bytes], headers: Sequence[Any], decode: Callable[[bytes], T]) -> Sequence[T | None]:
     """The record that each of these payloads is, or None for one that takes the fallback."""
     text = b"".join(payloads)  # what begins or ends within a character or an escape is not JSON anyway
-    easy = _is_plain(text) and not any(headers) and max(map(len, payloads)) <= _DEEP
+    longest = max(map(len, payloads))
+    deep = longest > _DEEP and (longest > _LONGEST or any(map(_is_deep, payloads)))
+    easy = not deep and _is_plain(text) and not any(headers)
     if easy:
         try:
             return [*map(decode, payloads)]

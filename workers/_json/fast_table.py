@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from eventwriter.stream import Message, Row
 from eventwriter.values import is_rounded, usual_time
 from workers._json.convert import EXACT
-from workers._json.fast import Arrivals, Columns, fast_path, members_of, nested_json, received
+from workers._json.fast import Arrivals, Columns, Fast, fast_path, members_of, nested_json, received
 from workers._json.table import RANGES, Field, Table
 
 _NULL = msgspec.Raw(b"null")
@@ -21,7 +20,7 @@ _SURE = 15
 _DECIMAL = b"0123456789.-"
 
 
-def fast_path_of(table: Table, mark: bytes, *, closed: bool = True) -> Callable[[Sequence[Message]], list[Row | None]]:
+def fast_path_of(table: Table, mark: bytes, *, closed: bool = True) -> Fast:
     """The fast path for records of a table that have the first names of its fields, a name with dots within others; if
     not ``closed``, what else they have is not wanted."""
     given = [field for field in table.fields if field.given]
