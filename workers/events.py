@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from eventwriter import values
+from eventwriter.masking.community import masked
 from eventwriter.stream import Decoded, Message, Reject, Row, Stream
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, dump_json, shown, usual_time
 from workers._guard import total
@@ -21,7 +22,6 @@ from workers._json.events_fast import AnyEvent, GelfEvent, any_columns, gelf_col
 from workers._json.fast import fast_path, in_turn
 from workers._json.payload import read_json, unpack
 from workers._json.records import Kind, Origin, Records
-from workers._json.secrets import masked
 from workers._json.table import Field, Table
 from workers._limits import Room
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Literal
 
-import orjson
-
-from eventwriter import terminal
+from eventwriter import viewing
 from eventwriter.errors import BAD_DATA, OK, UsageError
 from eventwriter.stream import Message, Stream
-from eventwriter.values import EPOCH, Unfit, time_from_text, time_to_text
+from eventwriter.values import EPOCH, Unfit, time_from_text
 
 Form = Literal["raw", "base64", "hex", "lines"]
 
@@ -57,9 +54,9 @@ def run(
     found = (payload for file in files for payload in payloads(file.read(), form))
     for sequence, payload in enumerate(found, 1):
         message = Message(subject or default_subject(stream), payload, sequence, nanos, parsed)
-        for record in decode(stream, message):
+        for record in viewing.records(stream, message):
             rejected = rejected or "reject" in record
-            say(to_line(record))
+            say(viewing.to_line(record))
     return BAD_DATA if rejected else OK
 
 
@@ -92,46 +89,3 @@ def header(text: str) -> tuple[str, str]:
 def default_subject(stream: Stream) -> str:
     """A subject that the stream's first filter matches."""
     return stream.subjects[0].replace("*", "x").replace(">", "example")
-
-
-def decode(stream: Stream, message: Message) -> Iterator[dict[str, Any]]:
-    """One object a record: ``{"row": {column: value}}`` or ``{"reject": {"reason", "detail", "record_index", …}}``."""
-    decoded = stream.decode(message)
-    rejected = {reject.record_index: reject for reject in decoded.rejects}
-    index = 0
-    for row in decoded.rows:
-        while index in rejected:
-            yield _reject(rejected.pop(index)._asdict())
-            index += 1
-        shown = {column.name: _shown(value, column.type) for column, value in zip(stream.columns, row, strict=True)}
-        yield {"row": shown, "record_index": index}
-        index += 1
-    for reject in decoded.rejects:
-        if reject.record_index in rejected:
-            yield _reject(reject._asdict())
-    if decoded.repairs:
-        counts: dict[str, int] = {}
-        for reason in decoded.repairs:
-            counts[reason] = counts.get(reason, 0) + 1
-        yield {"repairs": counts}
-
-
-def _reject(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {"reject": {name: value for name, value in fields.items() if name != "sqlstate"}}
-
-
-def _shown(value: Any, type_: str) -> Any:
-    if value is None:
-        return None
-    if type_ == "timestamptz":
-        return time_to_text(value)
-    if type_ == "jsonb":
-        return orjson.Fragment(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
-
-
-def to_line(record: Mapping[str, Any]) -> bytes:
-    """JSON of one record, of which a terminal obeys nothing."""
-    return terminal.readable(orjson.dumps(record, default=str).decode()).encode()

@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 from eventwriter.commands.dlq_selection import LETTERS, Selection
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.errors import UsageError
+from eventwriter.masking import community
 from eventwriter.postgres.connection import check_server, connect
 from eventwriter.postgres.errors import translated
 from eventwriter.stream import Headers, Message
@@ -109,8 +110,9 @@ def reading(settings: PostgresConfig) -> Connection[Any]:
 
 
 def plain(row: Mapping[str, Any]) -> Letter:
-    """With times as text."""
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+    """With times as text, and with what people see of its detail."""
+    found = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+    return found | {"detail": community.text(found["detail"])} if "detail" in found else found
 
 
 def _rows(settings: PostgresConfig, query: sql.Composed, values: Mapping[str, Any]) -> list[Letter]:

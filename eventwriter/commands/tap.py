@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -12,8 +11,8 @@ from typing import Any, Literal
 import click
 import orjson
 
-from eventwriter import terminal
-from eventwriter.commands import decode, options
+from eventwriter import terminal, viewing
+from eventwriter.commands import options
 from eventwriter.commands.dlq_selection import moment
 from eventwriter.commands.settings import Settings
 from eventwriter.config import subjects
@@ -35,20 +34,13 @@ def records(stream: Stream, message: Message, view: View, excluded: Callable[[st
         "subject": message.subject,
     }
     if view == "raw":
-        yield place | {"headers": dict(message.headers or {}) or None} | _payload(message.payload)
+        yield place | {"headers": viewing.headers(message.headers) or None} | viewing.payload(message.payload)
     elif excluded(message.subject):
         if view == "all":
             yield place | {"excluded": True}
     else:
         wanted = {"rows": ("row",), "rejects": ("reject",)}.get(view, tuple(_COLOURS))
-        yield from (place | each for each in decode.decode(stream, message) if any(name in each for name in wanted))
-
-
-def _payload(payload: bytes) -> dict[str, str]:
-    try:
-        return {"payload": payload.decode()}
-    except UnicodeDecodeError:
-        return {"payload_base64": base64.b64encode(payload).decode()}
+        yield from (place | each for each in viewing.records(stream, message) if any(name in each for name in wanted))
 
 
 def coloured(record: Mapping[str, Any]) -> str:
@@ -121,7 +113,7 @@ def command(
 
 
 def _json(record: Mapping[str, Any]) -> str:
-    return decode.to_line(record).decode()
+    return viewing.to_line(record).decode()
 
 
 def _next(visitor: Visitor, messages: Any, config: StreamConfig) -> list[Message]:

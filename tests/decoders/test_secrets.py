@@ -138,6 +138,19 @@ def test_no_attribute_of_otlp_has_it(name: str, form: str) -> None:
     assert repr(decoded.rows).count("***") >= 12
 
 
+@pytest.mark.parametrize("name", ["_community", "SNMP_COMMUNITY", "_snmp.Community", "community"])
+def test_no_way_to_write_its_name_shows_it(name: str) -> None:
+    """As GELF has fields of its own, as environments have names; nor where it is a number."""
+    for value in ("hush", 4711, -4.7e11):
+        for text in (json.dumps({name: value}), json.dumps({"a": json.dumps({name: value})})):
+            message = Message("logs.x", b'{"message":"m","x":' + text.encode() + b"}", 1, 1)
+            (row,) = decode_checked(DECLARED["LOGS"], message).rows
+            assert "hush" not in repr(row)
+            assert "47" not in repr(row)
+            (held,) = (json.loads(each) for each in row if isinstance(each, bytes) and b"***" in each)
+            assert held["x"].get(name, "***") == "***"
+
+
 @pytest.mark.parametrize("name", ["communities", "bgp_community", "community_id"])
 def test_other_names_are_no_secrets(name: str) -> None:
     """They are kept as they are, and so is the word as a value."""

@@ -9,8 +9,9 @@ from typing import Any
 
 import orjson
 
+from eventwriter.masking.community import masked
 from eventwriter.values import Unfit, clean
-from workers._json.secrets import masked, packed
+from workers._json.secrets import packed
 
 JS_SAFE = 2**53 - 1
 """The largest integer that every reader of JSON takes exactly; larger ones are written as strings."""

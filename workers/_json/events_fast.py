@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import msgspec
 
+from eventwriter.masking.community import all_masked
 from eventwriter.values import INT4_MAX, INT4_MIN, Unfit, time_from_seconds, usual_time
 from workers._json.event_shapes import FACTS, Facts, facts_of
 from workers._json.fast import Arrivals, Columns, members_of, received
-from workers._json.secrets import all_masked
 
 _ABSENT = msgspec.Raw(b"")
 _TEXT = frozenset((str, type(None)))

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from eventwriter.masking.community import all_masked
 from eventwriter.stream import Column, Message, Row
 from eventwriter.values import EPOCH, MAX_DEPTH
-from workers._json.secrets import all_masked
 
 T = TypeVar("T", bound=msgspec.Struct)
 

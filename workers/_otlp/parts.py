@@ -17,9 +17,9 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from eventwriter import values
+from eventwriter.masking.community import masked, may_be_in
 from eventwriter.values import INT8_MAX
 from workers._json.convert import keep_original, trimmed
-from workers._json.secrets import MARK, masked
 
 _INFINITY = float("inf")
 KEPT = -1
@@ -88,7 +88,7 @@ def dump(value: Any, repairs: list[str], *, sort: bool = False) -> bytes:
     text = trimmed(values.dump_json(value, sort=sort))
     if b"\\" in text and b"\\u0000" in text:
         text = values.dump_json(values.scrub(value, repairs), sort=sort)
-    return masked(text) if MARK in text else text
+    return masked(text) if may_be_in(text) else text
 
 
 def add_envelope(attributes: dict[str, Any], envelope: Mapping[str, Any]) -> None:

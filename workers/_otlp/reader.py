@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import orjson
 
+from eventwriter.masking.community import masked, may_be_in
 from eventwriter.values import clean
-from workers._json.secrets import MARK, masked
 from workers._otlp import fast, parts
 from workers._otlp.fast import Uncommon, dumps_trimmed
 from workers._otlp.parts import ResourceValues, ScopeValues
@@ -54,7 +54,7 @@ def _uncommon(*_: Any) -> NoReturn:
 
 def _masked(value: Any) -> bytes:
     text = dumps_trimmed(value)
-    return masked(text) if MARK in text else text
+    return masked(text) if may_be_in(text) else text
 
 
 FALLBACK = Reader(_scopes, parts.attributes, _masked, parts.dump, clean, parts.keep_times)
@@ -69,6 +69,6 @@ _MANY_BYTES = 2**16
 
 def fast_reader(payload: bytes) -> Reader:
     """The reader of the fast path for a request of this size; Uncommon if the request may have a community to mask."""
-    if MARK in payload:
+    if may_be_in(payload):
         raise Uncommon("a community is masked")
     return FAST if len(payload) < _MANY_BYTES else FAST_MANY

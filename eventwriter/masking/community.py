@@ -1,0 +1,201 @@
+"""The SNMP community, which is a password: masked in rows, and wherever people see what a message holds.
+
+What is stored of a dead letter stays as it came. Of rows, ``masked`` hides the values of JSON by exact names and leaves
+JSON; of payloads, which may be anything and broken as well, ``hidden`` hides whatever looks like one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from eventwriter.masking import HIDDEN
+
+_BACKSLASH = ord("\\")
+_CACHED_MAX = 128
+"""Bytes of a text that is worth keeping."""
+_NAME = rb"_?(?:snmp[_.-]?)?community"
+_FLAGS = re.IGNORECASE | re.DOTALL
+_in_json = re.compile(
+    rb'"' + _NAME + rb'"\s*:\s*(?:"(?P<value>[^"\\]*(?:\\.[^"\\]*)*)"|(?P<number>-?\d[\d.e+-]*))', _FLAGS
+).match
+# In JSON that is a text there, whose quotation marks have backslashes.
+_in_text = re.compile(
+    rb'(\\+")' + _NAME + rb"\1\s*:\s*(?:\1(?P<value>(?:(?!\1)(?:\\.|[^\\]))*)\1|(?P<number>-?\d[\d.e+-]*))", _FLAGS
+).match
+_mark = re.compile(rb"ommunity|OMMUNITY").search
+_HIDDEN = HIDDEN.encode()
+
+
+def may_be_in(text: bytes) -> bool:
+    """Whether it is worth looking: without either of these, a text has no community."""
+    return b"ommunity" in text or b"UNITY" in text
+
+
+def masked(text: bytes) -> bytes:
+    """JSON without the communities in it. The same few short ones, metadata of a device, come again and again."""
+    return _cached(text) if len(text) <= _CACHED_MAX else _masked(text)
+
+
+def _masked(text: bytes) -> bytes:
+    if not may_be_in(text):
+        return text
+    parts: list[bytes] = []
+    done, mark = 0, _mark(text)
+    while mark is not None:  # several times as fast as looking for the whole expression everywhere
+        at = mark.start()
+        begin = text.rfind(b'"', done, at)
+        found, quote = (_in_json(text, begin), b'"') if begin >= 0 else (None, b"")
+        if found is None and begin > done and text[begin - 1] == _BACKSLASH:
+            begin = len(text[done:begin].rstrip(b"\\")) + done
+            found = _in_text(text, begin)
+            quote = found[1] if found else b""
+        at += 1
+        if found is not None:
+            number = found["number"] is not None
+            begin, at = found.span("number" if number else "value")
+            parts += (text[done:begin], quote + _HIDDEN + quote if number else _HIDDEN)
+            done = at
+        mark = _mark(text, at)
+    return b"".join([*parts, text[done:]]) if parts else text
+
+
+_cached = lru_cache(maxsize=1024)(_masked)
+
+
+def all_masked(texts: Sequence[bytes]) -> Sequence[bytes]:
+    """Each of them masked."""
+    if not may_be_in(b"".join(texts)):
+        return texts
+    return [*map(_cached if max(map(len, texts)) <= _CACHED_MAX else masked, texts)]
+
+
+# --- what people see of payloads ---------------------------------------------------------------------------------
+
+_INFLATED, _INSIDE = 2**26, 2**20
+"""Bytes of what a compressed payload, or one within it, holds that are looked at."""
+_GZIP = b"\x1f\x8b"
+_binary = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]").search
+_named = re.compile(rb"(?<![\w.-])(?:ce-)?" + _NAME + rb"(?![\w.-])", _FLAGS).finditer
+_between = re.compile(rb'(?P<quote>\\*["\'])?\s*(?:=>?|:|,\s*\\*["\']value\\*["\']\s*:)\s*').match
+_text_value = re.compile(
+    rb'(\\*["\'])(?P<value>(?:(?!\1)(?:\\.|[^\\]))*)|(?P<bare>[^\s,;&{}()\[\]"\'\\]+)', re.DOTALL
+).match
+_token = re.compile(rb'(\\*")(?:(?!\1)(?:\\.|[^\\]))*\1|[\[{]|[\]}]', _FLAGS).finditer
+_value_first = re.compile(
+    rb'(?P<quote>\\*")value\\*"\s*:\s*(?P<value>\{[^{}]*\})\s*,\s*\\*"(?:key|name)\\*"\s*:\s*\\*"' + _NAME + rb'\\*"',
+    _FLAGS,
+).finditer
+_base64 = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}").finditer
+
+
+def payload(data: bytes) -> bytes:
+    """A payload as people may see it: as it came, or, if a community is in it, inflated and with that hidden."""
+    inside = inflated(data, _INFLATED)
+    found = hidden(inside)
+    return data if found == inside and hidden(data) == data else found
+
+
+def inflated(data: bytes, most: int) -> bytes:
+    """What a compressed payload holds, ``most`` bytes of it, of broken gzip as far as it goes; or itself."""
+    if data[:2] not in (_GZIP, b"x\x01", b"x^", b"x\x9c", b"x\xda"):
+        return data
+    inflater, parts, room = zlib.decompressobj(zlib.MAX_WBITS | 32), [], most
+    try:
+        for start in range(0, len(data), 4096):
+            parts.append(inflater.decompress(data[start : start + 4096], room))
+            room -= len(parts[-1])
+            if room <= 0 or inflater.eof:
+                break
+    except zlib.error:
+        if data[:2] != _GZIP:  # what begins like zlib may be anything
+            return data
+    return b"".join(parts) or data
+
+
+def hidden(data: bytes) -> bytes:
+    """Any text, or binary, in which all else stays in its place."""
+    spans = [(*span, b"") for span in _in_base64(data)]
+    if may_be_in(data):
+        spans += [(*found.span("value"), found["quote"]) for found in _value_first(data)]
+        for name in _named(data):
+            spans += _values(data, *name.span())
+    if not spans:
+        return data
+    binary, done = _binary(data) is not None, 0
+    parts: list[bytes] = []
+    for begin, end, quote in sorted(spans):
+        if end > done:
+            begin = max(begin, done)
+            parts += (data[done:begin], b"*" * (end - begin) if binary else quote + _HIDDEN + quote)
+            done = end
+    return b"".join([*parts, data[done:]])
+
+
+def header(name: str, value: str) -> str:
+    """The value of a header."""
+    return HIDDEN if "community" in name.lower() else text(value)
+
+
+def text(value: str) -> str:
+    """What is said of a message, such as why it was rejected, which has parts of it."""
+    data = value.encode(errors="surrogatepass")
+    return hidden(data).decode(errors="surrogatepass") if may_be_in(data) else value
+
+
+def _values(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int, bytes]]:
+    """Where the values of a name are, and with which quotation marks what hides one keeps JSON what it is."""
+    if data[end : end + 1] == b"\x12":  # protobuf: the value of an attribute, or of an entry of a map
+        length, start = _varint(data, end + 1)
+        yield start, min(start + length, len(data)), b""
+    elif begin >= 2 and data[begin - 2 : begin] == bytes((0x0A, end - begin)):  # the same the other way round
+        for length in range(1, min(128, begin - 3)):
+            start = begin - 2 - length
+            if data[start - 2 : start] == bytes((0x12, length)):
+                yield start, start + length, b""
+    if between := _between(data, end):
+        start = between.end()
+        if data[start : start + 1] in (b"[", b"{"):
+            yield start, _balanced(data, start), between["quote"] or b""
+        elif found := _text_value(data, start):
+            bare = found["bare"] is not None
+            yield *found.span("bare" if bare else "value"), (between["quote"] or b"") if bare else b""
+
+
+def _balanced(data: bytes, start: int) -> int:
+    """Where an array or an object ends."""
+    depth = 0
+    for token in _token(data, start):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token[0], 0)
+        if depth == 0:
+            return token.end()
+    return len(data)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(data):
+        value |= (data[at] & 0x7F) << shift
+        shift += 7
+        at += 1
+        if data[at - 1] < 0x80:
+            break
+    return value, at
+
+
+def _in_base64(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where such a text has one inside."""
+    for found in _base64(data):
+        begin, end = found.span()
+        word = found[0].rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+        word = word[: len(word) - (len(word) % 4 == 1)]  # as far as it is whole
+        try:
+            inside = inflated(base64.b64decode(word + b"=" * (-len(word) % 4)), _INSIDE)
+        except (binascii.Error, ValueError):
+            continue
+        if may_be_in(inside) and hidden(inside) != inside:
+            yield begin, end
