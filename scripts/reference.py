@@ -88,7 +88,8 @@ def _text(text: str | None) -> str:
 def _options(command: click.Command, path: str) -> str:
     context = click.Context(command, info_name=path, max_content_width=10_000)
     records = (param.get_help_record(context) for param in command.params)
-    rows = ["| `{}` | {} |".format(name.replace("|", "\\|"), text) for name, text in (each for each in records if each)]
+    # What is to be chosen from without the bar that would end a cell.
+    rows = ["| `{}` | {} |".format(name.replace("|", ", "), text) for name, text in (each for each in records if each)]
     return "\n".join(["| option | |", "|---|---|", *rows, ""]) if rows else ""
 
 

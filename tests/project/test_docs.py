@@ -15,6 +15,7 @@ from eventwriter.config.model import SECTIONS, kinds_of, stream_kinds
 from fix_service import ROOT
 
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+LINKING = [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]
 
 
 def commands(group: click.Group, prefix: str = "") -> list[str]:
@@ -46,12 +47,75 @@ def test_toml_in_the_documents_loads(document: Path, tmp_path: Path) -> None:
         assert loading.load(registry.load(), file=path, environ={}, flags={})
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def prose(text: str) -> str:
+    """A document without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def links(document: Path, text: str) -> list[tuple[str, Path, str]]:
+    """What a document links to: the link, its file and the anchor; addresses elsewhere are left out."""
+    found = re.findall(r"\]\(([^)\s]*)\)|^\[[^\]]+\]: (\S+)|<a href=\"([^\"]*)\"", prose(text), re.MULTILINE)
+    targets = ["".join(each) for each in found if "://" not in "".join(each)]
+    parted = [(target, *target.partition("#")) for target in targets]
+    return [(link, document.parent / path if path else document, anchor) for link, path, _, anchor in parted]
+
+
+def anchors(text: str) -> set[str]:
+    """Those of its headings, as repositories and our site make them."""
+    found: dict[str, int] = {}
+    for heading in re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        anchor = re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-")
+        times = found[anchor] = found.get(anchor, -1) + 1
+        if times:
+            found[f"{anchor}-{times}"] = 0
+    return {*found}
+
+
+def dead(document: Path, text: str) -> list[str]:
+    """Links of a document to files and anchors that are not there."""
+    return [
+        link
+        for link, path, anchor in links(document, text)
+        if not path.exists() or (anchor and anchor not in anchors(text if path == document else path.read_text()))
+    ]
+
+
+@pytest.mark.parametrize("document", LINKING, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
-    """A relative link names a file that exists."""
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text()):
-        if "://" not in target:
-            assert (document.parent / target).exists(), target
+    """A link names a file that exists, and a heading in it."""
+    assert dead(document, document.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("[x](no.md)", ["no.md"]),
+        ("[x](docs/tables.md#none)", ["docs/tables.md#none"]),
+        ("[x](#none) and [y](#a-b_c-d)\n\n# A [b_c](LICENSE): D", ["#none"]),
+        ("[x][y]\n\n[y]: gone/", ["gone/"]),
+        ("[x](#two-1) [x](#two-2)\n# Two\n# `Two`\n```sh\n# Two\n```", ["#two-2"]),
+        ("[x](docs/tables.md#timescaledb) [x](LICENSE) [x](https://example.org/no.md#none)", []),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_found(text: str, left: list[str]) -> None:
+    """Files, anchors of another page and of this one, headings that occur twice, and what is code."""
+    assert dead(ROOT / "README.md", text) == left
+
+
+def test_every_page_is_found_from_the_readme() -> None:
+    """By links, over the index of docs/; and the index has each page of docs/ itself."""
+    found, new = {ROOT / "README.md"}, [ROOT / "README.md"]
+    while new:
+        page = new.pop()
+        for _, path, _ in links(page, page.read_text()):
+            if path.suffix == ".md" and path.resolve() not in found:
+                found.add(path.resolve())
+                new.append(path.resolve())
+    assert {*LINKING} <= found
+    index = ROOT / "docs" / "README.md"
+    listed = {path.resolve() for _, path, _ in links(index, index.read_text())} | {index}
+    assert {*DOCUMENTS} - {ROOT / "README.md"} <= listed
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

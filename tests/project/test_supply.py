@@ -47,6 +47,7 @@ def pinned(name: str) -> dict[str, list[Requirement]]:
     [
         ("service", ()),
         ("development", ("embedded", "test", "fuzz")),
+        ("docs", ("docs",)),
         ("supply", ("supply",)),
         ("lock", ("lock",)),
     ],
@@ -70,7 +71,9 @@ def test_what_builds_is_pinned() -> None:
         assert pinned("development")[each.name] == [pin]
 
 
-@pytest.mark.parametrize("path", ["scripts/_venv", "scripts/lock", "scripts/audit", "scripts/sbom", ".ci/run"])
+@pytest.mark.parametrize(
+    "path", ["scripts/_venv", "scripts/lock", "scripts/audit", "scripts/docs", "scripts/sbom", ".ci/run"]
+)
 def test_nothing_is_installed_that_has_no_hash(path: str) -> None:
     """But for what lies here already."""
     text = (ROOT / path).read_text(encoding="utf-8").replace("\\\n", " ")
