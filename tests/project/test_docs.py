@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
 import click
 import pytest
+import setuptools
 
 from eventwriter import cli, errors, registry
 from eventwriter.config import loading
@@ -101,6 +103,17 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_a_link_that_leads_nowhere_is_found(text: str, left: list[str]) -> None:
     """Files, anchors of another page and of this one, headings that occur twice, and what is code."""
     assert dead(ROOT / "README.md", text) == left
+
+
+def test_package_indexes_get_a_description_without_relative_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside README's files nothing else is there: what names one stays as text."""
+    described: dict[str, str] = {}
+    monkeypatch.setattr(setuptools, "setup", described.update)
+    runpy.run_path(str(ROOT / "setup.py"))
+    text = described["long_description"]
+    assert links(ROOT / "README.md", text) == []
+    assert "docs/guarantees.md" in text
+    assert "](https://docs.nats.io/nats-concepts/jetstream)" in text
 
 
 def test_every_page_is_found_from_the_readme() -> None:
