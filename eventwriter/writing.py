@@ -110,7 +110,7 @@ class Writing:
             if batch.reread:
                 self._reconciler.rewrote(outcome.written + outcome.deadlettered + outcome.excluded)
             if part is not batch:
-                self._report.wrote_part(outcome)
+                self._report.wrote_part(outcome, part.messages[-1].sequence)
                 outcome = Outcome()
                 if self._place < len(batch.messages) and not self._set_aside:
                     self._ahead(batch, len(part.messages))

@@ -8,7 +8,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.samples import Exemplar
 
+from eventwriter.observability import histograms
 from eventwriter.observability.board import AGE_BUCKETS, BATCH_BUCKETS, FATES
 
 _MESSAGES = {
@@ -111,10 +113,12 @@ class _Collector:
         )
         ages = HistogramMetricFamily("eventwriter_event_age_seconds", "Broker time to commit.", labels=["stream"])
         for stream, each in streams.items():
+            latest = each["exemplars"]
             for stage, counts in each["batch_durations"].items():
-                seconds.add_metric([stream, stage], _cumulated(BATCH_BUCKETS, counts), each["batch_seconds"][stage])
+                buckets = _cumulated(BATCH_BUCKETS, counts, latest[stage])
+                seconds.add_metric([stream, stage], buckets, each["batch_seconds"][stage])
             found = each["event_ages"]
-            ages.add_metric([stream], _cumulated(AGE_BUCKETS, found["buckets"]), found["sum"])
+            ages.add_metric([stream], _cumulated(AGE_BUCKETS, found["buckets"], latest[histograms.AGE]), found["sum"])
         yield seconds
         yield ages
         for name, (value, text) in _GAUGES.items():
@@ -139,6 +143,17 @@ def _counter(name: str, text: str, values: Mapping[str, float]) -> CounterMetric
     return family
 
 
-def _cumulated(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+def _cumulated(
+    bounds: Sequence[float], counts: Sequence[int], latest: Sequence[Sequence[float] | None]
+) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+    """Buckets, each with the latest batch that fell into it, if that is known."""
     counts = counts or [0] * (len(bounds) + 1)
-    return [(bound, sum(counts[: place + 1])) for place, bound in enumerate((*map(str, bounds), "+Inf"))]
+    buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+    for place, bound in enumerate((*map(str, bounds), "+Inf")):
+        count, found = sum(counts[: place + 1]), latest[place] if latest else None
+        buckets.append((bound, count, _exemplar(*found)) if found else (bound, count))
+    return buckets
+
+
+def _exemplar(seconds: float, sequence: float, moment: float) -> Exemplar:
+    return Exemplar({"sequence": str(sequence)}, seconds, moment)

@@ -120,6 +120,7 @@ class Monitor:
         """The status document, with histories and the quantiles of the last minute."""
         document = self._read()
         for name, stream in document["streams"].items():
+            del stream["exemplars"]  # who looks at a page every second has no use for them
             history = self._histories[name]
             points = list(history.points)
             ages = history.recent_ages(stream["event_ages"]["buckets"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from bisect import bisect_left
 from collections.abc import Sequence
 
 from eventwriter import values
@@ -17,8 +16,8 @@ from eventwriter.errors import (
     listed,
     remedy_for_omitted,
 )
-from eventwriter.observability import tally
-from eventwriter.observability.board import AGE_BUCKETS, BATCH_BUCKETS, Slot
+from eventwriter.observability import histograms, tally
+from eventwriter.observability.board import Slot
 from eventwriter.observability.states import DeadLetter, Kept, WorkerState
 from eventwriter.outage import Outage
 from eventwriter.stream import Batch, Outcome
@@ -121,7 +120,7 @@ class Report:
 
     def acknowledged(self, seconds: float) -> None:
         """The acks of a batch were confirmed, so long after its commit."""
-        self._spent("ack", seconds)
+        histograms.spent(self._state, "ack", seconds)
 
     def took(self, batch: Batch, waited: float) -> None:
         """Every batch."""
@@ -129,23 +128,19 @@ class Report:
         counters.taken += len(batch.messages)
         counters.bytes += batch.size
         counters.redelivered += batch.redelivered
-        self._spent("wait", waited)
+        histograms.spent(self._state, "wait", waited, batch.messages[-1].sequence)
         self.beat()
 
     def wrote(self, batch: Batch, outcome: Outcome) -> None:
         """Every committed batch; ``outcome`` is what its parts have not told if it was not written at once."""
-        state, now, count = self._state, time.time(), len(batch.messages)
+        state = self._state
         if not batch.reread:
-            newest, oldest = batch.messages[-1].time / 1e9, batch.messages[0].time / 1e9
-            # A batch is in the order of its arrival: its first and last message tell the ages of those between.
-            for age, share in ((now - oldest, count - count // 2), (now - newest, count // 2)):
-                state.ages[bisect_left(AGE_BUCKETS, max(0.0, age))] += share
-                state.age_sum += max(0.0, age) * share
-            state.newest = newest
-        self.wrote_part(outcome)
+            histograms.aged(state, batch, time.time())
+            state.newest = batch.messages[-1].time / 1e9
+        self.wrote_part(outcome, batch.messages[-1].sequence)
 
-    def wrote_part(self, outcome: Outcome) -> None:
-        """Every commit: dead letters, redeliveries, and the end of an outage."""
+    def wrote_part(self, outcome: Outcome, sequence: int) -> None:
+        """Every commit, up to this sequence: dead letters, redeliveries, and the end of an outage."""
         state, counters = self._state, self._state.counters
         counters.written += outcome.written
         counters.deadlettered += outcome.deadlettered
@@ -155,7 +150,7 @@ class Report:
         counters.rows += outcome.rows
         counters.empty += outcome.empty
         for stage, seconds in outcome.seconds.items():
-            self._spent(stage, seconds)
+            histograms.spent(self._state, stage, seconds, sequence)
         found = ((state.skipped, outcome.skipped), (state.rejects, outcome.rejects), (state.repairs, outcome.repairs))
         for reasons, more in found:
             tally.count(reasons, more)
@@ -227,10 +222,6 @@ class Report:
     def _release(self) -> None:
         counters = self._state.counters
         counters.released += counters.in_hand
-
-    def _spent(self, stage: str, seconds: float) -> None:
-        self._state.seconds[stage] += seconds
-        self._state.durations[stage][bisect_left(BATCH_BUCKETS, seconds)] += 1
 
     def _count(self, error: EventWriterError) -> None:
         cause = SchemaError if isinstance(error, SchemaError) else type(error)

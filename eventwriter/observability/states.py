@@ -44,6 +44,16 @@ class DeadLetter(Struct):
     sequence: int
 
 
+class Exemplar(Struct, array_like=True):
+    """A batch that fell into a bucket of a histogram."""
+
+    seconds: float
+    sequence: int
+    """Of its last message, in the stream."""
+    time: float
+    """When that was counted."""
+
+
 class Kept(Struct):
     """What the next process of the name goes on with."""
 
@@ -60,6 +70,8 @@ class Kept(Struct):
     ages: list[int] = field(default_factory=lambda: [0] * (len(AGE_BUCKETS) + 1))
     """How many messages were so old at their commit, by AGE_BUCKETS."""
     age_sum: float = 0.0
+    exemplars: dict[str, list[Exemplar | None]] = field(default_factory=dict)
+    """The latest batch in each bucket of ``durations``, by stage, and of ``ages``."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
     """The latest, newest first."""
     last_commit: float | None = None

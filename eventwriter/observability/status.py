@@ -13,8 +13,8 @@ from msgspec.structs import asdict, replace
 
 from eventwriter import __version__
 from eventwriter.config.loading import Config, StreamConfig
-from eventwriter.observability import causes, tally
-from eventwriter.observability.board import AGE_BUCKETS, FATES, STAGES, SUPERVISOR, Board
+from eventwriter.observability import causes, histograms, tally
+from eventwriter.observability.board import AGE_BUCKETS, FATES, SUPERVISOR, Board
 from eventwriter.observability.states import ChildState, State, SupervisorState, WorkerState
 from eventwriter.processes.process import look
 from eventwriter.processes.supervisor import PARKING
@@ -132,14 +132,12 @@ def _stream(
         "consumer_pending": pending,
         "consumer_ack_pending": ack_pending,
         "lag_seconds": lag,
-        "event_ages": {"buckets": tally.columns(w.ages for w in every), "sum": sum(w.age_sum for w in every)},
+        **histograms.added(every),
         "last_commit": tally.latest(worker.last_commit for worker in every),
         "rows_skipped": tally.added(worker.skipped for worker in every),
         "rejects": tally.added(worker.rejects for worker in every),
         "repairs": tally.added(worker.repairs for worker in every),
         "errors": tally.added(worker.errors for worker in every),
-        "batch_seconds": dict.fromkeys(STAGES, 0.0) | tally.added(worker.seconds for worker in every),
-        "batch_durations": {stage: tally.columns(worker.durations[stage] for worker in every) for stage in STAGES},
         "dead_letters": [
             asdict(letter)
             for letter in sorted(

@@ -14,7 +14,7 @@ from eventwriter.observability import status
 from eventwriter.observability.board import AGE_BUCKETS, BATCH_BUCKETS, FATES, STAGES, Board
 from eventwriter.observability.exposition import expose
 from eventwriter.observability.monitor import Monitor
-from eventwriter.stream import Message, Reject
+from eventwriter.stream import Message, Outcome, Reject
 from fix_monitor import Sample, samples
 from fix_service import STREAMS
 
@@ -198,3 +198,30 @@ def test_who_asks_for_openmetrics_gets_it(accept: str, kind: str) -> None:
     told = {family.name: family for family in parse(text)}
     assert {name.removeprefix("eventwriter_") for name in told} == {*FAMILIES}
     assert [sample.value for sample in told["eventwriter_messages_written"].samples if "LOGS" in sample.labels.values()]
+    exemplars = [sample for family in told.values() for sample in family.samples if sample.exemplar]
+    assert bool(exemplars) == ("openmetrics" in kind)
+
+
+def test_a_bucket_names_the_latest_batch_that_fell_into_it() -> None:
+    """By the sequence of its last message, whichever process wrote it; a part of a batch by that of its own."""
+    board, more = Board(), {"STREAMS__LOGS__PROCESSES": "2"}
+    _, reports = running(board, settings(**more))
+    for name, count, seconds in (("LOGS/1", 7, 0.7), ("LOGS/2", 8, 0.8), ("LOGS/1", 9, 20.0), ("LOGS/2", 3, 99.0)):
+        write(reports[name], count, seconds={"decode": seconds})
+    reports["LOGS/1"].wrote_part(Outcome(written=5, seconds={"copy": 4.0}), 12)
+    reports["LOGS/2"].wrote(batch(6, age=45.0), Outcome(written=6))
+    reports["LOGS/2"].wrote(batch(11, age=2000.0)._replace(reread=True), Outcome(written=11))
+    for report in reports.values():
+        report.beat(force=True)
+    body = Monitor(board, settings(**more)).answer("/metrics", {"accept": "application/openmetrics-text"}).body
+    found: dict[str, set[tuple[str, str, float]]] = defaultdict(set)
+    for family in openmetrics_families(body.decode()):  # type: ignore[no-untyped-call]
+        for sample in family.samples:
+            if sample.exemplar and sample.labels["stream"] == "LOGS":
+                stage = sample.labels.get("stage", "age")
+                assert sample.exemplar.value <= float(sample.labels["le"])
+                found[stage].add((sample.labels["le"], sample.exemplar.labels["sequence"], sample.exemplar.value))
+    assert {("1.0", "8", 0.8), ("30.0", "9", 20.0), ("+Inf", "3", 99.0)} <= found["decode"]
+    assert ("5.0", "12", 4.0) in found["copy"]
+    assert [(le, sequence) for le, sequence, value in found["age"] if value > 40] == [("60.0", "6")]
+    assert "ack" not in found  # when it is confirmed, another batch may be the latest
