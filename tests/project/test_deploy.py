@@ -312,7 +312,7 @@ def test_the_guide_leads_to_files_that_exist() -> None:
     """Every relative link has a target, and every file here is mentioned."""
     links = re.findall(r"\]\(([^)#:]+)\)", readme())
     assert all((FOLDER / link).exists() for link in links)
-    assert {path.name for path in FOLDER.iterdir()} - {"README.md"} <= set(links)
+    assert {path.name for path in FOLDER.iterdir()} - {"README.md", ".env"} <= set(links)
 
 
 def test_the_guide_names_deadlines_that_are_true() -> None:

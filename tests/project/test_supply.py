@@ -49,6 +49,7 @@ def pinned(name: str) -> dict[str, list[Requirement]]:
         ("development", ("embedded", "test", "fuzz")),
         ("docs", ("docs",)),
         ("supply", ("supply",)),
+        ("deploy", ("deploy",)),
         ("lock", ("lock",)),
     ],
 )
