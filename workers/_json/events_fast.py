@@ -1,5 +1,5 @@
-"""The fast paths of structured CloudEvents: GELF, as syslog receivers publish it, and data of any other shape, when every
-value that fills a column has its expected type.
+"""The fast paths of structured CloudEvents: GELF, as syslog receivers publish it, and data of any other shape, when
+every value that fills a column has its expected type.
 """
 
 from __future__ import annotations
