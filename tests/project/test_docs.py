@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-import setuptools
+import setuptools  # type: ignore[import-untyped]
 
 from eventwriter import cli, errors, registry
 from eventwriter.config import loading
