@@ -20,6 +20,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _UNSAFE = re.compile("[\0\ud800-\udfff]")
 _DIGITS_MAX = 4300
 """Python makes no integer of more digits, nor text of one."""
+_BACKSLASH = ord("\\")
 _SURE = 15
 """Digits of numbers that float64 tells apart."""
 
@@ -76,8 +77,8 @@ def parse_json(payload: bytes, repairs: list[str]) -> Any:
         value = _parse_leniently(payload, error, repairs)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         value = _parse_again(payload, repairs)
-    # The only way a NUL can enter a string of a JSON text; most texts have no backslash, which is quicker to find.
-    if b"\\" in payload and b"\\u0000" in payload:
+    # The only way a NUL can enter a string of a JSON text; most texts have no backslash, and an octet is found quickly.
+    if _BACKSLASH in payload and b"\\u0000" in payload:
         _check_depth(value, "malformed")
         value = scrub(value, repairs)
     return value

@@ -7,7 +7,7 @@ siblings are not touched. What a stream's records are, and what else its message
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from eventwriter import values
@@ -38,10 +38,15 @@ class Kind:
     """The row of one record; raises Unfit if it cannot become one."""
     groups: tuple[str, ...] = ()
     """Keys of objects that may stand for several records: ``take_group`` is asked about them."""
+    marks: frozenset[str] = field(init=False)
+    """Keys of objects that may be more than a record: those, and that of a CloudEvent."""
     shape: Shape = EVENTS
     """Where objects have records, for counting; if it has no ``events``, CloudEvents are records as they are."""
     text_field: str | None = None
     """The field of a record that plain text in a CloudEvent stands for; None: text is no record."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "marks", frozenset(("specversion", *self.groups)))
 
     def take_group(self, records: Records, value: Mapping[str, Any], origin: Origin, depth: int) -> bool:
         """Takes the records of an object that has one of the ``groups``; False if it is a record itself."""
@@ -69,7 +74,7 @@ def decode_records(kind: Kind, message: Message) -> Decoded:
         except Unfit:  # bytes that begin so may be something else
             pass
         else:
-            if "specversion" not in value and value.keys().isdisjoint(kind.groups):
+            if kind.marks.isdisjoint(value):
                 try:
                     return Decoded((kind.row_of(value, origin),), (), repairs)
                 except Unfit as error:

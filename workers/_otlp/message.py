@@ -82,20 +82,19 @@ class Signal(Kind, Generic[M]):
 
     def _take_fast(self, records: Records, octets: bytes, origin: Origin) -> bool:
         """The records of a protobuf request if the fast path knows it, and it has any; else False: nothing is done."""
-        message, received, time, envelope, repairs = origin
+        _, _, _, envelope, repairs = origin
         if envelope is not None or self.fast_rows is None:
             return False
-        noted: list[str] = []
+        before = len(repairs)
         try:
-            rows = self.fast_rows(octets, (message, received, time, None, noted))
+            rows = self.fast_rows(octets, origin)
         except (ValueError, DecodeError):
+            rows = []
+        if not rows or "text_replaced" in repairs[before:]:
+            del repairs[before:]
             return False
-        if "text_replaced" in noted:
-            return False
-        if rows:
-            records.rows.extend(rows)
-            repairs.extend(noted)
-        return bool(rows)
+        records.rows += rows
+        return True
 
     def _take_request(self, records: Records, request: M, origin: Origin, rejects: Sequence[Reject] = ()) -> None:
         """The records of an OTLP request, and ``rejects`` that it had besides."""
