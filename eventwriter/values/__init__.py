@@ -27,6 +27,7 @@ from eventwriter.values.times import (
     time_from_text,
     time_to_text,
     usual_time,
+    usual_times,
 )
 from eventwriter.values.unfit import Unfit, shown
 
@@ -60,4 +61,5 @@ __all__ = [
     "time_from_text",
     "time_to_text",
     "usual_time",
+    "usual_times",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -61,6 +62,18 @@ def usual_time(value: Any) -> int | None:
         except Unfit:
             return None
     return micros if micros > 0 else None  # not Go's zero, for one
+
+
+def usual_times(values: Sequence[Any]) -> list[int | None]:
+    """``usual_time`` of each, in less time for texts of one length."""
+    try:
+        if "".join(values)[10 :: len(values[0])] == "T" * len(values) and len({*map(len, values)}) == 1:
+            times = [(moment - _UNIX_2000) // _MICROSECOND for moment in map(_from_text, values)]
+            if min(times) > 0:
+                return [*times]
+    except (TypeError, ValueError):  # no text, no offset, no time
+        pass
+    return [*map(usual_time, values)]
 
 
 def time_from_number(number: int | float | Decimal) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 
 from eventwriter.masking.community import all_masked
-from eventwriter.values import INT4_MAX, INT4_MIN, Unfit, time_from_seconds, usual_time
+from eventwriter.values import INT4_MAX, INT4_MIN, Unfit, time_from_seconds, usual_times
 from workers._json.event_shapes import FACTS, Facts, facts_of
 from workers._json.fast import Arrivals, Columns, members_of, received
 
@@ -77,7 +77,7 @@ def any_columns(arrivals: Arrivals, records: Sequence[AnyEvent], odd: set[int]) 
     event = _any_event(records)
     facts = dict(zip(FACTS, zip(*map(_facts, event["data"]), strict=True), strict=True))
     own = facts.pop("time")
-    times = [usual_time(outer if time is None else time) for time, outer in zip(own, event["time"], strict=True)]
+    times = usual_times([outer if time is None else time for time, outer in zip(own, event["time"], strict=True)])
     for name, column in facts.items():
         types = _LEVEL if name == "level" else _TEXT
         if not types.issuperset(map(type, column)):

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, compress, repeat
-from operator import attrgetter, itemgetter
-from typing import Any, TypeVar
+from operator import itemgetter
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
+from msgspec.structs import astuple
 
 from eventwriter.masking.community import all_masked
 from eventwriter.stream import Column, Message, Row
@@ -29,10 +30,10 @@ _NO_COLUMN = repeat(None)
 """It is endless: ``zip`` ends with the others."""
 _NULLS = {*b"n"}
 _first = itemgetter(0)
-_OUTLINE = bytes.maketrans(b"123456789.E-", b"0000000000e+")
-_NUMBERS = (b"0" * 17, b"0e000", b"0e+000")
-"""Numbers of which the fallback might keep less, in outline: with more digits than float64 tells apart, or an exponent
-beyond its own."""
+_OUTLINE = bytes.maketrans(b"123456789.E", b"0000000000e")
+_NUMBERS = (b"0" * 17, b"0e000")
+"""Numbers of which the fallback might keep less, in outline and without signs: with more digits than float64 tells
+apart, or an exponent beyond its own."""
 _number = re.compile(rb"[0-9][0-9.]{16,}[eE]?|[eE][-+]?[0-9]{3}").findall
 _INTEGER_MAX = 19
 """Digits of an integer that the fallback takes exactly."""
@@ -108,9 +109,8 @@ def in_turn(first: Fast, second: Fast) -> Fast:
 def _decoded(payloads: Sequence[bytes], headers: Sequence[Any], decode: Callable[[bytes], T]) -> Sequence[T | None]:
     """The record that each of these payloads is, or None for one that takes the fallback."""
     text = b"".join(payloads)  # what begins or ends within a character or an escape is not JSON anyway
-    longest = max(map(len, payloads))
-    deep = longest > _DEEP and (longest > _LONGEST or any(map(_is_deep, payloads)))
-    easy = not deep and _is_plain(text) and not any(headers)
+    large = max(map(len, payloads)) > _DEEP and any(map(_is_deep, payloads))
+    easy = not large and _is_plain(text) and not any(headers)
     if easy:
         try:
             return [*map(decode, payloads)]
@@ -119,10 +119,7 @@ def _decoded(payloads: Sequence[bytes], headers: Sequence[Any], decode: Callable
     records: list[T | None] = []
     for payload, header in zip(payloads, headers, strict=True):
         record = None
-        # An array would only take the time of an exception.
-        if payload[:1] == b"{" and (
-            easy or not (header or len(payload) > _LONGEST or _is_deep(payload) or not _is_plain(payload))
-        ):
+        if easy or not (header or _is_deep(payload) or not _is_plain(payload)):
             try:
                 record = decode(payload)
             except msgspec.MsgspecError:
@@ -145,13 +142,16 @@ def _is_plain(text: bytes) -> bool:
 
 
 def _is_deep(payload: bytes) -> bool:
-    """Whether it may be nested deeper than the fallback takes."""
-    return len(payload) > _DEEP and payload.count(b"[") + payload.count(b"{") > MAX_DEPTH
+    """Whether it may be nested deeper than the fallback takes, or is large, or an array: to try that costs more."""
+    return payload[:1] != b"{" or (
+        len(payload) > _DEEP
+        and (len(payload) > _LONGEST or payload.count(b"[") + payload.count(b"{") > MAX_DEPTH)
+    )
 
 
 def _mark_numbers(columns: Sequence[Iterable[bytes | None]], odd: set[int]) -> None:
     """Adds the places of nested JSON with numbers that the fallback might write in another way."""
-    outline = b" ".join(filter(None, chain.from_iterable(columns))).translate(_OUTLINE)
+    outline = b" ".join(filter(None, chain.from_iterable(columns))).translate(_OUTLINE, b"+-")
     if any(number in outline for number in _NUMBERS):  # one search for all of them, as there hardly ever is one
         for column in columns:
             odd.update(place for place, text in enumerate(column) if text and any(map(_is_odd, _number(text))))
@@ -161,15 +161,22 @@ def _is_odd(number: bytes) -> bool:
     return not number.isdigit() or len(number) > _INTEGER_MAX
 
 
-def members_of(
-    record: type[T], names: Sequence[str] | None = None
-) -> Callable[[Sequence[T]], dict[str, tuple[Any, ...]]]:
-    """What gives the values of some records by the ``names`` of members, of those within others with dots; default: all
-    of its own."""
-    names = names or record.__struct_fields__
-    get = attrgetter(*names)
-    values_of = get if len(names) > 1 else lambda each: (get(each),)
-    return lambda records: dict(zip(names, zip(*map(values_of, records), strict=True), strict=True))
+def members_of(record: type[T]) -> Callable[[Sequence[T]], dict[str, tuple[Any, ...]]]:
+    """What gives the values of some records by the names of their members; of a record within it, under ``its.name``."""
+    names = record.__struct_fields__
+    within = [(name, members_of(kind)) for name, kind in get_type_hints(record).items() if _is_struct(kind)]
+
+    def members(records: Sequence[T]) -> dict[str, tuple[Any, ...]]:
+        found = dict(zip(names, zip(*map(astuple, records), strict=True), strict=True))
+        for outer, inner in within:
+            found |= {f"{outer}.{name}": column for name, column in inner(found[outer]).items()}
+        return found
+
+    return members
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def received(arrivals: Arrivals) -> list[int]:

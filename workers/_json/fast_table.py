@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from eventwriter.values import is_rounded, usual_time
+from eventwriter.values import is_rounded, usual_times
 from workers._json.convert import EXACT
 from workers._json.fast import Arrivals, Columns, Fast, fast_path, members_of, nested_json, received
 from workers._json.table import RANGES, Field, Table
@@ -25,7 +25,7 @@ def fast_path_of(table: Table, mark: bytes, *, closed: bool = True) -> Fast:
     not ``closed``, what else they have is not wanted."""
     given = [field for field in table.fields if field.given]
     record, _ = _record("record", [(field.name.split("."), _member(field)) for field in given], closed=closed)
-    members_in = members_of(record, [field.name for field in given])
+    members_in = members_of(record)
     converters = [(field, _COLUMN.get("blank" if not field.blank else field.type)) for field in given]
     others = [field.name for field in table.fields if not field.given]
 
@@ -87,8 +87,10 @@ _TYPES: Mapping[str, Any] = {
 }
 
 
-def _times(field: Field, column: Sequence[str | None], odd: set[int]) -> list[int | None]:
-    times = [*map(usual_time, column)]
+def _times(field: Field, column: Sequence[str | None], odd: set[int]) -> Sequence[int | None]:
+    if column.count(None) == len(column) and not field.must:
+        return [None] * len(column)
+    times = usual_times(column)
     if None in times:
         odd.update(place for place, time in enumerate(times) if time is None and (field.must or column[place]))
     return times
