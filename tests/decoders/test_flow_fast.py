@@ -164,6 +164,12 @@ def test_the_traffic_of_the_benchmark_takes_the_fast_path() -> None:
     assert None not in agreed([message(traffic.next().payload) for _ in range(32)])
 
 
+@pytest.mark.parametrize("kind", [b"\x08\x00", b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"])
+def test_a_type_without_a_name_takes_the_fast_path(kind: bytes) -> None:
+    """It follows another type, and is the one that holds."""
+    assert taken(PAYLOAD + kind)
+
+
 def sample(field: FieldDescriptor) -> Any:
     """A value that a field may well have."""
     if field.type in (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING):
@@ -242,9 +248,7 @@ def test_values_that_are_not_common_take_the_fallback(change: dict[str, Any]) ->
         b"\x3b\x3c",  # a group
         b"\xda\x06\x01\xff",  # a name that is not UTF-8
         FlowTail(flow_direction=1, time_flow_start_ms=1).SerializeToString(),
-        b"\x08\x00",  # another type
-        b"\x08\x05",
-        b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+        b"\x08\x05",  # another type
         b"\x32",  # cut off
         b"\x0c",  # the end of no group
         b"\x08\x03" * 1000,

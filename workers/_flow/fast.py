@@ -15,23 +15,18 @@ from typing import Any, NamedTuple
 import msgspec
 
 from eventwriter.stream import Message, Row
-from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX
+from eventwriter.values import INT4_MAX, INT8_MAX
 from workers._flow.columns import Column, Table, table_of
-from workers._flow.flow_pb2 import FLOWUNKNOWN
-from workers._flow.json_form import TABLE
-from workers._flow.rows import KEPT, PLAIN, REST, TYPES, metadata_of, tail_value
-from workers._flow.texts import JS_SAFE, address, mac_text, protocol_text
+from workers._flow.fields import KEPT, OWN, PLAIN, REST, metadata_of, row_of
+from workers._flow.rows import tail_value
+from workers._flow.texts import JS_SAFE, address, repairs_of
 
-_TYPES = {kind: name for kind, name in TYPES.items() if kind != FLOWUNKNOWN}
 _LIMITS = {
-    "src_port": 0xFFFF, "dst_port": 0xFFFF, "proto": 0xFF, "in_if": INT4_MAX, "out_if": INT4_MAX,
+    "type": 4, "src_port": 0xFFFF, "dst_port": 0xFFFF, "proto": 0xFF, "in_if": INT4_MAX, "out_if": INT4_MAX,
     "packets": INT8_MAX, "bytes": INT8_MAX, "sampling_rate": JS_SAFE, "bytes_in": JS_SAFE, "bytes_out": JS_SAFE,
     "packets_in": JS_SAFE, "packets_out": JS_SAFE,
 }  # fmt: skip
 """Beyond these a number is repaired, or written in another form."""
-_OWN = (*KEPT, "src_addr", "dst_addr", "src_port", "dst_port", "proto", "packets", "bytes", "sampler_address", "in_if",
-        "out_if")  # fmt: skip
-"""Fields that have columns of the table, or another form in metadata."""
 _CONVERTED = frozenset(
     ("mpls_ttl", "mpls_label", "mpls_ip", "bgp_next_hop", "bgp_communities", "as_path", "layer_stack", "layer_size",
      "ipv6_routing_header_addresses")
@@ -52,7 +47,7 @@ class _Plan(NamedTuple):
     limits: list[tuple[int, int]]
     """Place of a column, and its limit."""
     own: Callable[[Sequence[Column]], tuple[Column, ...]]
-    """Picks those of _OWN."""
+    """Picks those of OWN."""
     plain: Callable[[Sequence[Column]], tuple[Column, ...]]
     """Picks those of PLAIN, up to the last one that is there unless there are others behind."""
     rest: list[tuple[str, int]]
@@ -76,14 +71,14 @@ def fast_rows(messages: Sequence[Message]) -> list[Row | None]:
 
 @lru_cache(maxsize=1024)
 def _plan(names: tuple[str, ...]) -> _Plan:
-    places = dict.fromkeys((*PLAIN, *REST, *_OWN), -1) | {name: place for place, name in enumerate(names)}
+    places = dict.fromkeys((*PLAIN, *REST, *OWN), -1) | {name: place for place, name in enumerate(names)}
     rest = [(name, places[name]) for name in REST] if {*REST}.intersection(names) else []
     plain = [places[name] for name in PLAIN]
     while len(plain) > 2 and plain[-1] < 0 and not rest:  # of one alone, itemgetter would not make a tuple
         del plain[-1]
     return _Plan(
         [(places[name], _LIMITS[name]) for name in names if name in _LIMITS],
-        itemgetter(*(places[name] for name in _OWN)),
+        itemgetter(*(places[name] for name in OWN)),
         itemgetter(*plain),
         rest,
         metadata_of(len(KEPT) + len(plain) + len(rest)),
@@ -95,37 +90,28 @@ def _rows(table: Table) -> list[Row | None]:
     _, arrivals, names, columns = table
     plan = _plan(names)
     columns = [*columns, _ZEROS]
-    (
-        kind, received, start, end, next_hop, src_mac, dst_mac, protocol_name, src_octets, dst_octets, src_port,
-        dst_port, proto, packets, volume, sampler_octets, in_if, out_if,
-    ) = plan.own(columns)  # fmt: skip
+    own = plan.own(columns)
+    _, received, start, end, *_ = kept = own[: len(KEPT)]
+    src_octets, dst_octets, sampler_octets, *numbers = own[len(KEPT) :]
     odd: set[int] = set()
     for place, limit in plan.limits:
         if sum(columns[place]) > limit and max(columns[place]) > limit:  # a sum takes a third of the time
             _mark(odd, map(limit.__lt__, columns[place]))
-    src_addr, dst_addr, sampler_address = _texts(src_octets), _texts(dst_octets), _texts(sampler_octets)
-    if None in src_addr or None in dst_addr or None in sampler_address:
+    addresses = [_NULLS if octets is _ZEROS else [*map(address, octets)] for octets in own[len(KEPT) :][:3]]
+    if any(None in texts for texts in addresses):
         each = zip(arrivals, src_octets, dst_octets, sampler_octets, strict=False)
         _mark(odd, (not any(octets) or any(o and address(o) is None for o in octets) for _, *octets in each))
-    kinds = [*map(_TYPES.get, kind)]
-    if None in kinds:
-        _mark(odd, (name is None for name in kinds))
     times = received
     if 0 in received:
         times = [a or b or c or d for a, b, c, d in zip(received, end, start, arrivals, strict=False)]
     metadata = map(
-        plan.metadata, kinds, _digits(received, odd), _digits(start, odd), _digits(end, odd), _hops(next_hop),
-        _macs(src_mac), _macs(dst_mac), _protocols(protocol_name, odd), *plan.plain(columns),
+        plan.metadata,
+        *(_kept(name, column, odd) for name, column in zip(KEPT, kept, strict=True)),
+        *plan.plain(columns),
         *(_converted(name, columns[place]) for name, place in plan.rest),
-    )  # fmt: skip
+    )
     packed = _encode_lines([*metadata]).split(b"\n")  # an iterator, and what it holds, msgspec would never let go
-    micros = [time // 1000 - EPOCH for time in times]
-    values: dict[str, Iterable[Any]] = {
-        "timestamp": micros, "src_addr": src_addr, "dst_addr": dst_addr, "src_port": src_port, "dst_port": dst_port,
-        "protocol": proto, "packets": packets, "octets": volume, "sampler_address": sampler_address,
-        "input_snmp": in_if, "output_snmp": out_if, "metadata": packed,
-    }  # fmt: skip
-    rows: list[Row | None] = [*zip(*[values.get(name, _NULLS) for name in TABLE.at], strict=False)]
+    rows: list[Row | None] = [*map(row_of, times, _NULLS, _NULLS, *addresses, *numbers, packed)]
     for place in odd:
         rows[place] = None
     return rows
@@ -135,42 +121,25 @@ def _mark(odd: set[int], flags: Iterable[object]) -> None:
     odd.update(compress(count(), flags))
 
 
-def _texts(column: Column) -> Iterable[str | None]:
-    return _NULLS if column is _ZEROS else [*map(address, column)]
-
-
-def _hops(column: Column) -> Iterable[str | None]:
-    texts = _texts(column)
-    if column is not _ZEROS and None in texts:
-        texts = [address(octets) or octets.hex() or None for octets in column]
-    return texts
-
-
-def _macs(column: Column) -> Iterable[str | int | None]:
-    return _NULLS if column is _ZEROS else [mac_text(mac) if mac else None for mac in column]
+def _kept(name: str, column: Column, odd: set[int]) -> Iterable[Any]:
+    """The values of a field of KEPT."""
+    convert = KEPT[name]
+    if column is _ZEROS:
+        return _NULLS
+    if convert is str:
+        return _digits(column, odd)
+    if name == "protocol_name":
+        _mark(odd, map(repairs_of, column))
+    return [convert(value) if value else None for value in column]
 
 
 def _digits(column: Column, odd: set[int]) -> Iterable[str | None]:
     """Times as text, in half the time that str takes; those beyond int64 are negative here."""
-    if column is _ZEROS:
-        return _NULLS
     text = _encode(column).decode()
     if "-" in text:
         _mark(odd, (number < 0 for number in column))
     texts = text[1:-1].split(",")
     return [digits if digits != "0" else None for digits in texts] if 0 in column else texts
-
-
-def _protocols(column: Column, odd: set[int]) -> Iterable[str | None]:
-    if column is _ZEROS:
-        return _NULLS
-    texts: list[str | None] = []
-    for place, octets in enumerate(column):
-        repairs: list[str] = []
-        texts.append(protocol_text(octets, repairs) if octets else None)
-        if repairs:
-            odd.add(place)
-    return texts
 
 
 def _converted(name: str, column: Column) -> Column:

@@ -7,26 +7,27 @@ some payloads parse as both; then the reading wins whose flows look like flows, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any
 
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from eventwriter.values import Unfit
+from workers._flow.fields import KEPT, OWN, fields_of
 from workers._flow.flow_pb2 import FlowHead, FlowTail
 from workers._limits import COUNTED_FROM, RECORDS_MAX, too_many
 from workers._wire import each_of, fields
 
-Flow = tuple[bytes, FlowHead, bool]
-"""The bytes of one flow, what most flows have, and whether it has more than that. (A NamedTuple costs 0.3 µs more.)"""
+Flow = tuple[bytes, FlowHead, bool, tuple[Any, ...]]
+"""The bytes of one flow, what most flows have, whether it has more than that, and the values of ``fields_of``. (A
+NamedTuple costs 0.3 µs more.)"""
 
 Flows = Sequence[Flow | None]
 
 _HEAD = FlowHead.DESCRIPTOR.fields_by_number
 _TAIL = FlowTail.DESCRIPTOR.fields_by_number
 _SIZES = frozenset((0, 4, 16))
-_addresses = attrgetter("src_addr", "dst_addr", "sampler_address")
+_TYPE, _COLUMNS = OWN.index("type"), slice(len(KEPT), len(KEPT) + 6)
 
 
 def read(payload: bytes) -> Flows:
@@ -101,7 +102,7 @@ def _parse(payload: bytes) -> Flow | None:
         head = FlowHead.FromString(payload)
     except DecodeError:
         return None
-    return payload, head, len(UnknownFieldSet(head)) > 0
+    return payload, head, len(UnknownFieldSet(head)) > 0, fields_of(head)
 
 
 def _has_too_many_fields(payload: bytes) -> bool:
@@ -116,17 +117,17 @@ def _is_good(flow: Flow | None) -> bool:
     """Whether it has an address, and nothing that a flow cannot have."""
     if flow is None:
         return False
-    _, head, _ = flow
-    src_addr, dst_addr, sampler_address = _addresses(head)
+    fields = flow[3]
+    src_addr, dst_addr, sampler_address, src_port, dst_port, proto = fields[_COLUMNS]
     return (
         (src_addr or dst_addr or sampler_address) != b""
         and len(src_addr) in _SIZES
         and len(dst_addr) in _SIZES
         and len(sampler_address) in _SIZES
-        and head.type <= 4
-        and head.proto <= 0xFF
-        and head.src_port <= 0xFFFF
-        and head.dst_port <= 0xFFFF
+        and fields[_TYPE] <= 4
+        and proto <= 0xFF
+        and src_port <= 0xFFFF
+        and dst_port <= 0xFFFF
     )
 
 

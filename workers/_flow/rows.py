@@ -1,13 +1,10 @@
-"""Flow records in protobuf (workers/_flow/flow.proto), from flows to rows.
-
-Metadata holds what has no column, under the field's name, and leaves out what is 0 (proto3 does not send it). Types and
-layers are named, addresses and MAC addresses are text as in goflow2's JSON, integers beyond 2^53 are strings.
+"""Flow records in protobuf (workers/_flow/flow.proto), from flows to rows, one by one: what is not as it should be is
+repaired, and whatever a flow has is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from itertools import compress
 from operator import attrgetter
 from typing import Any
@@ -17,78 +14,40 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from eventwriter.stream import Row
-from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX, Unfit
-from workers._flow.flow_pb2 import FlowHead, FlowMessage, FlowTail, FlowType
+from eventwriter.values import INT4_MAX, INT8_MAX, Unfit
+from workers._flow.fields import KEPT, OWN, REST, layer, metadata_from, row_of
+from workers._flow.flow_pb2 import FlowHead, FlowMessage, FlowTail
 from workers._flow.read import Flow, by_number, tail_of, unknown_in
-from workers._flow.texts import JS_SAFE, address, dump_safe, mac_text, protocol_text, safe
+from workers._flow.texts import JS_SAFE, address, address_or_hex, dump_safe, repairs_of, safe
 from workers._json.convert import clamped
 
-TYPES = {number: name for name, number in FlowType.items()}
-_LAYERS = {number: name for name, number in FlowMessage.Layer.items()}
-
-PLAIN = (
-    "sampling_rate", "sequence_num", "in_if", "out_if", "etype", "ip_tos", "ip_ttl", "tcp_flags", "src_as", "dst_as",
-    "src_net", "dst_net", "forwarding_status", "src_vlan", "dst_vlan", "vlan_id", "icmp_type", "icmp_code",
-    "next_hop_as", "observation_domain_id",
-)  # fmt: skip
-"""Fields of FlowHead that go into metadata as they are; the common ones first."""
-_IN_IF = PLAIN.index("in_if")
-_OTHERS = (
-    "type", "next_hop", "src_mac", "dst_mac", "protocol_name", "time_flow_start_ns", "time_flow_end_ns",
-    "time_received_ns", "src_addr", "dst_addr", "sampler_address", "src_port", "dst_port", "proto", "packets", "bytes",
-)  # fmt: skip
-"""Fields of FlowHead that have columns, or another form in metadata."""
+_COLUMNS = slice(len(KEPT), len(OWN) + 1)
+_NAME = OWN.index("protocol_name")
 _BYTE_LISTS = ("mpls_ip", "ipv6_routing_header_addresses")
-_ADDRESSES = ("src_addr", "dst_addr", "sampler_address")
-
-REST = tuple(field.name for field in FlowTail.DESCRIPTOR.fields if field.name in FlowMessage.DESCRIPTOR.fields_by_name)
-
 _rest = attrgetter(*REST)
-_plain = attrgetter(*PLAIN)
-_others = attrgetter(*_OTHERS)
-_addresses = attrgetter(*_ADDRESSES)
-
-KEPT = ("type", "time_received_ns", "time_flow_start_ns", "time_flow_end_ns", "next_hop", "src_mac", "dst_mac",
-        "protocol_name")  # fmt: skip
-
-
-@lru_cache
-def metadata_of(size: int) -> type[msgspec.Struct]:
-    """Metadata of the first so many of KEPT, PLAIN and REST, each in its own form, without what is not there.
-
-    A Struct takes a third of the time of a dict, and the less of it the fewer fields it could have.
-    """
-    fields = [*((name, Any, None) for name in KEPT), *((name, Any, 0) for name in (*PLAIN, *REST))]
-    return msgspec.defstruct("Metadata", fields[:size], omit_defaults=True, gc=False)
-
-
-_Metadata = metadata_of(len(KEPT) + len(PLAIN))
 _encode = msgspec.json.Encoder().encode
 
 
 def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, Any] | None = None) -> Row:
-    """The row of a flow, in the order of json_form.TABLE; ``received`` stands in for a missing time.
+    """The row of a flow; ``received`` stands in for a missing time.
 
     The attributes of a CloudEvent around it, if any, go into metadata.
     Raises Unfit("malformed") if the flow has no field at all.
     """
-    _, head, has_tail = flow
-    plain = _plain(head)
+    _, head, has_tail, fields = flow
+    received_at, start, end = fields[1:4]
     (
-        kind, next_hop, src_mac, dst_mac, protocol_name, start, end, received_at, src_octets, dst_octets,
-        sampler_octets, src_port, dst_port, protocol, packets, volume,
-    ) = _others(head)  # fmt: skip
+        src_octets, dst_octets, sampler_octets, src_port, dst_port, protocol, packets, volume, in_if, out_if, rate,
+    ) = fields[_COLUMNS]  # fmt: skip
     more: dict[str, Any] = {}
-    time = received_at or end or start  # not to be sent as numbers in JSON: those of our days are beyond 2^53
+    time = received_at or end or start
     if start > INT8_MAX or end > INT8_MAX or received_at > INT8_MAX:
         time = _valid_time((received_at, end, start), repairs)
     direction = None
     if has_tail:
         time, direction = _keep_tail(flow, time, more, repairs)
 
-    src_addr = address(src_octets)
-    dst_addr = address(dst_octets)
-    sampler_address = address(sampler_octets)
+    src_addr, dst_addr, sampler_address = address(src_octets), address(dst_octets), address(sampler_octets)
     if src_addr is None or dst_addr is None or sampler_address is None:
         _keep_addresses(head, more, repairs)
     if src_port > 0xFFFF or dst_port > 0xFFFF or protocol > 0xFF:
@@ -98,37 +57,31 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
     if packets > INT8_MAX or volume > INT8_MAX:
         packets = clamped("packets", 0, INT8_MAX, packets, more, repairs)
         volume = clamped("octets", 0, INT8_MAX, volume, more, repairs)
-    in_if, out_if = plain[_IN_IF], plain[_IN_IF + 1]
     if in_if > INT4_MAX or out_if > INT4_MAX:
         repairs += ["clamped"] * ((in_if > INT4_MAX) + (out_if > INT4_MAX))
         in_if, out_if = min(in_if, INT4_MAX), min(out_if, INT4_MAX)  # metadata has both as they are
-    metadata = _Metadata(
-        TYPES.get(kind, kind) if kind else None,
-        str(received_at) if received_at else None,
-        str(start) if start else None,
-        str(end) if end else None,
-        (address(next_hop) or next_hop.hex()) if next_hop else None,
-        mac_text(src_mac) if src_mac else None,
-        mac_text(dst_mac) if dst_mac else None,
-        protocol_text(protocol_name, repairs) if protocol_name else None,
-        *plain,
-    )
-    packed = _encode(metadata)
+    if fields[_NAME]:
+        repairs += repairs_of(fields[_NAME])
+    metadata = metadata_from(*fields)
+    packed: bytes | None = _encode(metadata)
     if (packed == b"{}" or envelope) and not more and not head.ListFields():
         raise Unfit("malformed", "a FlowMessage without any field")
-    if more or envelope or plain[0] > JS_SAFE:  # the rate is the only one that may be
+    if more or envelope or rate > JS_SAFE:  # the rate is the only one that may be
         more = msgspec.to_builtins(metadata) | more
         if envelope:
             more["cloudevent"] = envelope
         packed = dump_safe(more)
-    return (
-        time // 1000 - EPOCH if time else received, None, None, None, direction, src_addr, dst_addr, src_port, dst_port,
-        protocol, packets, volume, sampler_address, in_if, out_if, None if packed == b"{}" else packed,
+    elif packed == b"{}":
+        packed = None
+    return row_of(
+        time, received, direction, src_addr, dst_addr, sampler_address, src_port, dst_port, protocol, packets, volume,
+        in_if, out_if, packed,
     )  # fmt: skip
 
 
 def _keep_addresses(head: FlowHead, metadata: dict[str, Any], repairs: list[str]) -> None:
-    for name, octets in zip(_ADDRESSES, _addresses(head), strict=True):
+    for name in ("src_addr", "dst_addr", "sampler_address"):
+        octets = getattr(head, name)
         if octets and address(octets) is None:
             metadata[name] = octets.hex()
             repairs.append("bad_address")
@@ -159,7 +112,7 @@ def _keep_tail(flow: Flow, time: int, metadata: dict[str, Any], repairs: list[st
     added in the names and unit of version 2. Fields of nobody's, such as the user-defined ones from 1000, go under
     ``unknown_fields`` by their numbers: integers as such, bytes as hex.
     """
-    payload, head, _ = flow
+    payload, head, *_ = flow
     try:
         whole = FlowMessage.FromString(payload)
         known = not len(UnknownFieldSet(whole))
@@ -185,7 +138,7 @@ def _keep_tail(flow: Flow, time: int, metadata: dict[str, Any], repairs: list[st
         # goflow2 of August 2024: 104 held the addresses of the routing header, 105 the segments left.
         octets = [value for value in by_number(UnknownFieldSet(head)).get(104, ()) if isinstance(value, bytes)]
         metadata.pop("layer_size", None)
-        metadata["ipv6_routing_header_addresses"] = [address(each) or each.hex() for each in octets]
+        metadata["ipv6_routing_header_addresses"] = [*map(address_or_hex, octets)]
         metadata["ipv6_routing_header_seg_left"] = safe(segments[-1])
         del unknown[105]
         unknown.pop(104, None)
@@ -199,11 +152,11 @@ def tail_value(name: str, value: Any) -> Any:
     if isinstance(value, int):
         return value if value <= JS_SAFE else str(value)
     if isinstance(value, bytes):
-        return address(value) or value.hex()
+        return address_or_hex(value)
     values = value[:]  # a third of the time that going through it takes
     if name == "layer_stack":
-        return [_LAYERS.get(layer, layer) for layer in values]
-    return [address(octets) or octets.hex() for octets in values] if name in _BYTE_LISTS else values
+        return [*map(layer, values)]
+    return [*map(address_or_hex, values)] if name in _BYTE_LISTS else values
 
 
 def _unknown_value(value: Any) -> Any:

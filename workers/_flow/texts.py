@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv6Address
 from socket import AF_INET6, inet_ntop
@@ -18,20 +19,19 @@ JS_SAFE = 2**53 - 1
 _ADDRESSES_MAX = 65536
 
 
-class _Addresses(dict[bytes, str | None]):
-    """The texts of addresses, once made: in half the time of lru_cache, which puts each into a tuple first."""
+class _Cache(dict[bytes, Any]):
+    """What is made of addresses, once made: in half the time of lru_cache, which puts each into a tuple first."""
 
-    def __missing__(self, octets: bytes) -> str | None:
-        text = _address(octets)
+    def __init__(self, make: Callable[[bytes], Any]) -> None:
+        self.make = make
+
+    def __missing__(self, octets: bytes) -> Any:
+        text = self.make(octets)
         if len(octets) <= 16:
             if len(self) == _ADDRESSES_MAX:
                 self.clear()
             self[octets] = text
         return text
-
-
-address = _Addresses().__getitem__
-"""The text of an IP address of 4 or 16 bytes (RFC 5952); None for any other length."""
 
 
 def _address(octets: bytes) -> str | None:
@@ -45,20 +45,30 @@ def _address(octets: bytes) -> str | None:
     return inet_ntop(AF_INET6, octets)
 
 
+address: Callable[[bytes], str | None] = _Cache(_address).__getitem__
+"""The text of an IP address of 4 or 16 bytes (RFC 5952); None for any other length."""
+address_or_hex: Callable[[bytes], str] = _Cache(lambda octets: _address(octets) or octets.hex()).__getitem__
+"""The same, and the digits of what is no address."""
+
+
 @lru_cache(maxsize=65536)
 def mac_text(mac: int) -> str | int:
     """00:11:22:33:44:55, the way goflow2's JSON writes a MAC address; beyond 48 bits it is but a number."""
     return mac.to_bytes(6, "big").hex(":") if mac < 1 << 48 else safe(mac)
 
 
-def protocol_text(octets: bytes, repairs: list[str]) -> str:
+def protocol_text(octets: bytes) -> str:
     """The name of a protocol, fit for PostgreSQL."""
-    try:
-        text = octets.decode()
-    except UnicodeDecodeError:
+    return clean(octets.decode("utf-8", "replace"), [])
+
+
+def repairs_of(name: bytes) -> list[str]:
+    """What had to be repaired in the name of a protocol."""
+    text, repairs = name.decode("utf-8", "replace"), list[str]()
+    if text.encode() != name:
         repairs.append("invalid_utf8")
-        text = octets.decode("utf-8", "replace")
-    return clean(text, repairs)
+    clean(text, repairs)
+    return repairs
 
 
 def safe(value: Any) -> Any:

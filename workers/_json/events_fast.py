@@ -11,7 +11,7 @@ import msgspec
 
 from eventwriter.masking.community import all_masked
 from eventwriter.values import INT4_MAX, INT4_MIN, Unfit, time_from_seconds, usual_times
-from workers._json.event_shapes import FACTS, Facts, facts_of
+from workers._json.event_shapes import FACTS, facts_of
 from workers._json.fast import Arrivals, Columns, members_of, received
 
 _ABSENT = msgspec.Raw(b"")
@@ -88,7 +88,7 @@ def any_columns(arrivals: Arrivals, records: Sequence[AnyEvent], odd: set[int]) 
     return _columns(arrivals, {**event, **facts, "event_timestamp": times}, odd)
 
 
-def _facts(data: dict[str, Any]) -> Facts:
+def _facts(data: dict[str, Any]) -> tuple[Any, ...]:
     try:
         return facts_of(data, wrapped=True)
     except Unfit as error:

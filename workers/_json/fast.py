@@ -144,8 +144,7 @@ def _is_plain(text: bytes) -> bool:
 def _is_deep(payload: bytes) -> bool:
     """Whether it may be nested deeper than the fallback takes, or is large, or an array: to try that costs more."""
     return payload[:1] != b"{" or (
-        len(payload) > _DEEP
-        and (len(payload) > _LONGEST or payload.count(b"[") + payload.count(b"{") > MAX_DEPTH)
+        len(payload) > _DEEP and (len(payload) > _LONGEST or payload.count(b"[") + payload.count(b"{") > MAX_DEPTH)
     )
 
 
@@ -162,7 +161,7 @@ def _is_odd(number: bytes) -> bool:
 
 
 def members_of(record: type[T]) -> Callable[[Sequence[T]], dict[str, tuple[Any, ...]]]:
-    """What gives the values of some records by the names of their members; of a record within it, under ``its.name``."""
+    """What gives the values of some records by the names of members; of a record within them, under ``its.name``."""
     names = record.__struct_fields__
     within = [(name, members_of(kind)) for name, kind in get_type_hints(record).items() if _is_struct(kind)]
 
