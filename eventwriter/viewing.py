@@ -8,13 +8,14 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import orjson
 
 from eventwriter import terminal
 from eventwriter.masking import community
-from eventwriter.stream import Message, Stream
+from eventwriter.stream import Message, Reject, Stream
 from eventwriter.values import time_to_text
 
 BYTES = 4096
@@ -22,6 +23,10 @@ BYTES = 4096
 _RECORDS = 20
 """Of a message, unless all of them are asked for."""
 _EVERYTHING = 2**26
+_SMALL = 2**14
+"""Bytes of a payload, inflated, that a worker decodes once more to have it shown."""
+UNTRIED = ("crashes", "internal")
+"""Reasons of messages that no decoder is given without being asked to."""
 
 
 def which(record_index: int | None, sequence: int) -> str:
@@ -46,7 +51,8 @@ def header_lines(found: Mapping[str, Any] | None) -> Iterator[str]:
 
 def lines(message: Message, index: int | None, stream: Stream | None, *, full: bool = False) -> Iterator[str]:
     """The payload, and with a ``stream`` what it decodes to: of the record that a letter is about, or all of it."""
-    yield from payload_lines(message.payload, full=full)
+    most = _EVERYTHING if full else BYTES
+    yield from payload_lines(message.payload, text=most, binary=most)
     if stream is not None:
         yield ""
         yield from _decoded(stream, message, index, full=full)
@@ -61,34 +67,48 @@ def payload(data: bytes) -> dict[str, str]:
         return {"payload_base64": base64.b64encode(data).decode()}
 
 
-def payload_lines(given: bytes, *, full: bool = False) -> Iterator[str]:
-    """A payload for a person, inflated if it is compressed; the first BYTES of it, or all."""
-    most = _EVERYTHING if full else BYTES
+def of_letter(stream: Stream, message: Message, reject: Reject) -> str:
+    """What a worker tells people of a dead letter: little, for it has other things to do, and goes on doing them."""
+    tried = reject.reason not in UNTRIED and len(community.inflated(message.payload, _SMALL)) < _SMALL
+    found = [
+        which(reject.record_index, message.sequence),
+        *map(terminal.one_line, islice(header_lines(message.headers), _RECORDS)),
+        "",
+        *payload_lines(message.payload, text=BYTES // 2, binary=BYTES // 8),
+    ]
+    if tried:
+        found += ["", *_decoded(stream, message, reject.record_index, full=False)]
+    data = "\n".join(found).encode()
+    return data.decode() if len(data) <= BYTES else data[: BYTES - 3].decode(errors="ignore") + "…"
+
+
+def payload_lines(given: bytes, *, text: int = BYTES, binary: int = BYTES) -> Iterator[str]:
+    """A payload for a person, inflated if it is compressed; so many bytes of it at most."""
+    most = max(text, binary)
     data = community.inflated(given, 2 * most)  # more than is shown: a value that the end cuts off is hidden, too
-    about = f"payload: {len(given)} bytes of "
-    if data is not given:
-        about += "what is compressed, which holds "
-    begin = data if full else data[: 2 * most]
-    part = community.hidden(begin)
-    cut = len(data) > most
-    part = part[:most] if cut else part
-    more = f", the first {most} of them" if cut and data is given else f", the first {most} bytes" if cut else ""
-    try:
-        # A character that the cut went through is left out.
-        text = part.decode() if not cut else _text_of(data, part)
-        binary = "\0" in text
-    except UnicodeDecodeError:
-        binary = True
-    yield f"{about}{'binary' if binary else 'text'}{more}"
-    if binary:
+    about = f"payload: {len(given)} bytes of " + ("" if data is given else "what is compressed, which holds ")
+    part = community.hidden(data[: 2 * most])
+    shown = _text_of(data, part[:text] if len(data) > text else part, cut=data is not given)
+    most, kind = (text, "text") if shown is not None else (binary, "binary")
+    more = ""
+    if len(data) > most:
+        part, more = part[:most], f", the first {most} of them" if data is given else f", the first {most} bytes"
+    yield f"{about}{kind}{more}"
+    if shown is None:
         yield from _dump(part)
     else:
-        yield from (f"  {line}" for line in terminal.lines(text).split("\n"))
+        yield from (f"  {line}" for line in terminal.lines(shown).split("\n"))
 
 
-def _text_of(data: bytes, part: bytes) -> str:
-    data.decode()
-    return part.decode(errors="ignore")
+def _text_of(data: bytes, part: bytes, *, cut: bool) -> str | None:
+    """The text of a part of what is text, without a character that its end went through; None: it is binary."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        if not cut or error.reason != "unexpected end of data":
+            return None
+    found = part.decode(errors="ignore")
+    return None if "\0" in found else found
 
 
 def _dump(data: bytes) -> Iterator[str]:

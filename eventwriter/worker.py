@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 
-from eventwriter import pipeline
+from eventwriter import pipeline, viewing
 from eventwriter.config.failpoints import failpoint
 from eventwriter.config.loading import Config, StreamConfig
 from eventwriter.config.subjects import matcher
@@ -60,7 +60,7 @@ def run(
     ends at once, unless a supervisor sets the deadline: a service manager that signals a whole group makes two of one.
     A ledger that turns out to be another one than was opened is opened again, and all else with it.
     """
-    report = Report(name or stream.name, stream.name, slot)
+    report = Report(name or stream.name, stream.name, slot, lambda *letter: viewing.of_letter(stream, *letter))
     reopening = Backoff(0.25, 10.0, reset_after=60.0)
     before: _Session | None = None
     while True:

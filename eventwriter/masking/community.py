@@ -76,7 +76,7 @@ def all_masked(texts: Sequence[bytes]) -> Sequence[bytes]:
 
 # --- what people see of payloads ---------------------------------------------------------------------------------
 
-_INFLATED, _INSIDE = 2**26, 2**20
+_INFLATED, _INSIDE = 2**26, 2**16
 """Bytes of what a compressed payload, or one within it, holds that are looked at."""
 _GZIP = b"\x1f\x8b"
 _binary = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]").search
@@ -85,9 +85,9 @@ _between = re.compile(rb'(?P<quote>\\*["\'])?\s*(?:=>?|:|,\s*\\*["\']value\\*["\
 _text_value = re.compile(
     rb'(\\*["\'])(?P<value>(?:(?!\1)(?:\\.|[^\\]))*)|(?P<bare>[^\s,;&{}()\[\]"\'\\]+)', re.DOTALL
 ).match
-_token = re.compile(rb'(\\*")(?:(?!\1)(?:\\.|[^\\]))*\1|[\[{]|[\]}]', _FLAGS).finditer
+_token = re.compile(rb'(?<!\\)(\\*+")(?:(?!\1)(?:\\.|[^\\]))*\1|[\[{]|[\]}]', _FLAGS).finditer
 _value_first = re.compile(
-    rb'(?P<quote>\\*")value\\*"\s*:\s*(?P<value>\{[^{}]*\})\s*,\s*\\*"(?:key|name)\\*"\s*:\s*\\*"' + _NAME + rb'\\*"',
+    rb'value(?P<quote>\\*")\s*:\s*(?P<value>\{[^{}]*\})\s*,\s*\\*"(?:key|name)\\*"\s*:\s*\\*"' + _NAME + rb'\\*"',
     _FLAGS,
 ).finditer
 _base64 = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}").finditer
@@ -119,11 +119,7 @@ def inflated(data: bytes, most: int) -> bytes:
 
 def hidden(data: bytes) -> bytes:
     """Any text, or binary, in which all else stays in its place."""
-    spans = [(*span, b"") for span in _in_base64(data)]
-    if may_be_in(data):
-        spans += [(*found.span("value"), found["quote"]) for found in _value_first(data)]
-        for name in _named(data):
-            spans += _values(data, *name.span())
+    spans = [*_spans(data), *((*span, b"") for span in _in_base64(data))]
     if not spans:
         return data
     binary, done = _binary(data) is not None, 0
@@ -147,8 +143,22 @@ def text(value: str) -> str:
     return hidden(data).decode(errors="surrogatepass") if may_be_in(data) else value
 
 
+def _spans(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Where there are values, and with which quotation marks what hides one keeps JSON what it is."""
+    if not may_be_in(data):
+        return
+    for found in _value_first(data):
+        yield *found.span("value"), found["quote"]
+    done = 0
+    for name in _named(data):
+        if name.start() >= done:  # not within the value of another
+            for span in _values(data, *name.span()):
+                done = max(done, span[1])
+                yield span
+
+
 def _values(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int, bytes]]:
-    """Where the values of a name are, and with which quotation marks what hides one keeps JSON what it is."""
+    """Those of a name."""
     if data[end : end + 1] == b"\x12":  # protobuf: the value of an attribute, or of an entry of a map
         length, start = _varint(data, end + 1)
         yield start, min(start + length, len(data)), b""
@@ -197,5 +207,5 @@ def _in_base64(data: bytes) -> Iterator[tuple[int, int]]:
             inside = inflated(base64.b64decode(word + b"=" * (-len(word) % 4)), _INSIDE)
         except (binascii.Error, ValueError):
             continue
-        if may_be_in(inside) and hidden(inside) != inside:
+        if any(_spans(inside)):
             yield begin, end

@@ -22,7 +22,9 @@ T = TypeVar("T")
 SLOTS = 512
 _HEADER = struct.Struct("<QII")  # number of the write, length, CRC-32 of both and of the data
 _HALF = 64 * 1024  # pages that nobody touches cost nothing
-_SIZE = 2 * _HALF
+_PAIR = 2 * _HALF
+_SIZE = 2 * _PAIR
+"""A slot, and what its writer has to say more seldom, which has a place of the same size behind it."""
 LARGEST = _HALF - _HEADER.size
 """Bytes of JSON that fit into a slot."""
 
@@ -57,10 +59,14 @@ class Board:
             self._places[name] = len(self._places)
         return Slot(self._memory, self._places[name] * _SIZE)
 
-    def read(self, kind: type[T] | UnionType) -> Iterator[T]:
-        """The latest state, of this kind, of every slot made before this process was forked. It tells whose it is."""
+    def read(self, kind: type[T] | UnionType, *, beside: bool = False) -> Iterator[T]:
+        """The latest state, of this kind, of every slot made before this process was forked. It tells whose it is.
+
+        Or what is ``beside`` it.
+        """
         for place in self._places.values():
-            state: T | None = Slot(self._memory, place * _SIZE).read(kind)
+            slot = Slot(self._memory, place * _SIZE)
+            state: T | None = (slot.beside if beside else slot).read(kind)
             if state is not None:
                 yield state
 
@@ -76,6 +82,11 @@ class Slot:
         self._memory = memory
         self._start = start
         self._writes: int | None = None
+
+    @property
+    def beside(self) -> Slot:
+        """The place for what is written more seldom, of another kind."""
+        return Slot(self._memory, self._start + _PAIR)
 
     def write(self, state: object) -> None:
         """Replaces the state. What does not fit is left as it was: there is nobody to tell."""

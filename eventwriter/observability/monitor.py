@@ -13,7 +13,7 @@ from typing import Any
 
 from eventwriter import terminal
 from eventwriter.config.loading import Config
-from eventwriter.observability import causes, status
+from eventwriter.observability import causes, letters, status
 from eventwriter.observability.access import Access
 from eventwriter.observability.awake import Awake
 from eventwriter.observability.board import Board, Slot
@@ -58,17 +58,17 @@ class _History:
 
     def add(self, stream: dict[str, Any], now: float) -> None:
         """One more point, in its place: what was missed since the last one, by a pause or a restart, is unknown."""
-        rows, letters = stream["rows_written"], stream["messages"]["deadlettered"]
+        rows, dead = stream["rows_written"], stream["messages"]["deadlettered"]
         rate = dying = None
         if self._last is not None:
             missed = round((now - self._last[0]) / STEP) - 1
             self.points.extend([(None, None, None)] * min(POINTS, missed))
             passed = max(0.001, now - self._last[0])
             rate = round(max(0, rows - self._last[1]) / passed, 1)
-            dying = round(max(0, letters - self._last[2]) / passed, 3)
-        self._last = now, rows, letters
+            dying = round(max(0, dead - self._last[2]) / passed, 3)
+        self._last = now, rows, dead
         self._ages.append(stream["event_ages"]["buckets"])
-        self._letters.append(letters)
+        self._letters.append(dead)
         self.points.append((rate, stream["lag_seconds"], dying))
         self._slot.write(HistoryState(name=self._name, points=list(self.points), last=self._last))
 
@@ -77,9 +77,9 @@ class _History:
         before = self._ages[0] if self._ages and self._ages[0] else [0] * len(buckets)
         return [max(0, count - old) for count, old in zip(buckets, before, strict=True)]
 
-    def recent_letters(self, letters: int) -> int:
+    def recent_letters(self, dead: int) -> int:
         """How many messages became dead letters in the last minute, or as long as this is known."""
-        return max(0, letters - self._letters[0]) if self._letters else 0
+        return max(0, dead - self._letters[0]) if self._letters else 0
 
 
 def history_name(stream: str) -> str:
@@ -118,9 +118,11 @@ class Monitor:
 
     def status(self) -> dict[str, Any]:
         """The status document, with histories and the quantiles of the last minute."""
-        document = self._read()
+        document, views = self._read(), letters.views(self._board)
         for name, stream in document["streams"].items():
             del stream["exemplars"]  # who looks at a page every second has no use for them
+            for letter in stream["dead_letters"]:
+                letter["view"] = views.get((name, letter["time"], letter["sequence"]), "")
             history = self._histories[name]
             points = list(history.points)
             ages = history.recent_ages(stream["event_ages"]["buckets"])

@@ -16,17 +16,18 @@ from eventwriter.errors import (
     listed,
     remedy_for_omitted,
 )
+from eventwriter.masking import community
 from eventwriter.observability import histograms, tally
 from eventwriter.observability.board import Slot
+from eventwriter.observability.letters import LATEST, Letters, View
 from eventwriter.observability.states import DeadLetter, Kept, WorkerState
 from eventwriter.outage import Outage
-from eventwriter.stream import Batch, Outcome
+from eventwriter.stream import Batch, Message, Outcome, Reject
 
 log = logging.getLogger("eventwriter.worker")
 
 _EVERY = 0.25
 """Seconds between two writes of the slot: the board is for people and for scrapes."""
-_LATEST = 5
 
 
 def passing(slot: Slot) -> bool:
@@ -38,9 +39,10 @@ def passing(slot: Slot) -> bool:
 class Report:
     """Observes one worker. Counters go on from what the slot holds, so they survive the death of a process."""
 
-    def __init__(self, name: str, stream: str, slot: Slot | None = None) -> None:
+    def __init__(self, name: str, stream: str, slot: Slot | None = None, view: View | None = None) -> None:
         self._extra = {"stream": stream}
         self._letters = tally.Letters(stream)
+        self._latest = Letters(stream, view, slot) if slot and view else None
         self._slot = slot
         self._outage = Outage(log, "PostgreSQL", self._extra)
         self._written = 0.0
@@ -54,6 +56,8 @@ class Report:
     def beat(self, *, force: bool = False) -> None:
         """A sign of life; writes the slot if that was not just done."""
         self._letters.tell()
+        if self._latest is not None:
+            self._latest.tell()
         now = time.monotonic()
         if self._slot is not None and (force or now - self._written >= _EVERY):
             self._written = now
@@ -167,17 +171,10 @@ class Report:
             )
         if outcome.rejects:
             self._letters.add(outcome.rejects)
-            latest = [
-                DeadLetter(
-                    time=now,
-                    reason=reject.reason,
-                    detail=values.clean(reject.detail[:300], []),
-                    subject=message.subject[:200],
-                    sequence=message.sequence,
-                )
-                for message, reject in outcome.latest
-            ]
-            state.dead_letters = [*latest, *state.dead_letters][:_LATEST]
+            latest = [(_letter(now, message, reject), message, reject) for message, reject in outcome.latest]
+            state.dead_letters = [*(letter for letter, *_ in latest), *state.dead_letters][:LATEST]
+            if self._latest is not None:
+                self._latest.add(latest)
         if outcome.already_done:
             log.info("%d messages were delivered again and known", outcome.already_done, extra=self._extra)
         self.beat(force=True)  # 6 µs after a commit: what is counted is not lost with the process
@@ -209,6 +206,8 @@ class Report:
     def ended(self, error: EventWriterError | None) -> None:
         """The worker ends: what it still had in hand was released."""
         self._letters.tell(now=True)
+        if self._latest is not None:
+            self._latest.tell(now=True)
         state = self._state
         if error is not None:
             self._count(error)
@@ -227,3 +226,13 @@ class Report:
         cause = SchemaError if isinstance(error, SchemaError) else type(error)
         kind = cause.__name__.removesuffix("Error").lower()
         self._state.errors[kind] = self._state.errors.get(kind, 0) + 1
+
+
+def _letter(now: float, message: Message, reject: Reject) -> DeadLetter:
+    return DeadLetter(
+        time=now,
+        reason=reject.reason,
+        detail=values.clean(community.text(reject.detail[:1000])[:300], []),
+        subject=message.subject[:200],
+        sequence=message.sequence,
+    )

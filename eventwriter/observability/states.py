@@ -42,6 +42,8 @@ class DeadLetter(Struct):
     detail: str
     subject: str
     sequence: int
+    view: str = ""
+    """What people see of it, as ``dlq show`` has it; not among what is written with every batch."""
 
 
 class Exemplar(Struct, array_like=True):

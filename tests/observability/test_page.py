@@ -572,6 +572,7 @@ def test_a_service_that_never_answered_is_said_to_be_away(window: Window, servic
 def test_texts_from_messages_stay_texts(window: Window, service: Service) -> None:
     """Names, reasons and dead letters that look like markup are shown letter for letter."""
     letter = {"time": NOW, "reason": HOSTILE, "detail": HOSTILE, "subject": HOSTILE, "sequence": HOSTILE}
+    letter["view"] = HOSTILE
     service.answer = status()
     service.answer["streams"] = {
         HOSTILE: stream(
@@ -595,6 +596,9 @@ def test_texts_from_messages_stay_texts(window: Window, service: Service) -> Non
     window.page.locator(".row button").first.click()
     expect(window.page.locator(".letters b")).to_have_text(HOSTILE)
     assert window.page.locator(".letters p").inner_text() == HOSTILE
+    assert window.page.locator(".letters pre").count() == 0, "before it is opened"
+    window.page.locator(".letters a").click()
+    assert window.page.locator(".letters pre").inner_text() == HOSTILE
     assert HOSTILE in window.text("#problems")
     assert window.page.locator("img").count() == 0
     assert window.page.locator("script").count() == 1

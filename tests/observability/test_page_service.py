@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def test_the_page_shows_what_the_service_does(world: World, tmp_path: Path) -> N
         written, letters = world.counts("LOGS")
         expect(facts).to_contain_text(f"written\n{written}\ndead letters\n{letters}", use_inner_text=True)
         window.picture("service")
+        latest = window.page.locator('.details[data-stream="LOGS"] .letters')
+        latest.locator("a").first.click()
+        expect(latest.locator("pre")).to_have_count(1)
+        sequence, shown = latest.locator("pre").inner_text().partition("\n")[::2]
+        found = json.loads(world.run("dlq", "list", "--stream", "LOGS", "--output", "json").stdout)
+        (number,) = (str(each["id"]) for each in found if sequence.endswith(f" message {each['sequence']}"))
+        assert world.run("dlq", "show", number).stdout.rstrip().endswith(shown.rstrip())
+        window.picture("service-letter")
         assert window.errors == []
 
         worker = world.worker("LOGS")

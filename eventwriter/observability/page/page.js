@@ -346,6 +346,9 @@ function drawDetails(view, name, stream) {
     ...(isNumber((stream.ledger || {}).highest) ? [['ledger', `done up to sequence ${number(stream.ledger.highest)}, in ${number(stream.ledger.ranges)} ${stream.ledger.ranges === 1 ? 'range' : 'ranges'}`]] : [])], 'long'));
   view.facts.replaceChildren(...blocks);
   const letters = list(stream.dead_letters).slice(0, 5);
+  const told = JSON.stringify([letters, location.hash]);
+  if (view.told === told) return;  // what somebody reads or marks stays as it is
+  view.told = told;
   view.latest.replaceChildren(h('h3', {}, letters.length ? 'Latest dead letters' : 'No dead letters'));
   if (!letters.length) return;
   view.latest.append(h('ul', {}, ...letters.map((letter) => {
@@ -353,7 +356,8 @@ function drawDetails(view, name, stream) {
     return h('li', place === location.hash ? {'aria-current': 'true'} : {},
       h('b', {}, h('a', {href: place}, text(letter.reason))), ' ', h('small', {}, `${clock(letter.time)}, subject ${text(letter.subject)}, sequence ${text(letter.sequence)}`),
       h('p', {}, text(letter.detail)),
-      ...(place === location.hash ? [h('small', {}, 'With its payload: ', h('code', {}, `eventwriter dlq list --stream ${name} --reason ${text(letter.reason)}`), ' has its number, ', h('code', {}, 'eventwriter dlq show NUMBER'), ' shows it.')] : []));
+      ...(place === location.hash ? [...(letter.view ? [h('pre', {}, text(letter.view))] : []),
+        h('small', {}, 'All of it: ', h('code', {}, `eventwriter dlq list --stream ${name} --reason ${text(letter.reason)}`), ' has its number, ', h('code', {}, 'eventwriter dlq show NUMBER'), ' shows it.')] : []));
   })), h('small', {}, 'All of them: ', h('code', {}, `eventwriter dlq list --stream ${name}`)));
 }
 
