@@ -1,4 +1,5 @@
-"""docs/commands.md says what the commands say, and each of them has an example, and a shape where it prints JSON."""
+"""docs/commands.md says what the commands say, and each of them has an example, and a shape where it prints JSON;
+docs/columns.md says what fills the columns."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
+import columns
 import reference
 from eventwriter.cli import cli
 from eventwriter.commands import findings
@@ -19,6 +21,19 @@ EVERY = dict(reference.commands(cli))
 def test_the_page_is_that_of_the_commands() -> None:
     """Whoever changes a command writes the page anew."""
     assert (ROOT / "docs" / "commands.md").read_text() == reference.document(), "run scripts/reference"
+
+
+def test_the_page_of_columns_is_that_of_the_streams() -> None:
+    """Whoever changes a declaration, or what a decoder makes of a field, writes the page anew."""
+    page = (ROOT / "docs" / "columns.md").read_text()
+    assert page == columns.document(), "run scripts/reference"
+    for row in (
+        "| `host_ip` | text | `host_ip`, `ip` | dead letter `missing_field` | dead letter `bad_value` |",
+        "| `trace_state` ○ | text | `trace_state` | `trace_state` |  | NULL, `bad_value` |",
+        "| `src_port` | integer | `src_port`, `sourcePort`, `SrcPort` | `src_port` |  | NULL, `bad_value`;",
+        "| `http_method` | text | `http_method` | `point.attributes: http.request.method`, ",
+    ):
+        assert row in page
 
 
 @pytest.mark.parametrize("path", EVERY)

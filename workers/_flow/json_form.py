@@ -45,7 +45,7 @@ _INTERFACES = (("in_if", _AT["input_snmp"]), ("out_if", _AT["output_snmp"]))
 """What is beyond the column is kept under the name that protobuf has for it, as there."""
 _ADDRESSES = tuple(_AT[name] for name in ("src_addr", "dst_addr", "sampler_address"))
 
-_TIMES = (
+TIMES = (
     "time_received_ns", "timeReceivedNs", "time_received", "TimeReceived",
     "time_flow_end_ns", "timeFlowEndNs", "time_flow_end_ms", "TimeFlowEndMs", "time_flow_end", "TimeFlowEnd",
     "time_flow_start_ns", "timeFlowStartNs", "time_flow_start_ms", "TimeFlowStartMs", "time_flow_start",
@@ -106,7 +106,7 @@ def _time_in(rest: Mapping[str, Any], received: int, repairs: list[str]) -> int:
     As in protobuf, each that is beyond is counted; what is no time at all raises Unfit.
     """
     found: int | None = None
-    for name in _TIMES:
+    for name in TIMES:
         if name not in rest:
             continue
         value = rest[name]

@@ -128,7 +128,7 @@ def _sorted(attributes: bytes) -> bytes:
     return attributes
 
 
-_KNOWN = (
+KNOWN = (
     ("span.kind",),
     ("http.request.method", "http.method"),
     ("http.route",),
@@ -139,8 +139,8 @@ _KNOWN = (
     ("component",),
     ("level",),
 )
-_KNOWN_NAMES = frozenset(name for names in _KNOWN for name in names)
-_NONE_KNOWN = (None,) * len(_KNOWN)
+_KNOWN_NAMES = frozenset(name for names in KNOWN for name in names)
+_NONE_KNOWN = (None,) * len(KNOWN)
 
 
 def known_attributes(attributes: Mapping[str, Any], repairs: list[str]) -> tuple[str | None, ...]:
@@ -149,7 +149,7 @@ def known_attributes(attributes: Mapping[str, Any], repairs: list[str]) -> tuple
     if _KNOWN_NAMES.isdisjoint(attributes):
         return _NONE_KNOWN
     found: list[str | None] = []
-    for names in _KNOWN:
+    for names in KNOWN:
         value = next((attributes[name] for name in names if attributes.get(name) is not None), None)
         found.append(None if value is None else parts.text(value, repairs))
     return tuple(found)
