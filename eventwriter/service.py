@@ -21,7 +21,7 @@ from eventwriter.observability.children import Children
 from eventwriter.processes import room
 from eventwriter.processes.child import Child
 from eventwriter.processes.slot import Pace
-from eventwriter.processes.supervisor import Supervisor
+from eventwriter.processes.supervisor import STOPPING, Supervisor
 from eventwriter.processes.systemd import Notifier
 from eventwriter.stream import Stream
 
@@ -31,8 +31,8 @@ RESTART_MAXIMUM = 10.0
 """Seconds between two starts of a worker that keeps failing."""
 _SAYING_SO = 3.0
 """Seconds that a worker has beyond its own deadline for draining, so that it can still say what it left behind."""
-TASKS, TASKS_OF_A_WORKER = 3, 6
-"""Processes and threads: supervisor and monitor with its server; a worker with its loop and four of its pool."""
+TASKS, TASKS_OF_A_WORKER = 4, 6
+"""Processes and threads: supervisor, and monitor, which serves and pushes; a worker with its loop, four of its pool."""
 
 Load = Callable[[], tuple[Config, Mapping[str, Stream]]]
 """Reads the settings, and finds the streams that exist; raises ConfigurationError."""
@@ -64,6 +64,11 @@ def supervise(load: Load, file: Path | None, environ: Mapping[str, str], run: Ru
         processes.kill_stalled()
         return watched.changed()
 
+    def state(told: str) -> None:
+        if told == STOPPING:
+            processes.children.stopping()
+        notifier.send(told)
+
     def reload() -> list[Child] | None:
         try:
             if watched.empty:
@@ -87,7 +92,7 @@ def supervise(load: Load, file: Path | None, environ: Mapping[str, str], run: Ru
         on_reload=reload,
         on_tick=tick,
         tick=min(1.0, notifier.period or 1.0),
-        on_state=notifier.send,
+        on_state=state,
         observer=processes.children,
     ).run()
 

@@ -16,15 +16,20 @@ psycopg and its parts are under the LGPL, orjson is in part under the MPL. All a
 files of their own that `pip install` replaces by other versions: who passes on an image with them in it has to leave
 that possible, and to pass on what he changes of their own code. psycopg-binary brings libpq (PostgreSQL License) and
 OpenSSL (Apache-2.0). All else asks for no more than its notice, which each has beside its code.
-
+"""
+TABLE = """
 | package | licence |
 |---|---|
 """
+EXTRA = """
+With `eventwriter[otel]`, which pushes metrics, come those of [requirements/otel.txt](../requirements/otel.txt) as well.
+certifi, which brings the certificates of public authorities, is under the MPL: for it holds what holds for orjson.
+"""
 
 
-def names() -> list[str]:
-    """The packages of the service on this kind of machine."""
-    text = (ROOT / "requirements" / "service.txt").read_text(encoding="utf-8")
+def names(file: str) -> list[str]:
+    """The packages in a file of requirements/, on this kind of machine."""
+    text = (ROOT / "requirements" / f"{file}.txt").read_text(encoding="utf-8")
     return re.findall(r"^([\w.-]+)==(?!.*sys_platform == 'win32')", text, re.MULTILINE)
 
 
@@ -38,9 +43,15 @@ def licence(name: str) -> str:
     return free if 0 < len(free) < 40 else " and ".join(classifiers)
 
 
+def table(packages: list[str]) -> str:
+    """Their licences."""
+    return TABLE + "".join(f"| {name} | {licence(name)} |\n" for name in packages)
+
+
 def page() -> str:
     """The whole page."""
-    return HEAD + "".join(f"| {name} | {licence(name)} |\n" for name in names())
+    service = names("service")
+    return HEAD + table(service) + EXTRA + table([name for name in names("otel") if name not in service])
 
 
 if __name__ == "__main__":

@@ -66,6 +66,11 @@ class Children:
         self._state.config_error = error
         self._write()
 
+    def stopping(self) -> None:
+        """The service was told to end."""
+        self._state.stopping = True
+        self._write()
+
     def kill_stalled(self, board: Board) -> None:
         """SIGKILL for workers that were silent for longer than their stall_timeout. A sign of life of its own."""
         beats = {state.name: state.beat for state in board.read(Beat)}

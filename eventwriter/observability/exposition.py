@@ -62,6 +62,11 @@ def expose(status: Mapping[str, Any]) -> bytes:
     return generate_latest(_registry(status))
 
 
+def families(status: Mapping[str, Any]) -> Iterable[Metric]:
+    """The metrics of a status document, whatever form they are to have."""
+    return _Collector(status).collect()
+
+
 def negotiated(status: Mapping[str, Any], accept: str) -> tuple[str, bytes]:
     """The metrics in the format that a client prefers, who may not have said any; first its content type."""
     kinds: dict[str, float] = {}

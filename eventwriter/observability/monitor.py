@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import time
 from collections import deque
@@ -13,14 +14,15 @@ from typing import Any
 
 from eventwriter import terminal
 from eventwriter.config.loading import Config
-from eventwriter.observability import causes, letters, status
+from eventwriter.errors import OK
+from eventwriter.observability import causes, letters, otlp, status
 from eventwriter.observability.access import Access
 from eventwriter.observability.awake import Awake
-from eventwriter.observability.board import Board, Slot
+from eventwriter.observability.board import SUPERVISOR, Board, Slot
 from eventwriter.observability.exposition import negotiated
 from eventwriter.observability.server import TEXT, Answer, Server, UnusableFiles
-from eventwriter.observability.states import HistoryState, MonitorState
-from eventwriter.processes.process import set_title
+from eventwriter.observability.states import HistoryState, MonitorState, SupervisorState
+from eventwriter.processes.process import look, set_title
 
 log = logging.getLogger("eventwriter.monitor")
 
@@ -103,22 +105,30 @@ class Monitor:
             if stream.enabled
         }
 
-    def _read(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
+        """The status document as the board has it."""
         return status.read(self._board, self._config, self.awake.since, self.began)
 
     def look(self) -> None:
         """Notes since when each stream is in trouble, also while nobody asks."""
-        self._read()
+        self.read()
+
+    def drains(self) -> bool:
+        """Whether the service ends and some worker has not yet."""
+        supervisor = self._board.slot(SUPERVISOR).read(SupervisorState)
+        if supervisor is None or not supervisor.stopping:
+            return False
+        return any(look(child.pid)[0] not in ("", "Z") for name, child in supervisor.children.items() if name != NAME)
 
     def sample(self) -> None:
         """Adds one point to the history of each stream."""
         now = time.monotonic()
-        for name, stream in self._read()["streams"].items():
+        for name, stream in self.read()["streams"].items():
             self._histories[name].add(stream, now)
 
     def status(self) -> dict[str, Any]:
         """The status document, with histories and the quantiles of the last minute."""
-        document, views = self._read(), letters.views(self._board)
+        document, views = self.read(), letters.views(self._board)
         for name, stream in document["streams"].items():
             del stream["exemplars"]  # who looks at a page every second has no use for them
             for letter in stream["dead_letters"]:
@@ -143,19 +153,19 @@ class Monitor:
 
     def _answer(self, path: str, headers: Mapping[str, str]) -> Answer:
         if path == "/livez":
-            age = self._read()["beat_age"]
+            age = self.read()["beat_age"]
             if age > DEAD:
                 return Answer(503, TEXT, f"no sign of life from the supervisor for {age:.0f} s\n".encode())
             return Answer(200, TEXT, b"ok\n")
         if path == "/readyz":
-            document, tell = self._read(), self._access.tells(headers)
+            document, tell = self.read(), self._access.tells(headers)
             problems = [f"{who}: {text}" for who, text in causes.lines(document, alone=False)]
             text = "".join(f"{terminal.one_line(problem)}\n" for problem in problems)
             if document["ready"]:
                 return Answer(200, TEXT, b"ok\n" + (text.encode() if tell else b""))
             return Answer(503, TEXT, text.encode() if tell else b"not ready\n")
         if path == "/metrics":
-            return Answer(200, *negotiated(self._read(), headers.get("accept", "")))
+            return Answer(200, *negotiated(self.read(), headers.get("accept", "")))
         if path == "/status":
             return Answer(200, "application/json", json.dumps(self.status()).encode())
         if path in PAGE:
@@ -166,10 +176,18 @@ class Monitor:
 
 
 def run(board: Board, config: Config, slot: Slot) -> int:
-    """Serves until SIGTERM. While the address is taken it asks for it again and again, and says so once."""
+    """Serves until SIGTERM; one that pushes metrics, until it has pushed what the workers did last.
+
+    While the address is taken it asks for it again and again, and says so once.
+    """
     set_title("eventwriter: monitor")
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is in hand here
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is in hand here, unless there is a last push
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
     monitor = Monitor(board, config)
+    pusher = otlp.pusher(os.environ, config.http.listen, monitor.read)
+    if pusher is None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+    ending = False
     server: Server | None = None
     said = ""
     due = time.monotonic()
@@ -193,4 +211,8 @@ def run(board: Board, config: Config, slot: Slot) -> int:
                 server.renew()
             due += STEP * (1 + (now - due) // STEP)
         slot.write(MonitorState(name=NAME, beat=now, began=dict(monitor.began)))
-        time.sleep(1.0)
+        ending |= signal.sigtimedwait((signal.SIGTERM,), 0.1 if ending else 1.0) is not None
+        if ending and not monitor.drains():
+            if pusher is not None:
+                pusher.end()
+            return OK

@@ -139,6 +139,8 @@ class SupervisorState(Struct, tag="supervisor", tag_field="kind", kw_only=True):
     """When it was started; uptime is told from this one."""
     config_error: str = ""
     """What is wrong with the settings that were read last: those before are in force."""
+    stopping: bool = False
+    """Whether the service was told to end."""
     children: dict[str, ChildState] = field(default_factory=dict)
 
 

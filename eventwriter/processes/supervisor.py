@@ -21,6 +21,9 @@ logger = logging.getLogger("eventwriter.supervisor")
 PARKING = (CONFIGURATION, AUTHENTICATION)
 """Exit statuses that another try would only repeat, as long as nobody does anything about it."""
 
+STOPPING = "STOPPING=1"
+"""What ``on_state`` is told when the service ends, as systemd is."""
+
 BY_ITSELF = (UNAVAILABLE, *PARKING)
 """Exit statuses of a child that nobody told to end: one that was told says 0, or 75."""
 
@@ -191,7 +194,7 @@ class Supervisor:
                 slot.due = self._clock()
             return
         self._stopping = True
-        self._on_state("STOPPING=1")
+        self._on_state(STOPPING)
         self._slots = {name: slot for name, slot in self._slots.items() if slot.pid}
         self._drain(*self._slots.values())
 

@@ -43,9 +43,9 @@ def test_the_least_limit_of_all_groups_above(
     assert (found and found.most) == most
 
 
-@pytest.mark.parametrize(("most", "fits"), [(10, False), (44, False), (45, True)])
+@pytest.mark.parametrize(("most", "fits"), [(10, False), (45, False), (46, True)])
 def test_a_service_that_has_no_room_does_not_begin(most: int, fits: bool) -> None:
-    """Seven workers with six threads each, the monitor's two, and the supervisor."""
+    """Seven workers with six threads each, the monitor's three, and the supervisor."""
     declared = registry.load()
     settings = loading.load(declared, file=None, environ={}, flags={})
     reader, writer = os.pipe()
@@ -70,7 +70,7 @@ def test_a_service_that_has_no_room_does_not_begin(most: int, fits: bool) -> Non
     if fits:
         assert told == "fits"
     else:
-        assert told.startswith(f"{most} processes and threads are too few, 45 are needed: raise ulimit -u")
+        assert told.startswith(f"{most} processes and threads are too few, 46 are needed: raise ulimit -u")
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ LIBRARIES = {
     "psycopg": {"postgres", "commands", "config/dsn.py"},
     "psycopg_pool": {"postgres"},
     "prometheus_client": {"observability"},
+    "opentelemetry": {"observability"},
+    "requests": {"observability"},
     "setproctitle": {"processes"},
     "click": {"cli", "commands"},
     "rich": {"cli", "commands"},

@@ -46,7 +46,8 @@ def pinned(name: str) -> dict[str, list[Requirement]]:
     ("name", "extras"),
     [
         ("service", ()),
-        ("development", ("embedded", "test", "fuzz")),
+        ("otel", ("otel",)),
+        ("development", ("embedded", "otel", "test", "fuzz")),
         ("docs", ("docs",)),
         ("supply", ("supply",)),
         ("deploy", ("deploy",)),
@@ -115,6 +116,6 @@ def test_the_licences_are_those_that_the_packages_name() -> None:
     """`scripts/lock` writes the page."""
     page = licences.page()
     assert (ROOT / "docs" / "licences.md").read_text(encoding="utf-8") == page
-    assert {canonicalize_name(each.name) for each in asked()} <= {
+    assert {canonicalize_name(each.name) for each in asked("otel")} <= {
         *re.findall(r"^\| ([\w-]+) \| \S", page, re.MULTILINE)
     }
