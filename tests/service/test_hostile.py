@@ -15,7 +15,7 @@ from traffic import Publication, Traffic
 from workers._limits import RECORDS_MAX, REJECTS_MAX
 from workers._otlp.fast import field
 
-RSS_MAX = 300 * 2**10
+RSS_MAX = 350 * 2**10
 """KiB of memory that no message may drive a worker to."""
 CPU_MAX = 2.0
 """Seconds of a processor for one of them. The processors may be busy with something else: on a quiet machine this is
