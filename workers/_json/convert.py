@@ -160,7 +160,7 @@ def parsed(value: Any) -> Any:
 def metadata_of(metadata: Any, rest: Mapping[str, Any], envelope: Mapping[str, Any] | None) -> bytes | None:
     """Metadata, with what else is to be kept: ``rest``, and the CloudEvent's context attributes as ``cloudevent``."""
     if not rest and envelope is None:
-        return jsonb(metadata)
+        return packed(metadata) if type(metadata) is dict else jsonb(metadata)
     if envelope is not None:
         rest = {**rest, "cloudevent": envelope}
     return packed(merged(metadata, rest, "metadata"))

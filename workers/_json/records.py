@@ -156,13 +156,17 @@ class Records(Room):
         message, received, time, envelope, repairs = origin
         if envelope is not None and len(dump_json(envelope)) > SHARED_MAX:
             others = (message, received, time, None, repairs)  # the envelope is kept with the first
+        is_record = self.kind.marks.isdisjoint
         for element in elements:
             if len(self.rows) + len(self.rejects) >= RECORDS_MAX:  # some were in texts of their own
                 raise too_many()
             try:
                 if type(element) is not dict:
                     raise Unfit("malformed", f"{shown(element)} is not an object")
-                self.take(element, origin, depth)
+                if is_record(element):
+                    self.add(element, origin)
+                else:
+                    self.take(element, origin, depth)
             except Unfit as error:
                 self.reject(error)
             origin = others
