@@ -8,6 +8,7 @@ import signal
 import subprocess
 from typing import Any
 
+import pytest
 from nats.js.api import RetentionPolicy, StreamConfig
 
 import go_writer
@@ -90,14 +91,15 @@ def test_a_thousand_that_are_missing(world: World) -> None:
     assert durable(world) == before
 
 
-def test_beside_the_writer_that_shall_go(world: World) -> None:
-    """Of 100,000 rows beside those of the Go writer three are removed: which ones is told, and of which hour."""
+@pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.long)])
+def test_beside_the_writer_that_shall_go(world: World, count: int) -> None:
+    """Of all the rows beside those of the Go writer three are removed: which ones is told, and of which hour."""
     world.execute(go_writer.TABLES)
     otlp = Traffic("LOGS", only="otlp", records=100, clock=lambda: 1_770_000_000.0)
-    world.publish("LOGS", [otlp.next() for _ in range(1000)])
+    world.publish("LOGS", [otlp.next() for _ in range(count // 100)])
     world.traffic(["EVENTS"], count=40, broken=0)
     service = world.start(**only("LOGS", "EVENTS"))
-    for stream, rows in (("LOGS", 100_000), ("EVENTS", 40)):
+    for stream, rows in (("LOGS", count), ("EVENTS", 40)):
         assert world.call(lambda client: go_writer.write(client, stream.lower(), world.dsn, stream)) == rows  # noqa: B023 - at once
     world.wait_settled()
     assert world.stop(service) == 0
@@ -107,11 +109,11 @@ def test_beside_the_writer_that_shall_go(world: World) -> None:
 
     same = compared("LOGS", 0)
     assert {*same} <= named("verify")
-    assert (same["ours"], same["theirs"], same["hours"]) == (100_000, 100_000, [])
+    assert (same["ours"], same["theirs"], same["hours"]) == (count, count, [])
     text = world.run("verify", "--stream", "EVENTS", "--against", "platform.events", check=False).stdout
     assert "the same keys in each hour" in text, text
 
-    world.execute("DELETE FROM logs WHERE (attributes->>'n')::bigint IN (17, 4711, 99999)")
+    world.execute("DELETE FROM logs WHERE (attributes->>'n')::bigint IN (17, 4711, 9999)")
     gone = world.query(
         "SELECT l.trace_id FROM platform.logs l LEFT JOIN logs o USING (timestamp, trace_id, span_id) WHERE o IS NULL"
     )
@@ -122,14 +124,14 @@ def test_beside_the_writer_that_shall_go(world: World) -> None:
     assert sorted(key[place] for key in found["keys"]["only_theirs"]) == sorted(each for (each,) in gone)
     text = world.run("verify", "--stream", "LOGS", "--against", "platform.logs", check=False).stdout
     assert "3 keys in theirs alone" in text
-    assert "1000 messages checked" in text
+    assert f"{count // 100} messages checked" in text
 
     # As many of each hour, and not the same: only where there is a key is that seen.
     world.execute("UPDATE platform.events SET id = 'another' WHERE id = (SELECT min(id) FROM platform.events)")
     swapped = compared("EVENTS", 1)
     assert (swapped["ours"], swapped["theirs"], swapped["only_ours"], swapped["only_theirs"]) == (40, 40, 1, 1)
     assert compared("EVENTS", 0, "--until", "100d")["ours"] == 0
-    assert compared("LOGS", 1, "--since", "2020-01-01")["theirs"] == 100_000
+    assert compared("LOGS", 1, "--since", "2020-01-01")["theirs"] == count
     for wrong in (["--against", "platform.logs"], ["--stream", "LOGS", "--against", "nothing"], ["--since", "1h"],
                   ["--stream", "LOGS", "--against", "eventwriter.ledger"]):  # fmt: skip
         assert world.run("verify", *wrong, check=False).returncode == 64, wrong
