@@ -38,7 +38,7 @@ def fatal(subject: str) -> Publication:
 def code(folder: Path, root: Path) -> Path:
     """A copy of the service's code in which such a message is fatal."""
     for package in ("eventwriter", "workers", "schemas"):
-        shutil.copytree(root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(root / package, folder / package, ignore=shutil.ignore_patterns("*.pyc.*"))
     (folder / "workers" / "_fatal.py").write_text(
         "import dataclasses, os, signal\n\n"
         "def fatal(stream):\n"

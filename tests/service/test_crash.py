@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import itertools
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -116,14 +117,19 @@ def assert_undisturbed(world: World, postgres_server: PostgresServer, name: str)
     assert letters(world.dsn) == letters(control)
 
 
-@pytest.mark.parametrize("points", [POINTS[:6], POINTS[6:]], ids=["before the ledger", "after the ledger"])
+@pytest.mark.parametrize("each", [2, pytest.param(len(STREAMS), marks=pytest.mark.long)])
 def test_a_crash_at_any_point_of_any_stream(
-    world: World, postgres_server: PostgresServer, database: str, points: Sequence[str]
+    world: World, postgres_server: PostgresServer, database: str, each: int
 ) -> None:
-    """Whatever was in hand is delivered again, and is in its table once; column by column as if nothing happened."""
-    for number, point in enumerate(points):
-        world.traffic(count=400 if point == "in_drain" else 60, broken=0.05, seed=number)
-        crash(world, point, STREAMS, **SMALL)
+    """Whatever was in hand is delivered again, and is in its table once; column by column as if nothing happened.
+
+    At every point workers of so many streams; which ones, takes turns.
+    """
+    turns = itertools.cycle(STREAMS)
+    for number, point in enumerate(POINTS):
+        names = [*itertools.islice(turns, each)]
+        world.traffic(names, count=400 if point == "in_drain" else 60, broken=0.05, seed=number)
+        crash(world, point, names, **SMALL)
     service = world.start("supervise", **QUICK)
     world.wait_settled()
     world.assert_exact()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import psycopg
 import pytest
 
 from eventwriter import registry
-from fix_service import ROOT, STREAMS, World, only, wait_until
+from fix_service import STREAMS, World, copied, only, wait_until
 from traffic import Publication, Traffic
 
 QUICK = {
@@ -32,7 +31,7 @@ def grow():
 
 def loop():
     while True:
-        pass
+        time.sleep(0.01)
 
 def twice():
     path = pathlib.Path(__file__).with_name("deaths")
@@ -79,9 +78,7 @@ WAYS = ("with a signal", "with status 0", "with an exception", "without memory",
 @pytest.fixture
 def hostile(world: World, tmp_path: Path) -> World:
     """A world whose decoders end their process on certain payloads."""
-    copy = tmp_path / "copy"
-    for package in ("eventwriter", "workers", "schemas"):
-        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    copy = copied(tmp_path / "copy")
     (copy / "workers" / "_hostile.py").write_text(HOSTILE)
     for name in STREAMS:
         with (copy / "workers" / f"{name.lower()}.py").open("a") as file:

@@ -61,7 +61,7 @@ def at_the_limits(stream: str) -> list[tuple[bytes, int, int]]:
 
 
 @pytest.mark.parametrize(
-    "stream", [name if name in ("EVENTS", "LOGS") else pytest.param(name, marks=pytest.mark.slow) for name in STREAMS]
+    "stream", [name if name == "LOGS" else pytest.param(name, marks=pytest.mark.long) for name in STREAMS]
 )
 def test_memory_is_bounded_whatever_arrives(world: World, stream: str) -> None:
     """Many messages that are just not too much, in one batch with good ones."""
@@ -104,7 +104,7 @@ def publish_headers(world: World, subject: str, block: bytes, count: int) -> Non
         assert reader.readline() == b"PONG\r\n"
 
 
-@pytest.mark.parametrize("stream", ["EVENTS", "LOGS"])
+@pytest.mark.parametrize("stream", [pytest.param("EVENTS", marks=pytest.mark.long), "LOGS"])
 def test_many_headers_take_no_memory(world: World, stream: str) -> None:
     """As many as JetStream takes, 64 KiB of them, in each of many messages would be a gigabyte of names and values."""
     source, count = Traffic(stream, records=3), 500
@@ -124,7 +124,9 @@ def test_many_headers_take_no_memory(world: World, stream: str) -> None:
     assert world.stop(service) == 0
 
 
-@pytest.mark.parametrize("batch", ["10000", "1"], ids=["one batch", "a batch each"])
+@pytest.mark.parametrize(
+    "batch", ["10000", pytest.param("1", marks=pytest.mark.long)], ids=["one batch", "a batch each"]
+)
 def test_a_few_bytes_of_gzip_stop_no_stream(world: World, batch: str) -> None:
     """Between good messages, on every stream: in one transaction with them, and in one of its own."""
     service = world.start(EVENTWRITER_WRITER__BATCH_MESSAGES=batch)

@@ -20,6 +20,8 @@ from traffic import Publication, Traffic
 
 NAMES = ("LOGS", "TELEMETRY", "EVENTS")
 """One with OTLP, one with arrays, one whose rows have a key."""
+QUICK = (("promoted", True), ("restored", False), ("crashed", False))
+"""Each way to go back, idle and under load."""
 
 
 def settle(world: World) -> None:
@@ -29,8 +31,14 @@ def settle(world: World) -> None:
     assert [service.poll() for service in world.services] == [None]
 
 
-@pytest.mark.parametrize("busy", [False, True], ids=["idle", "under load"])
-@pytest.mark.parametrize("how", get_args(How))
+@pytest.mark.parametrize(
+    ("how", "busy"),
+    [
+        pytest.param(how, busy, marks=[] if (how, busy) in QUICK else [pytest.mark.long])
+        for how in get_args(How)
+        for busy in (False, True)
+    ],
+)
 def test_what_the_database_forgot_is_written_again(fallible: Fallible, how: How, busy: bool) -> None:
     """A standby that lagged takes over, a base backup is restored, a crash forgets commits: the messages come back."""
     world = fallible.world
@@ -184,7 +192,7 @@ def mixed(world: World, count: int) -> None:
     world.call(publish)
 
 
-@pytest.mark.parametrize("ack", ["each", "all"])
+@pytest.mark.parametrize("ack", ["each", pytest.param("all", marks=pytest.mark.long)])
 def test_messages_larger_than_a_batch(fallible: Fallible, ack: str) -> None:
     """They are read again one at a time, between small ones."""
     world = fallible.world

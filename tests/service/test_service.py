@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from eventwriter.embedded import free_port
-from fix_service import ROOT, STREAMS, World, clean_environment, wait_until
+from fix_service import ROOT, STREAMS, World, clean_environment, copied, only, wait_until
 from patience import PATIENCE
 from processes import ending
 
@@ -250,9 +250,7 @@ def test_an_eighth_stream_is_two_new_files(world: World, tmp_path: Path) -> None
     sql = re.search(r"```sql\n(.*?)```", readme, re.DOTALL)
     assert python
     assert sql
-    copy = tmp_path / "copy"
-    for package in ("eventwriter", "workers", "schemas"):
-        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    copy = copied(tmp_path / "copy")
     (copy / "workers" / "alerts.py").write_text(python.group(1))
     (copy / "schemas" / "alerts.sql").write_text(sql.group(1))
     world.root = copy
@@ -266,7 +264,7 @@ def test_an_eighth_stream_is_two_new_files(world: World, tmp_path: Path) -> None
         await client.jetstream().publish("alerts.fire", b"smoke")
 
     world.call(publish)
-    service = world.start()
+    service = world.start(**only())
     wait_until(lambda: world.counts("ALERTS") == (1, 1), "the alerts")
     assert world.query("SELECT text FROM alerts") == [("smoke",)]
     assert world.stop(service) == 0
@@ -298,7 +296,7 @@ def test_schema_apply_twice_changes_nothing(world: World) -> None:
 def test_the_procfile_runs_servers_and_service(open_folder: Path) -> None:
     """`honcho start` brings up everything, and ends it on SIGINT."""
     copy = open_folder / "copy"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", ".data", "__pycache__", ".*_cache"))
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", ".data", "*.pyc.*", ".*_cache"))
     honcho = Path(sys.executable).with_name("honcho")
     if not honcho.exists():
         pytest.skip("honcho is not installed")

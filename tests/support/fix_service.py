@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,19 +162,7 @@ class World:
 
     def run(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
-        if self.root == ROOT:
-            done = forkserver.run(arguments, self._environment(environment))
-        else:
-            command = [sys.executable, "-m", "eventwriter", *arguments]
-            done = subprocess.run(
-                command,
-                cwd=self.root,
-                env=self._environment(environment),
-                capture_output=True,
-                text=True,
-                timeout=60 * PATIENCE,
-                check=False,
-            )
+        done = forkserver.run(arguments, self._environment(environment), root=self.root)
         if arguments[:2] == ("schema", "apply") and not done.returncode:
             self.grant(**environment)
         if check and done.returncode:
@@ -187,8 +176,8 @@ class World:
             environment = {"EVENTWRITER_POSTGRES__DSN": self.writer} | environment
         with (self.folder / "service.log").open("ab") as log:
             process: Process
-            if self.root == ROOT and not self.prefix:
-                process = forkserver.started(arguments, self._environment(environment), log, log)
+            if not self.prefix:
+                process = forkserver.started(arguments, self._environment(environment), log, log, self.root)
             else:
                 command = [*self.prefix, sys.executable, "-m", "eventwriter", *arguments]
                 process = subprocess.Popen(
@@ -258,6 +247,13 @@ class World:
         return None
 
 
+def copied(root: Path) -> Path:
+    """A copy of the project's code, with what is compiled of it, to be changed."""
+    for package in ("eventwriter", "workers", "schemas"):  # the interpreter compiles into files of another name first
+        shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("*.pyc.*"))
+    return root
+
+
 def only(*names: str) -> dict[str, str]:
     """The environment with which no other stream is served."""
     return {f"EVENTWRITER_STREAMS__{name}__ENABLED": "false" for name in STREAMS if name not in names}
@@ -286,6 +282,8 @@ def new_world(folder: Path, postgres: PostgresServer, template: str, nats_config
         finally:
             for service in world.services:
                 end(service)
+            if world.root != ROOT:
+                forkserver.end(world.root)
             while _sessions:
                 _sessions.popitem()[1].close()
 

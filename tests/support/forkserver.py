@@ -17,7 +17,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -71,15 +70,15 @@ class Forked:
 
 
 class _Server:
-    """The process that forks; it ends with this one, and what it has started goes on."""
+    """The process that forks, with the code below ``root``; it ends with this one, and what it has started goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                cwd=ROOT,
+                cwd=root,
                 env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},  # also where the wheel is tested, safely
             )
 
@@ -90,24 +89,42 @@ class _Server:
             socket.send_fds(self._channel, [asked], [theirs.fileno(), *(stream.fileno() for stream in streams)])
         return Forked(["eventwriter", *args], ours)
 
+    def end(self) -> None:
+        self._channel.close()
+        self._process.wait()
 
-_server = cache(_Server)
+
+_servers: dict[Path, _Server] = {}
 
 
-def started(args: Sequence[str], environment: Mapping[str, str], stdout: IO[Any], stderr: IO[Any]) -> Forked:
-    """``eventwriter`` with these arguments, in the root of the project, in the background."""
+def _server(root: Path) -> _Server:
+    if root not in _servers:
+        _servers[root] = _Server(root)
+    return _servers[root]
+
+
+def end(root: Path) -> None:
+    """Nothing more is started of the code below ``root``, which may go."""
+    if root in _servers:
+        _servers.pop(root).end()
+
+
+def started(
+    args: Sequence[str], environment: Mapping[str, str], stdout: IO[Any], stderr: IO[Any], root: Path = ROOT
+) -> Forked:
+    """``eventwriter`` with these arguments, in the root of the project or of a copy, in the background."""
     with Path(os.devnull).open("rb") as nothing:
-        return _server().start(args, environment, (nothing, stdout, stderr))
+        return _server(root).start(args, environment, (nothing, stdout, stderr))
 
 
 def run(
-    args: Sequence[str], environment: Mapping[str, str], given: bytes = b"", seconds: float = 60
+    args: Sequence[str], environment: Mapping[str, str], given: bytes = b"", seconds: float = 60, root: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
     """``eventwriter`` with these arguments, to its end; raises subprocess.TimeoutExpired."""
     with TemporaryFile() as stdin, TemporaryFile() as stdout, TemporaryFile() as stderr:
         stdin.write(given)
         stdin.seek(0)
-        process = _server().start(args, environment, (stdin, stdout, stderr))
+        process = _server(root).start(args, environment, (stdin, stdout, stderr))
         try:
             status = process.wait(seconds * PATIENCE)
         except subprocess.TimeoutExpired:
@@ -164,6 +181,20 @@ def _close(waiting: selectors.BaseSelector) -> None:
     waiting.close()
 
 
+def _leave(status: object) -> None:
+    """Ends the process, but for taking its modules apart: that copies what it shares with the server, page by page.
+
+    Returns if there is more to be done than to end.
+    """
+    import atexit
+
+    if threading.active_count() == 1 and (status is None or isinstance(status, int)):
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status or 0)
+
+
 def _import_all() -> None:
     import importlib
     import pkgutil
@@ -192,4 +223,8 @@ if __name__ == "__main__":
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     from eventwriter.cli import main
 
-    main()
+    try:
+        main()
+    except SystemExit as ended:
+        _leave(ended.code)
+        raise
