@@ -48,7 +48,7 @@ def one_round(seed: int, tests: Sequence[str], processes: str) -> subprocess.Com
             *("--hypothesis-profile=fuzz", f"--hypothesis-seed={seed}", "-n", processes, *tests),
         ],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "support")},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "support"), "EXAMPLES": "all"},
         capture_output=True,
         text=True,
         check=False,

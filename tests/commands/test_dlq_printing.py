@@ -17,6 +17,7 @@ from eventwriter.commands.dlq_fates import Left, Result
 from eventwriter.commands.dlq_selection import Selection, moment
 from eventwriter.errors import UsageError
 from eventwriter.stream import Decoded, Message, Stream
+from profiles import examples
 
 STREAMS = registry.load()
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202eright\u2028to\rleft\x7f\u200b雪"
@@ -61,7 +62,7 @@ def test_kinds_are_a_line_each_or_a_list() -> None:
     assert json.loads(dlq_view.summed([group], as_json=True)) == [group]
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(ANY, ANY, ANY, ANY, st.binary(max_size=50) | ANY.map(lambda text: text.encode("utf-8", "replace")))
 @example(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE.encode())
 def test_nothing_of_a_message_reaches_a_terminal_that_it_would_obey(
@@ -143,7 +144,7 @@ def test_a_selection_says_what_it_is_about() -> None:
     assert not Selection((1,)).everything
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(ANY)
 @example(HOSTILE)
 def test_decode_prints_nothing_that_a_terminal_would_obey(text: str) -> None:

@@ -20,6 +20,7 @@ from eventwriter.embedded import PostgresServer
 from eventwriter.errors import ConfigurationError
 from eventwriter.stream import Decoded, Message, Stream
 from fix_service import World, new_world, wait_until
+from profiles import examples
 from traffic import Traffic
 
 
@@ -347,7 +348,7 @@ def test_nothing_is_left_to_a_stream_that_does_not_take_it(pairs: list[tuple[str
         assert takers, subject
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.lists(_ANY_PAIRS, max_size=8))
 @example([("otel.traces", "otel_traces"), ("otel.>", "otel_metrics")])
 def test_no_subject_is_lost(pairs: list[tuple[str, str]]) -> None:
@@ -456,7 +457,7 @@ _OBJECT = st.fixed_dictionaries({}, optional=dict.fromkeys(["mode", "cert_dir", 
 _DATABASE = st.dictionaries(st.sampled_from([*FULL["cnpg"], "password", "application_name"]), _ANY)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.dictionaries(st.sampled_from([*FULL, "subject", "table"]), _ANY), _OBJECT, _DATABASE)
 @example({}, {}, {"port": True})
 @example({}, {}, {"port": -1})

@@ -20,6 +20,7 @@ from eventwriter.commands import check_settings, go_import
 from eventwriter.commands.go_sources import look
 from eventwriter.config import loading
 from eventwriter.errors import ConfigurationError
+from profiles import examples
 
 DECLARED = registry.load()
 
@@ -329,7 +330,7 @@ _VALUES = _TEXT | st.sampled_from(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.dictionaries(st.sampled_from(_NAMES), _VALUES), st.booleans())
 def test_whatever_the_environment_holds_the_result_loads(environment: dict[str, str], go: bool) -> None:
     """No environment makes a file that is refused, or that a terminal would obey."""

@@ -19,6 +19,7 @@ from eventwriter import masking
 from eventwriter.config import loading
 from eventwriter.errors import CONFIGURATION, ConfigurationError
 from eventwriter.stream import Column, Decoded, Message, Stream
+from profiles import examples
 
 
 def _decode(message: Message) -> Decoded:
@@ -566,7 +567,7 @@ _SETTINGS = {
 }
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.fixed_dictionaries({}, optional=_SETTINGS))
 def test_what_is_shown_loads_as_the_same(flags: dict[str, object]) -> None:
     """Without secrets, any settings survive being shown and read again."""

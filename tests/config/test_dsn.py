@@ -22,6 +22,7 @@ from eventwriter.errors import CONFIGURATION, UNAVAILABLE, ConfigurationError, E
 from eventwriter.postgres import connection
 from fix_monitor import Endpoint
 from fix_service import World, wait_until
+from profiles import examples
 from strategies_secrets import DSN_TEMPLATES, ODD, secrets, seen
 
 
@@ -135,7 +136,7 @@ STRINGS = st.builds(
 )
 
 
-@settings(max_examples=600)
+@settings(max_examples=examples(600))
 @given(STRINGS)
 def test_no_part_of_a_password_is_seen(text: str) -> None:
     """However a string is mistaken: not in the error that refuses it, not when it is shown, not when it is used."""

@@ -18,6 +18,7 @@ from eventwriter.config.model import LogConfig
 from eventwriter.errors import ConfigurationError, EventWriterError, UnavailableError
 from eventwriter.jetstream.connection import Client, connect
 from eventwriter.observability import logs
+from profiles import examples
 from strategies_secrets import ODD, URL_TEMPLATES, secrets, seen
 
 SEED = "SUAMK2FG4MI6UE3ACF3FK3OIQBCEIEZV7NSWFFEW63UXMRLFM2XLAXK4GY"
@@ -80,7 +81,7 @@ def test_the_pool_does_not_tell_what_libpq_says() -> None:
     assert [json.loads(line)["message"] for line in written.getvalue().splitlines()] == ["hello"]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.sampled_from(URL_TEMPLATES), secrets(ODD.replace(":", "")))  # a colon ends a user's name, which is shown
 def test_no_part_of_a_login_is_seen(url: str, secret: str) -> None:
     """Whatever is in a NATS password or token: refused, shown or used, no part of it is told."""

@@ -18,6 +18,7 @@ from compression import gz
 from eventwriter import registry
 from eventwriter.postgres.attempt import fast_rows
 from eventwriter.stream import Decoded, Message, Stream
+from profiles import examples
 from traffic import ENCODINGS, Traffic
 from workers import logs, otel_metrics, otel_traces
 from workers._guard import total
@@ -77,7 +78,7 @@ def told(stream: Stream, decoded: Decoded) -> Any:
 
 @pytest.mark.parametrize("name", STREAMS)
 @given(data=st.data())
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 def test_a_message_becomes_in_a_batch_what_the_fallback_makes_of_it_alone(name: str, data: st.DataObject) -> None:
     """By either fast path: that of many messages at a time, and that of requests, with what it remembers of others."""
     stream, fallback = STREAMS[name], STREAMS[name].decode

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +25,10 @@ from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Message
 from fix_service import STREAMS
+from profiles import examples
 from strategies_otlp import requests
 from workers._flow.flow_pb2 import FlowMessage
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "60"))
 SAMPLES = Path(__file__).resolve().parents[1] / "support" / "samples"
 DECLARED = registry.load()
 REQUESTS: dict[str, type[Protobuf]] = {
@@ -133,7 +132,7 @@ _sequence = iter(range(1, 2**62))
 
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # the pool's threads do, beside the test
 @pytest.mark.parametrize("stream", STREAMS)
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=examples(60))
 @given(data=st.data())
 def test_postgresql_takes_whatever_comes_out(sinks: dict[str, Sink], stream: str, data: st.DataObject) -> None:
     """No row that a decoder lets through is refused; every message is accounted for."""

@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from eventwriter.values import Unfit
+from profiles import examples
 from strategies_otlp import requests
 from workers._json import count
 from workers._json.count import EVENTS, RECORD, Shape, check_json
@@ -70,7 +71,7 @@ def nested(keys: list[str], leaf: st.SearchStrategy[Any]) -> st.SearchStrategy[A
     st.sampled_from([None, 2]),
     st.booleans(),
 )
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_json_is_counted_as_what_it_becomes(value: Any, shape: Shape, indent: int | None, escape: bool) -> None:
     """Whatever strings hold, however it is written, and in whatever order the keys come."""
     if isinstance(value, list | dict):
@@ -93,7 +94,7 @@ def group_count(message: Any) -> int:
     requests(ExportLogsServiceRequest) | requests(ExportTraceServiceRequest) | requests(ExportMetricsServiceRequest),
     st.sampled_from([b"", field(0x7A, b"x"), b"\x7b\x0a\x00\x7c"]),
 )
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_protobuf_is_counted_as_what_it_becomes(request: Any, unknown: bytes) -> None:
     """All three signals, and all five kinds of metrics."""
     tree = request_count._tree_of(request.DESCRIPTOR)

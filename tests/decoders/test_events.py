@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from compression import gz
 from eventwriter.values import INT4_MAX, INT4_MIN
+from profiles import examples
 from records import (
     HOSTILE,
     RECEIVED,
@@ -727,7 +728,7 @@ ALL = [GELF, LENIENT, HEALTH, LIFECYCLE, TRAP, BARE_GELF, OCSF, BATCH]
     | damaged(ALL),
     st.none() | st.just({"ce-specversion": "1.0", "ce-id": "7"}),
 )
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 def test_any_payload_becomes_rows_and_rejects(payload: Any, headers: dict[str, str] | None) -> None:
     """Never an exception, always the same, and every value fits its column."""
     found = decoded(STREAM, payload, headers=headers)

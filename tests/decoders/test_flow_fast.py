@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from both_paths import plain
 from compression import gz
 from eventwriter.stream import Message, Row
+from profiles import examples
 from traffic import ENCODINGS, Traffic
 from workers._flow.fast import fast_rows
 from workers._flow.flow_pb2 import FlowMessage, FlowTail
@@ -354,7 +355,7 @@ ONE = st.tuples(
 
 
 @given(st.lists(ONE, max_size=12), st.lists(LIKELY, max_size=ENOUGH), st.randoms())
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_any_messages_together(some: list[tuple[bytes, dict[str, str] | None]], others: list[bytes], rng: Any) -> None:
     """The row of each is that of the fallback, or there is none."""
     messages = [message(*each) for each in some] + [message(flow) for flow in others]
@@ -363,7 +364,7 @@ def test_any_messages_together(some: list[tuple[bytes, dict[str, str] | None]], 
 
 
 @given(ONE)
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_any_message_among_its_like(one: tuple[bytes, dict[str, str] | None]) -> None:
     """Nor does it depend on the others."""
     first, *more = agreed([message(*one)] * ENOUGH)

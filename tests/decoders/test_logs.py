@@ -15,6 +15,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from checks import decode_checked
 from eventwriter.stream import Decoded
+from profiles import examples
 from strategies_otlp import NOW_MICROS, as_dict, attribute_text, hex_id, message, pairs, plain, requests, text, time
 from workers._otlp.severity import number_of
 from workers.logs import STREAM
@@ -552,7 +553,7 @@ def test_text_in_a_cloudevent_is_a_body() -> None:
 
 @given(request=requests(ExportLogsServiceRequest))
 @example(request=ExportLogsServiceRequest())
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_V10_every_field_of_every_record_is_in_its_row(request: ExportLogsServiceRequest) -> None:
     """Rows of random requests, compared with the requests field by field."""
     decoded = decode(request.SerializeToString())
@@ -625,7 +626,7 @@ def _rest(group: Any, scoped: Any) -> dict[str, Any]:
         max_size=5,
     )
 )
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_every_unknown_key_is_an_attribute(fields: dict[str, Any]) -> None:
     """Nothing of a flat record is lost."""
     known = {"body": "b", "attributes": {"own": 1}}

@@ -10,6 +10,7 @@ from checks import decode_checked
 from eventwriter import registry
 from eventwriter.stream import Decoded, Message, Stream
 from oracle import lost
+from profiles import examples
 from strategies_messages import Generated, flow_messages, json_messages, otlp_messages, sweep_messages
 
 NOW = 1_765_535_400_987_654_321
@@ -28,7 +29,7 @@ def check(stream: Stream, given_: Generated) -> None:
 
 @pytest.mark.parametrize("name", STREAMS)
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_nothing_of_a_json_message_is_lost(name: str, data: st.DataObject) -> None:
     """Flat records of any shape, in any wrapping."""
     check(STREAMS[name], data.draw(json_messages(name)))
@@ -36,21 +37,21 @@ def test_nothing_of_a_json_message_is_lost(name: str, data: st.DataObject) -> No
 
 @pytest.mark.parametrize("name", ["LOGS", "OTEL_TRACES", "OTEL_METRICS"])
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_nothing_of_an_otlp_message_is_lost(name: str, data: st.DataObject) -> None:
     """Requests over all fields, in both encodings, in any wrapping."""
     check(STREAMS[name], data.draw(otlp_messages(name)))
 
 
 @given(given_=flow_messages())
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 def test_nothing_of_a_flow_is_lost(given_: Generated) -> None:
     """Protobuf over all fields, and unknown ones, bare and after its length."""
     check(STREAMS["NETFLOW"], given_)
 
 
 @given(given_=sweep_messages())
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 def test_nothing_of_a_sweep_is_lost(given_: Generated) -> None:
     """What a summary says of all its hosts, also where a host says something else."""
     check(STREAMS["SWEEP"], given_)

@@ -20,6 +20,7 @@ from checks import decode_checked
 from compression import gz
 from eventwriter.stream import Decoded, Message
 from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX
+from profiles import examples
 from workers._flow import texts
 from workers._flow.flow_pb2 import FlowMessage, FlowTail
 from workers.netflow import STREAM
@@ -918,14 +919,14 @@ def written(flow: FlowMessage) -> dict[str, Any]:
 
 
 @given(flows)
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_any_bare_flow_keeps_every_field(flow: FlowMessage) -> None:
     """It is not taken for delimited, and all of it is in the row."""
     assert row(flow.SerializeToString()) == written(flow)
 
 
 @given(flows)
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_any_flow_in_a_cloud_event_is_the_same_with_the_event_beside_it(flow: FlowMessage) -> None:
     """Metadata of what is in every flow is written another way when there is more."""
     headers = {"ce-specversion": "1.0", "ce-id": "1"}
@@ -935,7 +936,7 @@ def test_any_flow_in_a_cloud_event_is_the_same_with_the_event_beside_it(flow: Fl
 
 
 @given(st.lists(flows, min_size=1, max_size=4))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_any_delimited_flows_keep_every_field(several: list[FlowMessage]) -> None:
     """They are not taken for a bare one, and all of each is in its row."""
     payload = delimited(*(flow.SerializeToString() for flow in several))
@@ -943,7 +944,7 @@ def test_any_delimited_flows_keep_every_field(several: list[FlowMessage]) -> Non
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_bytes_are_decoded_or_rejected(payload: bytes) -> None:
     """Never an exception; the same each time; what comes out fits."""
     decoded = decode(payload)
@@ -952,7 +953,7 @@ def test_any_bytes_are_decoded_or_rejected(payload: bytes) -> None:
 
 
 @given(st.sampled_from([*PAYLOADS, ICMP6 * 3, FLAT + b"\n" + GOFLOW2]), st.data())
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_damaged_payload_is_decoded_or_rejected(payload: bytes, data: st.DataObject) -> None:
     """Cut off anywhere, any bit flipped."""
     damaged = bytearray(payload[: data.draw(st.integers(0, len(payload)))])
@@ -978,7 +979,7 @@ anything = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), anything, max_size=8) | anything)
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_json_is_decoded_or_rejected(value: Any) -> None:
     """Whatever stands under the names of a flow."""
     decoded = decode(json.dumps(value).encode())

@@ -17,6 +17,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, M
 
 from checks import decode_checked
 from eventwriter.stream import Decoded
+from profiles import examples
 from strategies_otlp import (
     NOW_MICROS,
     as_dict,
@@ -434,7 +435,7 @@ def test_a_bad_measure_rejects_a_flat_record() -> None:
 
 
 @given(request=requests(ExportMetricsServiceRequest))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_V10_every_field_of_every_point_is_in_its_row(request: ExportMetricsServiceRequest) -> None:
     """Rows of random requests, compared with the requests field by field."""
     decoded = decode(request.SerializeToString())

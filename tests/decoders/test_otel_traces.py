@@ -14,6 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from checks import decode_checked
 from eventwriter.stream import Decoded
+from profiles import examples
 from strategies_otlp import NOW_MICROS, as_dict, attribute_text, hex_id, message, pairs, requests, text, time
 from workers.otel_traces import STREAM
 
@@ -281,7 +282,7 @@ def test_nul_in_text_is_replaced() -> None:
 
 
 @given(request=requests(ExportTraceServiceRequest))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_V10_every_field_of_every_span_is_in_its_row(request: ExportTraceServiceRequest) -> None:
     """Rows of random requests, compared with the requests field by field."""
     decoded = decode(request.SerializeToString())

@@ -19,6 +19,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from checks import decode_checked
 from compression import gz
 from eventwriter.stream import Decoded, Message, Stream
+from profiles import examples
 from strategies_otlp import NOW, as_dict, message, requests, to_json
 from workers import logs, otel_metrics, otel_traces
 from workers._guard import total
@@ -101,7 +102,7 @@ def test_repeated_keys_keep_all_their_values() -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_a_resource_is_the_same_whether_it_is_known_or_not(data: st.DataObject) -> None:
     """With its repairs, which are counted each time."""
     for group in data.draw(requests(ExportLogsServiceRequest)).resource_logs:
@@ -213,7 +214,7 @@ def test_text_that_is_not_utf8_costs_no_record() -> None:
 
 @every_stream
 @given(data=st.data())
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_mending_leaves_valid_requests_alone(stream: Stream, data: st.DataObject) -> None:
     """The walk over the wire format that repairs text reads every field as protobuf does."""
     request = data.draw(requests(KINDS[stream.name]))
@@ -249,7 +250,7 @@ NOW_TEXT = "2025-12-12T10:30:00.5Z"
 
 @every_stream
 @given(data=st.data())
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 def test_requests_in_cloudevents_keep_records_and_envelope(stream: Stream, data: st.DataObject) -> None:
     """OTLP in a CloudEvent, protobuf in base64 or JSON, gives the same number of rows as bare."""
     request = data.draw(requests(KINDS[stream.name]))
@@ -286,7 +287,7 @@ def test_events_within_events_end_somewhere() -> None:
 
 @every_stream
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_R4_otlp_json_gives_the_rows_of_protobuf(stream: Stream, data: st.DataObject) -> None:
     """The two encodings of one request are the same rows."""
     request = data.draw(requests(KINDS[stream.name]))
@@ -386,7 +387,7 @@ def _keys(stream: Stream) -> list[str]:
 
 @every_stream
 @given(data=st.data())
-@settings(max_examples=70)
+@settings(max_examples=examples(70))
 def test_any_json_is_decoded_or_rejected(stream: Stream, data: st.DataObject) -> None:
     """Objects with known keys and any values: never an exception, never a mistake of ours."""
     keys = st.sampled_from(_keys(stream))
@@ -399,7 +400,7 @@ def test_any_json_is_decoded_or_rejected(stream: Stream, data: st.DataObject) ->
 
 @every_stream
 @given(data=st.data())
-@settings(max_examples=70)
+@settings(max_examples=examples(70))
 def test_any_bytes_are_decoded_or_rejected(stream: Stream, data: st.DataObject) -> None:
     """Random bytes, and valid requests cut short or with bits flipped."""
     payload = data.draw(st.binary(max_size=60))

@@ -17,6 +17,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+from profiles import examples
 from strategies_otlp import NOW, message, requests
 from traffic import Traffic
 from workers import logs, otel_metrics, otel_traces
@@ -68,7 +69,7 @@ def with_attributes(name: str, pairs: list[bytes]) -> bytes:
 
 @every_signal
 @given(data=st.data())
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_any_request_gives_the_same(name: str, data: st.DataObject) -> None:
     """All fields with any values, many of them not common."""
     agree(name, data.draw(requests(SIGNALS[name].request)).SerializeToString())
@@ -76,7 +77,7 @@ def test_any_request_gives_the_same(name: str, data: st.DataObject) -> None:
 
 @every_signal
 @given(data=st.data())
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 def test_damaged_requests_give_the_same(name: str, data: st.DataObject) -> None:
     """Requests that are cut, changed, repeated in part, or several in one, which protobuf merges."""
     payload = data.draw(requests(SIGNALS[name].request)).SerializeToString()
@@ -100,7 +101,7 @@ def test_damaged_requests_give_the_same(name: str, data: st.DataObject) -> None:
 
 @every_signal
 @given(data=st.data())
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 def test_damaged_attributes_give_the_same(name: str, data: st.DataObject) -> None:
     """What is read by hand is read as protobuf reads it."""
     pairs = []

@@ -15,6 +15,7 @@ from both_paths import JSON, TEXT, agree, agree_on_all, nearly
 from eventwriter import registry
 from eventwriter.stream import Decoded, Message, Stream
 from eventwriter.values import Unfit, parse_path
+from profiles import examples
 
 TIME, RECEIVED = 818_850_600_000_000, 818_850_600_123_456
 WHEN = "2025-12-12T10:30:00Z"
@@ -193,7 +194,7 @@ def deep(record: dict[str, Any]) -> dict[str, Any]:
     return {"ts": record["ts"], "m": middle} | ({"up": record["up"]} if "up" in record else {})
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     nearly(
         {"ts": st.just(WHEN) | st.just("soon"), "text": TEXT, "value": st.floats(-1e9, 1e9) | st.integers(-9, 9)},

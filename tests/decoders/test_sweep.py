@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventwriter.values import INT8_MAX
+from profiles import examples
 from records import HOSTILE, RECEIVED, at, damaged, decoded, json_values, only_row, reasons, records_with, rows
 from workers.sweep import STREAM, TABLE
 
@@ -331,7 +332,7 @@ hosts = records_with(NAMES) | json_values
     | st.lists(records_with(NAMES), max_size=3)
     | damaged([OBJECT, CAMEL, ARRAY, SUMMARY, EVENT])
 )
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_payload_becomes_rows_and_rejects(payload: Any) -> None:
     """Never an exception, always the same, and every value fits its column."""
     found = decoded(STREAM, payload)

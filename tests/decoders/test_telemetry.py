@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compression import gz
+from profiles import examples
 from records import HOSTILE, RECEIVED, at, damaged, decoded, json_values, only_row, reasons, records_with, rows
 from workers.telemetry import STREAM, TABLE
 
@@ -309,7 +310,7 @@ NAMES = [*TABLE.places.place_of, "specversion", "data", "data_base64", "id", "ex
     | st.lists(records_with(NAMES), max_size=3)
     | damaged([OBJECT, MODEL, ARRAY, EVENT])
 )
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_payload_becomes_rows_and_rejects(payload: Any) -> None:
     """Never an exception, always the same, and every value fits its column."""
     found = decoded(STREAM, payload)

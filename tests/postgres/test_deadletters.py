@@ -22,6 +22,7 @@ from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening, open_ledger
 from eventwriter.stream import Headers, Message, Reject
 from fix_service import World, wait_until
+from profiles import examples
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -84,7 +85,7 @@ def test_a_header_that_looks_like_an_escape_stays_as_it_is(databases: Any) -> No
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     st.dictionaries(NAME, ANY, max_size=5) | st.lists(st.tuples(NAME, ANY), min_size=1, max_size=6).map(Headers),
     ANY, ANY, ANY, st.sampled_from([None, "22P02"]),

@@ -32,6 +32,7 @@ from eventwriter.postgres.ledgers import Opening, accept_losses, open_ledger
 from eventwriter.postgres.sink import Sink
 from eventwriter.reconcile import Reconciler
 from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Stream
+from profiles import examples
 
 IDENTITY = Identity("NUMBERS", "numbers", datetime(2026, 1, 1, tzinfo=UTC), "writer")
 
@@ -694,7 +695,7 @@ def machine(connection: Any, database: str) -> Iterator[type[Delivery]]:
 
 def test_every_interleaving_writes_each_message_once(machine: type[Delivery]) -> None:
     """Whatever happens in whatever order, what the stream holds and the filters match is written once."""
-    run_state_machine_as_test(machine, settings=settings(max_examples=40, stateful_step_count=30))
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples(40), stateful_step_count=30))
 
 
 def test_long_interleavings_write_each_message_once(machine: type[Delivery]) -> None:

@@ -25,6 +25,7 @@ from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Row, Str
 from fix_service import wait_until
 from fix_sinks import OpenSink
 from patience import PATIENCE
+from profiles import examples
 
 IDENTITY = Identity("NUMBERS", "numbers", datetime(2026, 1, 1, tzinfo=UTC), "writer")
 
@@ -360,7 +361,7 @@ def test_a_batch_prepared_before_its_keys_came_twice(connection: Any, open_sink:
     assert done(connection) == "{[1,5)}"
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=6), min_size=1, max_size=12))
 def test_the_latest_row_of_a_key_stays(connection: Any, open_sink: Any, story: list[list[int]]) -> None:
     """Whatever the way by which a batch went; 12 is refused by the table."""
