@@ -72,7 +72,7 @@ def test_what_is_not_as_documented_is_told() -> None:
     (shape,) = shapes("replay")
     right = {"ok": True, "stream": "x", "missing": 1, "written": 1, "left": 0, "interrupted": False, "gaps": [[1, 2]]}
     assert not [*differences(right, shape)]
-    wrong: dict[str, object]
-    for wrong in ({"more": 1}, {"ok": 1}, {"missing": True}, {"left": None}, {"gaps": [[1]]}, {"gaps": {}}):
+    others: list[dict[str, Any]] = [{"more": 1}, {"ok": 1}, {"missing": True}, {"left": None}, {"gaps": [[1]]}]
+    for wrong in [*others, {"gaps": {}}]:
         assert [*differences(right | wrong, shape)], wrong
     assert [*differences({"ok": True}, shape)]
