@@ -111,19 +111,25 @@ def _row(event: Mapping[str, Any], raw: bytes, index: int, origin: Origin, room:
     if source is None and not wrapped and "class_uid" in event:
         source = get("log_provider")
     if type(source) is not str:  # it is part of the key
-        source = convert.text("source", source, {}, repairs) or ""
+        source = _text(source, repairs) or ""
     if level is not None and (type(level) is not int or not INT4_MIN <= level <= INT4_MAX):
         level = _level(level, repairs)
     identity = get("id")
     if type(identity) is not str or not identity:
-        identity = convert.text("id", identity, {}, repairs) or f"{message.sequence}-{message.time}-{index}"
+        identity = _text(identity, repairs) or f"{message.sequence}-{message.time}-{index}"
     about = get("subject") or message.subject
     if type(about) is not str:
-        about = convert.text("subject", about, {}, repairs) or message.subject
+        about = _text(about, repairs) or message.subject
     row = [timestamp, specversion, identity, source, get("type"), get("datacontenttype"), about, remote_addr, host,
            level, severity, short_message, version, masked(raw).decode("utf-8", "replace"), received]  # fmt: skip
     TABLE.fill(row, {}, repairs)  # raw_data has what does not fit
     return tuple(row)
+
+
+def _text(value: Any, repairs: list[str]) -> str | None:
+    """Text, also from a number or a bool; None for anything else, which raw_data has."""
+    found: str | None = convert.fitting(values.text, "", value, {}, repairs)
+    return found
 
 
 def _rejected(reason: str, detail: str, repairs: list[str]) -> Decoded:

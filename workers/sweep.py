@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from eventwriter.stream import Row, Stream
+from eventwriter.stream import Stream
 from eventwriter.values import Unfit, dump_json
 from workers._guard import total
-from workers._json.convert import metadata_of
 from workers._json.count import RECORD, Shape
 from workers._json.fast_table import fast_path_of
-from workers._json.records import Kind, Origin, Records, decode_records
-from workers._json.table import Field, Table, prefer
+from workers._json.records import Kind, Origin, Records, decode_records, row_of
+from workers._json.table import Field, Table
 from workers._limits import RECORDS_MAX, SHARED_MAX, too_many
 
 TABLE = Table(
@@ -38,23 +37,6 @@ TABLE = Table(
 )
 _PLACES = TABLE.places
 _HOST_NAMES = TABLE.fields[0].names
-
-
-def _row(record: Mapping[str, Any], origin: Origin) -> Row:
-    """The row of a host; raises Unfit for one without an address, or with a bad time, agent, gateway or partition."""
-    _, received, time, envelope, repairs = origin
-    given, rest = _PLACES.sort(record)
-    poller = given.pop()
-    if poller is not None:
-        prefer(given, rest, TABLE.at["gateway_id"], "gateway_id", poller)
-    TABLE.fill(given, rest, repairs)
-    swept = TABLE.at["last_sweep_time"]
-    if given[swept] is None:
-        given[swept] = time
-    metadata = TABLE.at["metadata"]
-    given[metadata] = metadata_of(given[metadata], rest, envelope)
-    given[-1] = received
-    return tuple(given)
 
 
 class _Hosts(Kind):
@@ -125,7 +107,7 @@ def _host_record(host: Mapping[str, Any], common: Mapping[str, Any], others: Map
     return record
 
 
-_KIND = _Hosts(_row, ("hosts",), Shape({"hosts": RECORD}, events=8, alone=_HOST_NAMES))
+_KIND = _Hosts(row_of(TABLE, "last_sweep_time"), ("hosts",), Shape({"hosts": RECORD}, events=8, alone=_HOST_NAMES))
 
 decode = total(partial(decode_records, _KIND))
 """The rows of one message: a host, an array of them, a SweepSummary, or CloudEvents around any of these."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
-from eventwriter.stream import Column, Row, Stream
+from eventwriter.stream import Column, Stream
 from workers._guard import total
-from workers._json.convert import metadata_of
 from workers._json.fast_table import fast_path_of
-from workers._json.records import Kind, Origin, decode_records
+from workers._json.records import Kind, decode_records, row_of
 from workers._json.series_key import series_key_of
-from workers._json.table import Field, Table, prefer
+from workers._json.table import Field, Table
 
 TABLE = Table(
     Field("timestamp", "timestamptz", must=True),
@@ -33,22 +30,7 @@ TABLE = Table(
     others=[("poller_id", "pollerId")],
 )
 
-
-def _row(record: Mapping[str, Any], origin: Origin) -> Row:
-    """The row of a measurement; raises Unfit for one without a value, or with a bad time, name or gateway."""
-    _, _, time, envelope, repairs = origin
-    given, rest = TABLE.places.sort(record)
-    poller = given.pop()
-    if poller is not None:
-        prefer(given, rest, TABLE.at["gateway_id"], "gateway_id", poller)
-    TABLE.fill(given, rest, repairs)
-    if given[0] is None:
-        given[0] = time
-    given[-1] = metadata_of(given[-1], rest, envelope)
-    return tuple(given)
-
-
-decode = total(partial(decode_records, Kind(_row)))
+decode = total(partial(decode_records, Kind(row_of(TABLE, "timestamp"))))
 """The rows of one message: a measurement, an array of them, or CloudEvents around either."""
 
 STREAM = Stream(

@@ -28,12 +28,14 @@ _in_text = re.compile(
     rb'(\\+")' + _NAME + rb"\1\s*:\s*(?:\1(?P<value>(?:(?!\1)(?:\\.|[^\\]))*)\1|(?P<number>-?\d[\d.e+-]*))", _FLAGS
 ).match
 LOWER, UPPER = b"ommunity", b"OMMUNITY"
+CAPITAL = ord("U")
+"""An octet is found in a sixth of the time that a word takes."""
 _HIDDEN = HIDDEN.encode()
 
 
 def may_be_in(text: bytes) -> bool:
     """Whether it is worth looking: without either of these, a text has no community."""
-    return b"ommunity" in text or b"UNITY" in text
+    return text.find(LOWER) >= 0 or (CAPITAL in text and b"UNITY" in text)
 
 
 def masked(text: bytes) -> bytes:

@@ -200,8 +200,8 @@ def test_what_does_not_fit_is_kept() -> None:
     """As it came, beside what has the same name already."""
     rest: dict[str, Any] = {"unit": "kept"}
     repairs: list[str] = []
-    assert convert.text("unit", {"a": 1}, rest, repairs) is None
-    assert convert.boolean("flag", "perhaps", rest, repairs) is None
+    assert convert.fitting(values.text, "unit", {"a": 1}, rest, repairs) is None
+    assert convert.fitting(values.boolean, "flag", "perhaps", rest, repairs) is None
     assert convert.real("scale", "12abc", rest, repairs) is None
     assert convert.clamped("index", INT4_MIN, INT4_MAX, 3.5, rest, repairs) is None
     assert rest == {"unit": "kept", "original.unit": {"a": 1}, "flag": "perhaps", "scale": "12abc", "index": 3.5}
@@ -212,12 +212,12 @@ def test_what_fits_is_converted() -> None:
     """Lenient about form; null is nothing, and nothing is noted."""
     rest: dict[str, Any] = {}
     repairs: list[str] = []
-    assert convert.text("a", 3, rest, repairs) == "3"
-    assert convert.boolean("a", "true", rest, repairs) is True
+    assert convert.fitting(values.text, "a", 3, rest, repairs) == "3"
+    assert convert.fitting(values.boolean, "a", "true", rest, repairs) is True
     assert convert.real("a", "0.5", rest, repairs) == 0.5
     assert convert.clamped("a", 0, 9, "3", rest, repairs) == 3
-    assert convert.text("a", None, rest, repairs) is None
-    assert convert.boolean("a", None, rest, repairs) is None
+    assert convert.fitting(values.text, "a", None, rest, repairs) is None
+    assert convert.fitting(values.boolean, "a", None, rest, repairs) is None
     assert convert.real("a", None, rest, repairs) is None
     assert convert.clamped("a", 0, 9, None, rest, repairs) is None
     assert (rest, repairs) == ({}, [])

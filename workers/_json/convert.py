@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from eventwriter import values
-from eventwriter.values import LongNumber, Unfit, dump_json
+from eventwriter.values import LongNumber, Unfit, dump_json, shown
 from workers._json.secrets import packed
 
 EXACT = 2**53
@@ -30,6 +30,15 @@ def keep_original(rest: dict[str, Any], name: str, original: Any, repairs: list[
     while name in rest:
         name = f"original.{name}"
     rest[name] = original
+
+
+def fitting(convert: Callable[[Any], Any], name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> Any:
+    """A value converted, or None with the original in ``rest``."""
+    try:
+        return None if value is None else convert(value)
+    except Unfit as error:
+        keep_original(rest, name, value, repairs, error.reason)
+        return None
 
 
 def moment(value: Any, name: str = "time", repairs: list[str] | None = None) -> int | None:
@@ -78,27 +87,13 @@ UNITS: Mapping[str, int] = {"ns": 1, "Ns": 1, "no": 1, "ms": 1_000_000, "Ms": 1_
 
 def moment_or_kept(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
     """A time, or None with the original in ``rest``."""
-    found: int | None = _fitting(name, lambda given: moment(given, "time", repairs), value, rest, repairs)
+    found: int | None = fitting(lambda given: moment(given, "time", repairs), name, value, rest, repairs)
     return found
-
-
-def text(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> str | None:
-    """Text, also from a number or a bool; else None with the original in ``rest``."""
-    return value if value is None or type(value) is str else _fitting(name, values.text, value, rest, repairs)
-
-
-def boolean(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> bool | None:
-    """A bool, or None with the original in ``rest``."""
-    return None if value is None else _fitting(name, values.boolean, value, rest, repairs)
 
 
 def real(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> float | None:
     """A float, or None with the original in ``rest``; a number that float64 only comes near is kept there as text."""
-    if value is None:
-        return None
-    if type(value) is int and -EXACT <= value <= EXACT:
-        return float(value)
-    number: float | None = _fitting(name, values.real, value, rest, repairs)
+    number: float | None = fitting(values.real, name, value, rest, repairs)
     if number is not None and _is_rounded(number, value):
         keep_original(rest, name, value if type(value) is str else dump_json(value).decode(), repairs, "rounded")
     return number
@@ -115,18 +110,13 @@ def _is_rounded(number: float, given: Any) -> bool:
 
 def integer(name: str, low: int, high: int, value: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
     """An integer in low…high, or None with the original in ``rest``."""
-    if type(value) is int and low <= value <= high:
-        return value
-    return (
-        None if value is None else _fitting(name, lambda given: values.integer(given, low, high), value, rest, repairs)
-    )
+    found: int | None = fitting(lambda given: values.integer(given, low, high), name, value, rest, repairs)
+    return found
 
 
 def clamped(name: str, low: int, high: int, value: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
     """The same, but an integer beyond them is the nearest within, with the exact number as text in ``rest``; unless it
     is below 0 where none is."""
-    if type(value) is int and low <= value <= high:
-        return value
     if value is None:
         return None
     try:
@@ -189,6 +179,23 @@ def spread(row: list[Any], members: Iterable[tuple[str, int]], name: str, given:
         rest[name] = given
 
 
+def texts(value: Any) -> Any:
+    """An array of texts and nulls."""
+    if type(value) is list and all(each is None or type(each) is str for each in value):
+        return value
+    raise Unfit("bad_value", f"{shown(value)} is no array of texts")
+
+
+def made_of_text(make: Callable[[str], Any], value: Any) -> Any:
+    """What ``make`` makes of a text, unless that raises ValueError."""
+    try:
+        if type(value) is str:
+            return make(value)
+    except ValueError:
+        pass
+    raise Unfit("bad_value", f"{shown(value)} does not fit")
+
+
 def from_base64(text: Any) -> bytes | None:
     """The bytes that a text is in base64; None for anything else."""
     try:
@@ -204,11 +211,3 @@ def trimmed(text: bytes) -> bytes:
     of one message that had 250,000 records would take a gigabyte.
     """
     return b"".join((text, b""))
-
-
-def _fitting(name: str, convert: Callable[[Any], Any], value: Any, rest: dict[str, Any], repairs: list[str]) -> Any:
-    try:
-        return convert(value)
-    except Unfit as error:
-        keep_original(rest, name, value, repairs, error.reason)
-        return None

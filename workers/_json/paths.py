@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from ipaddress import ip_interface
 from itertools import permutations
 from operator import itemgetter
 from typing import Any, NoReturn
-from uuid import UUID
 
 from eventwriter.stream import Column, Message, PgType, Row, Stream
 from eventwriter.values import Unfit, parse_path, shown
@@ -43,14 +41,8 @@ _FROM_MESSAGE: Mapping[str, tuple[PgType, Callable[[Origin], Any]]] = {
     "$subject": ("text", lambda origin: origin[0].subject),
     "$sequence": ("bigint", lambda origin: origin[0].sequence),
 }
-
-
-def _address(text: str) -> str:
-    ip_interface(text)
-    return text
-
-
-_FROM_TEXT: Mapping[PgType, Callable[[str], Any]] = {"uuid": UUID, "inet": _address}
+_SPECIAL = frozenset(("uuid", "inet", "text[]"))
+"""Types that the fast path does not know."""
 
 
 def stream_of(name: str, subjects: tuple[str, ...], table: str, paths: Mapping[str, str], rest: str | None) -> Stream:
@@ -113,11 +105,6 @@ class _Shape:
         self._table = Table(*fields)
         self._must = [place for place, name in enumerate(paths) if live[name][1]]
         self._made = [(place, _FROM_MESSAGE[path][1]) for place, path in enumerate(paths.values()) if path[:1] == "$"]
-        self._special = [
-            (place, fields[place].name, type_)
-            for place, type_ in enumerate(types)
-            if type_ in (*_FROM_TEXT, "text[]") and fields[place].given
-        ]
         self._types = types
         self._flat = all(len(keys) == 1 for keys in self._keys) and len({*self._keys}) == len(self._keys)
         self._taken = _tree(keys for keys, field in zip(self._keys, fields, strict=True) if field.given)
@@ -139,8 +126,6 @@ class _Shape:
             left = _left(record, self._taken) if self._rest is not None else {}
         kept: dict[str, Any] = {}
         self._table.fill(given, kept, repairs)
-        for place, name, type_ in self._special:
-            given[place] = _special(name, type_, given[place], kept, repairs)
         for place, make in self._made:
             given[place] = make(origin)
         for place in self._must:
@@ -168,7 +153,7 @@ class _Shape:
         plain = all(key.isidentifier() and key[0] != "_" for each in keys for key in each)
         apart = not any(one == other[: len(one)] for one, other in permutations(keys, 2))
         made = [self._types[place] for place, _ in self._made]
-        if not (plain and apart and keys) or self._special or {*made} - {"timestamptz"}:
+        if not (plain and apart and keys) or not _SPECIAL.isdisjoint(self._types) or {*made} - {"timestamptz"}:
             return lambda messages: ()
         table = Table(*self._table.fields)
         if self._rest is not None:
@@ -190,27 +175,8 @@ def _field(name: str, path: str, live: str, not_null: bool) -> Field:
         if _FROM_MESSAGE[path][0] != type_:
             raise Unfit("bad_value", f"column {name} is {live}: {path} needs {_FROM_MESSAGE[path][0]}")
         return _Exact(path, type_, given=False)
-    keys = parse_path(path)
-    field_name = ".".join(keys)
-    if type_ in _FROM_TEXT or type_ == "text[]":
-        return _Exact(field_name, type_, own=True)
-    return _Exact(field_name, type_, must=not_null, limits=_SMALLINT if live == "smallint" else None)
-
-
-def _special(name: str, type_: PgType, value: Any, kept: dict[str, Any], repairs: list[str]) -> Any:
-    """A value of a type that only some tables have, or None with the original kept."""
-    if value is None:
-        return None
-    if type_ == "text[]":
-        if type(value) is list and all(each is None or type(each) is str for each in value):
-            return value
-    elif type(value) is str:
-        try:
-            return _FROM_TEXT[type_](value)
-        except ValueError:
-            pass
-    convert.keep_original(kept, name, value, repairs, "bad_value")
-    return None
+    must = not_null and type_ not in _SPECIAL  # as _Shape.row says it
+    return _Exact(".".join(parse_path(path)), type_, must=must, limits=_SMALLINT if live == "smallint" else None)
 
 
 _Tree = dict[str, Any]

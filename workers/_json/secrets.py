@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from eventwriter.masking.community import LOWER, UPPER, masked
+from eventwriter.masking.community import CAPITAL, LOWER, masked
 from eventwriter.values import dump_json
 
 
@@ -16,4 +16,4 @@ def packed(value: Any) -> bytes:
         text = orjson.dumps(value)
     except TypeError:  # most values of a row are made here: nothing is called that need not be
         text = dump_json(value)
-    return masked(text) if LOWER in text or UPPER in text else text
+    return text if text.find(LOWER) < 0 and CAPITAL not in text else masked(text)

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_interface
 from typing import Any, NoReturn
+from uuid import UUID
 
+from eventwriter import values
 from eventwriter.stream import Column, PgType
 from eventwriter.values import INT4_MAX, INT4_MIN, INT8_MAX, INT8_MIN, Unfit, shown, usual_time
 from workers._json import convert
@@ -18,11 +21,21 @@ from workers._json.secrets import packed
 
 RANGES: Mapping[PgType, tuple[int, int]] = {"integer": (INT4_MIN, INT4_MAX), "bigint": (INT8_MIN, INT8_MAX)}
 _MEANING: Mapping[PgType, str] = {"text": "text", "boolean": "a boolean"}
+
+
+def _address(text: str) -> str:
+    ip_interface(text)
+    return text
+
+
 _CONVERT: Mapping[PgType, Callable[..., Any]] = {
-    "text": convert.text,
+    "text": partial(convert.fitting, values.text),
     "double precision": convert.real,
-    "boolean": convert.boolean,
+    "boolean": partial(convert.fitting, values.boolean),
     "timestamptz": convert.moment_or_kept,
+    "uuid": partial(convert.fitting, partial(convert.made_of_text, UUID)),
+    "inet": partial(convert.fitting, partial(convert.made_of_text, _address)),
+    "text[]": partial(convert.fitting, convert.texts),
 }
 
 
@@ -110,11 +123,11 @@ class Places:
 
     def _learn(self, keys: tuple[str, ...]) -> None:
         """Has records with these keys sorted in half the time, unless a place may be given under two names."""
-        values = {self.place_of.get(key, key): f"v{number}" for number, key in enumerate(keys)}
-        if len(values) == len(keys):
-            given = ", ".join(values.get(place, "None") for place in range(len(self.names)))
-            rest = ", ".join(f"{key!r}: {value}" for key, value in values.items() if type(key) is str)
-            self._sorters[keys] = eval(f"lambda {', '.join(values.values())}: ([{given}], {{{rest}}})")
+        taken = {self.place_of.get(key, key): f"v{number}" for number, key in enumerate(keys)}
+        if len(taken) == len(keys):
+            given = ", ".join(taken.get(place, "None") for place in range(len(self.names)))
+            rest = ", ".join(f"{key!r}: {value}" for key, value in taken.items() if type(key) is str)
+            self._sorters[keys] = eval(f"lambda {', '.join(taken.values())}: ([{given}], {{{rest}}})")
 
     def _by_precedence(self, record: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """The same, for a record that gives a place under several names."""
@@ -166,7 +179,7 @@ def _compiled(fields: Sequence[Field]) -> Callable[[list[Any], dict[str, Any], l
             continue
         value, cell = f"v{place}", f"given[{place}]"
         known |= {f"default{place}": field.default, f"step{place}": _step_of(field)}
-        choices = [line.format(value=value, cell=cell, range=field.range) for line in _USUAL[field.type]]
+        choices = [line.format(value=value, cell=cell, range=field.range) for line in _USUAL.get(field.type, ())]
         absent = f"{value} is None"
         if field.type == "text" and (field.required or not field.blank):
             choices[0] = f"type({value}) is str and {value}: pass"
