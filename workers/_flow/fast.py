@@ -23,16 +23,9 @@ from workers._flow.texts import JS_SAFE, address, repairs_of
 
 _LIMITS = {
     "type": 4, "src_port": 0xFFFF, "dst_port": 0xFFFF, "proto": 0xFF, "in_if": INT4_MAX, "out_if": INT4_MAX,
-    "packets": INT8_MAX, "bytes": INT8_MAX, "sampling_rate": JS_SAFE, "bytes_in": JS_SAFE, "bytes_out": JS_SAFE,
-    "packets_in": JS_SAFE, "packets_out": JS_SAFE,
+    "packets": INT8_MAX, "bytes": INT8_MAX, "sampling_rate": JS_SAFE,
 }  # fmt: skip
 """Beyond these a number is repaired, or written in another form."""
-_CONVERTED = frozenset(
-    ("mpls_ttl", "mpls_label", "mpls_ip", "bgp_next_hop", "bgp_communities", "as_path", "layer_stack", "layer_size",
-     "ipv6_routing_header_addresses")
-)  # fmt: skip
-"""Fields of REST that have another form in metadata."""
-
 _ZEROS: Any = repeat(0)
 _NULLS = repeat(None)
 """The column of a field that no flow has, before and after it is converted. It is endless: ``zip`` and ``map`` end with
@@ -106,9 +99,9 @@ def _rows(table: Table) -> list[Row | None]:
         times = [a or b or c or d for a, b, c, d in zip(received, end, start, arrivals, strict=False)]
     metadata = map(
         plan.metadata,
-        *(_kept(name, column, odd) for name, column in zip(KEPT, kept, strict=True)),
+        *(_made(name, column, odd) for name, column in zip(KEPT, kept, strict=True)),
         *plan.plain(columns),
-        *(_converted(name, columns[place]) for name, place in plan.rest),
+        *(_made(name, columns[place], odd) for name, place in plan.rest),
     )
     packed = _encode_lines([*metadata]).split(b"\n")  # an iterator, and what it holds, msgspec would never let go
     rows: list[Row | None] = [*map(row_of, times, _NULLS, _NULLS, *addresses, *numbers, packed)]
@@ -121,11 +114,13 @@ def _mark(odd: set[int], flags: Iterable[object]) -> None:
     odd.update(compress(count(), flags))
 
 
-def _kept(name: str, column: Column, odd: set[int]) -> Iterable[Any]:
-    """The values of a field of KEPT."""
-    convert = KEPT[name]
+def _made(name: str, column: Column, odd: set[int]) -> Iterable[Any]:
+    """What metadata has of a field of KEPT or REST."""
+    convert = KEPT.get(name)
     if column is _ZEROS:
-        return _NULLS
+        return _NULLS if convert else _ZEROS
+    if convert is None:
+        return [tail_value(name, value) if value else 0 for value in column]
     if convert is str:
         return _digits(column, odd)
     if name == "protocol_name":
@@ -140,9 +135,3 @@ def _digits(column: Column, odd: set[int]) -> Iterable[str | None]:
         _mark(odd, (number < 0 for number in column))
     texts = text[1:-1].split(",")
     return [digits if digits != "0" else None for digits in texts] if 0 in column else texts
-
-
-def _converted(name: str, column: Column) -> Column:
-    if column is _ZEROS or name not in _CONVERTED:
-        return column
-    return [tail_value(name, value) if value else 0 for value in column]

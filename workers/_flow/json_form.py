@@ -59,6 +59,7 @@ _MACS = ("src_mac", "srcMac", "dst_mac", "dstMac")
 
 _DIRECTIONS: Mapping[int, str] = {0: "ingress", 1: "egress"}
 """IPFIX information element 61."""
+_LONGEST_ADDRESS = 64
 
 
 def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
@@ -87,7 +88,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     if row[0] is None:
         row[0] = _time_in(rest, received, repairs)
     for place in _ADDRESSES:
-        if row[place] is not None and ":" in row[place]:
+        if row[place] is not None and ":" in row[place][:_LONGEST_ADDRESS] == row[place]:  # what is longer is none
             row[place] = _canonical(row[place])
     for name in _STRINGS:
         if type(rest.get(name)) is int:
@@ -167,16 +168,8 @@ def _octets(value: Any, *, padded: bool = False) -> bytes | None:
     return None if octets is None or (padded and len(octets) not in (4, 16)) else octets
 
 
-_LONGEST_ADDRESS = 64
-
-
-def _canonical(text: str) -> str:
-    """As ``_short_canonical``; what is longer than any address is not kept."""
-    return _short_canonical(text) if len(text) <= _LONGEST_ADDRESS else text
-
-
 @lru_cache(maxsize=65536)
-def _short_canonical(text: str) -> str:
+def _canonical(text: str) -> str:
     """An IPv6 address as RFC 5952 writes it; any other text, and an address with a zone, as it is."""
     try:
         return text if "%" in text else address(IPv6Address(text).packed) or text

@@ -16,7 +16,6 @@ from workers._json.fast import Arrivals, Columns, members_of, received
 
 _ABSENT = msgspec.Raw(b"")
 _TEXT = frozenset((str, type(None)))
-_LEVEL = frozenset((int, type(None)))
 
 
 class _Envelope(msgspec.Struct, gc=False, kw_only=True):
@@ -57,19 +56,18 @@ class AnyEvent(_Envelope, gc=False, kw_only=True):
     time: str | None = None
 
 
-_gelf_event, _gelf = members_of(GelfEvent), members_of(Gelf)
-_any_event = members_of(AnyEvent)
+_gelf_event, _any_event = members_of(GelfEvent), members_of(AnyEvent)
+_GELF_NAMES = (*GelfEvent.__struct_fields__, *Gelf.__struct_fields__)
 
 
 def gelf_columns(arrivals: Arrivals, records: Sequence[GelfEvent], odd: set[int]) -> Columns:
     """The columns of events with GELF."""
-    event = _gelf_event(records)
-    gelf = _gelf(event["data"])
-    times = [*map(time_from_seconds, gelf["timestamp"])]
+    gelf: dict[str, Sequence[Any]] = dict(zip(_GELF_NAMES, _gelf_event(records).values(), strict=True))
+    gelf["event_timestamp"] = [*map(time_from_seconds, gelf["timestamp"])]
     for column in (gelf["other_addr"], gelf["camel_addr"]):
         if column.count(_ABSENT) < len(column):
             odd.update(place for place, raw in enumerate(column) if raw is not _ABSENT)
-    return _columns(arrivals, {**event, **gelf, "event_timestamp": times}, odd)
+    return _columns(arrivals, gelf, odd)
 
 
 def any_columns(arrivals: Arrivals, records: Sequence[AnyEvent], odd: set[int]) -> Columns:
@@ -79,11 +77,10 @@ def any_columns(arrivals: Arrivals, records: Sequence[AnyEvent], odd: set[int]) 
     own = facts.pop("time")
     times = usual_times([outer if time is None else time for time, outer in zip(own, event["time"], strict=True)])
     for name, column in facts.items():
-        types = _LEVEL if name == "level" else _TEXT
-        if not types.issuperset(map(type, column)):
-            odd.update(place for place, value in enumerate(column) if type(value) not in types)
+        if name != "level" and not _TEXT.issuperset(map(type, column)):
+            odd.update(place for place, value in enumerate(column) if type(value) not in _TEXT)
     for place, level in enumerate(facts["level"]):
-        if level is not None and place not in odd and not INT4_MIN <= level <= INT4_MAX:
+        if level is not None and not (type(level) is int and INT4_MIN <= level <= INT4_MAX):
             odd.add(place)
     return _columns(arrivals, {**event, **facts, "event_timestamp": times}, odd)
 

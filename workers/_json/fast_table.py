@@ -59,9 +59,8 @@ def _record(
     for key, inner in below.items():
         struct, optional = _record(key, inner, closed=closed)
         found.append((key, struct, msgspec.field(default_factory=struct)) if optional else (key, struct))
-    found.sort(key=lambda member: len(member))  # those without a default come first
     optional = all(len(member) == _WITH_DEFAULT for member in found)
-    return msgspec.defstruct(name, found, forbid_unknown_fields=closed, gc=False), optional
+    return msgspec.defstruct(name, found, forbid_unknown_fields=closed, gc=False, kw_only=True), optional
 
 
 def _member(field: Field) -> tuple[Any, ...]:
