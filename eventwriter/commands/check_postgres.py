@@ -84,6 +84,7 @@ def _server(connection: Connection[Any], settings: Config) -> Iterator[Finding]:
         with translated():
             check_server(connection)
     except EventWriterError as error:
+        connection.rollback()  # else nothing that follows is answered
         yield Finding("postgres", str(error), error.exit_code)
 
 

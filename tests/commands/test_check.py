@@ -295,6 +295,22 @@ def test_more_connections_than_there_may_be(world: World) -> None:
     assert status == 78
 
 
+def test_a_role_that_may_nothing_yet_is_told_all_that_it_lacks(world: World) -> None:
+    """Also what comes after that which it was refused first."""
+    world.execute("CREATE ROLE nobody LOGIN")
+    dsn = psycopg.conninfo.make_conninfo(world.dsn, user="nobody")
+    for grant, lacking in (
+        ("USAGE ON SCHEMA public", "GRANT USAGE ON SCHEMA eventwriter TO nobody"),
+        ("USAGE ON SCHEMA eventwriter", "GRANT SELECT ON TABLE eventwriter.ledger TO nobody"),
+        ("SELECT ON ALL TABLES IN SCHEMA eventwriter", "GRANT INSERT ON TABLE public.logs TO nobody"),
+    ):
+        world.execute(f"GRANT {grant} TO nobody")
+        status, said = check(world, {"EVENTWRITER_POSTGRES__DSN": dsn})
+        assert status == 78
+        assert lacking in said
+        assert "25P02" not in said
+
+
 # --- the settings alone ---------------------------------------------------------------------------------------------
 
 
