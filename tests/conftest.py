@@ -18,7 +18,7 @@ LONGEST = (
     "test_jetstream", "test_chaos", "test_bench", "test_crashing", "test_message_limits", "test_page", "test_monitor",
     "test_runbook",
     "test_tls", "test_hostile", "test_dlq", "test_permissions", "test_embedded", "test_supervisor", "test_locks",
-    "test_crash", "test_copy", "test_plugins",
+    "test_crash", "test_copy", "test_plugins", "test_documented",
 )  # fmt: skip
 """Modules that take ten seconds or more, the longest first: what runs last should not be long."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import runpy
 import tomllib
@@ -9,9 +10,8 @@ from pathlib import Path
 
 import click
 import pytest
-import setuptools  # type: ignore[import-untyped]
 
-from eventwriter import cli, errors, registry
+from eventwriter import cli, errors, plugins, registry
 from eventwriter.config import loading
 from eventwriter.config.model import SECTIONS, kinds_of, stream_kinds
 from fix_service import ROOT
@@ -49,9 +49,31 @@ def test_toml_in_the_documents_loads(document: Path, tmp_path: Path) -> None:
         assert loading.load(registry.load(), file=path, environ={}, flags={})
 
 
+def ini(document: str) -> configparser.ConfigParser:
+    """The block of such text in a document."""
+    (block,) = re.findall(r"```ini\n(.*?)```", (ROOT / "docs" / document).read_text(), re.DOTALL)
+    found = configparser.ConfigParser(interpolation=None)
+    found.optionxform = str  # type: ignore[assignment,method-assign]
+    found.read_string(block)
+    return found
+
+
+def test_ini_in_the_documents_is_what_it_is_for(tmp_path: Path) -> None:
+    """A credential of systemd is read where it lies, and entry points are of our group."""
+    unit = ini("deploy/README.md")["Service"]
+    name, value = unit["Environment"].split("=")
+    credential = unit["LoadCredential"].partition(":")[0]
+    assert value == f"%d/{credential}"
+    (tmp_path / credential).write_text("secret\n")
+    environ = {name: value.replace("%d", str(tmp_path))}
+    settings = loading.load(registry.load(), file=None, environ=environ, flags={})
+    assert settings.postgres.password == "secret"
+    assert plugins.GROUP in ini("streams.md")["options.entry_points"]
+
+
 def prose(text: str) -> str:
     """A document without its blocks of code."""
-    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def links(document: Path, text: str) -> list[tuple[str, Path, str]]:
@@ -108,7 +130,7 @@ def test_a_link_that_leads_nowhere_is_found(text: str, left: list[str]) -> None:
 def test_package_indexes_get_a_description_without_relative_links(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside README's files nothing else is there: what names one stays as text."""
     described: dict[str, str] = {}
-    monkeypatch.setattr(setuptools, "setup", described.update)
+    monkeypatch.setattr("setuptools.setup", described.update)
     runpy.run_path(str(ROOT / "setup.py"))
     text = described["long_description"]
     assert links(ROOT / "README.md", text) == []

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 
 import psycopg
 from psycopg import conninfo
 
+from eventwriter.embedded import PostgresServer
 from eventwriter.errors import CONFIGURATION, UNAVAILABLE
 from fix_pgbouncer import PgBouncer
-from fix_service import World, only, wait_until
+from fix_servers import running, temporary_folder
+from fix_service import ROOT, World, only, wait_until
 
 POOLED = "✓ postgres      a pooler is in between"
 
@@ -78,3 +82,18 @@ def test_check_looks_whether_what_is_written_is_kept(world: World) -> None:
     done = world.run("check", check=False, EVENTWRITER_POSTGRES__DSN=reading)
     assert done.returncode == UNAVAILABLE
     assert "✗ postgres      PostgreSQL takes no writes here" in done.stdout
+
+
+def test_the_settings_of_the_documents(postgres_server: PostgresServer) -> None:
+    """PgBouncer takes them as they are."""
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    (block,) = re.findall(r"```ini\n(.*?)```", text, re.DOTALL)
+    settings = block.partition("[pgbouncer]\n")[2]
+    shown = dict(line.split(" = ") for line in settings.splitlines())
+    assert shown["pool_mode"] == "transaction"
+    with temporary_folder() as folder:
+        for server in running(PgBouncer(folder, postgres_server, settings), "CI" in os.environ):
+            console = conninfo.make_conninfo("host=127.0.0.1 user=postgres dbname=pgbouncer", port=server.port)
+            with psycopg.connect(console, autocommit=True) as connection:
+                said = {row[0]: row[1] for row in connection.execute("SHOW CONFIG")}
+    assert shown.items() <= said.items()
