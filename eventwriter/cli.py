@@ -30,7 +30,7 @@ from eventwriter.commands import decode as decoding
 from eventwriter.commands.by_task import ByTask
 from eventwriter.commands.settings import Settings, declared
 from eventwriter.observability import logs
-from eventwriter.processes import process, room
+from eventwriter.processes import output, process, room
 
 
 @click.group(cls=ByTask, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -238,7 +238,7 @@ def main() -> NoReturn:
         click.echo(f"eventwriter: {terminal.lines(str(error))}", err=True)
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - a bug: whoever reports it needs all that is known
-        if told := room.explained(error):
+        if told := room.explained(error) or output.explained(error):
             click.echo(f"eventwriter: {told}", err=True)
             sys.exit(errors.UNAVAILABLE)
         click.echo(f"eventwriter: internal error\n{masking.text(traceback.format_exc())}", err=True, nl=False)

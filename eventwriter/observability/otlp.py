@@ -98,6 +98,8 @@ class Pusher:
         """Pushes what there is now; returns after LAST seconds at most, whatever the endpoint does."""
         self._ended.set()
         self._thread.join(LAST)
+        if self._thread.is_alive():
+            log.error("the last metrics are not pushed: %s did not take them in %g s", self._where.shown, LAST)
 
     def _run(self) -> None:
         try:

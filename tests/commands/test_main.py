@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+import forkserver
 from eventwriter import cli, registry, service, worker
 from eventwriter.commands import by_task
-from eventwriter.errors import INTERNAL
+from eventwriter.errors import INTERNAL, UNAVAILABLE
 from eventwriter.processes import process
 from fix_service import ROOT, clean_environment
 from patience import PATIENCE
@@ -42,6 +44,16 @@ def test_a_bug_ends_with_70(
     told = capsys.readouterr().err
     assert "eventwriter: internal error\nTraceback" in told
     assert told.endswith("RuntimeError: password=*** is no good\n")
+
+
+@pytest.mark.parametrize("command", ["--version", "schema sql", "config show --output json", "check --offline"])
+def test_what_standard_output_does_not_take_is_one_line(command: str, tmp_path: Path) -> None:
+    """A full disk is no bug."""
+    said = tmp_path / "said"
+    with Path("/dev/full").open("wb") as full, said.open("wb") as stderr:
+        ended = forkserver.started(command.split(), clean_environment(), full, stderr).wait(30 * PATIENCE)
+    assert ended == UNAVAILABLE
+    assert said.read_text() == "eventwriter: standard output cannot be written: No space left on device\n"
 
 
 def test_so_does_one_of_the_servers_for_development() -> None:
