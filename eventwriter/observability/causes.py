@@ -30,11 +30,12 @@ def follow(began: Began, streams: Mapping[str, Mapping[str, Any]]) -> None:
 def grouped(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The problems of a status document, those of one cause as one: which streams, what, and since when."""
     streams = document["streams"]
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[bool, str], list[Mapping[str, Any]]] = {}
     for problem in document["problems"]:
         stream = streams.get(problem["stream"], {})
         text = _general(problem["text"], problem["stream"], stream)
-        groups.setdefault((stream.get("state", ""), text), []).append(problem)
+        # Of those that one cause stops, some are waiting at this moment and others about to try again.
+        groups.setdefault((stream.get("state") == "parked", text), []).append(problem)
     return [_cause(text, problems, streams) for (_, text), problems in groups.items()]
 
 

@@ -87,6 +87,14 @@ def test_two_causes_are_two() -> None:
     assert [*causes.lines(found)][-1] == ("configuration", "the changed settings are wrong")
 
 
+def test_one_cause_is_one_while_each_stream_tries_again_in_its_own_time() -> None:
+    """Whatever each does about it at this moment."""
+    found = document(**dict.fromkeys(STREAMS, AWAY))
+    for stream, state in zip(STREAMS, ("starting", "restarting", "waiting", "draining") * 2, strict=False):
+        found["streams"][stream]["state"] = state
+    assert [cause["who"] for cause in causes.grouped(found)] == ["all 7 streams"]
+
+
 def test_since_when_is_remembered_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever becomes of the trouble, by a clock that nobody sets, also by the next monitor; then it begins anew."""
     board = Board()
