@@ -22,7 +22,6 @@ from eventwriter.postgres.binary import JsonbDumper
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening, open_ledger
 from eventwriter.stream import Headers, Message, Reject
-from profiles import examples
 
 HOSTILE = ["\0", "\ud800", "\x1b[31m", "\x9b", "\u2028", "雪", "C:\\u0000dir \\x00", '"\\', "\ufffe", "\x7f", ""]
 ANY = st.text(st.characters(exclude_categories=[]), max_size=12) | st.sampled_from(HOSTILE)
@@ -84,7 +83,7 @@ def encoded(found: Sequence[str]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["UTF8", "LATIN1"])
-@settings(max_examples=examples(12))
+@settings(max_examples=6)
 @given(LETTERS)
 @example(WHOLE)
 def test_what_is_exported_and_imported_is_as_it_was(databases: list[Database], place: int, letters: Any) -> None:

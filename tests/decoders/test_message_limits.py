@@ -6,8 +6,9 @@ import base64
 import gc
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
+from typing import Any
 
 import pytest
 
@@ -116,12 +117,22 @@ def decode(stream: str, payload: bytes) -> Decoded:
     return declared.decode(given) if row is None else Decoded([row])
 
 
+def each_kind(cases: Iterable[tuple[tuple[str, str], Maker]]) -> list[Any]:
+    """A case of each kind, of the first stream that has it; the others are long."""
+    known: set[str] = set()
+    found = []
+    for case, maker in cases:
+        found.append(pytest.param(case, maker, marks=[pytest.mark.long] if case[1] in known else []))
+        known.add(case[1])
+    return found
+
+
 def ids(case: object) -> str:
     """The name of a parameter."""
     return " ".join(case) if isinstance(case, tuple) else ""
 
 
-@pytest.mark.parametrize(("case", "maker"), AT_THE_LIMIT.items(), ids=ids)
+@pytest.mark.parametrize(("case", "maker"), each_kind(AT_THE_LIMIT.items()), ids=ids)
 def test_a_message_at_the_limit_is_decoded(case: tuple[str, str], maker: Maker) -> None:
     """Each record is a row, or would be a reject if there were not so many of them."""
     found = decode(case[0], gz(maker(RECORDS_MAX), 1))
@@ -166,8 +177,14 @@ VALUES = {"objects": b"{},", "arrays": b"[],", "numbers": b"1,", "texts": b'"",'
 _ATTRIBUTES = {"LOGS": 0x32, "OTEL_TRACES": 0x4A, "OTEL_METRICS": 0x3A}
 
 
-@pytest.mark.parametrize("stream", STREAMS)
-@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize(
+    ("value", "stream"),
+    [
+        pytest.param(value, stream, marks=[] if value == "objects" or stream == "LOGS" else [pytest.mark.long])
+        for value in VALUES
+        for stream in STREAMS
+    ],
+)
 def test_the_values_of_a_record_are_limited_too(stream: str, value: str) -> None:
     """Millions of them in a few kilobytes would take half a gigabyte to parse; some ten thousand are kept."""
 
@@ -184,7 +201,12 @@ def test_the_values_of_a_record_are_limited_too(stream: str, value: str) -> None
 @pytest.mark.parametrize("stream", OTLP)
 @pytest.mark.parametrize(
     ("octets", "part"),
-    [(b"\x0a\x00", 16), (b"\x0a\x02\x32\x00", 16), (b"\x0a\x04\x2a\x02\x0a\x00", 16), (b"\x0a\x02\x32\x00", 1)],
+    [
+        (b"\x0a\x00", 16),
+        (b"\x0a\x02\x32\x00", 16),
+        (b"\x0a\x04\x2a\x02\x0a\x00", 16),
+        pytest.param(b"\x0a\x02\x32\x00", 1, marks=pytest.mark.long),
+    ],
     ids=["empty", "list", "deeper", "list at the limit"],
 )
 def test_so_are_those_of_a_request(monkeypatch: pytest.MonkeyPatch, stream: str, octets: bytes, part: int) -> None:
@@ -209,7 +231,7 @@ def test_so_are_those_of_a_request(monkeypatch: pytest.MonkeyPatch, stream: str,
     assert len(decode(stream, payload(values(300_000))).rows) == 1
 
 
-@pytest.mark.parametrize(("case", "maker"), BEYOND.items(), ids=ids)
+@pytest.mark.parametrize(("case", "maker"), each_kind(BEYOND.items()), ids=ids)
 def test_a_message_beyond_the_limit_is_one_dead_letter(case: tuple[str, str], maker: Maker) -> None:
     """However its records are wrapped, and however small it is."""
     found = decode(case[0], gz(maker(RECORDS_MAX + 1), 1))
@@ -244,12 +266,17 @@ def nested(levels: int) -> bytes:
     return payload
 
 
-@pytest.mark.parametrize("stream", STREAMS)
-@pytest.mark.parametrize("levels", [1, 4])
+@pytest.mark.parametrize(
+    ("levels", "stream"),
+    [
+        pytest.param(levels, stream, marks=[] if stream in some else [pytest.mark.long])
+        for levels, some in ((1, ("EVENTS", "LOGS")), (4, ("LOGS", "NETFLOW", "TELEMETRY")))
+        for stream in STREAMS
+        if (levels, stream) != (4, "EVENTS")  # takes what is in an event as it is
+    ],
+)
 def test_compressed_parts_share_one_limit(stream: str, levels: int) -> None:
     """Each may be below it, and their number grow with the levels: to inflate them all would take for ever."""
-    if levels == 4 and stream == "EVENTS":
-        pytest.skip("takes what is in an event as it is")
     assert reasons(decode(stream, nested(levels))) == [("too_large", None)]
 
 

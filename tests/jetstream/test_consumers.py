@@ -90,7 +90,11 @@ def test_what_keeps_payloads_or_messages_back_is_put_right(world: World, unwante
 
 @pytest.mark.parametrize(
     "setting",
-    [{}, {"EVENTWRITER_STREAMS__LOGS__PROCESSES": "2"}, {"EVENTWRITER_STREAMS__LOGS__ACK": "all"}],
+    [
+        {},
+        pytest.param({"EVENTWRITER_STREAMS__LOGS__PROCESSES": "2"}, marks=pytest.mark.long),
+        pytest.param({"EVENTWRITER_STREAMS__LOGS__ACK": "all"}, marks=pytest.mark.long),
+    ],
     ids=["alone", "two processes", "ack all"],
 )
 def test_headers_only_set_under_traffic(world: World, setting: dict[str, str]) -> None:

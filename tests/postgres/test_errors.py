@@ -290,12 +290,23 @@ LEDGER = b"{["
 """In its update, which the driver prepares after some times and then names only: the sequences."""
 
 
-@pytest.mark.parametrize("statement", [b'"numbers"', b"PGCOPY", LEDGER, b"dead_letter_records", b"COMMIT"])
-def test_what_ends_the_session_is_an_outage(connection: Any, database: str, statement: bytes) -> None:
+STATEMENTS = (b'"numbers"', b"PGCOPY", LEDGER, b"dead_letter_records", b"COMMIT")
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        *((statement, LAST_WORDS[place :: len(STATEMENTS)]) for place, statement in enumerate(STATEMENTS)),
+        *(pytest.param(statement, LAST_WORDS, marks=pytest.mark.long) for statement in STATEMENTS),
+    ],
+)
+def test_what_ends_the_session_is_an_outage(
+    connection: Any, database: str, statement: bytes, words: list[tuple[str, str]]
+) -> None:
     """Whatever it says and whenever: nothing is written, nothing is a dead letter, and with the next session all is."""
     with Proxy(int(str(psycopg.conninfo.conninfo_to_dict(database)["port"]))) as proxy:
         sink = open_sink(psycopg.conninfo.make_conninfo(database, port=proxy.port))
-        for number, (severity, code) in enumerate(LAST_WORDS):
+        for number, (severity, code) in enumerate(words):
             start = 1 + number * 20
             messages = [m._replace(sequence=start + i) for i, m in enumerate(batch(20).messages)]
             messages[7] = messages[7]._replace(payload=b"no number")
@@ -306,8 +317,8 @@ def test_what_ends_the_session_is_an_outage(connection: Any, database: str, stat
             assert len(numbers(connection)) == number * 19, (severity, code)
             assert sink.write(work).written == 19
         sink.close()
-    assert len(numbers(connection)) == len(LAST_WORDS) * 19
-    assert [code for _, code in letters(connection)] == [None] * len(LAST_WORDS)
+    assert len(numbers(connection)) == len(words) * 19
+    assert [code for _, code in letters(connection)] == [None] * len(words)
 
 
 def test_row_by_row_too(connection: Any, database: str) -> None:
@@ -342,7 +353,7 @@ def test_what_ends_the_first_session(connection: Any, database: str, code: str, 
             sink.open()
 
 
-@pytest.mark.parametrize("code", ["42501", "0A000"])
+@pytest.mark.parametrize("code", ["42501", pytest.param("0A000", marks=pytest.mark.long)])
 def test_only_the_stream_with_the_wrong_table_stops(world: World, code: str) -> None:
     """Its worker exits 78 and is not started again; another stream is written, and nothing is acknowledged wrongly."""
     world.execute(

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from eventwriter.embedded import PostgresServer
 from fix_service import ROOT, World, clean_environment
 from patience import PATIENCE
@@ -32,20 +34,24 @@ def report(*arguments: str, **environment: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_throughput_on_servers_of_its_own() -> None:
-    """Rows, rates, their ratio, CPU and memory; and the naive loop beside it."""
-    few = ("--streams", "LOGS", "--payload", "json", "--messages", "3000", "--rounds", "1")
-    found = report(*few, "--naive", "--set", "writer.batch_messages=100")
+def test_all_of_it_on_servers_of_its_own() -> None:
+    """Rows, rates, their ratio, CPU and memory; the naive loop beside it, and all streams together."""
+    few = ("--streams", "LOGS", "--payload", "json", "--messages", "500", "--rounds", "1", "--naive")
+    found = report(*few, "--together", "--set", "writer.batch_messages=100")
     [line] = found["results"]
-    assert (line["stream"], line["encoding"], line["messages"], line["rows"]) == ("LOGS", "json", 3000, 3000)
+    assert (line["stream"], line["encoding"], line["messages"], line["rows"]) == ("LOGS", "json", 500, 500)
     assert line["ratio"] > 0
     assert abs(line["ratio"] - line["rows_per_s"] / line["copy_rows_per_s"]) < 0.01
     assert line["rss_mib"] > line["pss_mib"] > 0
     for name in ("client_cpu_us_per_message", "server_cpu_us_per_row", "nats_cpu_us_per_message"):
         assert line[name] >= 0  # so few may take less than a tick of the clock
     assert found["naive"]["messages_per_s"] > 0
+    assert found["together"]["rows"] == 7 * 500
+    assert found["together"]["ratio"] > 0
+    assert found["together"]["client_cpu_us_per_row"] > 0
 
 
+@pytest.mark.long
 def test_postgresql_on_cores_of_its_own() -> None:
     """If there are two at least."""
     few = ("--streams", "LOGS", "--payload", "json", "--messages", "1000", "--rounds", "1", "--apart")
@@ -61,6 +67,7 @@ def test_postgresql_on_cores_of_its_own() -> None:
     assert "--apart needs two cores" in done.stderr
 
 
+@pytest.mark.long
 def test_all_streams_at_once() -> None:
     """Alone, without any stream by itself; the rows are those of all seven."""
     found = report("--streams", "none", "--together", "--messages", "500", "--rounds", "2")
@@ -71,17 +78,17 @@ def test_all_streams_at_once() -> None:
     assert found["together"]["client_cpu_us_per_row"] > 0
 
 
+def test_latency() -> None:
+    """Over all streams, in order."""
+    found = report("--latency", "--seconds", "1", "--rate", "100")["latency"]
+    assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"] <= found["max_ms"]
+
+
 def test_a_stream_that_there_is_not() -> None:
     """One line that names those there are."""
     done = bench("--streams", "LOGS,LOG")
     assert done.returncode == 2
     assert "no stream LOG; there are TELEMETRY, EVENTS" in done.stderr
-
-
-def test_latency() -> None:
-    """Over all streams, in order."""
-    found = report("--latency", "--seconds", "2", "--rate", "200")["latency"]
-    assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"] <= found["max_ms"]
 
 
 def test_servers_that_are_given(postgres_server: PostgresServer, world: World) -> None:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fix_service import ROOT, clean_environment
 from patience import PATIENCE
 
@@ -28,6 +30,20 @@ def chaos(folder: Path, *arguments: str) -> dict[str, Any]:
     return result
 
 
+QUICK = ("worker_kill", "commit_answer_lost", "nats_kill", "postgres_kill", "table_refuses", "message_hostile")
+
+
+def test_some_faults_lose_nothing(tmp_path: Path) -> None:
+    """One of each of these, and a restored backup; the result has the shape that others parse."""
+    kinds = (*QUICK, "postgres_restore")
+    result = chaos(tmp_path, "--seconds", "6", "--faults", str(len(kinds)), "--rate", "70", "--kinds", ",".join(kinds))
+    assert result["faults"] == dict.fromkeys(sorted(kinds), 1)
+    assert result["messages"] > 100
+    assert result["dead_lettered"] > 0
+    assert {"seed", "seconds", "longest_recovery_s"} <= set(result)
+
+
+@pytest.mark.long
 def test_faults_under_load_lose_nothing(tmp_path: Path) -> None:
     """Ten faults within ten seconds; the result has the shape that others parse."""
     result = chaos(tmp_path, "--seconds", "10", "--faults", "10", "--rate", "200", "--without", ",".join(LASTING))
@@ -37,6 +53,7 @@ def test_faults_under_load_lose_nothing(tmp_path: Path) -> None:
     assert {"seed", "seconds", "longest_recovery_s"} <= set(result)
 
 
+@pytest.mark.long
 def test_databases_and_consumers_of_another_time_lose_nothing(tmp_path: Path) -> None:
     """A standby that lagged, a restored backup, edited consumers and subjects, a host that is cut off: one of each."""
     result = chaos(tmp_path, "--seconds", "10", "--faults", "5", "--rate", "100", "--kinds", ",".join(LASTING))

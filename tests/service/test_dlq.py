@@ -169,7 +169,7 @@ def letters(world: World) -> World:
 EXPECTED = sorted(["there", *(f"{letter}{number:02}" for number in range(40) for letter in "ab")])
 
 
-@pytest.mark.parametrize("number", [1, 3], ids=["first batch", "third batch"])
+@pytest.mark.parametrize("number", [1, pytest.param(3, marks=pytest.mark.long)], ids=["first batch", "third batch"])
 def test_a_crash_at_any_point_of_a_replay(letters: World, number: int) -> None:
     """What was committed is there, what was not waits; a last replay writes the rest, and nothing twice."""
     if number > 1:  # two of the batches are through by then

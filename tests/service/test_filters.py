@@ -77,8 +77,15 @@ def busy(world: World, wanted: bool) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("processes", [1, 3])
-@pytest.mark.parametrize("loaded", [False, True], ids=["idle", "under load"])
+@pytest.mark.parametrize(
+    ("loaded", "processes"),
+    [
+        (False, 3),
+        (True, 1),
+        pytest.param(False, 1, marks=pytest.mark.long),
+        pytest.param(True, 3, marks=pytest.mark.long),
+    ],
+)
 def test_a_subject_that_is_added_brings_its_history(world: World, loaded: bool, processes: int) -> None:
     """Its older messages, which were never delivered, are written; those of the others not a second time."""
     service = Configured(world, [OTEL, PROCESSED], processes)
@@ -97,7 +104,7 @@ def test_a_subject_that_is_added_brings_its_history(world: World, loaded: bool, 
     assert world.stop(service.service) == 0
 
 
-@pytest.mark.parametrize("loaded", [False, True], ids=["idle", "under load"])
+@pytest.mark.parametrize("loaded", [False, pytest.param(True, marks=pytest.mark.long)], ids=["idle", "under load"])
 def test_a_subject_that_is_removed_and_added_again(world: World, loaded: bool) -> None:
     """What was written before it was removed is not written again; what came meanwhile is, when it is back."""
     service = Configured(world, [OTEL, PROCESSED, RAW])
@@ -207,7 +214,7 @@ def test_deliveries_of_subjects_that_are_not_configured(world: World) -> None:
     assert '"0 messages were read again' not in world.log
 
 
-@pytest.mark.parametrize("how", ["restored", "promoted"])
+@pytest.mark.parametrize("how", ["restored", pytest.param("promoted", marks=pytest.mark.long)])
 def test_a_database_of_before_the_subject_was_added(fallible: Fallible, how: How) -> None:
     """It says that other subjects are configured, as another host would: but nobody wants those any more."""
     world = fallible.world

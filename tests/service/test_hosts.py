@@ -40,7 +40,7 @@ class Two:
     join: Callable[[], None]
 
 
-@pytest.fixture(params=["namespace", "proxy"])
+@pytest.fixture(params=["namespace", pytest.param("proxy", marks=pytest.mark.long)])
 def two(request: pytest.FixtureRequest, tmp_path: Path, open_folder: Path, prepared: Path) -> Iterator[Two]:
     """Another host in a network of its own where we may make one, and behind proxies anywhere."""
     with (

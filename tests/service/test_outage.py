@@ -48,7 +48,9 @@ def test_an_ambiguous_commit(proxied: Proxied, when: Literal["before", "after"],
     assert ("delivered again and known" in world.log) == (when == "after")
 
 
-@pytest.mark.parametrize("code", ["42710", "22003", "23505", "28P01"])
+@pytest.mark.parametrize(
+    "code", ["22003", "28P01", *(pytest.param(code, marks=pytest.mark.long) for code in ("42710", "23505"))]
+)
 def test_sessions_that_end(proxied: Proxied, code: str) -> None:
     """Whatever they say at their end, in the middle of a batch or while there is none: the same worker goes on."""
     world = proxied.world
