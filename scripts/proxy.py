@@ -64,21 +64,24 @@ class Proxy:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     def start(self) -> None:
         """Accepts connections, on the same port as before."""
-        listener = socket.create_server((self.address, self.port), backlog=128)
-        self.port = listener.getsockname()[1]
-        self._listener = listener
-        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        if self._listener is None:
+            self._listener = socket.create_server((self.address, self.port), backlog=128)
+            self.port = self._listener.getsockname()[1]
+        else:
+            self._listener.listen(128)
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def stop(self) -> None:
-        """Refuses connections and cuts those there are."""
+        """Refuses connections and cuts those there are; nobody else gets the port meanwhile."""
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
         self._flowing.set()
         self.cut()
 

@@ -259,7 +259,7 @@ def test_servers_that_do_not_answer(world: World, broken: str) -> None:
             told.append("✗ postgres      PostgreSQL ")
         if broken == "ledger":
             locker.autocommit = False
-            locker.execute("LOCK TABLE logs, events, eventwriter.ledger IN ACCESS EXCLUSIVE MODE")
+            locker.execute("LOCK TABLE logs, eventwriter.ledger IN ACCESS EXCLUSIVE MODE")
             told.append(
                 "✗ postgres      the ledger cannot be read: PostgreSQL: canceling statement due to lock timeout"
             )

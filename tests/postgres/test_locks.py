@@ -26,6 +26,7 @@ from fix_proxy import Proxied
 from fix_servers import FAST
 from fix_service import ROOT, World, clean_environment, wait_until
 from hosts import Host, settings_for
+from patience import PATIENCE
 from proxy import Proxy
 
 IDENTITY = Identity("NUMBERS", "numbers", datetime(2026, 1, 1, tzinfo=UTC), "writer")
@@ -124,11 +125,11 @@ def test_a_transaction_never_waits_for_our_decoding(connection: Any, database: s
     """However long that takes, and whatever was asked before: PostgreSQL would end the session."""
 
     def slowly(message: Message) -> Decoded:
-        time.sleep(0.4)
+        time.sleep(0.2 * PATIENCE)
         return decode(message)
 
     connection.execute("ALTER TABLE numbers ADD PRIMARY KEY (n)")
-    options = conninfo.make_conninfo(database, options="-c idle_in_transaction_session_timeout=200ms")
+    options = conninfo.make_conninfo(database, options=f"-c idle_in_transaction_session_timeout={100 * PATIENCE:.0f}ms")
     sink = open_sink(options, stream(slowly, key=("n",)))
     sink.write(batch(1))
     sink._doubt = True

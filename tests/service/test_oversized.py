@@ -17,6 +17,7 @@ from eventwriter.embedded import PostgresServer, free_port
 from fix_monitor import Endpoint
 from fix_servers import FAST, grant
 from fix_service import World, clean_environment, new_world, only, wait_until
+from patience import PATIENCE
 from traffic import NUMBER
 
 AT_ONCE = {"EVENTWRITER_WRITER__LINGER": "1s"}
@@ -68,21 +69,25 @@ CREATE TRIGGER slow BEFORE INSERT ON {table} FOR EACH ROW {when} EXECUTE FUNCTIO
 
 def test_what_takes_too_long_at_once(world: World) -> None:
     """The time limits of PostgreSQL itself: of a statement, and of a transaction, which ends the session."""
-    world.execute(SLOW.format(seconds=0.01, table="sweep_host_states", when=""))
-    service = world.start("worker", "--stream", "SWEEP", **AT_ONCE, EVENTWRITER_POSTGRES__STATEMENT_TIMEOUT="400ms")
+    limit = f"{300 * PATIENCE:.0f}ms"
+    world.execute(SLOW.format(seconds=0.01 * PATIENCE, table="sweep_host_states", when=""))
+    service = world.start("worker", "--stream", "SWEEP", **AT_ONCE, EVENTWRITER_POSTGRES__STATEMENT_TIMEOUT=limit)
     world.traffic(["SWEEP"], count=100, broken=0)
     world.wait_settled()
     assert (
-        "statement timeout (57014): 100 messages are too much at once (postgres.statement_timeout = 400ms)" in world.log
+        f"statement timeout (57014): 100 messages are too much at once (postgres.statement_timeout = {limit})"
+        in world.log
     )
     assert world.stop(service) == 0
     world.execute(
-        f"ALTER DATABASE {psycopg.conninfo.conninfo_to_dict(world.dsn)['dbname']} SET transaction_timeout = '300ms'"
+        f"ALTER DATABASE {psycopg.conninfo.conninfo_to_dict(world.dsn)['dbname']} SET transaction_timeout = '{limit}'"
     )
     service = world.start("worker", "--stream", "SWEEP", **AT_ONCE)
     world.traffic(["SWEEP"], count=100, broken=0)
     world.wait_settled()
-    assert "transaction timeout (25P04): 100 messages are too much at once (transaction_timeout = 300ms)" in world.log
+    assert (
+        f"transaction timeout (25P04): 100 messages are too much at once (transaction_timeout = {limit})" in world.log
+    )
     assert world.stop(service) == 0
     world.assert_exact()
 
