@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -23,6 +24,8 @@ BYTES = 4096
 _RECORDS = 20
 """Of a message, unless all of them are asked for."""
 _EVERYTHING = 2**26
+_in_no_text = re.compile("[\0-\x08\x0e-\x1a\x1c-\x1f]").search
+"""A character that text has not; protobuf has some, and is often valid UTF-8. Logs in colours have ESC."""
 _SMALL = 2**14
 """Bytes of a payload, inflated, that a worker decodes once more to have it shown."""
 UNTRIED = ("crashes", "internal")
@@ -108,7 +111,7 @@ def _text_of(data: bytes, part: bytes, *, cut: bool) -> str | None:
         if not cut or error.reason != "unexpected end of data":
             return None
     found = part.decode(errors="ignore")
-    return None if "\0" in found else found
+    return None if _in_no_text(found) else found
 
 
 def _dump(data: bytes) -> Iterator[str]:

@@ -116,6 +116,9 @@ def test_what_is_shown_of_binary() -> None:
     assert "10240 bytes of binary, the first 4096 of them" in text
     assert "  00000040  40 41 42 43 44 45 46 47  48 49 4a 4b 4c 4d 4e 4f  @ABCDEFGHIJKLMNO" in text
     assert len(text.splitlines()) < 300
+    for flow in (b"\x0a\x05hello", b"\x08\x01\x12\x02ab"):
+        assert " bytes of binary\n  00000000  " in dlq_view.shown(LETTER, message(flow), None, full=False)
+    assert " bytes of text\n  \\x1b[31mred" in dlq_view.shown(LETTER, message(b"\x1b[31mred\r\n"), None, full=False)
     assert "00002700" in dlq_view.shown(LETTER, message(payload), None, full=True)
     assert "12288 bytes of text, the first" in dlq_view.shown(LETTER, message("雪".encode() * 4096), None, full=False)
 
