@@ -74,8 +74,7 @@ def run(
             sleep(reopening.failed(monotonic()))
             before = session
         except EventWriterError as error:
-            log.error("%s", error, extra={"stream": stream.name})
-            report.ended(error)
+            report.failed(error)
             # Told to end meanwhile: whether anything is left in flight is what matters to who told it.
             return error.exit_code if session.released is None else OK if session.released else DRAIN_DEADLINE
         else:

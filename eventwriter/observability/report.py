@@ -21,7 +21,7 @@ from eventwriter.observability import histograms, tally
 from eventwriter.observability.board import Slot
 from eventwriter.observability.letters import LATEST, Letters, View
 from eventwriter.observability.states import DeadLetter, Kept, WorkerState
-from eventwriter.outage import Outage
+from eventwriter.outage import SUMMARY, Outage
 from eventwriter.stream import Batch, Message, Outcome, Reject
 
 log = logging.getLogger("eventwriter.worker")
@@ -49,6 +49,7 @@ class Report:
         before = slot.read(WorkerState) if slot else None
         kept = {name: getattr(before, name) for name in Kept.__struct_fields__} if before else {}
         self._state = WorkerState(name=name, stream=stream, pid=os.getpid(), started=time.time(), **kept)
+        self._before = before.error if before else ""
         # What the last process had in hand when it died is delivered again, and taken again.
         self._release()
         self.beat(force=True)
@@ -202,6 +203,14 @@ class Report:
         """No batch is taken any more: acks are waited for, and the rest is given back."""
         self._state.draining = True
         self.beat(force=True)
+
+    def failed(self, error: EventWriterError) -> None:
+        """The worker ends for this. What its last process ended for as well is told as any outage, once a minute."""
+        state, now = self._state, time.monotonic()
+        known = isinstance(error, UnavailableError) and str(error)[:500] == self._before and now - state.told < SUMMARY
+        log.log(logging.DEBUG if known else logging.ERROR, "%s", error, extra=self._extra)
+        state.told = state.told if known else now
+        self.ended(error)
 
     def ended(self, error: EventWriterError | None) -> None:
         """The worker ends: what it still had in hand was released."""

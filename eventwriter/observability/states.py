@@ -1,6 +1,6 @@
 """What the processes of a service write on the board, each kind as it is read again: as typed structs.
 
-Times are seconds since 1970, but for ``asked``, ``beat``, ``began``, ``since`` and ``waiting_since``, which are of the
+Times are seconds since 1970, but for ``asked``, ``beat``, ``began``, ``since``, ``told`` and ``waiting_since``, of the
 monotonic clock that all processes of a machine share: from them durations are told, which a clock that is set must not
 change.
 """
@@ -79,6 +79,8 @@ class Kept(Struct):
     last_commit: float | None = None
     error: str = ""
     """What ended the last process, or what is wrong now, until it is known to be over."""
+    told: float = 0.0
+    """When the log was told what ended it."""
     passing: bool = False
     """Whether what ends it may be over though the settings stay: a table, or anything once one was ready."""
 

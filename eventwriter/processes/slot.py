@@ -9,7 +9,7 @@ import signal
 from dataclasses import dataclass
 from typing import Protocol
 
-from eventwriter.errors import OK
+from eventwriter.errors import OK, UNAVAILABLE
 from eventwriter.processes import room
 from eventwriter.processes.backoff import Backoff
 from eventwriter.processes.child import Child, fork, how
@@ -75,6 +75,11 @@ class Slot:
         self.waits = False
         """Whether a parked one keeps the service: what stopped it may be over though its settings stay."""
         self._since = 0.0
+        self._last: int | None = None
+        """How its last process ended."""
+        self._again = False
+        """Whether that was nothing new: what it needs is away still. Told once, it is for the child to tell of it."""
+        self._stable = pace.stable_after
         self._observer = observer
         self._extra = {"stream": child.name}
         self._restarts = Backoff(pace.restart_initial, pace.restart_maximum, reset_after=pace.stable_after, rng=rng)
@@ -92,7 +97,9 @@ class Slot:
         self.pid, self._since, self.due, self.parked = pid, now, None, None
         self._restarts.succeeded(now)
         self._looks.succeeded(now)
-        logger.info("started, pid %d", pid, extra=self._extra)
+        logger.log(
+            logging.DEBUG if self._last == UNAVAILABLE else logging.INFO, "started, pid %d", pid, extra=self._extra
+        )
         self._observer.started(self.name, pid)
 
     def drain(self, now: float, timeout: float) -> None:
@@ -108,16 +115,20 @@ class Slot:
 
     def exited(self, status: int, now: float) -> None:
         """The process was reaped."""
-        level = logging.INFO if self.draining and status in AS_TOLD else logging.WARNING
-        logger.log(level, "exited after %.1f s: %s", now - self._since, how(status), extra=self._extra)
-        self.pid, self.due = 0, None
+        lasted = now - self._since
+        self._again = status == self._last == UNAVAILABLE and lasted < self._stable
+        told = logging.INFO if self.draining and status in AS_TOLD else logging.WARNING
+        level = logging.DEBUG if self._again else told
+        logger.log(level, "exited after %.1f s: %s", lasted, how(status), extra=self._extra)
+        self.pid, self.due, self._last = 0, None, status
         self._observer.exited(self.name, status)
 
     def retry(self, now: float) -> None:
         """Schedules the next start of a child that failed."""
         delay = self._restarts.failed(now)
         self.due = now + delay
-        logger.warning("restarting in %.2f s", delay, extra=self._extra)
+        level = logging.DEBUG if self._again else logging.WARNING
+        logger.log(level, "restarting in %.2f s", delay, extra=self._extra)
         self._observer.restarting(self.name, delay)
 
     def look(self, now: float) -> None:

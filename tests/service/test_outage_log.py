@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from eventwriter.embedded import free_port
 from eventwriter.outage import CAUSES, SUMMARY, Outage
 from fix_failover import load
+from fix_monitor import Endpoint
 from fix_proxy import Proxied
-from fix_service import STREAMS, wait_until
+from fix_service import STREAMS, only, wait_until
 
 
 def test_one_line_a_cause_then_one_a_minute(caplog: pytest.LogCaptureFixture) -> None:
@@ -62,3 +64,25 @@ def test_an_outage_of_each_server_under_load(proxied: Proxied) -> None:
             assert all(line["stream"] in STREAMS for line in new())
     world.wait_settled()
     world.assert_exact()
+
+
+@pytest.mark.parametrize("away", ["postgres", "nats"])
+def test_a_start_while_a_server_is_away_is_as_few(proxied: Proxied, away: str) -> None:
+    """However often each worker is started until it is there: its end and the cause are told once."""
+    world, endpoint = proxied.world, Endpoint(f"127.0.0.1:{free_port()}")
+    names = ("LOGS", "EVENTS")
+    server = getattr(proxied, away)
+    server.stop()
+    world.start(**only(*names), EVENTWRITER_HTTP__LISTEN=endpoint.address)
+    restarts = lambda: [endpoint.value("worker_restarts_total", stream=name) or 0 for name in names]  # noqa: E731
+    wait_until(lambda: min(restarts()) >= 4, lambda: f"four starts: {restarts()}\n{world.log}")
+    for name in names:
+        told = [line["message"] for line in map(json.loads, world.log.splitlines()) if line.get("stream") == name]
+        assert [message.split()[0] for message in told if "cannot" not in message] == [
+            "started,",
+            "exited",
+            "restarting",
+        ]
+        assert len(told) == 4
+    server.start()
+    wait_until(lambda: endpoint.answers("/readyz", 200), lambda: world.log)
