@@ -21,7 +21,7 @@ from eventwriter.postgres.binary import JsonbDumper
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening, open_ledger
 from eventwriter.stream import Headers, Message, Reject
-from fix_service import World, wait_until
+from fix_service import World, only, wait_until
 from profiles import examples
 
 Pairs = Sequence[tuple[str, str]]
@@ -154,7 +154,7 @@ def test_no_header_and_no_subject_parks_a_stream(world: World) -> None:
         *((subject, None, b"not json") for subject in subjects),
         *((subject, block(b"a: b"), b"not json") for subject in subjects),
     ]
-    service = world.start()
+    service = world.start(**only("EVENTS"))
     messages: list[tuple[bytes, bytes | None, bytes]] = []
     for number, message in enumerate(bad):
         messages += [(b"events.good", None, event(number)), message]

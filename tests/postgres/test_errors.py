@@ -26,7 +26,7 @@ from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Stream
 from fix_proxy import last_words
-from fix_service import World, wait_until
+from fix_service import World, only, wait_until
 from proxy import Proxy
 
 IDENTITY = Identity("NUMBERS", "numbers", datetime(2026, 1, 1, tzinfo=UTC), "writer")
@@ -362,14 +362,14 @@ def test_only_the_stream_with_the_wrong_table_stops(world: World, code: str) -> 
         "CREATE TRIGGER no BEFORE INSERT ON logs FOR EACH ROW EXECUTE FUNCTION no()"
     )
     world.traffic(["LOGS", "EVENTS"], count=50, broken=0)
-    service = world.start()
+    service = world.start(**only("LOGS", "EVENTS"))
     wait_until(lambda: world.counts("EVENTS")[0] == 50, "the events")
     wait_until(lambda: "parked: exit status 78" in world.log, "the parked stream")
     assert f"not for you ({code})" in world.log
     assert world.counts("LOGS") == (0, 0)
     world.execute("DROP TRIGGER no ON logs")
     assert world.stop(service) == 0
-    world.start()
+    world.start(**only("LOGS", "EVENTS"))
     world.wait_settled()
     world.assert_exact()
 

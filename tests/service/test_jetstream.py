@@ -25,7 +25,7 @@ from eventwriter.embedded import free_port
 from eventwriter.embedded.nats import nats_binary
 from eventwriter.jetstream.source import Source
 from eventwriter.postgres.sink import Sink
-from fix_service import STREAMS, World, wait_until
+from fix_service import STREAMS, World, only, wait_until
 from patience import PATIENCE
 from processes import Process, end
 from traffic import Traffic
@@ -94,7 +94,7 @@ def test_acks_that_the_server_forgets_are_known(world: World) -> None:
 
 def test_a_consumer_deleted_under_load_loses_nothing(world: World) -> None:
     """The supervisor's next worker creates it again, where the ledger says."""
-    service = world.start("supervise", **QUICK)
+    service = world.start("supervise", **QUICK, **only("LOGS"))
     for number in range(3):
         world.traffic(["LOGS"], count=500, seed=number)
         before = 500 * number
@@ -134,7 +134,7 @@ def test_a_consumer_that_somebody_creates_at_another_position(world: World, star
 
 def test_a_stream_deleted_and_created_again_under_a_running_worker(world: World) -> None:
     """The new stream's sequences begin at 1 again: none of them is taken for one that is done."""
-    service = world.start("supervise", **QUICK)
+    service = world.start("supervise", **QUICK, **only("LOGS"))
     world.traffic(["LOGS"], count=300, broken=0)
     world.wait_settled()
     for number in (1, 2):

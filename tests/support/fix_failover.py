@@ -140,7 +140,7 @@ def wait_complete(world: World, seconds: float = 40.0) -> None:
 
 
 @contextmanager
-def load(world: World, names: Iterable[str], rate: float = 500.0, broken: float = 0.01) -> Iterator[None]:
+def load(world: World, names: Iterable[str], rate: float = 200.0, broken: float = 0.01) -> Iterator[None]:
     """Publishes steadily on these streams until the block ends; all of it must arrive. Its numbers are its own."""
     with beside(lambda ended: asyncio.run(_publish(world, list(names), rate, broken, ended))):
         yield
