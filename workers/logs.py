@@ -11,12 +11,12 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from eventwriter.stream import Row, Stream
-from eventwriter.values import EPOCH, INT8_MAX
+from eventwriter.values import EPOCH, INT8_MAX, clean
 from workers._guard import total
 from workers._json.fast import fast_path
 from workers._json.records import Origin, decode_records
 from workers._otlp import parts
-from workers._otlp.fast import BACKSLASH, field, only, plain_text
+from workers._otlp.fast import ABSENT, plain_text, within
 from workers._otlp.ids import NO_SPAN, NO_TRACE
 from workers._otlp.logs_flat import TABLE, FlatLog, columns_of, flat_row, source_of
 from workers._otlp.message import signal_of
@@ -33,24 +33,18 @@ _fields = attrgetter(
 
 def otlp_rows(request: ExportLogsServiceRequest, origin: Origin) -> list[Row]:
     """The rows of a request, one per log record, in its order."""
-    return _rows(FALLBACK, request, _text, _whole_body, origin)
+    return _rows(FALLBACK, request, lambda body: body.string_value or body, origin)
 
 
 def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
     """The rows of a request; ValueError or DecodeError if that takes the fallback."""
-    return _rows(fast_reader(payload), Logs.FromString(payload), _fast_text, _fast_body, origin)
+    return _rows(fast_reader(payload), Logs.FromString(payload), _fast_body, origin)
 
 
-def _rows(
-    read: Reader,
-    request: Any,
-    text_of: Callable[[Any], str | None],
-    body_of: Callable[[Any], AnyValue],
-    origin: Origin,
-) -> list[Row]:
-    """``text_of`` gives the text of most bodies, and None for others: those ``body_of`` gives as messages."""
+def _rows(read: Reader, request: Any, body_of: Callable[[Any], str | AnyValue], origin: Origin) -> list[Row]:
+    """``body_of`` gives bodies that are text, and not empty, as such."""
     message, _, received, envelope, repairs = origin
-    _, attributes, dumps, dump, clean, keep_times = read
+    _, attributes, dump = read
     source = source_of(message.subject)
     rows: list[Row] = []
     for resource, scope, records in read.scopes(request, repairs):
@@ -61,20 +55,14 @@ def _rows(
              dropped) = _fields(record)  # fmt: skip
             found = attributes(pairs)
             if time > INT8_MAX or observed > INT8_MAX:
-                keep_times(record, _TIMES, found, repairs)
+                parts.keep_times(record, _TIMES, found, repairs)
                 time, observed = (0 if nanos > INT8_MAX else nanos for nanos in (time, observed))
             observed_timestamp = observed // 1000 - EPOCH if observed else received
             if envelope is not None:
                 parts.add_envelope(found, envelope)
-            try:
-                packed = dumps(found)
-            except TypeError:
-                packed = dump(found, repairs)
-            if BACKSLASH in packed and b"\\u0000" in packed:
-                packed = dump(found, repairs)
-            text, data = text_of(body), scope_data
-            if text is None:
-                text, data = _other_body(body_of(body), rest, data, repairs)
+            packed = dump(found, repairs)
+            given, data = body_of(body), scope_data
+            text, data = (given, data) if isinstance(given, str) else _other_body(given, rest, data, repairs)
             if text and "\0" in text:
                 text = clean(text, repairs)
             if "\0" in severity or "\0" in event_name:
@@ -108,26 +96,12 @@ def _other_body(
     return packed.decode(), parts.dump({**rest, "body": value}, repairs)
 
 
-def _text(body: AnyValue) -> str | None:
-    return body.string_value or None
+def _fast_body(bodies: Any) -> str | AnyValue:
+    (octets,) = bodies[:] or ABSENT
+    return plain_text(octets) or _body_in(octets)
 
 
-def _whole_body(body: AnyValue) -> AnyValue:
-    return body
-
-
-def _fast_text(bodies: Any) -> str | None:
-    octets = only(bodies)
-    size = len(octets) - 2
-    if 0 < size < 0x80 and octets[0] == 0x0A and octets[1] == size:
-        return octets[2:].decode()
-    return plain_text(octets)
-
-
-def _fast_body(bodies: Any) -> AnyValue:
-    """The body of a record, parsed where it is in a request."""
-    octets = field(0x0A, field(0x12, field(0x12, b"".join(field(0x2A, each) for each in bodies))))
-    return ExportLogsServiceRequest.FromString(octets).resource_logs[0].scope_logs[0].log_records[0].body
+_body_in = within(ExportLogsServiceRequest, 1, 2, 2, 5)
 
 
 _SIGNAL = signal_of(ExportLogsServiceRequest, otlp_rows, fast_rows, flat_row, "body")

@@ -12,13 +12,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from eventwriter.stream import Row, Stream
-from eventwriter.values import EPOCH, INT8_MAX, Unfit
+from eventwriter.values import EPOCH, INT8_MAX, Unfit, clean
 from workers._guard import total
 from workers._json.convert import moment, parsed, spread
 from workers._json.records import Origin, decode_records
 from workers._json.table import Field, Table
 from workers._otlp import parts
-from workers._otlp.fast import BACKSLASH, Uncommon, field, only
+from workers._otlp.fast import ABSENT, within
 from workers._otlp.flat import attributes_of, fill_service
 from workers._otlp.ids import NO_SPAN, NO_TRACE, fill_ids
 from workers._otlp.json_values import enum_number
@@ -69,13 +69,13 @@ _fields = attrgetter(
     "events", "links", "dropped_attributes_count", "dropped_events_count", "dropped_links_count",
 )  # fmt: skip
 
-Status = tuple[int, str | None]
+Status = tuple[int, str]
 """Code and message of a span's status."""
 
 
 def otlp_rows(request: ExportTraceServiceRequest, origin: Origin) -> list[Row]:
     """The rows of a request, one per span, in its order."""
-    return _rows(FALLBACK, request, _status, origin)
+    return _rows(FALLBACK, request, lambda status: (status.code, status.message), origin)
 
 
 def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
@@ -83,9 +83,9 @@ def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
     return _rows(fast_reader(payload), Traces.FromString(payload), _fast_status, origin)
 
 
-def _rows(read: Reader, request: Any, status_of: Callable[[Any, list[str]], Status], origin: Origin) -> list[Row]:
+def _rows(read: Reader, request: Any, status_of: Callable[[Any], Status], origin: Origin) -> list[Row]:
     _, _, received, envelope, repairs = origin
-    _, attributes, dumps, dump, clean, keep_times = read
+    _, attributes, dump = read
     rows: list[Row] = []
     for resource, scope, spans in read.scopes(request, repairs):
         service, version, instance, resource_attributes, resource_schema_url, _ = resource
@@ -96,20 +96,15 @@ def _rows(read: Reader, request: Any, status_of: Callable[[Any, list[str]], Stat
             found = attributes(pairs)
             time = start or end
             if start > INT8_MAX or end > INT8_MAX:
-                keep_times(span, _TIMES, found, repairs)
+                parts.keep_times(span, _TIMES, found, repairs)
                 time = start if 0 < start <= INT8_MAX else end if end <= INT8_MAX else 0
                 start, end = min(start, INT8_MAX), min(end, INT8_MAX)
             if envelope is not None:
                 parts.add_envelope(found, envelope)
-            try:
-                packed = dumps(found)
-            except TypeError:
-                packed = dump(found, repairs)
-            if BACKSLASH in packed and b"\\u0000" in packed:
-                packed = dump(found, repairs)
-            if "\0" in name or "\0" in state:
-                name, state = clean(name, repairs), clean(state, repairs)
-            code, message = status_of(status, repairs)
+            packed = dump(found, repairs)
+            code, message = status_of(status)
+            if "\0" in name or "\0" in state or "\0" in message:
+                name, state, message = clean(name, repairs), clean(state, repairs), clean(message, repairs)
             if len(trace_id) != 16 or len(span_id) != 8:
                 repairs.append("bad_id")
             rows.append(
@@ -118,7 +113,7 @@ def _rows(read: Reader, request: Any, status_of: Callable[[Any, list[str]], Stat
                     "" if trace_id == NO_TRACE else trace_id.hex(), "" if span_id == NO_SPAN else span_id.hex(),
                     "" if parent == NO_SPAN else parent.hex(),
                     state or None, flags, name, kind, start or None, end or None, service, version, instance,
-                    scope_name, scope_version, scope_attributes, code, message, packed, resource_attributes,
+                    scope_name, scope_version, scope_attributes, code, message or None, packed, resource_attributes,
                     _events(events, attributes, repairs) if events else b"[]",
                     _links(links, attributes, repairs) if links else b"[]",
                     dropped_attributes, dropped_events, dropped_links, schema_url, resource_schema_url, data,
@@ -157,25 +152,18 @@ def _links(links: Any, attributes: Callable[[Any], dict[str, Any]], repairs: lis
     return parts.dump(found, repairs)
 
 
-def _status(status: Any, repairs: list[str]) -> Status:
-    return status.code, parts.cleaned(status.message, repairs)
-
-
-def _fast_status(status: Any, _: list[str]) -> Status:
-    found = status[:]
-    if not found:
-        return 0, None
-    octets = found[0] if len(found) == 1 else only(found)
+def _fast_status(statuses: Any) -> Status:
+    (octets,) = statuses[:] or ABSENT
     return _cached_status(octets) if len(octets) <= _STATUS_MAX else _cached_status.__wrapped__(octets)
 
 
 @lru_cache(maxsize=256)
 def _cached_status(octets: bytes) -> Status:
-    request = ExportTraceServiceRequest.FromString(field(0x0A, field(0x12, field(0x12, field(0x7A, octets)))))
-    status = request.resource_spans[0].scope_spans[0].spans[0].status
-    if "\0" in status.message:
-        raise Uncommon("to be repaired")
-    return status.code, status.message or None
+    status = _status_in(octets)
+    return status.code, status.message
+
+
+_status_in = within(ExportTraceServiceRequest, 1, 2, 2, 15)
 
 
 # --- flat JSON ------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from profiles import examples
 from strategies_otlp import NOW, as_dict, message, requests, to_json
 from workers import logs, otel_metrics, otel_traces
 from workers._guard import total
-from workers._otlp import parts
+from workers._otlp import parts, reader
 from workers._otlp.utf8 import mended
 
 STREAMS = [logs.STREAM, otel_traces.STREAM, otel_metrics.STREAM]
@@ -107,10 +107,10 @@ def test_a_resource_is_the_same_whether_it_is_known_or_not(data: st.DataObject) 
     """With its repairs, which are counted each time."""
     for group in data.draw(requests(ExportLogsServiceRequest)).resource_logs:
         once: list[str] = []
-        converted = parts.convert_resource(group.resource, group.schema_url, once)
+        converted = parts.resource_values(group.resource, group.schema_url, once)
         for _ in range(2):
             repairs: list[str] = []
-            assert parts.resource_values(group.resource, group.schema_url, repairs) == converted
+            assert reader.resource_values(group.resource, group.schema_url, repairs) == converted
             assert repairs == once
 
 

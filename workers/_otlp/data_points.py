@@ -5,21 +5,19 @@ The fast path is for gauges and sums; it hands distributions that are beside the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
-import orjson
 from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from eventwriter.stream import Row
-from eventwriter.values import EPOCH, INT8_MAX
-from workers._json.convert import clamped, trimmed
+from eventwriter.values import EPOCH, INT8_MAX, clean
+from workers._json.convert import clamped
 from workers._json.records import Origin
 from workers._otlp import parts
-from workers._otlp.fast import BACKSLASH, CACHED_MAX, Uncommon, attributes, field, joined
+from workers._otlp.fast import Uncommon, joined, within
 from workers._otlp.ids import present
 from workers._otlp.metric_points import (
     DETAILS,
@@ -33,7 +31,7 @@ from workers._otlp.metric_points import (
 )
 from workers._otlp.otlp_lean_pb2 import Metrics
 from workers._otlp.parts import ResourceValues, ScopeValues
-from workers._otlp.reader import FALLBACK, FAST, Reader, fast_reader
+from workers._otlp.reader import CACHED_MAX, FALLBACK, FAST, Reader
 from workers._otlp.request import unreadable
 
 _POINT_MAX = 1024
@@ -50,18 +48,6 @@ _POINTS: dict[tuple[Any, ...], _Point] = {}
 """Of the fast path: hash of a metric, and the attributes as bytes → what their points share."""
 
 
-class _Metrics(NamedTuple):
-    """How the parts of a metric are read."""
-
-    reader: Reader
-    whole: Callable[[Any, str], Any]
-    """A submessage of a metric (its bytes, which), as protobuf's own message."""
-    point: Callable[[tuple[Any, ...], list[str]], _Point]
-    """What a point shares with others, by (hash of its metric, *its attributes); repairs go to the list."""
-    known: Callable[[tuple[Any, ...]], _Point | None]
-    """The same if it was found before."""
-
-
 def otlp_rows(request: ExportMetricsServiceRequest, origin: Origin) -> list[Row]:
     """The rows of a request, one per data point, in its order."""
     rows: list[Row] = []
@@ -69,34 +55,27 @@ def otlp_rows(request: ExportMetricsServiceRequest, origin: Origin) -> list[Row]
         for metric in metrics:
             kind = metric.WhichOneof("data")
             if kind is not None:
-                _add(rows, _FALLBACK, metric, kind, (resource, scope), origin)
+                _add(rows, FALLBACK, metric, kind, (resource, scope), origin)
     return rows
 
 
 def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
     """The rows of a request; ValueError or DecodeError if that takes the fallback."""
     rows: list[Row] = []
-    for resource, scope, metrics in fast_reader(payload).scopes(Metrics.FromString(payload), origin[4]):
+    for resource, scope, metrics in FAST.scopes(Metrics.FromString(payload), origin[4]):
         kinds = [(metric, _number_kind(metric)) for metric in metrics]
         if not rows and not (kinds and kinds[0][1]) and not any(kind for _, kind in kinds):
             raise Uncommon("for distributions alone this way is the longer one")
         for metric, kind in kinds:
             if kind is not None:
-                _add(rows, _FAST, metric, kind, (resource, scope), origin)
+                _add(rows, FAST, metric, kind, (resource, scope), origin)
                 continue
-            whole = _whole_metric(metric)
+            whole = _metric_in(metric.SerializeToString())
             if unreadable(whole)[0]:
                 raise Uncommon("records may be there")
             if (other := whole.WhichOneof("data")) is not None:
-                _add(rows, _FALLBACK, whole, other, (resource, scope), origin)
+                _add(rows, FALLBACK, whole, other, (resource, scope), origin)
     return rows
-
-
-def _whole_metric(metric: Any) -> Any:
-    """A metric as protobuf's own message, parsed where it is in a request."""
-    octets = metric.SerializeToString()
-    request = ExportMetricsServiceRequest.FromString(field(0x0A, field(0x12, field(0x12, octets))))
-    return request.resource_metrics[0].scope_metrics[0].metrics[0]
 
 
 def _number_kind(metric: Any) -> str | None:
@@ -107,12 +86,12 @@ def _number_kind(metric: Any) -> str | None:
     if not gauge and not total:
         return None
     kind = "gauge" if gauge else "sum"
-    if len(UnknownFieldSet(metric)) or len(UnknownFieldSet(getattr(metric, kind))):
+    if UnknownFieldSet(metric) or UnknownFieldSet(getattr(metric, kind)):
         raise Uncommon("records may be there")
     return kind
 
 
-def _add(rows: list[Row], read: _Metrics, metric: Any, kind: str, shared: _Shared, origin: Origin) -> None:
+def _add(rows: list[Row], read: Reader, metric: Any, kind: str, shared: _Shared, origin: Origin) -> None:
     """Adds the rows of a metric."""
     _, _, received, _, repairs = origin
     (service, version, instance, resource_attributes, resource_schema_url, _), scope = shared
@@ -121,7 +100,6 @@ def _add(rows: list[Row], read: _Metrics, metric: Any, kind: str, shared: _Share
     name, unit, description, temporality, rest, series = _identity(read, metric, kind, shared, origin)
     shared_data = parts.dump(rest, repairs) if rest else None
     monotonic = body.is_monotonic if kind == "sum" else None
-    point_of, known_points = read.point, read.known
     details = DETAILS.get(kind)
     scale = TIME_UNITS.get(unit) if unit else None
     count = total = low = high = duration_ms = duration_seconds = None
@@ -140,19 +118,19 @@ def _add(rows: list[Row], read: _Metrics, metric: Any, kind: str, shared: _Share
             count = clamped("count", 0, INT8_MAX, count, extra, repairs)
             value, integer, examples = total, None, point.exemplars if kind != "summary" else ()
         given = (series, *pairs[:])
-        series_key, packed, known = known_points(given) or point_of(given, repairs)
+        series_key, packed, known = (read is FAST and _POINTS.get(given)) or _point(read, given, repairs)
         if flags & NO_RECORDED_VALUE:
             if value and details is None:  # it should not have one
                 extra = {"value_int": integer} if integer else {"value": parts.number(value)}
             value = integer = None
         if time > INT8_MAX or start > INT8_MAX:
-            read.reader.keep_times(point, _TIMES, extra := extra or {}, repairs)
+            parts.keep_times(point, _TIMES, extra := extra or {}, repairs)
             time, start = (0 if nanos > INT8_MAX else nanos for nanos in (time, start))
         start_timestamp = start // 1000 - EPOCH if start else None
         timestamp = time // 1000 - EPOCH if time else start_timestamp
         trace_id = span_id = ""
         if examples:
-            listed = exemplars(read.whole(examples, "exemplars"))
+            listed = exemplars(examples if read is FALLBACK else _point_in(joined(0x2A, examples)).exemplars)
             extra = {**(extra or {}), "exemplars": listed}
             trace_id, span_id = present(listed[0]["trace_id"]), present(listed[0]["span_id"])
         if scale is not None:
@@ -172,14 +150,13 @@ def _add(rows: list[Row], read: _Metrics, metric: Any, kind: str, shared: _Share
 
 
 def _identity(
-    read: _Metrics, metric: Any, kind: str, shared: _Shared, origin: Origin
+    read: Reader, metric: Any, kind: str, shared: _Shared, origin: Origin
 ) -> tuple[str, str | None, str | None, str | None, dict[str, Any], Any]:
     """Name, unit, description, temporality of a metric; what of it has no column; the hash that its series share."""
     resource, scope = shared
     _, _, _, envelope, repairs = origin
     name, unit, description = metric.name, metric.unit or None, metric.description or None
     if "\0" in name or (unit and "\0" in unit) or (description and "\0" in description):
-        clean = read.reader.clean
         name, unit = clean(name, repairs), clean(unit or "", repairs) or None
         description = clean(description or "", repairs) or None
     temporality = None
@@ -190,7 +167,8 @@ def _identity(
     if envelope is not None:
         rest = {**rest, "cloudevent": envelope}
     if metric.metadata:
-        rest = {**rest, "metadata": parts.attributes(read.whole(metric.metadata, "metadata"))}
+        whole = metric if read is FALLBACK else _metric_in(joined(0x62, metric.metadata))
+        rest = {**rest, "metadata": parts.attributes(whole.metadata)}
     identity = (kind, name, unit, temporality, resource.attributes, scope.name, scope.version, scope.attributes)
     hashed = _cached_hash if sum([len(part) for part in identity if part]) <= CACHED_MAX else series_hash
     return name, unit, description, temporality, rest, hashed(*identity)
@@ -205,45 +183,25 @@ def _zero(point: Any) -> tuple[float | None, int | None]:
     return (None, None) if kind is None else (0.0, 0) if kind == "as_int" else (point.as_double, None)
 
 
-def _point(given: tuple[Any, ...], repairs: list[str]) -> _Point:
+def _point(read: Reader, given: tuple[Any, ...], repairs: list[str]) -> _Point:
+    """What a point shares with others, by (hash of its metric, *its attributes). The fast path keeps it, for series
+    send point after point."""
     series, *pairs = given
-    found = parts.attributes(pairs)
+    before = len(repairs)
+    found = read.attributes(pairs)
     packed = identity = parts.dump(found, repairs, sort=True)
-    if repairs and any(pair.key_strindex == parts.KEPT for pair in pairs):
+    if read is FALLBACK and repairs and any(pair.key_strindex == parts.KEPT for pair in pairs):
         own = parts.attributes([pair for pair in pairs if pair.key_strindex != parts.KEPT])
         identity = parts.dump(own, [], sort=True)
-    return _series_key(series, identity), packed, known_attributes(found, repairs)
-
-
-def _series_key(series: Any, packed: bytes) -> str:
     key = series.copy()
-    key.update(packed)
-    return str(key.hexdigest())
-
-
-def _fast_point(given: tuple[Any, ...], _: list[str]) -> _Point:
-    """The same; kept, for series send point after point."""
-    series, *pairs = given
-    found = attributes(pairs)
-    packed = trimmed(orjson.dumps(found, option=orjson.OPT_SORT_KEYS))
-    if BACKSLASH in packed and b"\\u0000" in packed:
-        raise Uncommon("to be repaired")
-    point = _series_key(series, packed), packed, known_attributes(found, [])
-    if len(b"".join(pairs)) <= _POINT_MAX:
+    key.update(identity)
+    point = key.hexdigest(), packed, known_attributes(found, repairs)
+    if read is FAST and len(repairs) == before and len(b"".join(pairs)) <= _POINT_MAX:
         if len(_POINTS) >= _POINTS_KEPT:
             _POINTS.clear()
         _POINTS[given] = point
     return point
 
 
-def _whole(octets: Any, what: str) -> Any:
-    """The metadata of a metric or the exemplars of a point, parsed where they are in a request."""
-    point = b"" if what == "metadata" else field(0x2A, field(0x0A, joined(0x2A, octets)))
-    metric = joined(0x62, octets) if what == "metadata" else point
-    request = ExportMetricsServiceRequest.FromString(field(0x0A, field(0x12, field(0x12, metric))))
-    found = request.resource_metrics[0].scope_metrics[0].metrics[0]
-    return found.metadata if what == "metadata" else found.gauge.data_points[0].exemplars
-
-
-_FALLBACK = _Metrics(FALLBACK, lambda message, _: message, _point, lambda _: None)
-_FAST = _Metrics(FAST, _whole, _fast_point, _POINTS.get)
+_metric_in = within(ExportMetricsServiceRequest, 1, 2, 2)
+_point_in = within(ExportMetricsServiceRequest, 1, 2, 2, 5, 1)

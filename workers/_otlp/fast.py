@@ -7,27 +7,15 @@ stand: protobuf refuses a request for what is wrong, or nested too deep, in any 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
 from struct import unpack
-from types import MappingProxyType
 from typing import Any
 
-import orjson
-from google.protobuf.unknown_fields import UnknownFieldSet
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from workers._json.convert import trimmed
 from workers._otlp import parts
-from workers._otlp.otlp_lean_pb2 import Metrics
-from workers._otlp.parts import ResourceValues, ScopeValues
-from workers._wire import as_varint
+from workers._wire import LENGTH, as_varint
 
-CACHED_MAX = 4096
-"""Bytes of a resource, of a scope, of what tells a metric: whatever is longer is not kept."""
-BACKSLASH = ord("\\")
-"""To look for an octet takes a tenth of looking for bytes."""
 _PAIR_MAX = 256
 """Bytes of an attribute that is worth keeping."""
 _PAIRS = 4096
@@ -38,7 +26,9 @@ _NOT_KEPT = 4096
 """… before so many are not, after which others have their turn: values may come again that did not before."""
 _SHORT = 2**14
 """Two bytes tell a length below this."""
-_BOOLS: Mapping[bytes, bool] = MappingProxyType({b"\0": False, b"\1": True})
+ABSENT = (b"",)
+"""A submessage that is not there, which is like an empty one; several, which protobuf merges, are a ValueError."""
+_BOOLS: Mapping[bytes, bool] = {b"\0": False, b"\1": True}
 
 
 class Uncommon(ValueError):
@@ -50,78 +40,40 @@ def field(tag: int, octets: bytes) -> bytes:
     return b"%c%b%b" % (tag, as_varint(len(octets)), octets)
 
 
-def only(submessages: Any) -> bytes:
-    """The bytes of a submessage; of one that is absent, and then like an empty one, none."""
-    found: list[bytes] = submessages[:]
-    if len(found) > 1:
-        raise Uncommon("protobuf merges them")
-    return found[0] if found else b""
+def joined(tag: int, submessages: Iterable[bytes]) -> bytes:
+    """A repeated field on the wire."""
+    return b"".join([field(tag, octets) for octets in submessages])
 
 
-def scopes(request: Any, _: list[str]) -> Iterator[tuple[ResourceValues, ScopeValues, Sequence[Any]]]:
-    """Each (resource, scope, records) of a lean request, in its order."""
-    metrics = type(request) is Metrics
-    if len(UnknownFieldSet(request)):
-        raise Uncommon("records may be there")
-    for group in request.groups[:]:  # as a list it has its elements made at once, which is quicker
-        if len(UnknownFieldSet(group)):
-            raise Uncommon("records may be there")
-        octets, schema_url = only(group.resource), group.schema_url
-        convert = _resource if len(octets) + len(schema_url) <= CACHED_MAX else _resource.__wrapped__
-        resource: ResourceValues = convert(octets, schema_url)
-        for scoped in group.scopes[:]:
-            octets, schema_url = only(scoped.scope), scoped.schema_url
-            if resource.rest or len(octets) + len(schema_url) > CACHED_MAX:
-                scope = _scope_values(octets, schema_url, resource.rest)
-            else:
-                scope = _scope(octets, schema_url)
-            records = scoped.records
-            # By those of a record parse_request() tells other messages from requests; a scope's may be records.
-            # Metrics are looked at one by one.
-            if len(UnknownFieldSet(scoped)) or (records and not metrics and len(UnknownFieldSet(records[0]))):
-                raise Uncommon("unknown fields")
-            yield resource, scope, records
+def within(request: Any, *numbers: int) -> Callable[[bytes], Any]:
+    """What parses the bytes of a submessage where it is in a request, below the fields of these numbers."""
+    path: list[tuple[str, bool]] = []
+    descriptor = request.DESCRIPTOR
+    for number in numbers:
+        below = descriptor.fields_by_number[number]
+        path.append((below.name, below.is_repeated))
+        descriptor = below.message_type
+    tags = [number << 3 | LENGTH for number in reversed(numbers)]
 
+    def parse(octets: bytes) -> Any:
+        for tag in tags:
+            octets = field(tag, octets)
+        found = request.FromString(octets)
+        for name, repeated in path:
+            found = getattr(found, name)[0] if repeated else getattr(found, name)
+        return found
 
-@lru_cache(maxsize=1024)
-def _resource(octets: bytes, schema_url: str) -> ResourceValues:
-    request = ExportTraceServiceRequest.FromString(field(0x0A, field(0x0A, octets)))
-    repairs: list[str] = []
-    shared = parts.convert_resource(request.resource_spans[0].resource, schema_url, repairs)
-    if repairs:
-        raise Uncommon("repairs")
-    return shared
-
-
-@lru_cache(maxsize=1024)
-def _scope(octets: bytes, schema_url: str) -> ScopeValues:
-    return _scope_values(octets, schema_url, {})
-
-
-def _scope_values(octets: bytes, schema_url: str, rest: dict[str, Any]) -> ScopeValues:
-    request = ExportTraceServiceRequest.FromString(field(0x0A, field(0x12, field(0x0A, octets))))
-    repairs: list[str] = []
-    shared = parts.scope_values(request.resource_spans[0].scope_spans[0].scope, schema_url, rest, repairs)
-    if repairs:
-        raise Uncommon("repairs")
-    return shared
-
-
-def dumps_trimmed(value: Any) -> bytes:
-    """orjson.dumps, for the rows of large requests."""
-    return trimmed(orjson.dumps(value))
+    return parse
 
 
 def plain_text(value: bytes) -> str | None:
-    """The text that an AnyValue is; None if it is something else, or written in an unusual way."""
-    if value[:1] != b"\x0a" or not 2 <= len(value) < _SHORT:
-        return None
-    size, at = value[1], 2
-    if size >= 0x80:
-        if len(value) == 2:
-            return None
-        size, at = size + ((value[2] - 1) << 7), 3
-    return value[at:].decode() if at + size == len(value) else None
+    """The text that an AnyValue is; None if it is something else, empty, or written in an unusual way."""
+    size = len(value) - 2
+    if 0 < size < 0x80 and value[0] == 0x0A and value[1] == size:
+        return value[2:].decode()
+    if 0x80 < size < _SHORT and value[0] == 0x0A and 0x80 <= value[1] == size - 1 - ((value[2] - 1) << 7):
+        return value[3:].decode()
+    return None
 
 
 class Attributes:
@@ -202,14 +154,14 @@ def _unusual(pair: bytes) -> tuple[str, Any]:
 
 
 def _by_protobuf(pair: bytes) -> tuple[str, Any]:
-    # As deep as attributes of a data point are: others that protobuf takes only just are for the fallback.
-    octets = pair
-    for tag in b"\x0a\x32\x12" * 2:
-        octets = field(tag, octets)
-    found = KeyValue.FromString(octets).value.kvlist_value.values[0].value.kvlist_value.values[0]
+    found = _attribute_in(pair)
     if found.key_strindex == parts.KEPT:
         raise Uncommon("as only requests in JSON have them")
     return found.key, parts.any_value(found.value)
+
+
+_attribute_in = within(ExportMetricsServiceRequest, 1, 2, 2, 5, 1, 7)
+"""As deep as attributes of a data point are: others that protobuf takes only just are for the fallback."""
 
 
 def _scalar(kind: int, octets: bytes) -> Any:
@@ -234,8 +186,3 @@ def _scalar(kind: int, octets: bytes) -> Any:
 
 _ATTRIBUTES = Attributes()
 attributes = _ATTRIBUTES.read
-
-
-def joined(tag: int, submessages: Iterable[bytes]) -> bytes:
-    """A repeated field on the wire."""
-    return b"".join([field(tag, octets) for octets in submessages])

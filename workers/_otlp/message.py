@@ -19,6 +19,7 @@ from eventwriter.values import Unfit, shown
 from workers._json.convert import from_base64
 from workers._json.payload import parse, unpack
 from workers._json.records import Kind, Origin, Records, check_depth
+from workers._limits import COUNTED_FROM
 from workers._otlp.json_form import build_request
 from workers._otlp.request import M, check_empty, clean_text, parse_request, unreadable
 from workers._otlp.request_count import check_request, shape_of
@@ -54,13 +55,24 @@ class Signal(Kind, Generic[M]):
         elif octets and octets[:1] != b"\n" and (inflated := unpack(octets, records)) is not octets:
             self.read(records, inflated, origin, depth + 1)
             return
-        check_request(octets, self.request.DESCRIPTOR)
-        if not self._take_fast(records, octets, origin):
-            request = parse_request(self.request, octets, origin[4])
-            rejects, readable = unreadable(request)
-            if not readable:
-                check_empty(request)
-            self._take_request(records, request, origin, rejects)
+        if len(octets) > COUNTED_FROM:
+            check_request(octets, self.request.DESCRIPTOR)
+        _, _, _, envelope, repairs = origin
+        if envelope is None and self.fast_rows is not None:
+            before = len(repairs)
+            try:
+                rows = self.fast_rows(octets, origin)
+            except (ValueError, DecodeError):
+                rows = []
+            if rows and "text_replaced" not in repairs[before:]:
+                records.rows += rows
+                return
+            del repairs[before:]
+        request = parse_request(self.request, octets, repairs)
+        rejects, readable = unreadable(request)
+        if not readable:
+            check_empty(request)
+        self._take_request(records, request, origin, rejects)
 
     read_data = read
 
@@ -78,22 +90,6 @@ class Signal(Kind, Generic[M]):
             self.read(records, octets, origin, depth + 1)
         else:
             return False
-        return True
-
-    def _take_fast(self, records: Records, octets: bytes, origin: Origin) -> bool:
-        """The records of a protobuf request if the fast path knows it, and it has any; else False: nothing is done."""
-        _, _, _, envelope, repairs = origin
-        if envelope is not None or self.fast_rows is None:
-            return False
-        before = len(repairs)
-        try:
-            rows = self.fast_rows(octets, origin)
-        except (ValueError, DecodeError):
-            rows = []
-        if not rows or "text_replaced" in repairs[before:]:
-            del repairs[before:]
-            return False
-        records.rows += rows
         return True
 
     def _take_request(self, records: Records, request: M, origin: Origin, rejects: Sequence[Reject] = ()) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
-from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -19,21 +18,19 @@ from workers._otlp import parts
 
 NO_RECORDED_VALUE = 1
 """Flag of a point without value."""
-TEMPORALITY: Mapping[int, str] = MappingProxyType({0: "unspecified", 1: "delta", 2: "cumulative"})
+TEMPORALITY: Mapping[int, str] = {0: "unspecified", 1: "delta", 2: "cumulative"}
 
 Scale = tuple[float, float, float, float]
-TIME_UNITS: Mapping[str, Scale] = MappingProxyType(
-    {
-        "ns": (1.0, 1e6, 1.0, 1e9),
-        "us": (1.0, 1e3, 1.0, 1e6),
-        "\N{MICRO SIGN}s": (1.0, 1e3, 1.0, 1e6),
-        "\N{GREEK SMALL LETTER MU}s": (1.0, 1e3, 1.0, 1e6),
-        "ms": (1.0, 1.0, 1.0, 1e3),
-        "s": (1e3, 1.0, 1.0, 1.0),
-        "min": (6e4, 1.0, 60.0, 1.0),
-        "h": (3.6e6, 1.0, 3600.0, 1.0),
-    }
-)
+TIME_UNITS: Mapping[str, Scale] = {
+    "ns": (1.0, 1e6, 1.0, 1e9),
+    "us": (1.0, 1e3, 1.0, 1e6),
+    "\N{MICRO SIGN}s": (1.0, 1e3, 1.0, 1e6),
+    "\N{GREEK SMALL LETTER MU}s": (1.0, 1e3, 1.0, 1e6),
+    "ms": (1.0, 1.0, 1.0, 1e3),
+    "s": (1e3, 1.0, 1.0, 1.0),
+    "min": (6e4, 1.0, 60.0, 1.0),
+    "h": (3.6e6, 1.0, 3600.0, 1.0),
+}
 """Unit of time (UCUM) → milliseconds as a fraction, seconds as a fraction: dividing keeps 187.5 ms = 0.1875 s exact."""
 
 
@@ -80,9 +77,11 @@ def _summary(point: SummaryDataPoint) -> Details:
     return point.count, point.sum, None, None, {"quantile_values": quantiles}
 
 
-DETAILS: Mapping[str, Callable[[Any], Details]] = MappingProxyType(
-    {"histogram": _histogram, "exponential_histogram": _exponential_histogram, "summary": _summary}
-)
+DETAILS: Mapping[str, Callable[[Any], Details]] = {
+    "histogram": _histogram,
+    "exponential_histogram": _exponential_histogram,
+    "summary": _summary,
+}
 """Kind of metric → what its points hold; gauges and sums have plain numbers instead."""
 
 

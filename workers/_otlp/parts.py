@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
 
-from google.protobuf.message import DecodeError, EncodeError, Message
+import orjson
+from google.protobuf.message import Message
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
@@ -24,8 +24,7 @@ from workers._json.convert import keep_original, trimmed
 _INFINITY = float("inf")
 KEPT = -1
 """``key_strindex`` of an attribute that is the original of a repaired field: no index that anybody sends."""
-_CACHED_MAX = 4096
-"""Bytes of a resource that is worth keeping."""
+_BACKSLASH = ord("\\")
 
 
 # --- values -----------------------------------------------------------------------------------------------
@@ -86,9 +85,18 @@ def _with_duplicates(pairs: Iterable[KeyValue]) -> dict[str, Any]:
 def dump(value: Any, repairs: list[str], *, sort: bool = False) -> bytes:
     """JSON text for a jsonb column, U+0000 replaced, masked; raises Unfit for nesting that PostgreSQL cannot read."""
     text = trimmed(values.dump_json(value, sort=sort))
-    if b"\\" in text and b"\\u0000" in text:
+    if _BACKSLASH in text and b"\\u0000" in text:
         text = values.dump_json(values.scrub(value, repairs), sort=sort)
     return masked(text) if may_be_in(text) else text
+
+
+def dump_briefly(value: Any, repairs: list[str]) -> bytes:
+    """The same if there is nothing to mask, and it will not be kept beside many others."""
+    try:
+        text = orjson.dumps(value)
+    except TypeError:
+        return dump(value, repairs)
+    return dump(value, repairs) if _BACKSLASH in text and b"\\u0000" in text else text
 
 
 def add_envelope(attributes: dict[str, Any], envelope: Mapping[str, Any]) -> None:
@@ -142,26 +150,6 @@ class ScopeValues(NamedTuple):
 
 def resource_values(resource: Resource, schema_url: str, repairs: list[str]) -> ResourceValues:
     """The shared values of a resource; one that the request leaves out is an empty one."""
-    # The same few resources come with message after message; to write one as bytes takes a tenth of converting it.
-    if resource.ByteSize() > _CACHED_MAX:
-        return convert_resource(resource, schema_url, repairs)
-    try:
-        shared, noted = _cached_resource(resource.SerializeToString(), schema_url)
-    except (EncodeError, DecodeError):  # built from JSON, it may be as deep as protobuf just does not write
-        return convert_resource(resource, schema_url, repairs)
-    repairs.extend(noted)
-    return shared
-
-
-@lru_cache(maxsize=1024)
-def _cached_resource(octets: bytes, schema_url: str) -> tuple[ResourceValues, list[str]]:
-    """The shared values of a resource, and their repairs; the caller does not change them."""
-    repairs: list[str] = []
-    return convert_resource(Resource.FromString(octets), schema_url, repairs), repairs
-
-
-def convert_resource(resource: Resource, schema_url: str, repairs: list[str]) -> ResourceValues:
-    """The same, always made anew."""
     found = attributes(resource.attributes)
     rest: dict[str, Any] = {}
     if resource.dropped_attributes_count:

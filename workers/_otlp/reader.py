@@ -1,25 +1,32 @@
 """The two ways to read an OTLP request: from the messages that protobuf makes of it, or, on the fast path, from bytes.
 
-The rows are made by the same code either way, record by record; a reader gives it the parts. That of the fast path
-raises Uncommon where something must be repaired: then the request is for the fallback, whose reader repairs it.
+The rows are made by the same code either way, record by record; a reader gives it the parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, NamedTuple
 
-import orjson
+from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from eventwriter.masking.community import masked, may_be_in
-from eventwriter.values import clean
-from workers._otlp import fast, parts
-from workers._otlp.fast import Uncommon, dumps_trimmed
+from eventwriter.masking.community import may_be_in
+from workers._otlp import parts
+from workers._otlp.fast import ABSENT, Uncommon, attributes, within
+from workers._otlp.otlp_lean_pb2 import Metrics
 from workers._otlp.parts import ResourceValues, ScopeValues
 from workers._otlp.request import path
 
 Scope = tuple[ResourceValues, ScopeValues, Sequence[Any]]
 """A resource, a scope in it, and the records of that."""
+
+
+CACHED_MAX = 4096
+"""Bytes of a resource, of a scope, of what tells a metric: whatever is longer is not kept."""
 
 
 class Reader(NamedTuple):
@@ -29,46 +36,92 @@ class Reader(NamedTuple):
     """The scopes of a request, in its order."""
     attributes: Callable[[Any], dict[str, Any]]
     """A list of attributes as a JSON object, which is the caller's."""
-    dumps: Callable[[Any], bytes]
-    """Its JSON, which may hold U+0000; TypeError if it cannot be written so."""
-    dump: Callable[..., bytes]
-    """The same with U+0000 replaced (value, repairs), or Uncommon."""
-    clean: Callable[[str, list[str]], str]
-    """Text with U+0000 replaced, or Uncommon."""
-    keep_times: Callable[..., None]
-    """Keeps times beyond int64 among the attributes (record, names, attributes, repairs), or Uncommon."""
+    dump: Callable[[Any, list[str]], bytes]
+    """Its JSON, repaired and masked."""
 
 
 def _scopes(request: Any, repairs: list[str]) -> Iterator[Scope]:
     groups, scopes, records = path(request.DESCRIPTOR)
     for group in getattr(request, groups):
-        resource = parts.resource_values(group.resource, group.schema_url, repairs)
+        resource = resource_values(group.resource, group.schema_url, repairs)
         for scoped in getattr(group, scopes):
             scope = parts.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
             yield resource, scope, getattr(scoped, records)
 
 
-def _uncommon(*_: Any) -> NoReturn:
-    raise Uncommon("to be repaired")
+def resource_values(resource: Any, schema_url: str, repairs: list[str]) -> ResourceValues:
+    """The shared values of a resource: to write it as bytes, by which they are kept, takes a tenth of converting it."""
+    try:
+        return _resource_of(resource.SerializeToString(), schema_url, repairs)
+    except (EncodeError, DecodeError):  # built from JSON, it may be as deep as protobuf just does not write
+        return parts.resource_values(resource, schema_url, repairs)
 
 
-def _masked(value: Any) -> bytes:
-    text = dumps_trimmed(value)
-    return masked(text) if may_be_in(text) else text
+_group_fields = attrgetter("resource", "schema_url", "scopes")
+_scope_fields = attrgetter("scope", "schema_url", "records")
 
 
-FALLBACK = Reader(_scopes, parts.attributes, _masked, parts.dump, clean, parts.keep_times)
-"""Reads any request, and repairs it."""
-FAST = Reader(fast.scopes, fast.attributes, orjson.dumps, _uncommon, _uncommon, _uncommon)
+def _fast_scopes(request: Any, repairs: list[str]) -> Iterator[Scope]:
+    """Each (resource, scope, records) of a lean request, in its order."""
+    metrics = type(request) is Metrics
+    if UnknownFieldSet(request):
+        raise Uncommon("records may be there")
+    for group in request.groups[:]:  # as a list it has its elements made at once, which is quicker
+        if UnknownFieldSet(group):
+            raise Uncommon("records may be there")
+        resources, schema_url, scopes = _group_fields(group)
+        (octets,) = resources[:] or ABSENT
+        resource = _resource_of(octets, schema_url, repairs)
+        for scoped in scopes[:]:
+            own, schema_url, records = _scope_fields(scoped)
+            (octets,) = own[:] or ABSENT
+            if resource.rest or len(octets) + len(schema_url) > CACHED_MAX:
+                scope = parts.scope_values(_scope_in(octets), schema_url, resource.rest, repairs)
+            else:
+                scope, noted = _scope(octets, schema_url)
+                repairs += noted
+            # By those of a record parse_request() tells other messages from requests; a scope's may be records.
+            # Metrics are looked at one by one.
+            if UnknownFieldSet(scoped) or (records and not metrics and UnknownFieldSet(records[0])):
+                raise Uncommon("unknown fields")
+            yield resource, scope, records
+
+
+def _resource_of(octets: bytes, schema_url: str, repairs: list[str]) -> ResourceValues:
+    """The shared values of a resource, which the caller does not change; DecodeError if protobuf refuses its bytes."""
+    convert = _resource if len(octets) + len(schema_url) <= CACHED_MAX else _resource.__wrapped__
+    shared, noted = convert(octets, schema_url)
+    repairs += noted
+    return shared
+
+
+# The same few resources and scopes come with message after message.
+@lru_cache(maxsize=1024)
+def _resource(octets: bytes, schema_url: str) -> tuple[ResourceValues, list[str]]:
+    repairs: list[str] = []
+    return parts.resource_values(_resource_in(octets), schema_url, repairs), repairs
+
+
+@lru_cache(maxsize=1024)
+def _scope(octets: bytes, schema_url: str) -> tuple[ScopeValues, list[str]]:
+    repairs: list[str] = []
+    return parts.scope_values(_scope_in(octets), schema_url, {}, repairs), repairs
+
+
+_resource_in = within(ExportTraceServiceRequest, 1, 1)
+_scope_in = within(ExportTraceServiceRequest, 1, 2, 1)
+
+
+FALLBACK = Reader(_scopes, parts.attributes, parts.dump)
+"""Reads any request."""
+FAST = Reader(_fast_scopes, attributes, parts.dump)
 """Reads requests of otlp_lean.proto."""
-FAST_MANY = FAST._replace(dumps=dumps_trimmed)
-"""The same for requests with so many records that what each of them takes too much of memory counts."""
-_MANY_BYTES = 2**16
-"""A request of so many bytes may have them."""
+FAST_FEW = FAST._replace(dump=parts.dump_briefly)
+"""The same for requests with so few records that what each of them takes too much of memory does not count."""
+_FEW_BYTES = 2**16
+"""A request of so many bytes may have more."""
 
 
 def fast_reader(payload: bytes) -> Reader:
-    """The reader of the fast path for a request of this size; Uncommon if the request may have a community to mask."""
-    if may_be_in(payload):
-        raise Uncommon("a community is masked")
-    return FAST if len(payload) < _MANY_BYTES else FAST_MANY
+    """The reader of the fast path for a request."""
+    return FAST_FEW if len(payload) < _FEW_BYTES and not may_be_in(payload) else FAST

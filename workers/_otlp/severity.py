@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from eventwriter.values import INT4_MAX, INT4_MIN
@@ -12,7 +11,7 @@ from workers._json import convert
 
 _NAMES = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
-BANDS: Mapping[int, str] = MappingProxyType({number: _NAMES[(number - 1) // 4] for number in range(1, 25)})
+BANDS: Mapping[int, str] = {number: _NAMES[(number - 1) // 4] for number in range(1, 25)}
 """Severity number → name of its range (OpenTelemetry logs data model)."""
 
 SYSLOG: tuple[int, ...] = (24, 23, 21, 17, 13, 10, 9, 5)
