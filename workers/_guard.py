@@ -25,10 +25,10 @@ def total(decode: Callable[[Message], Decoded]) -> Callable[[Message], Decoded]:
         try:
             if type(message.headers) is LateHeaders and message.headers.too_many:
                 raise TooLarge(f"more than {HEADERS_MAX} headers")
-            decoded = decode(message)
-            if len(decoded.rows) > _FEW:
-                _weigh(decoded.rows)
-            if len(decoded.rejects) > REJECTS_MAX:
+            rows, rejects, _ = decoded = decode(message)
+            if len(rows) > _FEW:
+                _weigh(rows)
+            if rejects and len(rejects) > REJECTS_MAX:
                 raise _rejected(decoded)
             return decoded
         except TooLarge as error:

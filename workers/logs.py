@@ -98,6 +98,9 @@ def _other_body(
 
 def _fast_body(bodies: Any) -> str | AnyValue:
     (octets,) = bodies[:] or ABSENT
+    size = len(octets) - 2
+    if 0 < size < 0x80 and octets[0] == 0x0A and octets[1] == size:  # as most are
+        return octets[2:].decode()
     return plain_text(octets) or _body_in(octets)
 
 

@@ -47,10 +47,13 @@ def is_rounded(number: float, text: str) -> bool:
     return shortest != text.encode() and Decimal(shortest.decode()) != Decimal(text)
 
 
+_dumps = orjson.dumps
+
+
 def real_from_text(text: str) -> float:
     """The float64 that a number of JSON is, or a LongNumber; raises ValueError if its text has to do instead."""
     number = float(text)
-    if orjson.dumps(number).decode() == text:  # as nearly everybody writes it
+    if _dumps(number).decode() == text:  # as nearly everybody writes it
         return number
     if len(text) > _DIGITS_MAX or number - number != 0:
         raise ValueError("beyond float64")

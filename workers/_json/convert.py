@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from eventwriter import values
-from eventwriter.values import LongNumber, Unfit, dump_json, shown
+from eventwriter.values import LongNumber, Unfit, dump_json, shown, time_from_seconds, usual_time
 from workers._json.secrets import packed
 
 EXACT = 2**53
@@ -48,9 +48,9 @@ def moment(value: Any, name: str = "time", repairs: list[str] | None = None) -> 
     leap second, which is the one after it, is counted as repaired.
     """
     if type(value) is not float:
-        micros = values.usual_time(value)
+        micros = usual_time(value)
     else:
-        micros = values.time_from_seconds(value) if name[-2:] not in UNITS else None
+        micros = time_from_seconds(value) if name[-2:] not in UNITS else None
     if micros is not None:
         return micros
     try:

@@ -49,6 +49,10 @@ class Kind:
     def __post_init__(self) -> None:
         object.__setattr__(self, "marks", frozenset(("specversion", *self.groups)))
 
+    def rows_of(self, payload: bytes, origin: Origin) -> Sequence[Row]:
+        """All rows of a payload that has nothing around it, if there is a fast path for it; else none."""
+        return ()
+
     def take_group(self, records: Records, value: Mapping[str, Any], origin: Origin, depth: int) -> bool:
         """Takes the records of an object that has one of the ``groups``; False if it is a record itself."""
         return False
@@ -80,6 +84,8 @@ def decode_records(kind: Kind, message: Message) -> Decoded:
                     return Decoded((kind.row_of(value, origin),), (), repairs)
                 except Unfit as error:
                     return Decoded((), (Reject(error.reason, str(error)[:500], 0),), repairs)
+    elif not headers and (rows := kind.rows_of(payload, origin)):
+        return Decoded(rows, (), repairs)
     records = Records(kind)
     try:
         if value is not None:

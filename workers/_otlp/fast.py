@@ -168,10 +168,8 @@ def _scalar(kind: int, octets: bytes) -> Any:
     """The value that follows its tag in an AnyValue, and nothing else; None if it is not written the usual way."""
     if kind == 0x10:
         return _BOOLS.get(octets)
-    if kind == 0x21:
-        return parts.number(unpack("<d", octets)[0]) if len(octets) == 8 else None
     if kind != 0x18:
-        return None
+        return parts.number(unpack("<d", octets)[0]) if kind == 0x21 and len(octets) == 8 else None
     number = shift = 0
     for octet in octets:
         if octet < 0x80:

@@ -58,6 +58,9 @@ _PLACES, _AT = TABLE.places, TABLE.at
  _ATTRIBUTES, _RESOURCE, _, _, _, _SOURCE, _DATA) = range(len(TABLE.columns))  # fmt: skip
 _SCOPED = [*zip(("name", "version", "attributes"), range(_SCOPE, len(TABLE.columns)), strict=False)]
 _ORIGINS = ("host", "hostname", "remote_addr", "source", "ip")
+_OTHER_ORIGINS = frozenset(_ORIGINS[1:])
+_HOST_MAX = 256
+"""Characters of a host that is worth keeping."""
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _typed = re.compile(r"\s*[A-Z][A-Z0-9 ]*:")
 """The type before a value of SNMP."""
@@ -90,7 +93,8 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     row[_SEVERITY] = BANDS.get(number) if severity is None and number is not None else severity
     row[_NUMBER] = number
     if resource is None:
-        row[_RESOURCE] = _origins_of(record)
+        alone = type(host) is str and len(host) <= _HOST_MAX and _OTHER_ORIGINS.isdisjoint(record)
+        row[_RESOURCE] = _only_host(host) if alone else _origins_of(record)
     else:
         resource = parsed(resource)
         fill_service(row, _AT, resource)
@@ -121,7 +125,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         row[_SERVICE] = "unknown"
     if row[_FLAGS] is not None or trace_flags is not None:
         row[_TRACE_FLAGS] = None if row[_FLAGS] is None else row[_FLAGS] & 0xFF
-    row[_ATTRIBUTES] = attributes_of(attributes, rest, envelope)
+    row[_ATTRIBUTES] = packed(rest) if attributes is envelope is None else attributes_of(attributes, rest, envelope)
     return tuple(row)
 
 
@@ -140,11 +144,13 @@ def source_of(subject: str) -> str | None:
 
 def _origins_of(record: Mapping[str, Any]) -> bytes:
     """What a record without a resource says of where it is from."""
-    origins = {}
-    for name in _ORIGINS:
-        if name in record:
-            origins[name] = record[name]
-    return packed(origins) if origins else b"{}"
+    return packed({name: record[name] for name in _ORIGINS if name in record})
+
+
+@lru_cache(maxsize=1024)
+def _only_host(host: str) -> bytes:
+    """The same of one that says no more than its host, which come again and again."""
+    return packed({"host": host})
 
 
 def _observed(record: Mapping[str, Any], value: Any, received_at: int, rest: dict[str, Any], repairs: list[str]) -> int:

@@ -55,26 +55,34 @@ class Signal(Kind, Generic[M]):
         elif octets and octets[:1] != b"\n" and (inflated := unpack(octets, records)) is not octets:
             self.read(records, inflated, origin, depth + 1)
             return
+        if (depth or origin[0].headers) and (rows := self.rows_of(octets, origin)):  # else it was tried before
+            records.rows += rows
+            return
         if len(octets) > COUNTED_FROM:
             check_request(octets, self.request.DESCRIPTOR)
-        _, _, _, envelope, repairs = origin
-        if envelope is None and self.fast_rows is not None:
-            before = len(repairs)
-            try:
-                rows = self.fast_rows(octets, origin)
-            except (ValueError, DecodeError):
-                rows = []
-            if rows and "text_replaced" not in repairs[before:]:
-                records.rows += rows
-                return
-            del repairs[before:]
-        request = parse_request(self.request, octets, repairs)
+        request = parse_request(self.request, octets, origin[4])
         rejects, readable = unreadable(request)
         if not readable:
             check_empty(request)
         self._take_request(records, request, origin, rejects)
 
     read_data = read
+
+    def rows_of(self, payload: bytes, origin: Origin) -> Sequence[Row]:
+        _, _, _, envelope, repairs = origin
+        if payload[:1] != b"\n" or envelope is not None or self.fast_rows is None:
+            return ()
+        if len(payload) > COUNTED_FROM:
+            check_request(payload, self.request.DESCRIPTOR)
+        before = len(repairs)
+        try:
+            rows = self.fast_rows(payload, origin)
+        except (ValueError, DecodeError):
+            rows = []
+        if not rows or "text_replaced" in repairs[before:]:
+            del repairs[before:]
+            return ()
+        return rows
 
     def take_group(self, records: Records, value: Mapping[str, Any], origin: Origin, depth: int) -> bool:
         """An OTLP/JSON request, or a summary with the original request in base64."""
