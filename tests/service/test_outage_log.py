@@ -74,7 +74,10 @@ def test_a_start_while_a_server_is_away_is_as_few(proxied: Proxied, away: str) -
     server = getattr(proxied, away)
     server.stop()
     world.start(**only(*names), EVENTWRITER_HTTP__LISTEN=endpoint.address)
-    restarts = lambda: [endpoint.value("worker_restarts_total", stream=name) or 0 for name in names]  # noqa: E731
+
+    def restarts() -> list[float]:
+        return [endpoint.value("worker_restarts_total", stream=name) or 0 for name in names]
+
     wait_until(lambda: min(restarts()) >= 4, lambda: f"four starts: {restarts()}\n{world.log}")
     for name in names:
         told = [line["message"] for line in map(json.loads, world.log.splitlines()) if line.get("stream") == name]
