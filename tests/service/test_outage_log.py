@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import time
 from typing import Any
 
 import pytest
 
-from eventwriter.embedded import free_port
+from eventwriter.errors import UNAVAILABLE, ConfigurationError, UnavailableError
+from eventwriter.observability.board import Board
+from eventwriter.observability.report import Report
 from eventwriter.outage import CAUSES, SUMMARY, Outage
+from eventwriter.processes.child import Child
+from eventwriter.processes.slot import Nobody, Pace, Slot
 from fix_failover import load
-from fix_monitor import Endpoint
 from fix_proxy import Proxied
-from fix_service import STREAMS, only, wait_until
+from fix_service import STREAMS, wait_until
 
 
 def test_one_line_a_cause_then_one_a_minute(caplog: pytest.LogCaptureFixture) -> None:
@@ -66,26 +70,22 @@ def test_an_outage_of_each_server_under_load(proxied: Proxied) -> None:
     world.assert_exact()
 
 
-@pytest.mark.parametrize("away", ["postgres", "nats"])
-def test_a_start_while_a_server_is_away_is_as_few(proxied: Proxied, away: str) -> None:
-    """However often each worker is started until it is there: its end and the cause are told once."""
-    world, endpoint = proxied.world, Endpoint(f"127.0.0.1:{free_port()}")
-    names = ("LOGS", "EVENTS")
-    server = getattr(proxied, away)
-    server.stop()
-    world.start(**only(*names), EVENTWRITER_HTTP__LISTEN=endpoint.address)
-
-    def restarts() -> list[float]:
-        return [endpoint.value("worker_restarts_total", stream=name) or 0 for name in names]
-
-    wait_until(lambda: min(restarts()) >= 4, lambda: f"four starts: {restarts()}\n{world.log}")
-    for name in names:
-        told = [line["message"] for line in map(json.loads, world.log.splitlines()) if line.get("stream") == name]
-        assert [message.split()[0] for message in told if "cannot" not in message] == [
-            "started,",
-            "exited",
-            "restarting",
-        ]
-        assert len(told) == 4
-    server.start()
-    wait_until(lambda: endpoint.answers("/readyz", 200), lambda: world.log)
+def test_a_start_while_a_server_is_away_is_as_few(caplog: pytest.LogCaptureFixture) -> None:
+    """However often a worker is started until it is there: its cause and its end are told once; others each time."""
+    caplog.set_level(logging.INFO)
+    board = Board()
+    child = Child("LOGS", lambda: UNAVAILABLE)
+    slot = Slot(child, Pace(), Nobody(), random.Random(1), 0.0)
+    errors = [*[UnavailableError("away")] * 5, UnavailableError("starting up"), *[ConfigurationError("wrong")] * 2]
+    for error in errors:
+        Report("LOGS", "LOGS", board.slot("LOGS")).failed(error)
+        slot.exited(error.exit_code, 1.0)
+        slot.retry(1.0)
+    told = [record.getMessage() for record in caplog.records]
+    assert [message for message in told if message in ("away", "starting up", "wrong")] == [
+        *("away", "starting up"),
+        *("wrong", "wrong"),
+    ]
+    assert sum("exit status 69" in message for message in told) == 1
+    assert sum("exit status 78" in message for message in told) == 2
+    assert sum("restarting" in message for message in told) == 3
