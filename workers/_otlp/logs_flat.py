@@ -165,7 +165,11 @@ def _observed(record: Mapping[str, Any], value: Any, received_at: int, rest: dic
 
 def _body(body: Any) -> str:
     """A body that is no text, as its JSON text; a list of character codes is the text of an Erlang string."""
-    if isinstance(body, list) and body and all(type(code) is int and _is_text(code) for code in body):
+    if (
+        isinstance(body, list)
+        and body
+        and all(type(code) is int and (32 <= code <= 126 or code in (9, 10, 13)) for code in body)
+    ):
         return "".join(map(chr, body))
     return packed(body).decode()
 
@@ -177,10 +181,6 @@ def _trap_body(varbinds: Any) -> str:
         if type(value) is str and value.strip():
             return _typed.sub("", value).strip() or value.strip()
     return _body(varbinds)
-
-
-def _is_text(code: int) -> bool:
-    return 32 <= code <= 126 or code in (9, 10, 13)
 
 
 # --- the fast path: as rule engines republish them, when every value has its expected type -------------------

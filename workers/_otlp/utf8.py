@@ -42,7 +42,8 @@ def _mended(data: bytes, descriptor: Any, depth: int, fields_before: Iterator[in
             chunk, repaired = data[begin:end], 0
             field = known.get(tag >> 3)
             if field is not None and field.type == field.TYPE_STRING:
-                chunk, repaired = _text(chunk)
+                chunk = chunk.decode("utf-8", "replace").encode()
+                repaired = chunk != data[begin:end]
             elif field is not None and field.type == field.TYPE_MESSAGE:
                 chunk, repaired = _mended(chunk, field.message_type, depth + 1, fields_before)
             mends += repaired
@@ -51,11 +52,3 @@ def _mended(data: bytes, descriptor: Any, depth: int, fields_before: Iterator[in
             out += data[place:end]
         place = end
     return bytes(out), mends
-
-
-def _text(chunk: bytes) -> tuple[bytes, int]:
-    try:
-        chunk.decode()
-    except UnicodeDecodeError:
-        return chunk.decode("utf-8", "replace").encode(), 1
-    return chunk, 0
