@@ -85,7 +85,7 @@ def decode_records(kind: Kind, message: Message) -> Decoded:
                 except Unfit as error:
                     return Decoded((), (Reject(error.reason, str(error)[:500], 0),), repairs)
     elif not headers and (rows := kind.rows_of(payload, origin)):
-        return Decoded(rows, (), repairs)
+        return Decoded(rows, [], repairs)
     records = Records(kind)
     try:
         if value is not None:
@@ -173,11 +173,7 @@ class Records(Room):
         if type(value) is dict:
             if "specversion" in value and kind.shape.events and is_event(value):
                 self.open(value, origin, depth + 1)
-            elif (
-                not kind.groups
-                or value.keys().isdisjoint(kind.groups)
-                or not kind.take_group(self, value, origin, depth)
-            ):
+            elif value.keys().isdisjoint(kind.groups) or not kind.take_group(self, value, origin, depth):
                 self.add(value, origin)
         elif type(value) is list:
             self.take_each(value, origin, depth)
