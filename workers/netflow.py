@@ -69,11 +69,12 @@ def _take_lines(records: Records, octets: bytes, origin: Origin, depth: int) -> 
 def _take_flows(records: Records, flows: Flows, origin: Origin) -> None:
     _, _, received, envelope, repairs = origin
     records.check(len(flows))
+    add = records.rows.append
     for flow in flows:
         try:
             if flow is None:
                 raise Unfit("malformed", "not a FlowMessage of the length before it")
-            records.rows.append(row(flow, received, repairs, envelope))
+            add(row(flow, received, repairs, envelope))
         except Unfit as error:
             records.reject(error)
 

@@ -71,7 +71,7 @@ def usual_times(values: Sequence[Any]) -> list[int | None]:
             times = [(moment - _UNIX_2000) // _MICROSECOND for moment in map(_from_text, values)]
             if min(times) > 0:
                 return [*times]
-    except (TypeError, ValueError):  # no text, no offset, no time
+    except (TypeError, ValueError, IndexError):  # no text, no offset, no time, nothing
         pass
     return [*map(usual_time, values)]
 

@@ -92,6 +92,32 @@ EVENT = nearly(
     "short_message",
     "version",
 )
+_OCCURRED = {"timestamp": TIME, "severity": TEXT | st.none(), "level": st.integers(-(2**31), 2**31), "version": TEXT}
+TRAP = nearly(
+    {"source": TEXT, "varbinds": st.lists(OBJECT, max_size=3)},
+    {**_OCCURRED, "community": TEXT, "host": TEXT | st.none()},
+    "message",
+    "remote_addr",
+)
+STATE = nearly(
+    {"gateway_id": NAME, "current_state": st.sampled_from(["healthy", "unhealthy", "lost"])},
+    {**_OCCURRED, "previous_state": TEXT, "source_ip": TEXT},
+    "host",
+    "poller_id",
+)
+LIFECYCLE = nearly(
+    {"device_id": NAME, "action": TEXT},
+    {**_OCCURRED, "actor": TEXT, "metadata": OBJECT},
+    "_remote_addr",
+    "class_uid",
+    "resourceLogs",
+)
+OTHER_EVENT = nearly(
+    {"specversion": TEXT, "id": NAME, "data": TRAP | STATE | LIFECYCLE | OBJECT},
+    {"source": TEXT, "type": TEXT, "datacontenttype": TEXT, "subject": TEXT, "time": TIME, "extension": JSON},
+    "data_base64",
+    "short_message",
+)
 HOST = nearly(
     {"host_ip": NAME, "last_sweep_time": TIME},
     {
@@ -130,6 +156,12 @@ def test_telemetry(record: dict[str, Any], escape: bool) -> None:
 @given(EVENT, st.booleans())
 def test_events(record: dict[str, Any], escape: bool) -> None:
     """GELF in CloudEvents."""
+    compare(STREAMS["EVENTS"], record, escape=escape)
+
+
+@given(OTHER_EVENT, st.booleans())
+def test_events_of_other_shapes(record: dict[str, Any], escape: bool) -> None:
+    """Traps, changes of state and lifecycle in CloudEvents."""
     compare(STREAMS["EVENTS"], record, escape=escape)
 
 
@@ -403,6 +435,14 @@ def test_common_records_take_the_fast_path_among_others(stream: str) -> None:
     batch = [common, b"{}", common, b"\xff", common.replace(b"{", b"[", 1), common]
     messages = [Message(f"{stream.lower()}.x", each, number, 10**18) for number, each in enumerate(batch)]
     assert agree_on_all(STREAMS[stream], messages) == [True, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS["EVENTS"])
+def test_events_of_every_shape_take_the_fast_path(encoding: str) -> None:
+    """As long as they are objects in structured CloudEvents."""
+    traffic = Traffic("EVENTS", only=encoding, clock=lambda: 1_765_535_400.0)
+    chunk = [Message(p.subject, p.payload, 1, 10**18, p.headers) for p in (traffic.next() for _ in range(32))]
+    assert all(agree_on_all(STREAMS["EVENTS"], chunk))
 
 
 @pytest.mark.parametrize(("stream", "encoding"), [(name, each) for name in ENCODINGS for each in ENCODINGS[name]])

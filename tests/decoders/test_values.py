@@ -383,3 +383,19 @@ def test_deep_values_are_quoted() -> None:
     assert len(values.shown(deep)) <= 81
     while deep:  # freeing it all at once would recurse, too
         deep = deep[0]
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["2025-12-12T10:30:00.250Z", "2025-12-12T10:30:00.25Zx", "1999-12-12T10:30:00.250Z",
+             "2025-12-12 10:30:00.250Z", "2025-12-12T10:30:60.250Z", "2025-12-12T10:30:00.2501",
+             "20251212T103000.250000Z", "2025-12-12", "", "0"]
+        )
+        | st.none() | st.integers(),
+        max_size=4,
+    )
+)  # fmt: skip
+def test_many_times_are_what_each_is(given_times: list[Any]) -> None:
+    """Of one length or not, and whatever else is among them."""
+    assert values.usual_times(given_times) == [*map(values.usual_time, given_times)]
