@@ -15,9 +15,9 @@ from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, dump_json, show
 from workers._guard import total
 from workers._json import convert
 from workers._json.cloudevents import data_of, envelope_in, is_event, is_text
-from workers._json.convert import moment
 from workers._json.count import RECORD
-from workers._json.event_shapes import LEVEL_OF, Facts, facts_of
+from workers._json.event_shapes import Facts, facts_of
+from workers._json.event_values import level_of, timestamp_of
 from workers._json.events_fast import AnyEvent, GelfEvent, any_columns, gelf_columns
 from workers._json.fast import fast_path, in_turn
 from workers._json.payload import read_json, unpack
@@ -43,8 +43,6 @@ TABLE = Table(
     Field("received_at", "timestamptz", given=False, core=False),
 )
 
-_LATEST = 9_909_000_000
-"""Seconds since 1970, in the year 2283: a number beyond is no time of an event."""
 _NOTHING: Facts = (None, None, None, None, None, None, None)
 _OTEL = MappingProxyType({"logs": "LOGS", "traces": "OTEL_TRACES", "metrics": "OTEL_METRICS"})
 _ENVELOPE = frozenset(("specversion", "id", "source", "type", "datacontenttype", "subject"))
@@ -106,14 +104,14 @@ def _row(event: Mapping[str, Any], raw: bytes, index: int, origin: Origin, room:
     facts = facts_of(data, wrapped=wrapped) if type(data) is dict else _facts_of_other(event, repairs, room)
     time, remote_addr, host, level, severity, short_message, version = facts
 
-    timestamp = usual_time(time) or _timestamp(time, get("time") if wrapped else None, received, wrapped, repairs)
+    timestamp = usual_time(time) or timestamp_of(time, get("time") if wrapped else None, received, wrapped, repairs)
     source = get("source")
     if source is None and not wrapped and "class_uid" in event:
         source = get("log_provider")
     if type(source) is not str:  # it is part of the key
         source = _text(source, repairs) or ""
     if level is not None and (type(level) is not int or not INT4_MIN <= level <= INT4_MAX):
-        level = _level(level, repairs)
+        level = level_of(level, repairs)
     identity = get("id")
     if type(identity) is not str or not identity:
         identity = _text(identity, repairs) or f"{message.sequence}-{message.time}-{index}"
@@ -185,35 +183,6 @@ def _facts_of_other(event: Mapping[str, Any], repairs: list[str], room: Room | N
     if type(data) is bytes:
         data = _plain_text(data)
     return (None, None, None, None, None, data, None) if type(data) is str else _NOTHING
-
-
-def _timestamp(time: Any, envelope_time: Any, received: int, wrapped: bool, repairs: list[str]) -> int:
-    """The event's own time, else that of its CloudEvent, else that of receipt.
-
-    A time that is none rejects a flat record; in a CloudEvent, which has another, it is counted.
-    """
-    try:
-        micros = None if time is None else moment(time, repairs=repairs)
-        if micros is not None and type(time) is not str and not -EPOCH < micros < _LATEST * 1_000_000 - EPOCH:
-            raise Unfit("bad_time", f"{shown(time)} is not the time of an event")
-    except Unfit as error:
-        if not wrapped:
-            raise Unfit("bad_time", f"time: {error}") from None
-        repairs.append("bad_time")
-        micros = None
-    if micros is None and envelope_time is not None:
-        try:
-            micros = moment(envelope_time, repairs=repairs)
-        except Unfit:
-            repairs.append("bad_time")
-    return received if micros is None else micros
-
-
-def _level(level: Any, repairs: list[str]) -> int | None:
-    """A level from its name or number; None for anything else, which raw_data has."""
-    if type(level) is str and (known := LEVEL_OF.get(level.strip().lower())) is not None:
-        return known
-    return convert.clamped("level", INT4_MIN, INT4_MAX, level, {}, repairs)
 
 
 STREAM = Stream(

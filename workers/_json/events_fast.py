@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import msgspec
 
 from eventwriter.masking.community import all_masked
-from eventwriter.values import INT4_MAX, INT4_MIN, Unfit, time_from_seconds, usual_times
+from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, time_from_seconds, usual_times
 from workers._json.event_shapes import FACTS, facts_of
+from workers._json.event_values import level_of, timestamp_of
 from workers._json.fast import Arrivals, Columns, members_of, received
 
 _ABSENT = msgspec.Raw(b"")
@@ -75,14 +76,22 @@ def any_columns(arrivals: Arrivals, records: Sequence[AnyEvent], odd: set[int]) 
     event = _any_event(records)
     facts = dict(zip(FACTS, zip(*map(_facts, event["data"]), strict=True), strict=True))
     own = facts.pop("time")
-    times = usual_times([outer if time is None else time for time, outer in zip(own, event["time"], strict=True)])
-    for name, column in facts.items():
-        if name != "level" and not _TEXT.issuperset(map(type, column)):
-            odd.update(place for place, value in enumerate(column) if type(value) not in _TEXT)
-    for place, level in enumerate(facts["level"]):
+    outer = event["time"]
+    times = usual_times([outer[place] if time is None else time for place, time in enumerate(own)])
+    levels = [*facts.pop("level")]
+    repairs: list[str] = []
+    for place, level in enumerate(levels):
         if level is not None and not (type(level) is int and INT4_MIN <= level <= INT4_MAX):
+            levels[place] = level_of(level, repairs)
+        if times[place] is None:
+            times[place] = timestamp_of(own[place], outer[place], arrivals[2][place] // 1000 - EPOCH, True, repairs)
+        if repairs or type(level) is float:  # which may not have every digit
             odd.add(place)
-    return _columns(arrivals, {**event, **facts, "event_timestamp": times}, odd)
+            repairs.clear()
+    for column in facts.values():
+        if not _TEXT.issuperset(map(type, column)):
+            odd.update(place for place, value in enumerate(column) if type(value) not in _TEXT)
+    return _columns(arrivals, {**event, **facts, "level": levels, "event_timestamp": times}, odd)
 
 
 def _facts(data: dict[str, Any]) -> tuple[Any, ...]:
