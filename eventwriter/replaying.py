@@ -65,7 +65,7 @@ class Replay:
         self._stream = stream.leaving_out(settings.omit)
         self.interrupted = False
         sink.open()
-        self.info = source.open()
+        self.info = source.open(pulls=False)
         self.identity = Identity(settings.name, self.info.name, self.info.created, settings.durable)
 
     def begin(self, first: int) -> None:

@@ -8,18 +8,25 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from eventwriter.embedded.nats import NatsServer
 from eventwriter.embedded.postgres import PostgresServer
 from eventwriter.embedded.server import Server
-from eventwriter.errors import INTERNAL, ConfigurationError, UnavailableError
+from eventwriter.errors import INTERNAL, USAGE, ConfigurationError, UnavailableError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with the exit code that every command of ours has for arguments that it does not take."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: error: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one server in the foreground until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, prog="python -m eventwriter.embedded", description=main.__doc__
-    )
+    parser = _Parser(allow_abbrev=False, prog="python -m eventwriter.embedded", description=main.__doc__)
     parser.add_argument("server", choices=("nats", "postgres"))
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="where its data lives")

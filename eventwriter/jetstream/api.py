@@ -57,9 +57,9 @@ class Api:
         """The answer to a request of any subject; raises nats-py's errors, and ForbiddenError if we may not ask."""
         return await self._permissions.asked(subject, self._client.request(subject, body, timeout=self._patience))
 
-    async def probe(self) -> None:
+    async def probe(self, pulls: bool = True) -> None:
         """Asks for everything that a worker needs, without any effect; the permissions tell what is refused."""
-        await self._permissions.probe(self._client.publish, self.ask)
+        await self._permissions.probe(self._client.publish, self.ask, pulls)
 
 
 def _nobody(api: str) -> str:

@@ -49,6 +49,11 @@ class Client(nats.aio.client.Client):
         """For the next connection."""
         return tls.context(self.tls)
 
+    async def close(self) -> None:
+        """Also of one that was never to connect, for a file cannot be used: nats-py fails then."""
+        if self.options:
+            await super().close()
+
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and "tls" in self.options and info.get("tls_available"):
             info["tls_required"] = True  # all that nats-py looks at

@@ -28,11 +28,11 @@ class Unusable(nats.errors.Error):
 def options(settings: NatsConfig, client: nats.aio.client.Client) -> dict[str, Any]:
     """The options of ``client`` for its login; raises Unusable if a file lacks something already."""
     if settings.credentials is not None:
-        file = settings.credentials
-        _part(file, "JWT"), _signer(_part(file, "NKEY seed"), file).wipe()
+        file, where = settings.credentials, f"nats.credentials: {settings.credentials}"
+        _part(file, "JWT"), _signer(_part(file, "NKEY seed"), where).wipe()
         return {
             "user_jwt_cb": lambda: _part(file, "JWT"),
-            "signature_cb": lambda nonce: _signed(nonce, _signer(_part(file, "NKEY seed"), file)),
+            "signature_cb": lambda nonce: _signed(nonce, _signer(_part(file, "NKEY seed"), where)),
         }
     if settings.nkey is not None:
         seed = _now("nats.nkey", settings.nkey)

@@ -90,11 +90,11 @@ class Link:
 
     # --- start and end ------------------------------------------------------------------------------------------
 
-    async def open(self) -> StreamInfo:
+    async def open(self, pulls: bool) -> StreamInfo:
         """Connects and asks for the stream; raises the error that tells why reading cannot begin."""
         name = f"eventwriter {self._config.name}"
         await connect(self._client, self._settings, name, self)
-        await self.api.probe()
+        await self.api.probe(pulls)
         if not self._permissions.complete:
             raise ForbiddenError(self._permissions.trouble)
         return await self.binding.open()

@@ -124,15 +124,18 @@ class Permissions:
             refusal.set_result(None)
         return need in self._needs or bool(awaited)
 
-    async def probe(self, publish: Send, request: Send) -> None:
-        """Asks for everything once, without any effect. Afterwards ``trouble`` tells what is not permitted."""
+    async def probe(self, publish: Send, request: Send, pulls: bool = True) -> None:
+        """Asks for everything once, without any effect. Afterwards ``trouble`` tells what is not permitted.
+
+        Without ``pulls`` not for what only those need who pull from the durable.
+        """
         acks = f"publish to {self._acks}>"
         before = self._refused.get(acks, 0)
         # Nobody answers this, but the server speaks of violations in the order of what it was sent.
-        await publish(f"{self._acks}0.0.0.0.0".replace("*", "_"), b"+WPI")
-        answers = await asyncio.gather(
-            *(request(subject, body) for subject, body in self._harmless.items()), return_exceptions=True
-        )
+        if pulls:
+            await publish(f"{self._acks}0.0.0.0.0".replace("*", "_"), b"+WPI")
+        asked = (each for each in self._harmless.items() if pulls or each[0] != self.pull)
+        answers = await asyncio.gather(*(request(subject, body) for subject, body in asked), return_exceptions=True)
         if before and self._refused[acks] == before and any(not isinstance(each, Exception) for each in answers):
             self._permitted(acks)
 

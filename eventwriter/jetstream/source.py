@@ -56,10 +56,10 @@ class Source:
 
     # --- start and end ------------------------------------------------------------------------------------------
 
-    def open(self) -> StreamInfo:
-        """Connects and asks for the stream; raises the error that tells why reading cannot begin."""
+    def open(self, pulls: bool = True) -> StreamInfo:
+        """Connects, asks for the stream; raises what tells why reading cannot begin. Without ``pulls`` it needs less."""
         self._loop.start()
-        return self._loop.call(self.link.open(), CONNECT_TIMEOUT * 3)
+        return self._loop.call(self.link.open(pulls), CONNECT_TIMEOUT * 3)
 
     def bind(self, start: int) -> ConsumerInfo:
         """Binds or creates the consumer (a new one begins at sequence ``start``)."""

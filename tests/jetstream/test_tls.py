@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 import socket
 import time
@@ -279,10 +280,23 @@ def test_what_is_replaced_is_used_at_the_next_connection(tmp_path: Path, certifi
     asyncio.run(run())
 
 
-def test_an_nkey_that_is_damaged(tmp_path: Path) -> None:
-    """Found before a server is asked, and not shown."""
-    seed = Key(nkeys.PREFIX_BYTE_USER).seed.decode()
+@pytest.mark.parametrize("setting", ["nkey", "credentials"])
+def test_a_seed_that_is_damaged(tmp_path: Path, setting: str) -> None:
+    """Found before a server is asked, and not shown; the client that it ends without a connection can be closed."""
+    key, credentials = Account().user()
+    seed, file = key.seed.decode(), tmp_path / "damaged.creds"
     damaged = f"{seed[:-1]}{'A' if seed[-1] != 'A' else 'B'}"
-    message = refusal(NatsConfig(("nats://127.0.0.1:1",), nkey=damaged), ConfigurationError)
-    assert "nats.nkey holds no NKEY seed" in message
+    file.write_text(credentials.replace(seed, damaged))
+    value = damaged if setting == "nkey" else str(file)
+    settings = NatsConfig(("nats://127.0.0.1:1",), **{setting: value})  # type: ignore[arg-type]
+
+    async def run() -> str:
+        client = Client()
+        with pytest.raises(ConfigurationError) as caught:
+            await connect(client, settings, "test", Silent())
+        await client.close()
+        return str(caught.value)
+
+    message = asyncio.run(run())
+    assert re.search(rf"nats\.{setting}(: \S+)? holds no NKEY seed", message), message
     assert damaged not in message

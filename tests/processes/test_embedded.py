@@ -28,7 +28,7 @@ import fix_servers
 from eventwriter import embedded
 from eventwriter.embedded import NatsServer, PostgresServer, Server
 from eventwriter.embedded.postgres import reachable
-from eventwriter.errors import ConfigurationError, UnavailableError
+from eventwriter.errors import USAGE, ConfigurationError, UnavailableError
 from eventwriter.processes import process
 from fix_service import wait_until
 from patience import PATIENCE
@@ -343,6 +343,15 @@ def test_in_the_foreground_ends_with_its_server(folder: Path) -> None:
     with foreground("nats", folder / "nats", embedded.free_port()) as running:
         psutil.Process(running.pid).children()[0].kill()
         assert running.wait(10 * PATIENCE) == 70
+
+
+@pytest.mark.parametrize("arguments", [(), ("mysql",), ("nats", "--port", "x"), ("nats", "--port", "1")])
+def test_arguments_that_it_does_not_take(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit code is that of every command of ours."""
+    with pytest.raises(SystemExit) as caught:
+        embedded.main(arguments)
+    assert caught.value.code == USAGE
+    assert "python -m eventwriter.embedded: error: " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user; others are one already")
