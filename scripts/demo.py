@@ -111,6 +111,8 @@ class Service:
         self.page = f"http://{environment['EVENTWRITER_HTTP__LISTEN']}/"
         self.restarts: Counter[str] = Counter()
         self.notes: list[str] = []
+        self.serving = threading.Event()
+        """Set once the address of the page is known, or will never be."""
         self.process = subprocess.Popen(
             [*prefix, sys.executable, "-m", "eventwriter", "supervise"],
             cwd=root,
@@ -133,8 +135,10 @@ class Service:
                         self.restarts[str(record.get("stream", "")).partition("/")[0]] += 1
                     if record["message"].startswith("serving http"):  # the port, if that was 0
                         self.page = record["message"].split()[1]
+                        self.serving.set()
                     if record["level"] in ("error", "critical"):
                         self.notes.append(record["message"])
+        self.serving.set()
 
     def end(self, timeout: float) -> int:
         """Sends SIGTERM and returns the exit status."""
@@ -341,6 +345,7 @@ def main() -> int:
         service = Service(environment, folder / "service.log")
         stack.callback(service.process.kill)
         console.print(f"NATS        {server.url}", f"PostgreSQL  {dsn}", sep="\n", soft_wrap=True, highlight=False)
+        service.serving.wait(30)
         console.print(f"page        {service.page}", f"publishing  {arguments.rate:.0f} messages/s", sep="\n")
         connection = stack.enter_context(psycopg.connect(dsn, autocommit=True))
         _watch(console, connection, publisher, service, arguments, stop)

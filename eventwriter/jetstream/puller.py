@@ -150,7 +150,8 @@ class Puller:
             # 503: no leader, no JetStream, or no such consumer. Others: leadership change, too many waiting pulls.
             self._not_before = self._clock() + REFUSED
             self._interrupted = True
-            if self._progress.refused(f"{status} {text}"):
+            # Of a server that goes the connection tells, which ends with it.
+            if self._progress.refused(f"{status} {text}") and text != "Server Shutdown":
                 log.info("pull ended: %s %s", status, text, extra=self._extra)
         self.pull.end(self._clock())
         self.wake.set()

@@ -11,8 +11,8 @@ log = logging.getLogger("eventwriter.worker")
 REASONS = 100
 """Reasons of a stream that are counted by themselves."""
 OTHER = "other"
-_PAUSE = 1.0
-"""Seconds between two lines of the log."""
+_PAUSE = 60.0
+"""Seconds between two lines of the log, as between those of an outage."""
 
 
 def count(counts: dict[str, int], more: Mapping[str, int]) -> None:
@@ -24,7 +24,7 @@ def count(counts: dict[str, int], more: Mapping[str, int]) -> None:
 
 
 class Letters:
-    """Tells of dead letters: the first at once, those that follow soon together."""
+    """Tells of dead letters: the first at once, those of the next minute together."""
 
     def __init__(self, stream: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._extra = {"stream": stream}
@@ -41,7 +41,8 @@ class Letters:
         """Tells of those that are not told yet, if it is time to."""
         if self._counts and (now or self._clock() >= self._next):
             told = ", ".join(f"{reason} {number}" for reason, number in sorted(self._counts.items()))
-            log.warning("%d dead letters (%s)", sum(self._counts.values()), told, extra=self._extra)
+            total = sum(self._counts.values())
+            log.warning("%d dead letter%s (%s)", total, "s" * (total > 1), told, extra=self._extra)
             self._counts.clear()
             self._next = self._clock() + _PAUSE
 

@@ -50,6 +50,8 @@ _OVERSIZED = {
 
 # Of libpq, and of poolers, whose SQLSTATE is one for all that they say.
 _CREDENTIALS = re.compile("authentication failed|no password supplied|no pg_hba.conf entry|no such user")
+_ADDED = re.compile(r"^connection (?:failed|is bad): |\s*Is the server running [^?]*\?")
+"""Around what keeps a connection from being made: what psycopg says of all, and what libpq asks whoever reads it."""
 _NO_DATABASE = re.compile('no such database|database "[^"]*" does not exist')
 
 _REMEDIES = {
@@ -120,7 +122,7 @@ def _said(error: psycopg.Error, first: str) -> str:
 def _unconnected(text: str, pgconn: pq.abc.PGconn | None) -> EventWriterError:
     """What keeps a connection from being made: by SQLSTATE where a server told it, whose words may be in any language;
     those of libpq and of poolers are in English."""
-    codes, line = greeting.codes(text), " ".join(text.split())
+    codes, line = greeting.codes(text), " ".join(_ADDED.sub("", text).split())
     if any(code.startswith("28") for code in codes) or _CREDENTIALS.search(text):
         return AuthenticationError(f"PostgreSQL refuses the credentials: {line}")
     if "3D000" in codes or _NO_DATABASE.search(text):

@@ -21,6 +21,7 @@ from eventwriter.errors import (
     UnavailableError,
 )
 from eventwriter.postgres import errors, policy
+from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.sink import Sink
@@ -351,6 +352,17 @@ def test_what_ends_the_first_session(connection: Any, database: str, code: str, 
         proxy.lose(b"to_regclass", "before", last_words("FATAL", code))
         with pytest.raises(expected, match="last words"):
             sink.open()
+
+
+@pytest.mark.parametrize("hosts", ["host=127.0.0.1 port=1", "host=/nowhere", "host=127.0.0.1,127.0.0.1 port=1,2"])
+def test_nobody_is_asked_whether_the_server_runs(hosts: str) -> None:
+    """As libpq asks in its second line: the reason is told, and what follows it is not put behind a question."""
+    with pytest.raises(psycopg.OperationalError, match="Is the server running") as caught:
+        BusyConnection.connect(f"{hosts} dbname=none user=nobody").close()
+    said = str(errors.classify(caught.value))
+    assert said.startswith("PostgreSQL cannot be reached: connection to server ")
+    assert said.endswith(("Connection refused", "No such file or directory"))
+    assert "?" not in said
 
 
 @pytest.mark.parametrize("code", ["42501", pytest.param("0A000", marks=pytest.mark.long)])
