@@ -235,6 +235,15 @@ def test_a_pull_that_is_refused_is_an_interruption(bench: Bench) -> None:
     assert (bench.server.looks, bench.written()) == (1, [Gap.LOST])
 
 
+def test_a_server_that_goes_is_not_told_of_twice(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """The connection ends with it, and tells: a line here for each stream would be one more."""
+    caplog.set_level("INFO")
+    for text, lines in (("Server Shutdown", 0), ("Leadership Change", 1)):
+        bench.step()
+        bench.told("409", text)
+        assert len(caplog.records) == lines, caplog.text
+
+
 def test_after_a_pause_the_stream_is_looked_at_first(bench: Bench) -> None:
     """Nothing can have been lost, but the stream may be another one."""
     assert bench.pulls()
