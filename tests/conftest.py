@@ -14,11 +14,11 @@ pytest_plugins = ["fix_servers", "fix_service", "fix_proxy", "fix_tls", "fix_fai
 
 
 LONGEST = (
-    "test_rewind", "test_hosts", "test_consumers", "test_filters", "test_outage", "test_service", "test_verify",
-    "test_jetstream", "test_chaos", "test_bench", "test_crashing", "test_message_limits", "test_page", "test_monitor",
-    "test_runbook",
-    "test_tls", "test_hostile", "test_dlq", "test_permissions", "test_embedded", "test_supervisor", "test_locks",
-    "test_crash", "test_copy", "test_plugins", "test_documented",
+    "test_rewind", "test_service", "test_bench", "test_outage", "test_consumers", "test_jetstream", "test_verify",
+    "test_dlq", "test_hostile", "test_crashing", "test_page", "test_runbook", "test_chaos", "test_filters",
+    "test_monitor", "test_hosts", "test_message_limits", "test_tls", "test_permissions", "test_embedded",
+    "test_supervisor", "test_locks", "test_crash", "test_columns_service", "test_errors", "test_constraints",
+    "test_copy", "test_plugins",
 )  # fmt: skip
 """Modules that take ten seconds or more, the longest first: what runs last should not be long."""
 
