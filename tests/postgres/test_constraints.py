@@ -25,6 +25,7 @@ from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Outcome, Stream
 from fix_service import STREAMS
 from fix_sinks import OpenSink
+from profiles import examples
 
 IDENTITY = Identity("NUMBERS", "numbers", datetime(2026, 1, 1, tzinfo=UTC), "writer")
 COLUMNS = (Column("k", "bigint"), Column("v", "text"), Column("x", "jsonb", core=False))
@@ -132,7 +133,7 @@ ROWS = st.tuples(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=5)
+@settings(max_examples=examples(5, 2))
 @given(st.lists(st.lists(st.lists(ROWS, min_size=1, max_size=4), min_size=1, max_size=5), min_size=1, max_size=4))
 def test_every_row_is_there_or_equal_or_a_conflict(
     connection: Any, open_sink: Any, kind: str, story: list[list[list[Any]]]
@@ -337,7 +338,7 @@ def test_check_names_what_may_keep_rows_out(connection: Any, database: str) -> N
     assert any(text.startswith("LOGS: rule off: COPY passes it over") for text in texts)
 
 
-@settings(max_examples=6)
+@settings(max_examples=examples(6, 3))
 @given(st.lists(st.lists(st.lists(ROWS, min_size=1, max_size=4), min_size=1, max_size=5), min_size=1, max_size=4))
 def test_the_latest_that_is_taken_stays(connection: Any, open_sink: Any, story: list[list[list[Any]]]) -> None:
     """Of each key, whatever the table makes of the others; and each row of each batch has one fate."""

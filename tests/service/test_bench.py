@@ -78,6 +78,7 @@ def test_all_streams_at_once() -> None:
     assert found["together"]["client_cpu_us_per_row"] > 0
 
 
+@pytest.mark.long
 def test_latency() -> None:
     """Over all streams, in order."""
     found = report("--latency", "--seconds", "1", "--rate", "100")["latency"]

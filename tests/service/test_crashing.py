@@ -100,20 +100,21 @@ def letters(world: World) -> list[tuple[str, str, bytes, int | None]]:
     )
 
 
-def test_what_ends_its_process_is_a_dead_letter(hostile: World) -> None:
+@pytest.mark.parametrize("names", [("EVENTS", "LOGS"), pytest.param(STREAMS, marks=pytest.mark.long)], ids=len)
+def test_what_ends_its_process_is_a_dead_letter(hostile: World, names: tuple[str, ...]) -> None:
     """In every way, on every stream, between good messages, whose rows are all there."""
-    for number, name in enumerate(STREAMS):
+    for number, name in enumerate(names):
         source = Traffic(name, records=3)
         bad = [ends(name, way) for way in (WAYS if name == "LOGS" else (WAYS[number % 5], WAYS[(number + 1) % 5]))]
         hostile.publish(name, [each for one in bad for each in (source.next(), one, source.next())])
-    service = hostile.start(**QUICK)
+    service = hostile.start(**QUICK, **only(*names))
     hostile.wait_settled()
     hostile.assert_exact()
     found = letters(hostile)
     assert {(reason, index) for _, reason, _, index in found} == {("crashes", None)}
     for name, messages in hostile.published.items():
         assert [each[2] for each in found if each[0] == name] == [each.payload for each in messages if each.rejects]
-    hostile.traffic(count=5)
+    hostile.traffic(names, count=5)
     hostile.wait_settled()
     assert hostile.stop(service) == 0
 

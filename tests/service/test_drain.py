@@ -30,7 +30,7 @@ def test_sigterm_at_random_moments(world: World) -> None:
         number = 0
         try:
             while not stop.is_set():
-                world.traffic(STREAMS, count=60, seed=number)
+                world.traffic(STREAMS, count=20, seed=number)
                 number += 1
                 stop.wait(0.1)
         except Exception as error:  # noqa: BLE001 - told by the main thread

@@ -34,7 +34,7 @@ def acknowledged(world: World, name: str) -> bool:
     return bool(world.consumer(name).ack_floor.stream_seq == len(world.published[name]))
 
 
-@pytest.mark.parametrize("busy", [False, True], ids=["idle", "under load"])
+@pytest.mark.parametrize("busy", [False, pytest.param(True, marks=pytest.mark.long)], ids=["idle", "under load"])
 def test_a_ledger_truncated_under_running_workers(world: World, busy: bool) -> None:
     """Numbers of rows start again, and several workers of several streams hold old ones: none mistakes another's."""
     environment = {"EVENTWRITER_STREAMS__LOGS__PROCESSES": "2", "EVENTWRITER_WRITER__BATCH_MESSAGES": "50"}
@@ -59,7 +59,7 @@ def test_a_ledger_truncated_under_running_workers(world: World, busy: bool) -> N
     assert world.stop(service, 10) == 0
 
 
-@pytest.mark.parametrize("busy", [False, True], ids=["idle", "under load"])
+@pytest.mark.parametrize("busy", [pytest.param(False, marks=pytest.mark.long), True], ids=["idle", "under load"])
 def test_a_database_of_before_the_ledger(fallible: Fallible, busy: bool) -> None:
     """Restored to before its first start: new messages are written; what is missing is said, not guessed."""
     world = fallible.world

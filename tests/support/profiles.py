@@ -7,9 +7,9 @@ import os
 from hypothesis import HealthCheck, settings
 
 
-def examples(count: int) -> int:
+def examples(count: int, least: int = 12) -> int:
     """How many a property gets of those that are worth its time: all in a search, a quarter in the suite."""
-    return count if "EXAMPLES" in os.environ else min(count, max(12, count // 4))
+    return count if "EXAMPLES" in os.environ else min(count, max(least, count // 4))
 
 
 # How long an example takes says how busy the machine is, or that hypothesis is building its tables of Unicode, which it
