@@ -10,8 +10,8 @@ from eventwriter.stream import Stream
 from eventwriter.values import Unfit, dump_json
 from workers._guard import total
 from workers._json.count import RECORD, Shape
-from workers._json.fast_table import fast_path_of
-from workers._json.records import Kind, Origin, Records, decode_records, row_of
+from workers._json.fast_table import fast_path_of, row_of
+from workers._json.records import Kind, Origin, Records, decode_records
 from workers._json.table import Field, Table
 from workers._limits import RECORDS_MAX, SHARED_MAX, too_many
 

@@ -6,8 +6,8 @@ from functools import partial
 
 from eventwriter.stream import Column, Stream
 from workers._guard import total
-from workers._json.fast_table import fast_path_of
-from workers._json.records import Kind, decode_records, row_of
+from workers._json.fast_table import fast_path_of, row_of
+from workers._json.records import Kind, decode_records
 from workers._json.series_key import series_key_of
 from workers._json.table import Field, Table
 

@@ -1,4 +1,6 @@
-"""The fast path of a table whose records have the first names of its fields, from its declaration."""
+"""The rows of flat records from the declaration of their table: one by one, and, of those that have the first names of
+its fields, many at a time.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,12 @@ from typing import Annotated, Any
 
 import msgspec
 
+from eventwriter.stream import Row
 from eventwriter.values import is_rounded, usual_times
-from workers._json.convert import EXACT
+from workers._json.convert import EXACT, metadata_of
 from workers._json.fast import Arrivals, Columns, Fast, fast_path, members_of, nested_json, received
-from workers._json.table import RANGES, Field, Table
+from workers._json.records import Origin
+from workers._json.table import RANGES, Field, Table, prefer
 
 _NULL = msgspec.Raw(b"null")
 _WITH_DEFAULT = 3
@@ -18,6 +22,34 @@ _WITH_DEFAULT = 3
 _SURE = 15
 """Digits of a number that float64 tells apart, and of an integer that it has exactly."""
 _DECIMAL = b"0123456789.-"
+
+
+def row_of(table: Table, time: str) -> Callable[[Mapping[str, Any], Origin], Row]:
+    """Makes the row of a flat record: the column ``time`` has that of the message if the record has none, metadata what
+    has no column, and the older name of the gateway, the only one of ``others``, comes before the newer.
+
+    It raises Unfit for one that lacks what it must have, or has something else there.
+    """
+    sort, fill = table.places.sort, table.fill
+    at_time, gateway, metadata, receipt = (
+        table.at[time], table.at["gateway_id"], table.at["metadata"], table.at.get("received_at"),
+    )  # fmt: skip
+
+    def row(record: Mapping[str, Any], origin: Origin) -> Row:
+        _, received, time, envelope, repairs = origin
+        given, rest = sort(record)
+        poller = given.pop()
+        if poller is not None:
+            prefer(given, rest, gateway, "gateway_id", poller)
+        fill(given, rest, repairs)
+        if given[at_time] is None:
+            given[at_time] = time
+        given[metadata] = metadata_of(given[metadata], rest, envelope)
+        if receipt is not None:
+            given[receipt] = received
+        return tuple(given)
+
+    return row
 
 
 def fast_path_of(table: Table, mark: bytes, *, closed: bool = True) -> Fast:

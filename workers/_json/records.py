@@ -14,10 +14,9 @@ from eventwriter import values
 from eventwriter.stream import Decoded, Message, Reject, Row
 from eventwriter.values import EPOCH, Unfit, dump_json, shown
 from workers._json.cloudevents import data_of, envelope_in, envelope_of, is_event, is_text
-from workers._json.convert import metadata_of, moment, trimmed
+from workers._json.convert import moment, trimmed
 from workers._json.count import EVENTS, Shape
 from workers._json.payload import read_json, unpack
-from workers._json.table import Table, prefer
 from workers._limits import ALL_INFLATED_MAX, COUNTED_FROM, RECORDS_MAX, SHARED_MAX, Room, too_many
 
 _MAX_DEPTH = 8
@@ -109,34 +108,6 @@ def _text_of(name: str, records: Records, payload: bytes, origin: Origin) -> Dec
         raise Unfit("malformed", "a CloudEvent whose data is not the text that it is said to be") from None
     records.add({name: values.clean(text, origin[4])}, origin)
     return Decoded(records.rows, records.rejects, origin[4])
-
-
-def row_of(table: Table, time: str) -> Callable[[Mapping[str, Any], Origin], Row]:
-    """Makes the row of a flat record: the column ``time`` has that of the message if the record has none, metadata what
-    has no column, and the older name of the gateway, the only one of ``others``, comes before the newer.
-
-    It raises Unfit for one that lacks what it must have, or has something else there.
-    """
-    sort, fill = table.places.sort, table.fill
-    at_time, gateway, metadata, receipt = (
-        table.at[time], table.at["gateway_id"], table.at["metadata"], table.at.get("received_at"),
-    )  # fmt: skip
-
-    def row(record: Mapping[str, Any], origin: Origin) -> Row:
-        _, received, time, envelope, repairs = origin
-        given, rest = sort(record)
-        poller = given.pop()
-        if poller is not None:
-            prefer(given, rest, gateway, "gateway_id", poller)
-        fill(given, rest, repairs)
-        if given[at_time] is None:
-            given[at_time] = time
-        given[metadata] = metadata_of(given[metadata], rest, envelope)
-        if receipt is not None:
-            given[receipt] = received
-        return tuple(given)
-
-    return row
 
 
 class Records(Room):
