@@ -57,7 +57,7 @@ class Source:
     # --- start and end ------------------------------------------------------------------------------------------
 
     def open(self, pulls: bool = True) -> StreamInfo:
-        """Connects, asks for the stream; raises what tells why reading cannot begin. Without ``pulls`` it needs less."""
+        """Connects, asks for the stream; raises the error why reading cannot begin. Without ``pulls`` it asks less."""
         self._loop.start()
         return self._loop.call(self.link.open(pulls), CONNECT_TIMEOUT * 3)
 
