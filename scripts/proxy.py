@@ -55,6 +55,8 @@ class Proxy:
         self._sprung = threading.Event()
         self._links: set[_Link] = set()
         self._listener: socket.socket | None = None
+        self._kept: socket.socket | None = None
+        """Bound to the port while it refuses."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -64,24 +66,30 @@ class Proxy:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        if self._kept is not None:
+            self._kept.close()
 
     def start(self) -> None:
         """Accepts connections, on the same port as before."""
-        if self._listener is None:
-            self._listener = socket.create_server((self.address, self.port), backlog=128)
-            self.port = self._listener.getsockname()[1]
-        else:
-            self._listener.listen(128)
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        listener = socket.create_server((self.address, self.port), backlog=128)
+        self.port = listener.getsockname()[1]
+        self._listener = listener
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
     def stop(self) -> None:
         """Refuses connections and cuts those there are; nobody else gets the port meanwhile."""
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+            self._kept = socket.socket()
+            self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):  # then it is as good as nothing
+                self._kept.bind((self.address, self.port))
         self._flowing.set()
         self.cut()
 
