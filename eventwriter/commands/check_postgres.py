@@ -42,7 +42,7 @@ def look(
     patient = replace(settings.postgres, connect_timeout=min(_CONNECT, settings.postgres.connect_timeout))
     doing("it is connected to")
     try:
-        with connect(patient, "eventwriter check") as connection:
+        with translated(), connect(patient, "eventwriter check") as connection:
             _limit(connection)
             findings.extend(_server(connection, settings))
             findings.extend(surroundings(connection, settings, declared))
@@ -84,6 +84,8 @@ def _server(connection: Connection[Any], settings: Config) -> Iterator[Finding]:
         with translated():
             check_server(connection)
     except EventWriterError as error:
+        if connection.closed:
+            raise
         connection.rollback()  # else nothing that follows is answered
         yield Finding("postgres", str(error), error.exit_code)
 
