@@ -171,12 +171,30 @@ def _take_over(connection: Connection[Any], identity: Identity, old: str, used: 
                 f'streams.{identity.logical_stream}.continues = "{old}": there is no ledger of that durable for stream '
                 f"{identity.stream}: correct the name, or remove the line to begin a new ledger"
             )
+        if known is None and (durable := _unfinished(connection, identity)):
+            raise ConfigurationError(
+                f'streams.{identity.logical_stream}.continues = "{old}": there is no ledger of that durable for stream '
+                f"{identity.stream} any more, but one of durable {durable}, as before it was renamed (a restored "
+                f'database?): set continues = "{durable}", and everything since then is compared and written; or '
+                "remove the line to begin a new ledger"
+            )
         return False  # the stream was created anew since: a ledger of its own is right
     if row[-1] not in (None, identity.durable):
         raise ConfigurationError(
             f'streams.{identity.logical_stream}.continues = "{old}": durable {row[-1]} goes on with that ledger already'
         )
     return copy_ledger(connection, identity, old)
+
+
+def _unfinished(connection: Connection[Any], identity: Identity) -> str | None:
+    """Another durable with a ledger of this very stream that nobody goes on with, the latest if there are several."""
+    row = connection.execute(
+        "SELECT durable FROM eventwriter.ledger l WHERE logical_stream = %(logical)s AND stream = %(stream)s "
+        "AND stream_created = %(created)s AND durable <> %(durable)s AND continued_by IS NULL AND (NOT isempty(done) "
+        "OR EXISTS (SELECT FROM eventwriter.ledger_past WHERE ledger_id = l.id)) ORDER BY updated_at DESC LIMIT 1",
+        identity_keys(identity),
+    ).fetchone()
+    return None if row is None else str(row[0])
 
 
 def copy_ledger(connection: Connection[Any], identity: Identity, old: str, through: int | None = None) -> bool:

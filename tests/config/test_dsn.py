@@ -283,7 +283,7 @@ def test_nothing_is_seen_of_a_running_service(world: World, services: Path, tmp_
     file.write_text("[writer]\nlinger = 0\n")
     environment = {"EVENTWRITER_POSTGRES__DSN": "service=blank", "PGSERVICEFILE": str(services)}
     world.start("--config", str(file), "supervise", **environment, EVENTWRITER_HTTP__LISTEN=endpoint.address)
-    wait_until(partial(endpoint.answers, "/readyz", 503, "LOGS: PostgreSQL cannot be reached: "), "the reason", 20)
+    wait_until(partial(endpoint.answers, "/readyz", 503, "streams: PostgreSQL cannot be reached: "), "the reason", 20)
     with file.open("a") as settings:
         settings.write('[postgres]\ndsn = "password=t0p s3cret"\n')
     wait_until(lambda: "postgres.dsn = ***" in world.log, "the refusal of the changed file")

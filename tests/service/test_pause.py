@@ -38,7 +38,10 @@ def asked(endpoint: Endpoint) -> Iterator[list[str]]:
     def ask(ended: threading.Event) -> None:
         while not ended.wait(0.05):
             for path in ("/livez", "/readyz"):
-                status, text = endpoint.get(path, timeout=60)
+                try:
+                    status, text = endpoint.get(path, timeout=60)
+                except ConnectionResetError:  # it slept for longer than who asks is given
+                    continue
                 if status != 200 and "(SIGSTOP)" not in text:  # of those that wake after the monitor, that is true
                     refused.append(text)
 
