@@ -187,7 +187,6 @@ def run(board: Board, config: Config, slot: Slot) -> int:
     pusher = otlp.pusher(os.environ, config.http.listen, monitor.read)
     if pusher is None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
-    ending = False
     server: Server | None = None
     said = ""
     due = time.monotonic()
@@ -211,8 +210,21 @@ def run(board: Board, config: Config, slot: Slot) -> int:
                 server.renew()
             due += STEP * (1 + (now - due) // STEP)
         slot.write(MonitorState(name=NAME, beat=now, began=dict(monitor.began)))
-        ending |= signal.sigtimedwait((signal.SIGTERM,), 0.1 if ending else 1.0) is not None
-        if ending and not monitor.drains():
+        if not _told_to_end(within=1.0):
+            continue
+        if not monitor.drains():
             if pusher is not None:
                 pusher.end()
             return OK
+        time.sleep(0.1)
+
+
+def _told_to_end(within: float) -> bool:
+    """Whether SIGTERM, which is blocked, has come within so many seconds; sigtimedwait() cannot tell after a stop."""
+    until = time.monotonic() + within
+    while signal.SIGTERM not in signal.sigpending():
+        rest = until - time.monotonic()
+        if rest <= 0:
+            return False
+        time.sleep(min(rest, 0.1))
+    return True
