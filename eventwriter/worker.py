@@ -28,10 +28,11 @@ from eventwriter.jetstream.turn import Turn
 from eventwriter.observability.board import Slot
 from eventwriter.observability.report import Report
 from eventwriter.postgres.ledger import Identity
-from eventwriter.postgres.ledgers import Opening, predecessors
+from eventwriter.postgres.ledgers import Opening
 from eventwriter.postgres.plan import Plan
 from eventwriter.postgres.retention import Retention
 from eventwriter.postgres.sink import Sink
+from eventwriter.postgres.succession import predecessors
 from eventwriter.processes.backoff import Backoff
 from eventwriter.processes.signals import on_stop
 from eventwriter.reconcile import Reconciler

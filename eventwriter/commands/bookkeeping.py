@@ -18,7 +18,8 @@ from eventwriter.errors import UsageError
 from eventwriter.postgres.connection import check_server, connect
 from eventwriter.postgres.errors import translated
 from eventwriter.postgres.ledger import Identity
-from eventwriter.postgres.ledgers import accept_losses, copy_ledger
+from eventwriter.postgres.ledgers import accept_losses
+from eventwriter.postgres.succession import copy_ledger
 
 
 @dataclass(frozen=True, slots=True)

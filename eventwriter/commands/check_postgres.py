@@ -20,7 +20,7 @@ from eventwriter.jetstream.durable import begins_anew
 from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.connection import check_server, connect
 from eventwriter.postgres.errors import translated
-from eventwriter.postgres.ledgers import predecessors
+from eventwriter.postgres.succession import predecessors
 from eventwriter.stream import Stream
 
 _CONNECT = 5.0

@@ -11,7 +11,8 @@ from psycopg import Connection
 from eventwriter.coverage import Past, Range, Segment, segments, to_multirange, wanted
 from eventwriter.errors import ConfigurationError
 from eventwriter.postgres.ledger import Identity
-from eventwriter.postgres.ledgers import continued, identity_keys, past_of
+from eventwriter.postgres.ledgers import past_of
+from eventwriter.postgres.succession import continued, identity_keys
 
 
 @dataclass(frozen=True, slots=True)
