@@ -148,6 +148,10 @@ class Reconciler:
         self._connections = connections
 
     def _doubted(self, why: str) -> None:
+        """What was asked before may be about another ledger: its answer would end the doubt."""
+        if self._asked is not None:
+            self._asked[1].cancel()
+            self._asked = None
         self._doubt = why
         self._target = 0
         self._next = 0.0

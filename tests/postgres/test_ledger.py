@@ -750,6 +750,30 @@ def test_long_interleavings_write_each_message_once(machine: type[Delivery]) -> 
         run.teardown()
 
 
+def test_a_doubt_does_not_end_with_what_was_asked_before_it(
+    machine: type[Delivery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A comparison waits for JetStream's answer when the database goes back: what that forgot is read again at once."""
+    run = machine()
+    run.published_before()
+    for _ in range(4):
+        run.write(which=0, count=12, fate="fine", ahead=False)
+    run.connection.execute("UPDATE eventwriter.ledger SET done = done - '{[2,3)}'")  # a message of others
+    asked: Future[list[Segment]] = Future()
+    sink = run.workers[0].sink
+    reconciler = Reconciler(sink, run.js, SETTINGS, Nobody())  # type: ignore[arg-type]
+    with monkeypatch.context() as patched:
+        patched.setattr(run.js, "held", lambda _: asked)
+        reconciler.step()
+    run.connection.execute("DELETE FROM numbers WHERE n > 8")
+    run.connection.execute("UPDATE eventwriter.ledger SET done = done - '{[9,25)}', version = version - 1")
+    sink.rewound = True
+    asked.set_result([])
+    for _ in range(3):
+        reconciler.step()
+    assert [message.sequence for message in run.js.batches[0].messages] == [9, 11, 12]
+
+
 def resume(sink: Sink, first: int) -> int:
     """Where a new consumer starts."""
     with sink.session.connection() as connection:
