@@ -74,7 +74,9 @@ def test_a_restore_under_load(world: World, restoring: Callable[[str], None]) ->
     service = world.start(**only("LOGS"), EVENTWRITER_WRITER__BATCH_MESSAGES="20")
     told = 0
     for seed in range(3):
+        done = sum(world.counts("LOGS"))
         world.traffic(["LOGS"], count=300, seed=seed)
+        wait_until(lambda: sum(world.counts("LOGS")) > done, "the first of them")  # noqa: B023 - called at once
         restoring("on")
         world.execute(f"SELECT pg_terminate_backend(pid) {SESSIONS}")
         told = wait_until(partial(more_often, world, told), "it is told")
