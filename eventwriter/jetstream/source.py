@@ -80,8 +80,7 @@ class Source:
 
     def close(self, timeout: float) -> bool:
         """Waits for outstanding acks, releases what was not written, and disconnects; False past ``timeout`` s."""
-        self._handover.stopping = True
-        clean = True
+        self._handover.stopping = clean = True
         if self._loop.running:
             try:
                 self._loop.call(self.link.close(timeout), timeout + 1.0)
@@ -129,11 +128,12 @@ class Source:
     def take(self) -> Batch | None:
         """The messages that have arrived, at least one; None when it is time to end.
 
-        A full batch is returned at once, a smaller one ``linger`` seconds after the arrival of its first message. With
-        a backlog nobody waits for that message, so half a batch may take longer to come.
+        A full batch at once, a smaller one ``linger`` seconds after its first message; with a backlog, half one later.
         """
         writer, handover, buffer = self._config.writer, self._handover, self._buffer
-        handover.holding = False
+        if handover.holding:  # else the puller finds out when it looks by itself
+            handover.holding = False
+            self._loop.soon(self.link.puller.wake.set)
         while not handover.stopping:
             if handover.failure is not None:
                 raise handover.failure

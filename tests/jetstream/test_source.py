@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -81,6 +82,19 @@ def test_even_a_backlog_is_not_waited_for_long(source: Source) -> None:
     number, seconds = taken(source, deliveries(20, 500))
     assert number == 20
     assert 0.05 < seconds < 30
+
+
+def test_the_puller_learns_that_an_outage_is_over(source: Source) -> None:
+    """Else it would find out when it looks by itself, which may be ten seconds later."""
+
+    async def woken() -> bool:
+        return await asyncio.wait_for(source.link.puller.wake.wait(), 5)
+
+    source._loop.start()
+    source.hold(0.0)
+    source._handover.stopping = True  # what take() takes would wake it as well
+    assert source.take() is None
+    assert source._loop.call(woken(), 6)
 
 
 def test_deliveries_without_numbers_end_the_worker(source: Source) -> None:
