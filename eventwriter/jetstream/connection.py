@@ -18,7 +18,7 @@ from eventwriter.config.loading import NatsConfig, TlsConfig
 from eventwriter.errors import AuthenticationError, ConfigurationError, UnavailableError
 from eventwriter.jetstream import credentials, tls
 from eventwriter.jetstream.credentials import Unusable
-from eventwriter.jetstream.transport import Transport, Unencrypted
+from eventwriter.jetstream.transport import HungUp, Transport, Unencrypted
 
 _PATIENCE = 3.5
 """Seconds that each server has at the first connection; for a step of it, half a second less."""
@@ -117,10 +117,9 @@ def words(reason: Exception) -> str:
     """What went wrong, for people."""
     if isinstance(reason, ssl.SSLError):
         return tls.words(reason)
-    blank: dict[type[Exception], str] = {
-        TimeoutError: "no answer in time",
-        ConnectionResetError: "the server closed the connection",
-    }
+    if isinstance(reason, BrokenPipeError | ConnectionResetError) and not isinstance(reason, HungUp):
+        return "the server closed the connection before it said why: is nats.tls.cert what it wants?"
+    blank: dict[type[Exception], str] = {TimeoutError: "no answer in time"}
     return masking.text(str(reason)) or blank.get(type(reason), type(reason).__name__)
 
 

@@ -12,6 +12,7 @@ from eventwriter.values.jsontext import (
     dump_json,
     is_rounded,
     parse_json,
+    real_from_text,
     scrub,
 )
 from eventwriter.values.paths import parse_path
@@ -51,6 +52,7 @@ __all__ = [
     "parse_json",
     "parse_path",
     "real",
+    "real_from_text",
     "scrub",
     "shown",
     "text",

@@ -23,7 +23,7 @@ from eventwriter.config.loading import NatsConfig, TlsConfig
 from eventwriter.config.secrets import FromFile
 from eventwriter.embedded import NatsServer, free_port
 from eventwriter.errors import AUTHENTICATION, CONFIGURATION, UNAVAILABLE, AuthenticationError, ConfigurationError
-from eventwriter.jetstream.connection import Client, connect
+from eventwriter.jetstream.connection import Client, connect, words
 from fix_monitor import Endpoint
 from fix_service import World, wait_until
 from fix_tls import Certificates
@@ -199,6 +199,12 @@ def test_who_hangs_up_is_no_server_that_agrees() -> None:
         with beside(hang_up):
             assert "closed the connection" in refusal(NatsConfig((f"nats://127.0.0.1:{server.getsockname()[1]}",)))
             server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ConnectionResetError(104, "reset by peer")])
+def test_a_connection_that_breaks_is_told_in_words(error: OSError) -> None:
+    """As a server does that refuses our certificate when we have written already."""
+    assert words(error) == "the server closed the connection before it said why: is nats.tls.cert what it wants?"
 
 
 # ---- what is replaced while a client runs

@@ -85,7 +85,7 @@ def any_columns(arrivals: Arrivals, records: Sequence[AnyEvent], odd: set[int]) 
             levels[place] = level_of(level, repairs)
         if times[place] is None:
             times[place] = timestamp_of(own[place], outer[place], arrivals[2][place] // 1000 - EPOCH, True, repairs)
-        if repairs or type(level) is float or type(own[place]) is float:  # which may not have every digit
+        if repairs:
             odd.add(place)
             repairs.clear()
     for column in facts.values():

@@ -18,7 +18,7 @@ from msgspec.structs import astuple
 
 from eventwriter.masking.community import all_masked
 from eventwriter.stream import Column, Message, Row
-from eventwriter.values import EPOCH, MAX_DEPTH
+from eventwriter.values import EPOCH, MAX_DEPTH, real_from_text
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -62,7 +62,7 @@ def fast_path(
     It gives the row of each message that is one; None for every other message. Neighbours are mostly of one kind: if
     the first few lack the mark none is tried, for to fail costs as much as to decode.
     """
-    decode = msgspec.json.Decoder(record).decode
+    decode = msgspec.json.Decoder(record, float_hook=real_from_text).decode  # as the fallback, where any value may be
     names = [column.name for column in columns]
 
     def fast_rows(messages: Sequence[Message]) -> list[Row | None]:
