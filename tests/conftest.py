@@ -14,13 +14,19 @@ pytest_plugins = ["fix_servers", "fix_service", "fix_proxy", "fix_tls", "fix_fai
 
 
 LONGEST = (
-    "test_rewind", "test_service", "test_bench", "test_outage", "test_consumers", "test_jetstream", "test_verify",
-    "test_dlq", "test_hostile", "test_crashing", "test_page", "test_runbook", "test_chaos", "test_filters",
-    "test_monitor", "test_hosts", "test_message_limits", "test_tls", "test_permissions", "test_embedded",
-    "test_supervisor", "test_locks", "test_crash", "test_columns_service", "test_errors", "test_constraints",
-    "test_copy", "test_plugins",
+    "test_consumers", "test_filters", "test_rewind", "test_oversized", "test_hosts", "test_outage", "test_verify",
+    "test_jetstream", "test_structure", "test_ledger", "test_permissions", "test_tls", "test_schema_apply",
+    "test_table_changes", "test_roles", "test_fuzz", "test_page", "test_locks", "test_runbook", "test_crashing",
+    "test_columns_service", "test_continues", "test_sink", "test_monitor", "test_service", "test_foreign_tables",
+    "test_check", "test_altered_tables", "test_pause", "test_message_limits", "test_supervisor", "test_documented",
+    "test_losses", "test_server", "test_demo", "test_embedded", "test_connection", "test_ledger_gone",
+    "test_outage_log", "test_chaos", "test_status", "test_schema_versions", "test_restoring", "test_columns",
+    "test_dlq", "test_constraints", "test_turn", "test_hostile", "test_crash", "test_least_privilege",
+    "test_prefixes", "test_bench", "test_suite", "test_hostile_tables", "test_errors", "test_scale", "test_copy",
+    "test_otlp_push", "test_plugins", "test_watching", "test_nothing_shown", "test_process", "test_page_service",
+    "test_timescale", "test_otlp", "test_migration",
 )  # fmt: skip
-"""Modules that take ten seconds or more, the longest first: what runs last should not be long."""
+"""Modules that take eight seconds or more, the longest first: what runs last should not be long."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

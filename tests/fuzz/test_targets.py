@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def test_a_short_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     found = not fuzz.guided("all", 0, 1, "-runs=1500", kept=tmp_path)
     told = capsys.readouterr().out
     assert not found, told
-    assert "1,500 inputs" in told
+    number = re.search(r"([\d,]+) inputs", told)
+    assert number and int(number[1].replace(",", "")) >= 1500, told  # it may try one twice
 
 
 @needs_atheris
