@@ -21,8 +21,8 @@ _UNSAFE = re.compile("[\0\ud800-\udfff]")
 _DIGITS_MAX = 4300
 """Python makes no integer of more digits, nor text of one."""
 _BACKSLASH = ord("\\")
-_SURE = 15
-"""Digits of numbers that float64 tells apart."""
+_SURE, _TINY = 15, 2.3e-308
+"""Digits of numbers that float64 tells apart, unless they are this small."""
 
 
 class LongNumber(float):
@@ -48,12 +48,16 @@ def is_rounded(number: float, text: str) -> bool:
 
 
 _dumps = orjson.dumps
+_float = msgspec.json.Decoder(float).decode
 
 
 def real_from_text(text: str) -> float:
     """The float64 that a number of JSON is, or a LongNumber; raises ValueError if its text has to do instead."""
-    number = float(text)
-    if _dumps(number).decode() == text:  # as nearly everybody writes it
+    try:
+        number = _float(text)  # in a quarter of the time that float takes
+    except msgspec.ValidationError:
+        raise ValueError("beyond float64") from None
+    if (len(text) < _SURE + 2 and abs(number) > _TINY) or _dumps(number).decode() == text:  # as nearly everybody writes
         return number
     if len(text) > _DIGITS_MAX or number - number != 0:
         raise ValueError("beyond float64")
