@@ -9,6 +9,7 @@ from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from orjson import dumps
 
 from eventwriter.stream import Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, clean
@@ -21,6 +22,7 @@ from workers._otlp.ids import NO_SPAN, NO_TRACE
 from workers._otlp.logs_flat import TABLE, FlatLog, columns_of, flat_row, source_of
 from workers._otlp.message import signal_of
 from workers._otlp.otlp_lean_pb2 import Logs
+from workers._otlp.parts import BACKSLASH
 from workers._otlp.reader import FALLBACK, Reader, fast_reader
 from workers._otlp.severity import BANDS, number_of
 
@@ -60,7 +62,9 @@ def _rows(read: Reader, request: Any, body_of: Callable[[Any], str | AnyValue], 
             observed_timestamp = observed // 1000 - EPOCH if observed else received
             if envelope is not None:
                 parts.add_envelope(found, envelope)
-            packed = dump(found, repairs)
+            packed = dump(found, repairs) if dump else dumps(found)  # no call that need not be: it is once a record
+            if BACKSLASH in packed and b"\\u0000" in packed:
+                packed = parts.dump(found, repairs)
             given, data = body_of(body), scope_data
             text, data = (given, data) if isinstance(given, str) else _other_body(given, rest, data, repairs)
             if text and "\0" in text:

@@ -10,6 +10,7 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1 import trace_pb2
+from orjson import dumps
 
 from eventwriter.stream import Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, Unfit, clean
@@ -24,6 +25,7 @@ from workers._otlp.ids import NO_SPAN, NO_TRACE, fill_ids
 from workers._otlp.json_values import enum_number
 from workers._otlp.message import signal_of
 from workers._otlp.otlp_lean_pb2 import Traces
+from workers._otlp.parts import BACKSLASH
 from workers._otlp.reader import FALLBACK, Reader, fast_reader
 
 TABLE = Table(
@@ -101,7 +103,9 @@ def _rows(read: Reader, request: Any, status_of: Callable[[Any], Status], origin
                 start, end = min(start, INT8_MAX), min(end, INT8_MAX)
             if envelope is not None:
                 parts.add_envelope(found, envelope)
-            packed = dump(found, repairs)
+            packed = dump(found, repairs) if dump else dumps(found)  # no call that need not be: it is once a record
+            if BACKSLASH in packed and b"\\u0000" in packed:
+                packed = parts.dump(found, repairs)
             code, message = status_of(status)
             if "\0" in name or "\0" in state or "\0" in message:
                 name, state, message = clean(name, repairs), clean(state, repairs), clean(message, repairs)

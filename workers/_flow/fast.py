@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from eventwriter.stream import Message, Row
-from eventwriter.values import INT4_MAX, INT8_MAX
+from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX
 from workers._flow.columns import Column, Table, table_of
-from workers._flow.fields import KEPT, OWN, PLAIN, REST, metadata_of, row_of
+from workers._flow.fields import KEPT, OWN, PLAIN, REST, in_order, metadata_of
 from workers._flow.rows import tail_value
 from workers._flow.texts import JS_SAFE, address, repairs_of
 
@@ -104,7 +104,9 @@ def _rows(table: Table) -> list[Row | None]:
         *(_made(name, columns[place], odd) for name, place in plan.rest),
     )
     packed = _encode_lines([*metadata]).split(b"\n")  # an iterator, and what it holds, msgspec would never let go
-    rows: list[Row | None] = [*map(row_of, times, _NULLS, _NULLS, *addresses, *numbers, packed)]
+    micros = [time // 1000 - EPOCH for time in times]
+    ordered = in_order(*[_NULLS, micros, _NULLS, *addresses, *numbers, packed])
+    rows: list[Row | None] = [*zip(*ordered, strict=False)]
     for place in odd:
         rows[place] = None
     return rows

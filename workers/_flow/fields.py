@@ -13,8 +13,6 @@ from typing import Any
 
 import msgspec
 
-from eventwriter.stream import Row
-from eventwriter.values import EPOCH
 from workers._flow.flow_pb2 import FlowMessage, FlowTail, FlowType
 from workers._flow.texts import address_or_hex, mac_text, protocol_text
 
@@ -76,13 +74,12 @@ def _compiled() -> Callable[..., msgspec.Struct]:
 metadata_from = _compiled()
 
 
-def row_of(
-    time: int, received: int, direction: str | None, src_addr: str | None, dst_addr: str | None,
-    sampler_address: str | None, src_port: int | None, dst_port: int | None, protocol: int | None, packets: int | None,
-    octets: int | None, in_if: int, out_if: int, metadata: bytes | None,
-) -> Row:  # fmt: skip
-    """The row of a flow at a time in nanoseconds, or else when it was received, in the order of json_form.TABLE."""
+def in_order(
+    none: Any, time: Any, direction: Any, src_addr: Any, dst_addr: Any, sampler_address: Any, src_port: Any,
+    dst_port: Any, protocol: Any, packets: Any, octets: Any, in_if: Any, out_if: Any, metadata: Any,
+) -> tuple[Any, ...]:  # fmt: skip
+    """The row of a flow, or the columns of many, in the order of json_form.TABLE; ``none`` where flows have nothing."""
     return (
-        time // 1000 - EPOCH if time else received, None, None, None, direction, src_addr, dst_addr, src_port, dst_port,
-        protocol, packets, octets, sampler_address, in_if, out_if, metadata,
+        time, none, none, none, direction, src_addr, dst_addr, src_port, dst_port, protocol, packets, octets,
+        sampler_address, in_if, out_if, metadata,
     )  # fmt: skip

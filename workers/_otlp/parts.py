@@ -11,7 +11,6 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import orjson
 from google.protobuf.message import Message
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
@@ -24,7 +23,7 @@ from workers._json.convert import keep_original, trimmed
 _INFINITY = float("inf")
 KEPT = -1
 """``key_strindex`` of an attribute that is the original of a repaired field: no index that anybody sends."""
-_BACKSLASH = ord("\\")
+BACKSLASH = ord("\\")
 
 
 # --- values -----------------------------------------------------------------------------------------------
@@ -85,18 +84,9 @@ def _with_duplicates(pairs: Iterable[KeyValue]) -> dict[str, Any]:
 def dump(value: Any, repairs: list[str], *, sort: bool = False) -> bytes:
     """JSON text for a jsonb column, U+0000 replaced, masked; raises Unfit for nesting that PostgreSQL cannot read."""
     text = trimmed(values.dump_json(value, sort=sort))
-    if _BACKSLASH in text and b"\\u0000" in text:
+    if BACKSLASH in text and b"\\u0000" in text:
         text = values.dump_json(values.scrub(value, repairs), sort=sort)
     return masked(text) if may_be_in(text) else text
-
-
-def dump_briefly(value: Any, repairs: list[str]) -> bytes:
-    """The same if there is nothing to mask, and it will not be kept beside many others."""
-    try:
-        text = orjson.dumps(value)
-    except TypeError:
-        return dump(value, repairs)
-    return dump(value, repairs) if _BACKSLASH in text and b"\\u0000" in text else text
 
 
 def add_envelope(attributes: dict[str, Any], envelope: Mapping[str, Any]) -> None:

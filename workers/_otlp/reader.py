@@ -36,8 +36,8 @@ class Reader(NamedTuple):
     """The scopes of a request, in its order."""
     attributes: Callable[[Any], dict[str, Any]]
     """A list of attributes as a JSON object, which is the caller's."""
-    dump: Callable[[Any, list[str]], bytes]
-    """Its JSON, repaired and masked."""
+    dump: Callable[[Any, list[str]], bytes] | None
+    """Its JSON, repaired and masked; None if that is what orjson makes of it, but where U+0000 is in it."""
 
 
 def _scopes(request: Any, repairs: list[str]) -> Iterator[Scope]:
@@ -116,8 +116,9 @@ FALLBACK = Reader(_scopes, parts.attributes, parts.dump)
 """Reads any request."""
 FAST = Reader(_fast_scopes, attributes, parts.dump)
 """Reads requests of otlp_lean.proto."""
-FAST_FEW = FAST._replace(dump=parts.dump_briefly)
-"""The same for requests with so few records that what each of them takes too much of memory does not count."""
+FAST_FEW = FAST._replace(dump=None)
+"""The same for requests with nothing to mask, and so few records that what each takes too much of memory does not
+count."""
 _FEW_BYTES = 2**16
 """A request of so many bytes may have more."""
 
