@@ -7,10 +7,11 @@ gzip or zlib, and either may be the data of a CloudEvent.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 
-from eventwriter.stream import Stream
+from eventwriter.stream import Row, Stream
 from eventwriter.values import Unfit
 from workers._flow.fast import fast_rows
 from workers._flow.json_form import TABLE, flat_row
@@ -30,6 +31,17 @@ _lines_of_objects = re.compile(rb"^[^\S\n]*+\{[^\n]*+", re.MULTILINE).finditer
 
 class _Flows(Kind):
     """Flows in JSON, one value or a line each, and in protobuf."""
+
+    def rows_of(self, payload: bytes, origin: Origin) -> Sequence[Row]:
+        _, _, received, _, repairs = origin
+        if payload and payload[0] not in _NOT_PLAIN:
+            try:
+                flows = read(payload)
+                if None not in flows:
+                    return [row(flow, received, repairs) for flow in flows if flow]
+            except Unfit:
+                repairs.clear()
+        return ()
 
     def read(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
         if octets and octets[0] not in _NOT_PLAIN:

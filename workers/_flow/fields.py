@@ -72,14 +72,3 @@ def _compiled() -> Callable[..., msgspec.Struct]:
 
 
 metadata_from = _compiled()
-
-
-def in_order(
-    none: Any, time: Any, direction: Any, src_addr: Any, dst_addr: Any, sampler_address: Any, src_port: Any,
-    dst_port: Any, protocol: Any, packets: Any, octets: Any, in_if: Any, out_if: Any, metadata: Any,
-) -> tuple[Any, ...]:  # fmt: skip
-    """The row of a flow, or the columns of many, in the order of json_form.TABLE; ``none`` where flows have nothing."""
-    return (
-        time, none, none, none, direction, src_addr, dst_addr, src_port, dst_port, protocol, packets, octets,
-        sampler_address, in_if, out_if, metadata,
-    )  # fmt: skip

@@ -15,7 +15,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX, Unfit
-from workers._flow.fields import KEPT, OWN, REST, in_order, layer, metadata_from
+from workers._flow.fields import KEPT, OWN, REST, layer, metadata_from
 from workers._flow.flow_pb2 import FlowHead, FlowMessage, FlowTail
 from workers._flow.read import Flow, by_number, tail_of, unknown_in
 from workers._flow.texts import JS_SAFE, address, address_or_hex, dump_safe, repairs_of, safe
@@ -73,9 +73,9 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
         packed = dump_safe(more)
     elif packed == b"{}":
         packed = None
-    return in_order(
-        None, time // 1000 - EPOCH if time else received, direction, src_addr, dst_addr, sampler_address, src_port,
-        dst_port, protocol, packets, volume, in_if, out_if, packed,
+    return (
+        time // 1000 - EPOCH if time else received, None, None, None, direction, src_addr, dst_addr, src_port, dst_port,
+        protocol, packets, volume, sampler_address, in_if, out_if, packed,
     )  # fmt: skip
 
 
