@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
+from orjson import dumps
 
-from eventwriter.masking.community import CAPITAL, LOWER, masked
+from eventwriter.masking.community import CAPITAL, LOWER, UPPER, masked
 from eventwriter.values import dump_json
 
 
 def packed(value: Any) -> bytes:
     """The JSON of a value as rows have it: masked."""
     try:
-        text = orjson.dumps(value)
+        text = dumps(value)
     except TypeError:  # most values of a row are made here: nothing is called that need not be
         text = dump_json(value)
-    return text if text.find(LOWER) < 0 and CAPITAL not in text else masked(text)
+    if text.find(LOWER) < 0 and (CAPITAL not in text or text.find(UPPER) < 0):
+        return text
+    return masked(text)
