@@ -112,6 +112,16 @@ class DrainDeadlineError(EventWriterError):
     exit_code = DRAIN_DEADLINE
 
 
+def kind(error: type[EventWriterError]) -> str:
+    """What metrics call such an error; whatever is wrong with a table has one name."""
+    return (SchemaError if issubclass(error, SchemaError) else error).__name__.removesuffix("Error").lower()
+
+
+def kinds(base: type[EventWriterError] = EventWriterError) -> set[str]:
+    """All that there are."""
+    return {kind(base)}.union(*map(kinds, base.__subclasses__())) - {"eventwriter", "usage"}
+
+
 def listed(names: Sequence[str], most: int = 8) -> str:
     """The names for one line: the first of them, and how many more there are."""
     more = len(names) - most

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.samples import Exemplar
 
+from eventwriter import errors
 from eventwriter.observability import histograms
 from eventwriter.observability.board import AGE_BUCKETS, BATCH_BUCKETS, FATES
 
@@ -37,6 +38,8 @@ _COUNTERS_BY = {
     "records_deadlettered": ("rejects", "reason", "Records that became dead letters."),
     "errors": ("errors", "class", "Errors that interrupted writing."),
 }
+_KNOWN = {"errors": dict.fromkeys(sorted(errors.kinds()), 0)}
+"""There from the beginning: of a series that begins with its first error, Prometheus never sees an increase."""
 _DOWN = ("parked", "restarting", "stalled")
 _GAUGES: dict[str, tuple[Callable[[Any], float | None], str]] = {
     "batch_messages": (lambda s: s["batch_messages"], "Messages of the latest batch."),
@@ -110,7 +113,7 @@ class _Collector:
         for name, (key, label, text) in _COUNTERS_BY.items():
             family = CounterMetricFamily(f"eventwriter_{name}", text, labels=["stream", label])
             for stream, each in streams.items():
-                for word, count in each[key].items():
+                for word, count in {**_KNOWN.get(name, {}), **each[key]}.items():
                     family.add_metric([stream, word], count)
             yield family
         seconds = HistogramMetricFamily(

@@ -13,6 +13,7 @@ from eventwriter.errors import (
     OversizedError,
     SchemaError,
     UnavailableError,
+    kind,
     listed,
     remedy_for_omitted,
 )
@@ -232,9 +233,8 @@ class Report:
         counters.released += counters.in_hand
 
     def _count(self, error: EventWriterError) -> None:
-        cause = SchemaError if isinstance(error, SchemaError) else type(error)
-        kind = cause.__name__.removesuffix("Error").lower()
-        self._state.errors[kind] = self._state.errors.get(kind, 0) + 1
+        name = kind(type(error))
+        self._state.errors[name] = self._state.errors.get(name, 0) + 1
 
 
 def _letter(now: float, message: Message, reject: Reject) -> DeadLetter:
