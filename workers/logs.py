@@ -43,8 +43,8 @@ def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
     return _rows(fast_reader(payload), Logs.FromString(payload), _fast_body, origin)
 
 
-def _rows(read: Reader, request: Any, body_of: Callable[[Any], str | AnyValue], origin: Origin) -> list[Row]:
-    """``body_of`` gives bodies that are text, and not empty, as such."""
+def _rows(read: Reader, request: Any, body_of: Callable[[Any], Any], origin: Origin) -> list[Row]:
+    """``body_of`` gives bodies that are text, and not empty, as such, others as AnyValue."""
     message, _, received, envelope, repairs = origin
     _, attributes, dump = read
     source = source_of(message.subject)
@@ -65,8 +65,9 @@ def _rows(read: Reader, request: Any, body_of: Callable[[Any], str | AnyValue], 
             packed = dump(found, repairs) if dump else dumps(found)  # no call that need not be: it is once a record
             if BACKSLASH in packed and b"\\u0000" in packed:
                 packed = parts.dump(found, repairs)
-            given, data = body_of(body), scope_data
-            text, data = (given, data) if isinstance(given, str) else _other_body(given, rest, data, repairs)
+            text, data = body_of(body), scope_data
+            if type(text) is not str:
+                text, data = _other_body(text, rest, data, repairs)
             if text and "\0" in text:
                 text = clean(text, repairs)
             if "\0" in severity or "\0" in event_name:
