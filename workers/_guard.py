@@ -23,9 +23,11 @@ def total(decode: Callable[[Message], Decoded]) -> Callable[[Message], Decoded]:
     @functools.wraps(decode)
     def guarded(message: Message) -> Decoded:
         try:
-            if type(message.headers) is LateHeaders and message.headers.too_many:
+            headers = message[4]
+            if headers is not None and type(headers) is LateHeaders and headers.too_many:
                 raise TooLarge(f"more than {HEADERS_MAX} headers")
-            rows, rejects, _ = decoded = decode(message)
+            decoded = decode(message)
+            rows, rejects = decoded[0], decoded[1]
             if len(rows) > _FEW:
                 _weigh(rows)
             if rejects and len(rejects) > REJECTS_MAX:
