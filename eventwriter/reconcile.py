@@ -117,7 +117,10 @@ class Reconciler:
                 self._compare()
         except _StreamAway as error:
             self._postpone()
-            if str(error) != self._said and not isinstance(error.__cause__, ForbiddenError):  # which is told already
+            told = (
+                isinstance(error.__cause__, ForbiddenError) or self._source.link.trouble or not self._source.connected
+            )
+            if str(error) != self._said and not told:  # already
                 self._said = str(error)
                 log.warning("the ledger cannot be compared with the stream now: %s", error, extra=self._extra)
         except UnavailableError:  # PostgreSQL: as for any batch

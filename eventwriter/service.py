@@ -18,6 +18,7 @@ from eventwriter.jetstream.turn import Turn, Turns
 from eventwriter.observability import monitor, report
 from eventwriter.observability.board import SUPERVISOR, Board, Slot
 from eventwriter.observability.children import Children
+from eventwriter.outage import Member, Together
 from eventwriter.processes import room
 from eventwriter.processes.child import Child
 from eventwriter.processes.slot import Pace
@@ -42,7 +43,15 @@ class Run(Protocol):
     """The life of a worker process, ``worker.run``."""
 
     def __call__(
-        self, config: Config, stream: Stream, *, supervised: bool, name: str, slot: Slot, turn: Turn | None
+        self,
+        config: Config,
+        stream: Stream,
+        *,
+        supervised: bool,
+        name: str,
+        slot: Slot,
+        turn: Turn | None,
+        member: Member,
     ) -> int:
         """Runs until told to stop; returns the exit status."""
 
@@ -103,11 +112,11 @@ def drain_timeout(config: Config) -> float:
 
 
 class Processes:
-    """What the processes of a service share with each other: the state board, and the turns of those on one durable."""
+    """What the processes of a service share with each other: board, turns on one durable, outages."""
 
     def __init__(self, run: Run = worker.run) -> None:
         self._run = run
-        self._board, self._turns = Board(), Turns()
+        self._board, self._turns, self._together = Board(), Turns(), Together()
         self.children = Children(self._board.slot(SUPERVISOR))
 
     def wanted(self, config: Config, declared: Mapping[str, Stream]) -> list[Child]:
@@ -122,7 +131,16 @@ class Processes:
                 stall_timeouts[title] = stream.writer.stall_timeout
                 slot = self._board.slot(title)
                 turn = self._turns.of(name) if stream.processes > 1 else None
-                run = partial(self._run, config, declared[name], supervised=True, name=title, slot=slot, turn=turn)
+                run = partial(
+                    self._run,
+                    config,
+                    declared[name],
+                    supervised=True,
+                    name=title,
+                    slot=slot,
+                    turn=turn,
+                    member=self._together.member(title),
+                )
                 settings = config.nats, config.postgres, config.log, config.dead_letters, stream, declared[name].code
                 found.append(Child(title, run, settings, passing=partial(report.passing, slot)))
         if not found:

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic, sleep
 
 from eventwriter import pipeline, viewing
@@ -27,9 +28,9 @@ from eventwriter.jetstream.source import Source
 from eventwriter.jetstream.turn import Turn
 from eventwriter.observability.board import Slot
 from eventwriter.observability.report import Report
+from eventwriter.outage import Member
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening
-from eventwriter.postgres.plan import Plan
 from eventwriter.postgres.retention import Retention
 from eventwriter.postgres.sink import Sink
 from eventwriter.postgres.succession import predecessors
@@ -54,6 +55,7 @@ def run(
     name: str | None = None,
     slot: Slot | None = None,
     turn: Turn | None = None,
+    member: Member | None = None,
 ) -> int:
     """Runs the worker of one stream until it is told to stop; the exit status. With others on its durable it has turns.
 
@@ -61,7 +63,7 @@ def run(
     ends at once, unless a supervisor sets the deadline: a service manager that signals a whole group makes two of one.
     A ledger that turns out to be another one than was opened is opened again, and all else with it.
     """
-    report = Report(name or stream.name, stream.name, slot, lambda *letter: viewing.of_letter(stream, *letter))
+    report = Report(name or stream.name, stream.name, slot, partial(viewing.of_letter, stream), member)
     reopening = Backoff(0.25, 10.0, reset_after=60.0)
     before: _Session | None = None
     while True:
@@ -90,12 +92,9 @@ class _Session:
         self._settings = settings = config.streams[stream.name]
         self._report = report
         self._at = at = failpoint(stream.name)
-        self._source = Source(config.nats, settings, at, self._tell, turn)
+        self._source = Source(config.nats, settings, at, self._tell, turn, report.member)
+        self._source.loop.beat = self._alive
         excluded = matcher(settings.exclude) if settings.exclude else None
-        exclusive = settings.writer.ack == "all"
-
-        def planned(plan: Plan) -> None:
-            report.omits(settings.table, plan.omitted)
 
         def here(point: str) -> None:
             report.beat()  # a batch may take longer than a worker may be silent
@@ -103,7 +102,11 @@ class _Session:
                 at(point)
 
         self._stream = stream = stream.leaving_out(settings.omit)
-        self._sink = Sink(config.postgres, stream, settings.table, excluded, here, exclusive=exclusive, planned=planned)
+        self._sink = Sink(
+            *(config.postgres, stream, settings.table, excluded, here),
+            exclusive=settings.writer.ack == "all",
+            planned=lambda plan: report.omits(settings.table, plan.omitted),
+        )
         self._sink.session.waits = self._waits
         self._retention = Retention(self._sink.session, stream.name, config.dead_letters.keep)
         self._writing: Writing | None = None
@@ -127,7 +130,8 @@ class _Session:
         ``before`` is the one that ended because its ledger had changed: perhaps since somebody edited the consumer.
         """
         try:
-            _prepare(self._source, self._sink, self._settings, self._at, seen=before.version if before else None)
+            seen = before._sink.ledger.version if before and before._writing else None  # if it was open
+            _prepare(self._source, self._sink, self._settings, self._at, seen=seen)
             if before is not None:
                 self._forget(before._source.claims.ranges())
             reconciler = Reconciler(self._sink, self._source, self._settings, self._report)
@@ -154,11 +158,6 @@ class _Session:
             self._sink.close()
         return self._clean
 
-    @property
-    def version(self) -> int | None:
-        """The latest of the ledger that was seen; None if it was never open."""
-        return self._sink.ledger.version if self._writing is not None else None
-
     def _forget(self, ranges: Sequence[Range], *, everybody: bool = False) -> None:
         """What the consumer passed over lately may have been ours: it is compared with the stream again."""
         if not ranges and not everybody:
@@ -167,11 +166,8 @@ class _Session:
             with self._sink.session.connection() as connection:
                 self._sink.ledger.forget(connection, ranges, everybody=everybody)
         except UnavailableError as error:
-            log.error(
-                "what the consumer passed over while it was edited counts as done (%d ranges): %s",
-                *(len(ranges), error),
-                extra={"stream": self._settings.name},
-            )
+            told = "what the consumer passed over while it was edited counts as done (%d ranges): %s"
+            log.error(told, len(ranges), error, extra={"stream": self._settings.name})
 
     def _tell(self) -> None:
         """The main loop is alive: once a second at least, and whenever it waits."""
@@ -184,10 +180,14 @@ class _Session:
                 report.waits(error, LOOK)
             else:
                 report.answered()
-        report.consumer(*link.told(), standby=link.puller.standby)
         while link.acknowledger.seconds:
             report.acknowledged(link.acknowledger.seconds.popleft())
-        report.beat()
+        self._alive()
+
+    def _alive(self) -> None:
+        """Also while an answer of NATS is waited for."""
+        self._report.consumer(*self._source.link.told(), standby=self._source.link.puller.standby)
+        self._report.beat()
 
     def _waits(self) -> None:
         """PostgreSQL is at work on what it was given: what NATS tells meanwhile is news all the same."""

@@ -102,9 +102,10 @@ class Acknowledger:
                 if self._at:
                     self._at("after_acks")
                 return
+        number = earlier.count(b"\n") + 2 if earlier else 1
         log.warning(
-            "%d acks were not confirmed: these messages will be delivered again, and known",
-            earlier.count(b"\n") + 2 if earlier else 1,
+            "%d ack%s not confirmed: what is written will be delivered again, and known",
+            *(number, "s were" if number > 1 else " was"),
             extra={"stream": self._config.name},
         )
 

@@ -113,12 +113,13 @@ async def connect(client: Client, settings: NatsConfig, name: str, listener: Lis
     client._error_cb = listener.on_error
 
 
-def words(reason: Exception) -> str:
-    """What went wrong, for people."""
+def words(reason: Exception, encrypted: bool = True) -> str:
+    """What went wrong, for people; ``encrypted``: the connection is, or may have to be."""
     if isinstance(reason, ssl.SSLError):
         return tls.words(reason)
     if isinstance(reason, BrokenPipeError | ConnectionResetError) and not isinstance(reason, HungUp):
-        return "the server closed the connection before it said why: is nats.tls.cert what it wants?"
+        told = "the server closed the connection before it said why"
+        return f"{told}: is nats.tls.cert what it wants?" if encrypted else told
     blank: dict[type[Exception], str] = {TimeoutError: "no answer in time"}
     return masking.text(str(reason)) or blank.get(type(reason), type(reason).__name__)
 

@@ -26,7 +26,7 @@ from eventwriter.jetstream.puller import Puller
 from eventwriter.jetstream.rereading import Reader
 from eventwriter.jetstream.turn import Turn
 from eventwriter.jetstream.watch import Watch
-from eventwriter.outage import Outage
+from eventwriter.outage import Member, Outage
 
 log = logging.getLogger("eventwriter.source")
 
@@ -48,6 +48,7 @@ class Link:
         handover: Handover,
         turn: Turn | None = None,
         at: Callable[[str], None] | None = None,
+        member: Member | None = None,
     ) -> None:
         self._settings = settings
         self._config = config
@@ -56,7 +57,7 @@ class Link:
         self._extra = {"stream": config.name}
         self._client = client = Client()
         self._permissions = permissions = Permissions(settings, config)
-        self._progress = progress = Progress(config)
+        self._progress = progress = Progress(config, member)
         self.api = Api(client, permissions)
         self.binding = Binding(self.api.request, config, handover)
         self.puller = Puller(client, self.binding, config, handover, permissions, progress, turn, at)
@@ -66,7 +67,7 @@ class Link:
         self._parser = wire.install(client, self.puller.deliver)
         self._subscription: Any = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._outage = Outage(log, "NATS", self._extra)
+        self._outage = Outage(log, "NATS", self._extra, member=member)
         self.nats_error = ""
         """Why there is no connection, while there is none: what the latest try said."""
         self.reconnects = 0
@@ -144,7 +145,8 @@ class Link:
         """The connection is lost."""
         self.puller.interrupt()
         if self._tasks and not self._handover.stopping:
-            self._outage.failed(f"disconnected from NATS ({self.nats_error})", "reconnecting")
+            why = f" ({self.nats_error})" if self.nats_error else ""
+            self._outage.failed(f"disconnected from NATS{why}", "reconnecting")
 
     async def on_reconnected(self) -> None:
         """There is a connection again: pull."""
@@ -160,7 +162,7 @@ class Link:
 
     async def on_error(self, error: Exception) -> None:
         """Something went wrong that the client goes on from; the log has why there is no connection once a cause."""
-        text = words(error)
+        text = words(error, bool(self._settings.tls_asked_by))
         if self._permissions.note(text):
             if not self._permissions.may_pull:
                 self.puller.pull.give_up()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from time import monotonic
 from typing import Any, TypeVar
 
 import nats.errors
@@ -14,6 +15,9 @@ from eventwriter.errors import UnavailableError
 
 T = TypeVar("T")
 
+_BEAT = 1.0
+"""Seconds between two signs of life of whoever waits."""
+
 
 class Loop:
     """An asyncio loop in a thread of its own. Its methods are for the other threads."""
@@ -21,6 +25,8 @@ class Loop:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="jetstream", daemon=True)
+        self.beat: Callable[[], None] = lambda: None
+        """Called now and then while ``call`` waits: whoever waits for an answer is alive."""
 
     def start(self) -> None:
         """Starts the thread."""
@@ -45,8 +51,11 @@ class Loop:
     def call(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
         """Its result; raises UnavailableError after ``timeout`` seconds."""
         future = self.begin(coroutine)
+        deadline = monotonic() + timeout
         try:
-            return future.result(timeout)
+            while not wait([future], min(_BEAT, max(0.0, deadline - monotonic()))).done and monotonic() < deadline:
+                self.beat()
+            return future.result(0)
         except TimeoutError:
             future.cancel()
             raise UnavailableError("NATS does not answer") from None

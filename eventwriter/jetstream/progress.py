@@ -6,6 +6,7 @@ import logging
 
 from eventwriter.config.loading import StreamConfig
 from eventwriter.jetstream.consumer import ConsumerInfo
+from eventwriter.outage import Member, Outage
 
 log = logging.getLogger("eventwriter.source")
 
@@ -17,9 +18,10 @@ said within ten. An election of a leader may take as long, and is worth saying t
 class Progress:
     """Follows one worker's consumer. Of the loop thread, but ``trouble`` may be read by any."""
 
-    def __init__(self, config: StreamConfig) -> None:
+    def __init__(self, config: StreamConfig, member: Member | None = None) -> None:
         self._config = config
-        self._extra = {"stream": config.name}
+        own, extra = (config.stream, config.durable), {"stream": config.name}
+        self._outage = Outage(log, "messages", extra, member=member, level=logging.WARNING, own=own)
         self._name = f"consumer {config.durable} of stream {config.stream}"
         self._refusal = ""
         self._deliveries = -1
@@ -29,15 +31,16 @@ class Progress:
         self.trouble = ""
         """What is in the way; empty if nothing is."""
 
-    def refused(self, why: str) -> bool:
-        """A pull was not taken, or could not be sent; whether the reason is another than before."""
-        news = why != self._refusal
+    def refused(self, why: str, told: str = "") -> None:
+        """A pull was not taken, or could not be sent; what is to be told of it, unless that is told elsewhere."""
         self._refusal = why
-        return news
+        if told:
+            self._outage.failed(told)
 
     def accepted(self) -> None:
         """A pull was taken."""
         self._refusal = ""
+        self._flows()
 
     def sent(self, now: float) -> None:
         """Acks were sent."""
@@ -61,22 +64,28 @@ class Progress:
         if info is None or not info.pending or not eager or info.deliveries != self._deliveries:
             self._delivered = now  # or there was nothing to deliver
         if info is not None:
+            if 0 <= self._deliveries < info.deliveries:
+                self._refusal = ""  # or another worker's was taken
             self._deliveries = info.deliveries
             if not info.ack_pending:
                 self._unconfirmed = None
-        before, self.trouble = self.trouble, self._cause(info, now, silent)
-        if self.trouble != before:
-            if self.trouble:
-                log.warning("%s", self.trouble, extra=self._extra)
-            else:
-                log.info("%s works again", self._name, extra=self._extra)
+        self.trouble = self._cause(info, now, silent)
+        if self.trouble:
+            self._outage.failed(self.trouble, "looking again")
+        elif connected and info is not None:
+            self._flows()
+
+    def _flows(self) -> None:
+        """Nothing is known to be in the way, unless something is: then its end is told."""
+        if not self.trouble and not self._refusal:
+            self._outage.over()
 
     def _cause(self, info: ConsumerInfo | None, now: float, silent: str) -> str:
         if info is not None and info.paused:
             remedy = f"nats consumer resume {self._config.stream} {self._config.durable}"
             return f"{self._name} is paused until {info.paused}, so nothing is delivered: resume it ({remedy})"
         if self._answered is not None and now - self._answered > STALLED:
-            return f"JetStream does not tell about {self._name}: {silent}"
+            return f"JetStream tells nothing of our consumer: {silent}"
         if info is not None and now - self._delivered > STALLED:
             return f"messages wait, and {self._name} delivers none: {self._why(info)}"
         if self._unconfirmed is not None and now - self._unconfirmed > STALLED:

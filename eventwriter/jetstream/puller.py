@@ -151,8 +151,8 @@ class Puller:
             self._not_before = self._clock() + REFUSED
             self._interrupted = True
             # Of a server that goes the connection tells, which ends with it.
-            if self._progress.refused(f"{status} {text}") and text != "Server Shutdown":
-                log.info("pull ended: %s %s", status, text, extra=self._extra)
+            why = f"{status} {text}"
+            self._progress.refused(why, "" if text == "Server Shutdown" else f"JetStream ended a pull ({why})")
         self.pull.end(self._clock())
         self.wake.set()
 
@@ -218,9 +218,9 @@ class Puller:
         try:
             error = await self._binding.changed()
         except (UnavailableError, nats.errors.Error) as unknown:
-            news = self._progress.refused(str(unknown) or type(unknown).__name__)
-            if news and not isinstance(unknown, ForbiddenError):  # of which is told already
-                log.warning("not pulling yet: %s", unknown or type(unknown).__name__, extra=self._extra)
+            why = str(unknown) or type(unknown).__name__
+            # Of what is forbidden is told already.
+            self._progress.refused(why, "" if isinstance(unknown, ForbiddenError) else f"not pulling yet: {why}")
             return False
         if error is not None:
             raise error

@@ -20,6 +20,7 @@ from eventwriter.jetstream.handover import FOREVER, Handover
 from eventwriter.jetstream.link import CONNECT_TIMEOUT, Link
 from eventwriter.jetstream.loop import Loop
 from eventwriter.jetstream.turn import Turn
+from eventwriter.outage import Member
 from eventwriter.stream import Batch
 
 log = logging.getLogger("eventwriter.source")
@@ -31,7 +32,7 @@ CATCHING_UP = 0.1
 class Source:
     """One worker's way out of JetStream. Of the main thread; ``stop`` may be called from a signal handler.
 
-    ``link`` lives on the loop thread; what it tells of the connection may be read here.
+    ``link`` lives on the thread of ``loop``; what it tells of the connection may be read here.
     """
 
     def __init__(
@@ -41,15 +42,15 @@ class Source:
         at: Callable[[str], None] | None = None,
         beat: Callable[[], None] | None = None,
         turn: Turn | None = None,
+        member: Member | None = None,
     ) -> None:
         self._config = config
         self._beat = beat or (lambda: None)
-        self._loop = Loop()
+        self.loop = Loop()
         self._handover = Handover(config)
         self._buffer = self._handover.buffer
-        self.link = Link(settings, config, self._handover, turn, at)
-        self.rereads = self._handover.rereads
-        self.claims = self._handover.claims
+        self.link = Link(settings, config, self._handover, turn, at, member)
+        self.rereads, self.claims = self._handover.rereads, self._handover.claims
         self._sequencer = Sequencer(lambda: self._verify(self.link.binding.changed(), CONNECT_TIMEOUT))
         self._ack_all: AckAll | None = None
         self._reread_next = False
@@ -58,12 +59,12 @@ class Source:
 
     def open(self, pulls: bool = True) -> StreamInfo:
         """Connects, asks for the stream; raises the error why reading cannot begin. Without ``pulls`` it asks less."""
-        self._loop.start()
-        return self._loop.call(self.link.open(pulls), CONNECT_TIMEOUT * 3)
+        self.loop.start()
+        return self.loop.call(self.link.open(pulls), CONNECT_TIMEOUT * 3)
 
     def bind(self, start: int) -> ConsumerInfo:
         """Binds or creates the consumer (a new one begins at sequence ``start``)."""
-        info = self._loop.call(self.link.binding.bind(start), CONNECT_TIMEOUT * 2)
+        info = self.loop.call(self.link.binding.bind(start), CONNECT_TIMEOUT * 2)
         if self._config.writer.ack == "all":
             patience = 3 * self._config.writer.ack_wait
             self._ack_all = AckAll(self._config.durable, info.ack_pending, info.delivered, patience)
@@ -71,24 +72,24 @@ class Source:
 
     def start(self) -> None:
         """Begins to pull."""
-        self._loop.call(self.link.start(), CONNECT_TIMEOUT)
+        self.loop.call(self.link.start(), CONNECT_TIMEOUT)
 
     def stop(self) -> None:
         """Asks ``take`` to end. Safe in a signal handler."""
         self._handover.stopping = True
-        self._loop.soon(self._handover.notify)
+        self.loop.soon(self._handover.notify)
 
     def close(self, timeout: float) -> bool:
         """Waits for outstanding acks, releases what was not written, and disconnects; False past ``timeout`` s."""
         self._handover.stopping = clean = True
-        if self._loop.running:
+        if self.loop.running:
             try:
-                self._loop.call(self.link.close(timeout), timeout + 1.0)
+                self.loop.call(self.link.close(timeout), timeout + 1.0)
             except Exception as error:  # noqa: BLE001 - a client that is only half connected raises anything when it is closed
                 extra = {"stream": self._config.name}
                 log.warning("closing the connection to NATS: %s", error or type(error).__name__, extra=extra)
                 clean = False
-        self._loop.stop()
+        self.loop.stop()
         return clean
 
     # --- questions ----------------------------------------------------------------------------------------------
@@ -105,23 +106,23 @@ class Source:
 
     def stream_info(self) -> StreamInfo:
         """The stream as it is now."""
-        return self._loop.call(self.link.binding.stream_info(), CONNECT_TIMEOUT)
+        return self.loop.call(self.link.binding.stream_info(), CONNECT_TIMEOUT)
 
     def consumer_info(self) -> ConsumerInfo | None:
         """The consumer as it is now; None if it is gone."""
-        return self._loop.call(self.link.binding.consumer_info(), CONNECT_TIMEOUT)
+        return self.loop.call(self.link.binding.consumer_info(), CONNECT_TIMEOUT)
 
     def check_create(self) -> None:
         """Raises ForbiddenError if NATS lets us neither create our consumer nor change it; does nothing else."""
-        self._loop.call(self.link.check_create(), CONNECT_TIMEOUT)
+        self.loop.call(self.link.check_create(), CONNECT_TIMEOUT)
 
     def held(self, segments: Sequence[Segment]) -> Future[list[Segment]]:
         """What the stream still holds of them, as ``gaps.held`` tells; it may take seconds."""
-        return self._loop.begin(gaps.held(self.link.api.request, self._config, segments))
+        return self.loop.begin(gaps.held(self.link.api.request, self._config, segments))
 
     def reread(self, segments: Sequence[Segment]) -> Future[None]:
         """Lets ``take`` return what the stream holds of them, beside what arrives; done when all of it is read."""
-        return self._loop.begin(self.link.reader.read(segments))
+        return self.loop.begin(self.link.reader.read(segments))
 
     # --- batches ------------------------------------------------------------------------------------------------
 
@@ -133,7 +134,7 @@ class Source:
         writer, handover, buffer = self._config.writer, self._handover, self._buffer
         if handover.holding:  # else the puller finds out when it looks by itself
             handover.holding = False
-            self._loop.soon(self.link.puller.wake.set)
+            self.loop.soon(self.link.puller.wake.set)
         while not handover.stopping:
             if handover.failure is not None:
                 raise handover.failure
@@ -174,12 +175,12 @@ class Source:
             if not self._ack_all.committed(message.sequence for message in batch.messages):
                 return  # they come again, are known, and are acknowledged then
             reply_subjects = [reply_subjects[-1].rpartition(b"\n")[2]]
-        self._loop.soon(self.link.acknowledger.begin, reply_subjects, set_aside)
+        self.loop.soon(self.link.acknowledger.begin, reply_subjects, set_aside)
 
     def acknowledge_ahead(self, batch: Batch, messages: int) -> None:
         """Acknowledges the next ``messages`` of the first batch taken and not acknowledged: that part is committed."""
         if not batch.reread and self._ack_all is None:
-            self._loop.soon(self.link.acknowledger.begin, self._handover.part_in_flight(messages), {})
+            self.loop.soon(self.link.acknowledger.begin, self._handover.part_in_flight(messages), {})
 
     def hold(self, seconds: float) -> bool:
         """Waits during an outage: no more pulls, deadlines extended; False when it is time to end.
@@ -222,9 +223,9 @@ class Source:
         if any(portion.hollow for portion in found):
             self._verify(self.link.binding.stripped(batch.messages), CONNECT_TIMEOUT * 3)
         if self.link.puller.pull.idle:
-            self._loop.soon(self.link.puller.wake.set)
+            self.loop.soon(self.link.puller.wake.set)
         return batch
 
     def _verify(self, question: Coroutine[Any, Any, EventWriterError | None], timeout: float) -> None:
-        if (error := self._loop.call(question, timeout)) is not None:
+        if (error := self.loop.call(question, timeout)) is not None:
             raise error

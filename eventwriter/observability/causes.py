@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from eventwriter.errors import listed
+from eventwriter.outage import general
 
-_COUNTED = re.compile(r"\b\d[\d.,]*(?= (?:messages|s)\b)|(?<=\bpid )\d+")
-"""What differs from stream to stream and from second to second although the cause is the same."""
 _DAY = 20 * 3600.0
 """Seconds after which the time of the day alone does not tell when something began."""
 
@@ -33,7 +31,8 @@ def grouped(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     groups: dict[tuple[bool, str], list[Mapping[str, Any]]] = {}
     for problem in document["problems"]:
         stream = streams.get(problem["stream"], {})
-        text = _general(problem["text"], problem["stream"], stream)
+        own = (problem["stream"], stream.get("stream"), stream.get("durable"))
+        text = general(problem["text"], map(str, filter(None, own)))
         # Of those that one cause stops, some are waiting at this moment and others about to try again.
         groups.setdefault((stream.get("state") == "parked", text), []).append(problem)
     return [_cause(text, problems, streams) for (_, text), problems in groups.items()]
@@ -53,21 +52,13 @@ def clock(moment: float, now: float) -> str:
     return time.strftime("%H:%M:%S" if now - moment < _DAY else "%Y-%m-%d %H:%M:%S", time.localtime(moment))
 
 
-def _cause(general: str, problems: Sequence[Mapping[str, Any]], streams: Mapping[str, Any]) -> dict[str, Any]:
+def _cause(shared: str, problems: Sequence[Mapping[str, Any]], streams: Mapping[str, Any]) -> dict[str, Any]:
     names = [problem["stream"] for problem in problems]
     texts = {problem["text"] for problem in problems}
     everybody = 1 < len(streams) == len(names)
     return {
         "who": f"all {len(streams)} streams" if everybody else listed(names),
         "streams": [name for name in names if name in streams],
-        "text": texts.pop() if len(texts) == 1 else general,
+        "text": texts.pop() if len(texts) == 1 else shared,
         "since": min((problem["since"] for problem in problems if problem.get("since")), default=None),
     }
-
-
-def _general(text: str, name: str, stream: Mapping[str, Any]) -> str:
-    """The reason without what is of this stream alone."""
-    own = {name, stream.get("stream"), stream.get("durable")} - {None, ""}
-    for each in sorted(map(str, own), key=len, reverse=True):
-        text = re.sub(rf"(?<![\w.-]){re.escape(each)}(?![\w-])", "…", text)
-    return _COUNTED.sub("…", text)

@@ -9,6 +9,8 @@ from contextlib import suppress
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from eventwriter import values
+from eventwriter.masking import community
 from eventwriter.observability.board import Board, Slot
 from eventwriter.observability.states import DeadLetter
 from eventwriter.stream import Message, Reject
@@ -57,6 +59,17 @@ class Letters:
         with suppress(Exception):  # a decoder of others: what cannot be shown must not end the worker
             return replace(letter, view=self._view(message, reject))
         return letter
+
+
+def letter(now: float, message: Message, reject: Reject) -> DeadLetter:
+    """What people see of one in a line."""
+    return DeadLetter(
+        time=now,
+        reason=reject.reason,
+        detail=values.clean(community.text(reject.detail[:1000])[:300], []),
+        subject=message.subject[:200],
+        sequence=message.sequence,
+    )
 
 
 def views(board: Board) -> dict[tuple[str, float, int], str]:

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Sequence
 
-from eventwriter import values
 from eventwriter.errors import (
     EventWriterError,
     OversizedError,
@@ -17,16 +16,17 @@ from eventwriter.errors import (
     listed,
     remedy_for_omitted,
 )
-from eventwriter.masking import community
 from eventwriter.observability import histograms, tally
 from eventwriter.observability.board import Slot
-from eventwriter.observability.letters import LATEST, Letters, View
-from eventwriter.observability.states import DeadLetter, Kept, WorkerState
-from eventwriter.outage import SUMMARY, Outage
-from eventwriter.stream import Batch, Message, Outcome, Reject
+from eventwriter.observability.letters import LATEST, Letters, View, letter
+from eventwriter.observability.states import SLOW, Kept, WorkerState
+from eventwriter.outage import SUMMARY, Member, Outage
+from eventwriter.stream import Batch, Outcome
 
 log = logging.getLogger("eventwriter.worker")
 
+_SLOW = 10.0
+"""Seconds without an answer of PostgreSQL after which the log is told."""
 _EVERY = 0.25
 """Seconds between two writes of the slot: the board is for people and for scrapes."""
 
@@ -40,12 +40,14 @@ def passing(slot: Slot) -> bool:
 class Report:
     """Observes one worker. Counters go on from what the slot holds, so they survive the death of a process."""
 
-    def __init__(self, name: str, stream: str, slot: Slot | None = None, view: View | None = None) -> None:
+    def __init__(
+        self, name: str, stream: str, slot: Slot | None = None, view: View | None = None, member: Member | None = None
+    ) -> None:
         self._extra = {"stream": stream}
-        self._letters = tally.Letters(stream)
+        self._letters, self._known = tally.Letters(stream), tally.Known(stream)
         self._latest = Letters(stream, view, slot) if slot and view else None
-        self._slot = slot
-        self._outage = Outage(log, "PostgreSQL", self._extra)
+        self._slot, self.member = slot, member
+        self._outage = Outage(log, "PostgreSQL", self._extra, member=member)
         self._written = 0.0
         before = slot.read(WorkerState) if slot else None
         kept = {name: getattr(before, name) for name in Kept.__struct_fields__} if before else {}
@@ -58,6 +60,7 @@ class Report:
     def beat(self, *, force: bool = False) -> None:
         """A sign of life; writes the slot if that was not just done."""
         self._letters.tell()
+        self._known.tell()
         if self._latest is not None:
             self._latest.tell()
         now = time.monotonic()
@@ -72,6 +75,9 @@ class Report:
         if self._slot is not None and now - self._written >= _EVERY:
             self._written = self._state.asked = now
             self._slot.write(self._state)
+            if (silence := now - self._state.beat) > _SLOW:
+                cause = f"PostgreSQL has been at work on a batch for {silence:.0f} s: {SLOW}"
+                self._outage.failed(cause, "waiting for its answer", tried=False, began=self._state.beat)
 
     def ready(self) -> None:
         """Both ends are connected, and ledger and consumer agree."""
@@ -83,11 +89,8 @@ class Report:
     def omits(self, table: str, columns: Sequence[str]) -> None:
         """How the table is written from now on: without these columns."""
         if columns and list(columns) != self._state.omitted:
-            log.warning(
-                "table %s is written without %s: %s",
-                *(table, listed(columns), remedy_for_omitted(self._state.stream)),
-                extra=self._extra,
-            )
+            told = "table %s is written without %s: %s"
+            log.warning(told, table, listed(columns), remedy_for_omitted(self._state.stream), extra=self._extra)
         elif self._state.omitted and not columns:
             log.info("table %s is written with all columns again", table, extra=self._extra)
         self._state.omitted = list(columns)
@@ -166,19 +169,16 @@ class Report:
             state.way = outcome.way or state.way
             self.answered()
         if left_out := outcome.skipped.get("dropped"):
-            log.warning(
-                "the table left out %d rows without an error, as a trigger or a rule may: their dead letters name it",
-                left_out,
-                extra=self._extra,
-            )
+            told = "the table left out %d rows without an error, as a trigger or a rule may: their dead letters name it"
+            log.warning(told, left_out, extra=self._extra)
         if outcome.rejects:
             self._letters.add(outcome.rejects)
-            latest = [(_letter(now, message, reject), message, reject) for message, reject in outcome.latest]
+            latest = [(letter(now, message, reject), message, reject) for message, reject in outcome.latest]
             state.dead_letters = [*(letter for letter, *_ in latest), *state.dead_letters][:LATEST]
             if self._latest is not None:
                 self._latest.add(latest)
         if outcome.already_done:
-            log.info("%d messages were delivered again and known", outcome.already_done, extra=self._extra)
+            self._known.add({"": outcome.already_done})
         self.beat(force=True)  # 6 µs after a commit: what is counted is not lost with the process
 
     def waits(self, error: UnavailableError, delay: float) -> None:
@@ -216,6 +216,7 @@ class Report:
     def ended(self, error: EventWriterError | None) -> None:
         """The worker ends: what it still had in hand was released."""
         self._letters.tell(now=True)
+        self._known.tell(now=True)
         if self._latest is not None:
             self._latest.tell(now=True)
         state = self._state
@@ -235,13 +236,3 @@ class Report:
     def _count(self, error: EventWriterError) -> None:
         name = kind(type(error))
         self._state.errors[name] = self._state.errors.get(name, 0) + 1
-
-
-def _letter(now: float, message: Message, reject: Reject) -> DeadLetter:
-    return DeadLetter(
-        time=now,
-        reason=reject.reason,
-        detail=values.clean(community.text(reject.detail[:1000])[:300], []),
-        subject=message.subject[:200],
-        sequence=message.sequence,
-    )

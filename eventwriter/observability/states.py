@@ -11,6 +11,9 @@ from msgspec import Struct, field
 
 from eventwriter.observability.board import AGE_BUCKETS, BATCH_BUCKETS, STAGES
 
+SLOW = "look for what it waits for in pg_stat_activity, for slow storage, and whether the network passes all packets"
+"""Follows the reason of a stream that waits for an answer of PostgreSQL."""
+
 
 class Counters(Struct):
     """What a stream's processes have counted since the service began; FATES are the fates of a message."""

@@ -15,7 +15,7 @@ from eventwriter import __version__
 from eventwriter.config.loading import Config, StreamConfig
 from eventwriter.observability import causes, histograms, tally
 from eventwriter.observability.board import AGE_BUCKETS, FATES, SUPERVISOR, Board
-from eventwriter.observability.states import ChildState, State, SupervisorState, WorkerState
+from eventwriter.observability.states import SLOW, ChildState, State, SupervisorState, WorkerState
 from eventwriter.processes.process import look
 from eventwriter.processes.supervisor import PARKING
 
@@ -36,8 +36,6 @@ RESTART = " (after a change of the environment, once the service is restarted)"
 
 CHANGED = "; the file is read again as soon as it is put right"
 """Follows what is wrong with the settings."""
-SLOW = "look for what it waits for in pg_stat_activity, for slow storage, and whether the network passes all packets"
-"""Follows the reason of a stream that waits for an answer of PostgreSQL."""
 
 Since = Callable[[float], float]
 """Seconds since a moment of the monotonic clock."""

@@ -23,8 +23,8 @@ def count(counts: dict[str, int], more: Mapping[str, int]) -> None:
         counts[name] = counts.get(name, 0) + number
 
 
-class Letters:
-    """Tells of dead letters: the first at once, those of the next minute together."""
+class Seldom:
+    """Tells of what is counted: of the first at once, of those of the next minute together."""
 
     def __init__(self, stream: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._extra = {"stream": stream}
@@ -32,19 +32,39 @@ class Letters:
         self._counts: dict[str, int] = {}
         self._next = 0.0
 
-    def add(self, rejects: Mapping[str, int]) -> None:
+    def add(self, counts: Mapping[str, int]) -> None:
         """Some more."""
-        count(self._counts, rejects)
+        count(self._counts, counts)
         self.tell()
 
     def tell(self, *, now: bool = False) -> None:
         """Tells of those that are not told yet, if it is time to."""
         if self._counts and (now or self._clock() >= self._next):
-            told = ", ".join(f"{reason} {number}" for reason, number in sorted(self._counts.items()))
-            total = sum(self._counts.values())
-            log.warning("%d dead letter%s (%s)", total, "s" * (total > 1), told, extra=self._extra)
+            log.log(self._level, "%s", self._words(sum(self._counts.values())), extra=self._extra)
             self._counts.clear()
             self._next = self._clock() + _PAUSE
+
+    _level = logging.INFO
+
+    def _words(self, total: int) -> str:
+        raise NotImplementedError
+
+
+class Letters(Seldom):
+    """Of dead letters, by reason."""
+
+    _level = logging.WARNING
+
+    def _words(self, total: int) -> str:
+        told = ", ".join(f"{reason} {number}" for reason, number in sorted(self._counts.items()))
+        return f"{total} dead letter{'s' * (total > 1)} ({told})"
+
+
+class Known(Seldom):
+    """Of messages that came again after they were written."""
+
+    def _words(self, total: int) -> str:
+        return f"{total} message{'s were' if total > 1 else ' was'} delivered again and known"
 
 
 def latest(times: Iterable[float | None]) -> float | None:

@@ -59,11 +59,12 @@ def test_a_worker_that_does_not_want_any_is_not_stalled() -> None:
     assert watched([WAITING] * 9, eager=False) == [""] * 9
 
 
-def test_the_reason_of_a_stall() -> None:
+def test_the_reason_of_a_stall(caplog: pytest.LogCaptureFixture) -> None:
     """What the server said of the last pull, or a limit that is reached."""
     progress = Progress(STREAM)
-    assert progress.refused("409 Exceeded MaxWaiting")
-    assert not progress.refused("409 Exceeded MaxWaiting"), "told once"
+    for _ in range(3):
+        progress.refused("409 Exceeded MaxWaiting", "JetStream ended a pull (409 Exceeded MaxWaiting)")
+    assert caplog.messages == ["JetStream ended a pull (409 Exceeded MaxWaiting): trying again"], "told once"
     assert "refuses our pulls (409 Exceeded MaxWaiting)" in watched([WAITING] * 4, progress)[-1]
     progress.accepted()
     full = replace(WAITING, ack_pending=5, max_ack_pending=5)
@@ -84,7 +85,7 @@ def test_a_jetstream_that_does_not_answer() -> None:
         "",
         "",
         "",
-        "JetStream does not tell about consumer eventwriter-logs of stream LOGS: JetStream does not answer",
+        "JetStream tells nothing of our consumer: JetStream does not answer",
     ]
     assert watched([None] * 4, silent="x", connected=False) == [""] * 4
 

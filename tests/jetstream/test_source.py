@@ -90,11 +90,11 @@ def test_the_puller_learns_that_an_outage_is_over(source: Source) -> None:
     async def woken() -> bool:
         return await asyncio.wait_for(source.link.puller.wake.wait(), 5)
 
-    source._loop.start()
+    source.loop.start()
     source.hold(0.0)
     source._handover.stopping = True  # what take() takes would wake it as well
     assert source.take() is None
-    assert source._loop.call(woken(), 6)
+    assert source.loop.call(woken(), 6)
 
 
 def test_deliveries_without_numbers_end_the_worker(source: Source) -> None:

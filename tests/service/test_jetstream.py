@@ -237,8 +237,8 @@ def test_what_arrives_while_the_stream_is_asked_is_not_ahead_of_it(world: World)
         source.open()
         source.bind(1)
         binding._request = slow
-        assert source._loop.call(binding.changed(), 10) is None
-        assert "ends at 50" in str(source._loop.call(binding.changed(), 10)), "what was known before it is asked"
+        assert source.loop.call(binding.changed(), 10) is None
+        assert "ends at 50" in str(source.loop.call(binding.changed(), 10)), "what was known before it is asked"
     finally:
         source.close(5.0)
 

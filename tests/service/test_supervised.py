@@ -23,12 +23,22 @@ from eventwriter.config.model import Config
 from eventwriter.errors import ConfigurationError
 from eventwriter.jetstream.turn import Turn
 from eventwriter.observability.board import Slot
+from eventwriter.outage import Member
 from eventwriter.processes.signals import on_stop
 from eventwriter.stream import Stream
 from fix_service import ROOT, wait_until
 
 
-def work(config: Config, stream: Stream, *, supervised: bool, name: str, slot: Slot, turn: Turn | None) -> int:
+def work(
+    config: Config,
+    stream: Stream,
+    *,
+    supervised: bool,
+    name: str,
+    slot: Slot,
+    turn: Turn | None,
+    member: Member,
+) -> int:
     """What a worker does of which only its supervisor is told: it tells that it is there, and ends when told to."""
     told: list[bool] = []
     with on_stop(lambda: told.append(True)):
