@@ -501,6 +501,8 @@ def test_dead_letters_have_a_rate(window: Window, service: Service) -> None:
     assert "last minute" not in row(window, "LOGS")
     window.picture("rising")
     window.page.set_viewport_size({"width": 390, "height": 844})
+    places = {name: window.page.locator(f'.row[data-stream="{name}"]').bounding_box() or {"y": 0.0} for name in TABLES}
+    assert min(TABLES, key=lambda name: places[name]["y"]) == "EVENTS", "on a phone it comes first"
     window.picture("rising-390", whole=False)
 
 

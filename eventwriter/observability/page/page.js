@@ -292,7 +292,10 @@ function drawRow(view, name, stream) {
   mark(view.pace, 'class', 'notice');
   say(view.restarts, number(stream.restarts));
   mark(view.restarts, 'class', stream.restarts > 0 && stream.state !== 'running' ? 'alarm' : '');
-  for (const element of [view.row, view.details, view.lane.svg]) element.classList.toggle('first-of-all', severity === 'bad');
+  for (const element of [view.row, view.details, view.lane.svg]) {
+    element.classList.toggle('first-of-all', severity === 'bad');
+    element.classList.toggle('next-of-all', stream.dead_letters_per_minute > 0);
+  }
   tick(view, stream);
   drawLane(view.lane, name, stream);
   if (view.open) drawDetails(view, name, stream);
