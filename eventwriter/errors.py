@@ -86,6 +86,10 @@ class AuthenticationError(EventWriterError):
     exit_code = AUTHENTICATION
 
 
+class RefusedError(UnavailableError):
+    """PostgreSQL refuses credentials that it took before: who runs waits until it does again, or has others."""
+
+
 class ForbiddenError(AuthenticationError, UnavailableError):
     """NATS does not permit us a subject: nothing starts without it, but a worker that runs waits until it may again."""
 
@@ -113,8 +117,9 @@ class DrainDeadlineError(EventWriterError):
 
 
 def kind(error: type[EventWriterError]) -> str:
-    """What metrics call such an error; whatever is wrong with a table has one name."""
-    return (SchemaError if issubclass(error, SchemaError) else error).__name__.removesuffix("Error").lower()
+    """What metrics call such an error: by its cause, whoever meets it."""
+    causes = {RefusedError: AuthenticationError, TableError: SchemaError}
+    return causes.get(error, error).__name__.removesuffix("Error").lower()
 
 
 def kinds(base: type[EventWriterError] = EventWriterError) -> set[str]:

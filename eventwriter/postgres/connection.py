@@ -13,7 +13,14 @@ from psycopg_pool import ConnectionPool
 
 from eventwriter.config import dsn, secrets
 from eventwriter.config.model import PostgresConfig
-from eventwriter.errors import ConfigurationError, ReadOnlyError, TableError, UnavailableError
+from eventwriter.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ReadOnlyError,
+    RefusedError,
+    TableError,
+    UnavailableError,
+)
 from eventwriter.postgres import mistakes
 from eventwriter.postgres.binary import JsonbDumper
 from eventwriter.postgres.busy import BusyConnection
@@ -141,7 +148,8 @@ def unreachable(settings: PostgresConfig, application_name: str) -> UnavailableE
         ).close()
     except (psycopg.Error, ConfigurationError) as error:  # of a file of secrets, just while it is replaced
         meant = classify(error) if isinstance(error, psycopg.Error) else error
-        away = UnavailableError(f"PostgreSQL cannot be reached: {meant}")
+        kind = RefusedError if isinstance(meant, AuthenticationError) else UnavailableError
+        away = kind(f"PostgreSQL cannot be reached: {meant}")
         return meant if isinstance(meant, UnavailableError) else away
     return UnavailableError(f"PostgreSQL gave no connection within {_PATIENCE:g} s, but does now")
 
