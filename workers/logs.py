@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -13,9 +12,8 @@ from orjson import dumps
 
 from eventwriter.stream import Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, clean
-from workers._guard import total
 from workers._json.fast import fast_path
-from workers._json.records import Origin, decode_records
+from workers._json.records import Origin, decoder
 from workers._otlp import parts
 from workers._otlp.fast import ABSENT, plain_text, within
 from workers._otlp.ids import NO_SPAN, NO_TRACE
@@ -114,14 +112,11 @@ _body_in = within(ExportLogsServiceRequest, 1, 2, 2, 5)
 
 _SIGNAL = signal_of(ExportLogsServiceRequest, otlp_rows, fast_rows, flat_row, "body")
 
-decode = total(partial(decode_records, _SIGNAL))
-"""The rows of one message: OTLP protobuf or JSON, flat JSON, GELF, SNMP traps, CloudEvents around them."""
-
 STREAM = Stream(
     name="LOGS",
     subjects=("logs.>",),
     table="logs",
     columns=TABLE.columns,
-    decode=decode,
+    decode=decoder(_SIGNAL),
     fast=fast_path(TABLE.columns, FlatLog, b'"severity_text"', columns_of, ["attributes"]),
 )

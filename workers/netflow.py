@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
 from itertools import islice
 
 from eventwriter.stream import Row, Stream
@@ -17,10 +16,9 @@ from workers._flow.fast import fast_rows
 from workers._flow.json_form import TABLE, flat_row
 from workers._flow.read import Flows, read
 from workers._flow.rows import row
-from workers._guard import total
 from workers._json.count import EVENTS
 from workers._json.payload import parse, unpack
-from workers._json.records import Kind, Origin, Records, decode_records
+from workers._json.records import Kind, Origin, Records, decoder
 from workers._limits import RECORDS_MAX, Room, TooLarge
 
 _NOT_PLAIN = frozenset(b"{[ \t\r\n\xef\x1f\x78")
@@ -107,14 +105,11 @@ def _unpacked(payload: bytes, room: Room) -> bytes:
         raise
 
 
-decode = total(partial(decode_records, _Flows(flat_row)))
-"""The rows of one message: flows in protobuf or JSON, CloudEvents around them."""
-
 STREAM = Stream(
     name="NETFLOW",
     subjects=("netflow.>",),
     table="netflow_metrics",
     columns=TABLE.columns,
-    decode=decode,
+    decode=decoder(_Flows(flat_row)),
     fast=fast_rows,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -11,9 +10,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from eventwriter.stream import Row, Stream
 from eventwriter.values import Unfit
-from workers._guard import total
 from workers._json.convert import parsed
-from workers._json.records import Origin, decode_records
+from workers._json.records import Origin, decoder
 from workers._json.table import Field, Table
 from workers._otlp.data_points import fast_rows, otlp_rows
 from workers._otlp.flat import attributes_of, fill_service
@@ -112,13 +110,10 @@ def _record_key(span_id: str, metric_type: str | None, attributes: bytes) -> str
 
 _SIGNAL = signal_of(ExportMetricsServiceRequest, otlp_rows, fast_rows, flat_row)
 
-decode = total(partial(decode_records, _SIGNAL))
-"""The rows of one message: OTLP protobuf or JSON, performance JSON, summaries, CloudEvents around them."""
-
 STREAM = Stream(
     name="OTEL_METRICS",
     subjects=("otel.metrics", "otel.metrics.>"),
     table="otel_metrics",
     columns=TABLE.columns,
-    decode=decode,
+    decode=decoder(_SIGNAL),
 )

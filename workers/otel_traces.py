@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -14,9 +14,8 @@ from orjson import dumps
 
 from eventwriter.stream import Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, Unfit, clean
-from workers._guard import total
 from workers._json.convert import moment, parsed, spread
-from workers._json.records import Origin, decode_records
+from workers._json.records import Origin, decoder
 from workers._json.table import Field, Table
 from workers._otlp import parts
 from workers._otlp.fast import ABSENT, within
@@ -213,13 +212,10 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
 
 _SIGNAL = signal_of(ExportTraceServiceRequest, otlp_rows, fast_rows, flat_row)
 
-decode = total(partial(decode_records, _SIGNAL))
-"""The rows of one message: OTLP protobuf or JSON, flat JSON, CloudEvents around them."""
-
 STREAM = Stream(
     name="OTEL_TRACES",
     subjects=("otel.traces", "otel.traces.>"),
     table="otel_traces",
     columns=TABLE.columns,
-    decode=decode,
+    decode=decoder(_SIGNAL),
 )

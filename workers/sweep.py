@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from eventwriter.stream import Stream
 from eventwriter.values import Unfit, dump_json
-from workers._guard import total
 from workers._json.count import RECORD, Shape
 from workers._json.fast_table import fast_path_of, row_of
-from workers._json.records import Kind, Origin, Records, decode_records
+from workers._json.records import Kind, Origin, Records, decoder
 from workers._json.table import Field, Table
 from workers._limits import RECORDS_MAX, SHARED_MAX, too_many
 
@@ -109,15 +107,12 @@ def _host_record(host: Mapping[str, Any], common: Mapping[str, Any], others: Map
 
 _KIND = _Hosts(row_of(TABLE, "last_sweep_time"), ("hosts",), Shape({"hosts": RECORD}, events=8, alone=_HOST_NAMES))
 
-decode = total(partial(decode_records, _KIND))
-"""The rows of one message: a host, an array of them, a SweepSummary, or CloudEvents around any of these."""
-
 STREAM = Stream(
     name="SWEEP",
     subjects=("sweep.>",),
     table="sweep_host_states",
     columns=TABLE.columns,
-    decode=decode,
+    decode=decoder(_KIND),
     fast=fast_path_of(TABLE, b'"last_sweep_time"'),
     key=("host_ip", "gateway_id", "partition", "last_sweep_time"),
 )

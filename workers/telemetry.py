@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from eventwriter.stream import Column, Stream
-from workers._guard import total
 from workers._json.fast_table import fast_path_of, row_of
-from workers._json.records import Kind, decode_records
+from workers._json.records import Kind, decoder
 from workers._json.series_key import series_key_of
 from workers._json.table import Field, Table
 
@@ -30,15 +27,12 @@ TABLE = Table(
     others=[("poller_id", "pollerId")],
 )
 
-decode = total(partial(decode_records, Kind(row_of(TABLE, "timestamp"))))
-"""The rows of one message: a measurement, an array of them, or CloudEvents around either."""
-
 STREAM = Stream(
     name="TELEMETRY",
     subjects=("telemetry.>",),
     table="timeseries_metrics",
     columns=TABLE.columns,
-    decode=decode,
+    decode=decoder(Kind(row_of(TABLE, "timestamp"))),
     fast=fast_path_of(TABLE, b'"gateway_id"'),
     computed=(Column("series_key", "text", core=False, of=series_key_of(TABLE.at)),),
 )

@@ -19,7 +19,7 @@ def key(**fields: Any) -> str:
     """The key of a measurement, which is the same whichever path decodes it."""
     record = {"timestamp": "2026-05-03T09:00:00Z", "gateway_id": "g", "value": 1.5, **fields}
     message = Message("telemetry.x", json.dumps(record, ensure_ascii=False).encode(), 1, 10**18)
-    (row,) = telemetry.decode(message).rows
+    (row,) = telemetry.STREAM.decode(message).rows
     fast = telemetry.STREAM.fast
     assert fast is not None
     assert COLUMN.of is not None

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from itertools import permutations
 from operator import itemgetter
 from typing import Any, NoReturn
 
 from eventwriter.stream import Column, Message, PgType, Row, Stream
 from eventwriter.values import Unfit, parse_path, shown
-from workers._guard import total
 from workers._json import convert
 from workers._json.count import RECORD
 from workers._json.fast_table import fast_path_of
-from workers._json.records import Kind, Origin, decode_records
+from workers._json.records import Kind, Origin, decoder
 from workers._json.table import Field, Table
 
 _TYPES: Mapping[str, PgType] = {
@@ -47,10 +45,10 @@ _SPECIAL = frozenset(("uuid", "inet", "text[]"))
 
 def stream_of(name: str, subjects: tuple[str, ...], table: str, paths: Mapping[str, str], rest: str | None) -> Stream:
     """The stream whose columns are filled by these paths, and ``rest`` with what no path takes."""
-    decoder = Paths(paths, rest)
-    decode = total(partial(decode_records, Kind(decoder.row, (), RECORD)))
+    found = Paths(paths, rest)
+    decode = decoder(Kind(found.row, (), RECORD))
     columns = [Column(each, "text") for each in paths] + ([Column(rest, "jsonb")] if rest is not None else [])
-    return Stream(name, subjects, table, tuple(columns), decode, decoder.fast, sql="", fit=decoder.fit)
+    return Stream(name, subjects, table, tuple(columns), decode, found.fast, sql="", fit=found.fit)
 
 
 def _unknown(record: Mapping[str, Any], origin: Origin) -> NoReturn:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from eventwriter import values
 from eventwriter.stream import Decoded, Message, Reject, Row
 from eventwriter.values import EPOCH, Unfit, dump_json, shown
+from workers._guard import total
 from workers._json.cloudevents import data_of, envelope_in, envelope_of, is_event, is_text
 from workers._json.convert import moment, trimmed
 from workers._json.count import EVENTS, Shape
@@ -63,6 +65,11 @@ class Kind:
     def read_data(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
         """The same of bytes in a CloudEvent that are not JSON."""
         raise Unfit("malformed", "the data of the CloudEvent is not JSON")
+
+
+def decoder(kind: Kind) -> Callable[[Message], Decoded]:
+    """The decode function of a stream with such records."""
+    return total(partial(decode_records, kind))
 
 
 def decode_records(kind: Kind, message: Message) -> Decoded:
