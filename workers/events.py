@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from eventwriter import values
@@ -44,7 +43,7 @@ TABLE = Table(
 )
 
 _NOTHING: Facts = (None, None, None, None, None, None, None)
-_OTEL = MappingProxyType({"logs": "LOGS", "traces": "OTEL_TRACES", "metrics": "OTEL_METRICS"})
+_OTEL = {"logs": "LOGS", "traces": "OTEL_TRACES", "metrics": "OTEL_METRICS"}
 _ENVELOPE = frozenset(("specversion", "id", "source", "type", "datacontenttype", "subject"))
 """Context attributes that have columns."""
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")

@@ -6,7 +6,6 @@ Values are returned as they come; whoever makes the row converts them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from eventwriter.values import Unfit
@@ -17,26 +16,20 @@ Facts = tuple[Any, Any, Any, Any, Any, Any, Any]
 
 LEVELS = ("emergency", "alert", "critical", "error", "warning", "notice", "info", "debug")
 """Names of syslog's levels 0 to 7 (RFC 5424)."""
-LEVEL_OF: Mapping[str, int] = MappingProxyType(
-    {name: level for level, name in enumerate(LEVELS)}
-    | {"emerg": 0, "panic": 0, "crit": 2, "fatal": 2, "err": 3, "warn": 4, "informational": 6, "information": 6}
+LEVEL_OF: Mapping[str, int] = {name: level for level, name in enumerate(LEVELS)} | (
+    {"emerg": 0, "panic": 0, "crit": 2, "fatal": 2, "err": 3, "warn": 4, "informational": 6, "information": 6}
 )
-_STATES = MappingProxyType({"unhealthy": (3, "error"), "healthy": (6, "info"), "unknown": (5, "notice")})
-_OCSF = MappingProxyType(
-    {6: (2, "Fatal"), 5: (2, "Critical"), 4: (3, "High"), 3: (4, "Medium"), 2: (5, "Low"), 1: (6, "Informational"),
-     0: (None, "Unknown"), 99: (None, "Other")}
-)  # fmt: skip
+_STATES: Mapping[str, tuple[int, str]] = {"unhealthy": (3, "error"), "healthy": (6, "info"), "unknown": (5, "notice")}
+_OCSF: Mapping[int, tuple[int | None, str]] = {
+    6: (2, "Fatal"), 5: (2, "Critical"), 4: (3, "High"), 3: (4, "Medium"), 2: (5, "Low"), 1: (6, "Informational"),
+    0: (None, "Unknown"), 99: (None, "Other"),
+}  # fmt: skip
 """OCSF severity_id → syslog level, and its name."""
-_OTLP = MappingProxyType(
-    {
-        "resourceLogs": "LOGS",
-        "resource_logs": "LOGS",
-        "resourceSpans": "OTEL_TRACES",
-        "resource_spans": "OTEL_TRACES",
-        "resourceMetrics": "OTEL_METRICS",
-        "resource_metrics": "OTEL_METRICS",
-    }
-)
+_OTLP: Mapping[str, str] = {
+    **dict.fromkeys(("resourceLogs", "resource_logs"), "LOGS"),
+    **dict.fromkeys(("resourceSpans", "resource_spans"), "OTEL_TRACES"),
+    **dict.fromkeys(("resourceMetrics", "resource_metrics"), "OTEL_METRICS"),
+}
 _SUMMARY_BINDINGS = 16
 _SUMMARY_TEXT = 200
 """How much of a trap its summary tells: all of it is in raw_data."""
@@ -88,7 +81,7 @@ def _flat(data: Mapping[str, Any], wrapped: bool) -> Facts:
 
 def _trap(data: Mapping[str, Any], wrapped: bool) -> Facts:
     origin = _address(data.get("source"))
-    host = _first(data, "host") if origin is None else origin
+    host = data.get("host") if origin is None else origin
     remote = _remote(data, wrapped) if origin is None else origin
     message = _first(data, "short_message", "message", "msg", "body")
     if type(message) is not str or not message:
@@ -113,8 +106,7 @@ def _state_change(data: Mapping[str, Any], wrapped: bool) -> Facts:
     before, now = data.get("previous_state"), data.get("current_state")
     level, severity = _STATES.get(now.strip().lower() if type(now) is str else "", (6, "info"))
     message = f"{kind} {_shown(name)} state changed from {_shown(before)} to {_shown(now)}"
-    host = _first(data, "host")
-    remote = _first(data, "remote_addr", "source_ip")
+    host, remote = data.get("host"), _first(data, "remote_addr", "source_ip")
     return _time(data, wrapped), remote, name if host is None else host, level, severity, message, "1.1"
 
 
@@ -125,20 +117,11 @@ def _lifecycle(data: Mapping[str, Any], wrapped: bool) -> Facts:
         message = f"Device {_shown(device)} alias updated{_alias_changes(data.get('metadata'))}"
     else:
         message = f"Device {_shown(device)} {action}"
-        actor = data.get("actor")
-        if actor is not None and actor != "":
+        if (actor := data.get("actor")) is not None and actor != "":
             message += f" by {_shown(actor)}"
-    level = data.get("level")
-    severity = data.get("severity")
-    return (
-        _time(data, wrapped),
-        _remote(data, wrapped),
-        device,
-        5 if level is None else level,
-        "Medium" if severity is None else severity,
-        message,
-        "1.1",
-    )
+    level, severity = data.get("level"), data.get("severity")
+    level, severity = 5 if level is None else level, "Medium" if severity is None else severity
+    return _time(data, wrapped), _remote(data, wrapped), device, level, severity, message, "1.1"
 
 
 def _alias_changes(metadata: Any) -> str:
@@ -150,13 +133,9 @@ def _alias_changes(metadata: Any) -> str:
         ("ip", "previous_ip", "alias_current_ip"),
         ("collector", "previous_collector_ip", "alias_collector_ip"),
     ):
-        old, new = metadata.get(before) or None, metadata.get(now) or None
-        if old is not None and new is not None:
-            changes.append(f"{what} {_shown(old)}→{_shown(new)}")
-        elif new is not None:
-            changes.append(f"{what} {_shown(new)}")
-        elif old is not None:
-            changes.append(f"{what} {_shown(old)}→none")
+        old, new = metadata.get(before), metadata.get(now)
+        if old or new:
+            changes.append(f"{what} " + "→".join(_shown(each) for each in (old, new or "none") if each))
     return f" ({', '.join(changes)})" if changes else ""
 
 
