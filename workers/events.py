@@ -125,8 +125,7 @@ def _row(event: Mapping[str, Any], raw: bytes, index: int, origin: Origin, room:
 
 def _text(value: Any, repairs: list[str]) -> str | None:
     """Text, also from a number or a bool; None for anything else, which raw_data has."""
-    found: str | None = convert.fitting(values.text, "", value, {}, repairs)
-    return found
+    return convert.fitting(values.text, "", value, {}, repairs)
 
 
 def _rejected(reason: str, detail: str, repairs: list[str]) -> Decoded:

@@ -35,6 +35,9 @@ TABLE = Table(
 )
 _PLACES = TABLE.places
 _HOST_NAMES = TABLE.fields[0].names
+_COLUMN_OF = {"network": "network_cidr", "last_sweep": "last_sweep_time"}
+"""What a summary calls otherwise than its hosts do."""
+_ICMP = (("available", "icmp_available"), ("round_trip", "icmp_response_time_ns"), ("packet_loss", "icmp_packet_loss"))
 
 
 class _Hosts(Kind):
@@ -51,8 +54,7 @@ def _hosts(summary: Mapping[str, Any]) -> list[Any] | None:
     """The hosts of a SweepSummary as records of their own; None if this object is not one.
 
     Its other keys are kept with every host, or, if they are large, with the first; so are those that a host has of its
-    own, with that host. Raises Unfit("too_large") if what
-    fills the columns of all hosts is.
+    own, with that host. Raises Unfit("too_large") if what fills the columns of all hosts is.
     """
     hosts = summary.get("hosts")
     if type(hosts) is not list or any(name in summary for name in _HOST_NAMES):
@@ -62,12 +64,9 @@ def _hosts(summary: Mapping[str, Any]) -> list[Any] | None:
     common: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for name, value in summary.items():
-        if name in _PLACES.place_of:
-            common[name] = value
-        elif name == "network":
-            common["network_cidr"] = value
-        elif name == "last_sweep":
-            common["last_sweep_time"] = value
+        column = _COLUMN_OF.get(name, name)
+        if column in _PLACES.place_of:
+            common[column] = value
         elif name != "hosts":
             others[name] = value
     if len(dump_json(common)) > SHARED_MAX:
@@ -90,11 +89,7 @@ def _host_record(host: Mapping[str, Any], common: Mapping[str, Any], others: Map
     icmp = record.get("icmp_status")
     if type(icmp) is dict:
         left = dict(icmp)
-        for name, column in (
-            ("available", "icmp_available"),
-            ("round_trip", "icmp_response_time_ns"),
-            ("packet_loss", "icmp_packet_loss"),
-        ):
+        for name, column in _ICMP:
             if record.get(column) is None and name in left:
                 record[column] = left.pop(name)
         del record["icmp_status"]

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from eventwriter import values
 from eventwriter.values import LongNumber, Unfit, dump_json, shown, time_from_seconds, usual_time
 from workers._json.secrets import packed
+
+T = TypeVar("T")
 
 EXACT = 2**53
 """Integers up to this size are exact as float64."""
@@ -32,7 +34,7 @@ def keep_original(rest: dict[str, Any], name: str, original: Any, repairs: list[
     rest[name] = original
 
 
-def fitting(convert: Callable[[Any], Any], name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> Any:
+def fitting(convert: Callable[[Any], T], name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> T | None:
     """A value converted, or None with the original in ``rest``."""
     try:
         return None if value is None else convert(value)
@@ -87,13 +89,12 @@ UNITS: Mapping[str, int] = {"ns": 1, "Ns": 1, "no": 1, "ms": 1_000_000, "Ms": 1_
 
 def moment_or_kept(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
     """A time, or None with the original in ``rest``."""
-    found: int | None = fitting(lambda given: moment(given, "time", repairs), name, value, rest, repairs)
-    return found
+    return fitting(lambda given: moment(given, "time", repairs), name, value, rest, repairs)
 
 
 def real(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> float | None:
     """A float, or None with the original in ``rest``; a number that float64 only comes near is kept there as text."""
-    number: float | None = fitting(values.real, name, value, rest, repairs)
+    number = fitting(values.real, name, value, rest, repairs)
     if number is not None and _is_rounded(number, value):
         keep_original(rest, name, value if type(value) is str else dump_json(value).decode(), repairs, "rounded")
     return number
@@ -110,8 +111,7 @@ def _is_rounded(number: float, given: Any) -> bool:
 
 def integer(name: str, low: int, high: int, value: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
     """An integer in low…high, or None with the original in ``rest``."""
-    found: int | None = fitting(lambda given: values.integer(given, low, high), name, value, rest, repairs)
-    return found
+    return fitting(lambda given: values.integer(given, low, high), name, value, rest, repairs)
 
 
 def clamped(name: str, low: int, high: int, value: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:

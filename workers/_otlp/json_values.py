@@ -131,28 +131,24 @@ _ANY_KINDS = {
 }
 
 
+_PLAIN = {list: "array_value", bool: "bool_value", int: "int_value", str: "string_value"}
+"""Kinds of JSON values beside objects and reals."""
+
+
 def _kind_of(raw: Any) -> tuple[str | None, Any]:
     """Which kind of AnyValue a JSON value is, and the value itself."""
-    if isinstance(raw, dict):
-        given = [(_ANY_KINDS[key], inner) for key, inner in raw.items() if key in _ANY_KINDS and inner is not None]
-        if len(given) == 1:
-            return given[0]
-        if all(inner is None for inner in raw.values()):
-            return None, None
-        return "kvlist_value", {"values": raw}  # a plain object
-    if isinstance(raw, list):
-        return "array_value", {"values": raw}
-    if isinstance(raw, bool):
-        return "bool_value", raw
-    if isinstance(raw, int):
-        return "int_value", raw
-    return ("double_value" if isinstance(raw, float) else "string_value"), raw
+    if not isinstance(raw, dict):
+        return _PLAIN.get(type(raw), "double_value"), raw
+    given = [(_ANY_KINDS[key], inner) for key, inner in raw.items() if key in _ANY_KINDS and inner is not None]
+    if len(given) == 1:
+        return given[0]
+    if all(inner is None for inner in raw.values()):
+        return None, None
+    return "kvlist_value", {"values": raw}  # a plain object
 
 
 def _values(inner: Any) -> Any:
-    if isinstance(inner, dict):
-        return inner.get("values") or []
-    return inner
+    return (inner.get("values") or []) if isinstance(inner, dict) else inner
 
 
 def _octets(raw: Any) -> bytes:

@@ -16,7 +16,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from eventwriter import values
 from eventwriter.stream import Reject
 from eventwriter.values import Unfit
-from workers._otlp.request_count import GROUPS, RECORDS
+from workers._otlp.request_count import RECORDS, below
 from workers._otlp.utf8 import mended
 from workers._wire import GROUP, GROUP_END, LENGTH, each_of, fields
 
@@ -65,7 +65,7 @@ def path(descriptor: Any) -> tuple[str, ...]:
     """The names of the lists that lead from a request to its records: of resource groups, scope groups, records."""
     names = []
     for _ in range(3):
-        field = next(field for field in descriptor.fields if field.is_repeated)
+        field = below(descriptor)[0]
         names.append(field.name)
         descriptor = field.message_type
     return tuple(names)
@@ -74,14 +74,13 @@ def path(descriptor: Any) -> tuple[str, ...]:
 def clean_text(message: Message, repairs: list[str]) -> None:
     """Replaces U+0000 in every text of a message."""
     for field, value in message.ListFields():
-        if field.type == field.TYPE_STRING:
-            if not field.is_repeated:
-                setattr(message, field.name, values.clean(value, repairs))
-            else:
-                value[:] = [values.clean(text, repairs) for text in value]
-        elif field.type == field.TYPE_MESSAGE:
+        if field.type == field.TYPE_MESSAGE:
             for inner in value if field.is_repeated else (value,):
                 clean_text(inner, repairs)
+        elif field.type == field.TYPE_STRING and field.is_repeated:
+            value[:] = [values.clean(text, repairs) for text in value]
+        elif field.type == field.TYPE_STRING:
+            setattr(message, field.name, values.clean(value, repairs))
 
 
 def unreadable(request: Message) -> tuple[list[Reject], int]:
@@ -114,8 +113,8 @@ def _visit(node: Any, rejects: list[Reject], count: int) -> int:
 @cache
 def _inner(descriptor: Any) -> tuple[str, bool, bool] | None:
     """(name, repeated, of records) of the field that a group consists of; None for a metric, which has a choice."""
-    found = [field for field in descriptor.fields if field.message_type and field.message_type.name in GROUPS | RECORDS]
-    return (found[0].name, True, found[0].message_type.name in RECORDS) if len(found) == 1 else None
+    first, *others = below(descriptor)
+    return None if others else (first.name, True, first.message_type.name in RECORDS)
 
 
 def _unknown_submessage(node: Message, *, beside: bool) -> int | None:

@@ -34,22 +34,24 @@ _Tree = Mapping[int, Any]
 """Tag of a field with groups or records → the same of these; empty for records."""
 
 
+def below(message: Any) -> list[Any]:
+    """The fields of a message with this descriptor that are groups or records."""
+    return [field for field in message.fields if field.message_type and field.message_type.name in GROUPS | RECORDS]
+
+
 @cache
 def shape_of(request: Any, events: int = 8) -> Shape:
     """Where a request with this descriptor has records in JSON, with ``events`` around it."""
     groups: dict[str, Shape] = {}
-    for field in request.fields:
-        message = field.message_type
-        if message is not None and message.name in GROUPS | RECORDS:
-            inner = RECORD if message.name in RECORDS else shape_of(message, 0)
-            groups |= {field.name: inner, field.json_name: inner}
+    for field in below(request):
+        inner = RECORD if field.message_type.name in RECORDS else shape_of(field.message_type, 0)
+        groups |= {field.name: inner, field.json_name: inner}
     return Shape(groups, events=events)
 
 
 @cache
 def _tree_of(message: Any) -> _Tree:
-    inner = {} if message.name in RECORDS else _messages_of(message)
-    return {tag: _tree_of(each) for tag, each in inner.items() if each.name in GROUPS | RECORDS}
+    return {field.number << 3 | LENGTH: _tree_of(field.message_type) for field in below(message)}
 
 
 def check_request(payload: bytes, request: Any) -> None:
