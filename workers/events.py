@@ -15,8 +15,7 @@ from workers._guard import total
 from workers._json import convert
 from workers._json.cloudevents import data_of, envelope_in, is_event, is_text
 from workers._json.count import RECORD
-from workers._json.event_shapes import Facts, facts_of
-from workers._json.event_values import level_of, timestamp_of
+from workers._json.event_shapes import Facts, facts_of, level_of, timestamp_of
 from workers._json.events_fast import AnyEvent, GelfEvent, any_columns, gelf_columns
 from workers._json.fast import fast_path, in_turn
 from workers._json.payload import read_json, unpack

@@ -59,7 +59,7 @@ TABLE = Table(
     Field("scope_version", "text", core=False),
     Field("scope_attributes", "jsonb", core=False),
     Field("attributes", "jsonb", core=False, own=True),
-    Field("resource_attributes", "jsonb", ("resource",), core=False),
+    Field("resource_attributes", "jsonb", ("resource",), default=b"{}", core=False),
     Field("schema_url", "text", core=False),
     Field("resource_schema_url", "text", core=False),
     Field("data", "jsonb", core=False),
@@ -93,7 +93,6 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     fill_ids(row, _AT, ("trace_id", "span_id"), repairs)
     attributes = row[_AT["attributes"]]
     row[_AT["attributes"]] = packed = attributes_of(attributes, rest, None)
-    row[_AT["resource_attributes"]] = row[_AT["resource_attributes"]] or b"{}"
     if row[_AT["series_key"]] is None:
         row[_AT["series_key"]] = _record_key(row[_AT["span_id"]], row[_AT["metric_type"]], packed)
     if envelope is not None:

@@ -47,9 +47,9 @@ TABLE = Table(
     Field("status_code", "integer"),
     Field("status_message", "text"),
     Field("attributes", "jsonb", own=True),
-    Field("resource_attributes", "jsonb", ("resource",)),
-    Field("events", "jsonb"),
-    Field("links", "jsonb"),
+    Field("resource_attributes", "jsonb", ("resource",), default=b"{}"),
+    Field("events", "jsonb", default=b"[]"),
+    Field("links", "jsonb", default=b"[]"),
     Field("dropped_attributes_count", "bigint", core=False),
     Field("dropped_events_count", "bigint", core=False),
     Field("dropped_links_count", "bigint", core=False),
@@ -205,8 +205,6 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     for column in ("start_time_unix_nano", "end_time_unix_nano"):
         row[_AT[column]] = row[_AT[column]] or None
     row[_AT["attributes"]] = attributes_of(row[_AT["attributes"]], rest, envelope)
-    for column, default in (("resource_attributes", b"{}"), ("events", b"[]"), ("links", b"[]")):
-        row[_AT[column]] = row[_AT[column]] or default
     return tuple(row)
 
 

@@ -1,6 +1,7 @@
 """What the data of an event says, by its shape: GELF, SNMP trap, state change, device lifecycle, OCSF, anything flat.
 
-Values are returned as they come; whoever makes the row converts them.
+Values are returned as they come; of the time and the level, in whatever form they are given, the last two functions
+make those of the row.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eventwriter.values import Unfit
+from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, shown
+from workers._json.convert import clamped, moment
 
 FACTS = ("time", "remote_addr", "host", "level", "severity", "short_message", "version")
 Facts = tuple[Any, Any, Any, Any, Any, Any, Any]
@@ -33,6 +35,8 @@ _OTLP: Mapping[str, str] = {
 _SUMMARY_BINDINGS = 16
 _SUMMARY_TEXT = 200
 """How much of a trap its summary tells: all of it is in raw_data."""
+_LATEST = 9_909_000_000
+"""Seconds since 1970, in the year 2283: a number beyond is no time of an event."""
 
 
 def facts_of(data: Mapping[str, Any], *, wrapped: bool) -> Facts:
@@ -58,9 +62,9 @@ def facts_of(data: Mapping[str, Any], *, wrapped: bool) -> Facts:
         return _lifecycle(data, wrapped)
     if "class_uid" in data:
         return _ocsf(data)
-    for name in _OTLP.keys() & data.keys():
-        if type(data[name]) is list:
-            raise Unfit("wrong_stream", f"an OTLP request ({name}), which belongs to stream {_OTLP[name]}")
+    for name, stream in _OTLP.items():
+        if type(get(name)) is list:
+            raise Unfit("wrong_stream", f"an OTLP request ({name}), which belongs to stream {stream}")
     return _flat(data, wrapped)
 
 
@@ -206,3 +210,32 @@ def _shown(value: Any) -> str:
     if type(value) is bool or type(value) is float or (type(value) is int and value.bit_length() < 64):
         return str(value)
     return "unknown"
+
+
+def timestamp_of(time: Any, envelope_time: Any, received: int, wrapped: bool, repairs: list[str]) -> int:
+    """The event's own time, else that of its CloudEvent, else that of receipt.
+
+    A time that is none rejects a flat record; in a CloudEvent, which has another, it is counted.
+    """
+    try:
+        micros = None if time is None else moment(time, repairs=repairs)
+        if micros is not None and type(time) is not str and not -EPOCH < micros < _LATEST * 1_000_000 - EPOCH:
+            raise Unfit("bad_time", f"{shown(time)} is not the time of an event")
+    except Unfit as error:
+        if not wrapped:
+            raise Unfit("bad_time", f"time: {error}") from None
+        repairs.append("bad_time")
+        micros = None
+    if micros is None and envelope_time is not None:
+        try:
+            micros = moment(envelope_time, repairs=repairs)
+        except Unfit:
+            repairs.append("bad_time")
+    return received if micros is None else micros
+
+
+def level_of(level: Any, repairs: list[str]) -> int | None:
+    """A level from its name or number; None for anything else, which raw_data has."""
+    if type(level) is str and (known := LEVEL_OF.get(level.strip().lower())) is not None:
+        return known
+    return clamped("level", INT4_MIN, INT4_MAX, level, {}, repairs)

@@ -11,8 +11,7 @@ import msgspec
 
 from eventwriter.masking.community import all_masked
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, time_from_seconds, usual_times
-from workers._json.event_shapes import FACTS, facts_of
-from workers._json.event_values import level_of, timestamp_of
+from workers._json.event_shapes import FACTS, facts_of, level_of, timestamp_of
 from workers._json.fast import Arrivals, Columns, members_of, received
 
 _ABSENT = msgspec.Raw(b"")

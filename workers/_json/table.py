@@ -225,7 +225,7 @@ def prefer(given: list[Any], rest: dict[str, Any], place: int, name: str, value:
 def _step_of(field: Field) -> Step:
     """What makes the value of a field's column from one that is not missing."""
     if field.type == "jsonb":
-        return lambda value, rest, repairs: convert.jsonb(value)
+        return lambda value, rest, repairs: convert.jsonb(value) or field.default
     fitting: Step
     if field.type in RANGES:
         fitting = partial(convert.clamped if field.clamp else convert.integer, field.name, *field.range)
