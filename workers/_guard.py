@@ -31,7 +31,8 @@ def total(decode: Callable[[Message], Decoded]) -> Callable[[Message], Decoded]:
             if len(rows) > _FEW:
                 _weigh(rows)
             if rejects and len(rejects) > REJECTS_MAX:
-                raise _rejected(decoded)
+                told = f"{len(rejects)} of its {len(rows) + len(rejects)} records are bad, the first of them"
+                raise TooLarge(f"{told}: {rejects[0].reason}: {rejects[0].detail}"[:500])
             return decoded
         except TooLarge as error:
             return Decoded((), (Reject("too_large", str(error)),))
@@ -85,13 +86,6 @@ def _check(rejects: Sequence[Reject], rows: int) -> None:
     if len(known) < len(places):
         text = f"for {rows} rows and {len(rejects)} rejects, not a place of its own for each among all records"
         raise ValueError(f"decode returned record_index {shown(places)} {text}")
-
-
-def _rejected(decoded: Decoded) -> TooLarge:
-    """What to raise for more than REJECTS_MAX rejects."""
-    bad, first = len(decoded.rejects), decoded.rejects[0]
-    count = bad + len(decoded.rows)
-    return TooLarge(f"{bad} of its {count} records are bad, the first of them: {first.reason}: {first.detail}"[:500])
 
 
 def _weigh(rows: Sequence[Row]) -> None:

@@ -34,9 +34,9 @@ class TooLarge(Exception):
     """The message holds too much. Unlike Unfit this is not about one of its records: it is a dead letter as a whole."""
 
 
-def too_many() -> TooLarge:
-    """What to raise for more than RECORDS_MAX records."""
-    return TooLarge(f"more than {RECORDS_MAX} records in one message")
+def too_many(what: str = "records", where: str = "message") -> TooLarge:
+    """What to raise for more than RECORDS_MAX records, or others that there may be as many of."""
+    return TooLarge(f"more than {RECORDS_MAX} {what} in one {where}")
 
 
 def too_full() -> TooLarge:

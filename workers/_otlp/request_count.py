@@ -8,16 +8,7 @@ from functools import cache
 from typing import Any
 
 from workers._json.count import RECORD, Shape
-from workers._limits import (
-    COUNTED_FROM,
-    PARSED_MAX,
-    RECORDS_MAX,
-    SUBMESSAGE,
-    SUBMESSAGES_FROM,
-    TooLarge,
-    too_full,
-    too_many,
-)
+from workers._limits import COUNTED_FROM, PARSED_MAX, RECORDS_MAX, SUBMESSAGE, SUBMESSAGES_FROM, too_full, too_many
 from workers._wire import LENGTH, fields
 
 RECORDS = frozenset(
@@ -76,7 +67,7 @@ def _count(data: bytes, place: int, end: int, tree: _Tree) -> int:
         if inner is None:
             others += 1
             if others > RECORDS_MAX:
-                raise TooLarge(f"more than {RECORDS_MAX} fields in one {'group' if tree else 'record'}")
+                raise too_many("fields", "group" if tree else "record")
             continue
         if inner:
             found += _count(data, begin, stop, inner) or 1
