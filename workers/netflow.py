@@ -19,7 +19,7 @@ from workers._flow.rows import row
 from workers._json.count import EVENTS
 from workers._json.payload import parse, unpack
 from workers._json.records import Kind, Origin, Records, decoder
-from workers._limits import RECORDS_MAX, Room, TooLarge
+from workers._limits import RECORDS_MAX, TooLarge
 
 _NOT_PLAIN = frozenset(b"{[ \t\r\n\xef\x1f\x78")
 """First bytes of JSON and of gzip and zlib; protobuf may begin with them too."""
@@ -43,9 +43,13 @@ class _Flows(Kind):
 
     def read(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
         if octets and octets[0] not in _NOT_PLAIN:
-            _take_flows(records, read(octets), origin)
-        else:
-            self.read_data(records, _unpacked(octets, records), origin, depth)
+            return _take_flows(records, read(octets), origin)
+        try:
+            octets = unpack(octets, records)
+        except Unfit as error:
+            if error.reason != "malformed" or not octets:  # lengths of 30, 31 and 120 bytes look like compression
+                raise
+        return self.read_data(records, octets, origin, depth)
 
     def read_data(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
         """JSON, JSON lines or protobuf; raises Unfit if it is none of them."""
@@ -94,15 +98,6 @@ def _is_object(line: bytes) -> bool:
         return line.lstrip()[:1] == b"{" and isinstance(parse(line, [], EVENTS), dict)
     except Unfit:
         return False
-
-
-def _unpacked(payload: bytes, room: Room) -> bytes:
-    try:
-        return unpack(payload, room)
-    except Unfit as error:
-        if error.reason == "malformed" and payload:  # lengths of 30, 31 and 120 bytes look like compression
-            return payload
-        raise
 
 
 STREAM = Stream(

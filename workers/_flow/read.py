@@ -7,9 +7,9 @@ some payloads parse as both; then the reading wins whose flows look like flows, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from eventwriter.values import Unfit
@@ -17,6 +17,8 @@ from workers._flow.fields import KEPT, OWN, fields_of
 from workers._flow.flow_pb2 import FlowHead, FlowTail
 from workers._limits import COUNTED_FROM, RECORDS_MAX, too_many
 from workers._wire import each_of, fields
+
+M = TypeVar("M", bound=Message)
 
 Flow = tuple[bytes, FlowHead, bool, tuple[Any, ...]]
 """The bytes of one flow, what most flows have, whether it has more than that, and the values of ``fields_of``. (A
@@ -98,11 +100,16 @@ def _split(payload: bytes) -> tuple[list[tuple[int, int]], bool]:
 def _parse(payload: bytes) -> Flow | None:
     if not payload or (len(payload) > COUNTED_FROM and _has_too_many_fields(payload)):
         return None
+    head = parsed(FlowHead, payload)
+    return None if head is None else (payload, head, len(UnknownFieldSet(head)) > 0, fields_of(head))
+
+
+def parsed(kind: type[M], octets: bytes) -> M | None:
+    """The message that these bytes are; None if they cannot be read so."""
     try:
-        head = FlowHead.FromString(payload)
+        return kind.FromString(octets)
     except DecodeError:
         return None
-    return payload, head, len(UnknownFieldSet(head)) > 0, fields_of(head)
 
 
 def _has_too_many_fields(payload: bytes) -> bool:
@@ -119,39 +126,25 @@ def _is_good(flow: Flow | None) -> bool:
         return False
     fields = flow[3]
     src_addr, dst_addr, sampler_address, src_port, dst_port, proto = fields[_COLUMNS]
-    return (
-        (src_addr or dst_addr or sampler_address) != b""
-        and len(src_addr) in _SIZES
-        and len(dst_addr) in _SIZES
-        and len(sampler_address) in _SIZES
-        and fields[_TYPE] <= 4
-        and proto <= 0xFF
-        and src_port <= 0xFFFF
-        and dst_port <= 0xFFFF
-    )
+    if fields[_TYPE] > 4 or proto > 0xFF or src_port > 0xFFFF or dst_port > 0xFFFF:
+        return False
+    given = (src_addr or dst_addr or sampler_address) != b""
+    return given and len(src_addr) in _SIZES and len(dst_addr) in _SIZES and len(sampler_address) in _SIZES
 
 
 def _is_clean(flow: Flow | None) -> bool:
     """Whether it is good, and has no field that we do not know."""
-    return flow is not None and _is_good(flow) and not unknown_in(flow, tail_of(flow))
+    return flow is not None and _is_good(flow) and not unknown_in(flow, parsed(FlowTail, flow[0]))
 
 
 def _is_sound(flow: Flow | None) -> bool:
     """Whether it is good, or has any field of a flow and none with the wire type of another message's field."""
     if flow is None or _is_good(flow):
         return flow is not None
-    tail = tail_of(flow)
+    tail = parsed(FlowTail, flow[0])
     if not flow[1].ListFields() and (tail is None or not tail.ListFields()):
         return False
     return not any(number in _HEAD or number in _TAIL for number in unknown_in(flow, tail))
-
-
-def tail_of(flow: Flow) -> FlowTail | None:
-    """The rest of a flow; None if its bytes cannot be read so."""
-    try:
-        return FlowTail.FromString(flow[0])
-    except DecodeError:
-        return None
 
 
 def unknown_in(flow: Flow, tail: FlowTail | None) -> dict[int, list[Any]]:

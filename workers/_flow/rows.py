@@ -10,14 +10,13 @@ from operator import attrgetter
 from typing import Any
 
 import msgspec
-from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX, Unfit
 from workers._flow.fields import KEPT, OWN, REST, layer, metadata_from
 from workers._flow.flow_pb2 import FlowHead, FlowMessage, FlowTail
-from workers._flow.read import Flow, by_number, tail_of, unknown_in
+from workers._flow.read import Flow, by_number, parsed, unknown_in
 from workers._flow.texts import JS_SAFE, address, address_or_hex, dump_safe, repairs_of, safe
 from workers._json.convert import clamped
 
@@ -113,19 +112,15 @@ def _keep_tail(flow: Flow, time: int, metadata: dict[str, Any], repairs: list[st
     ``unknown_fields`` by their numbers: integers as such, bytes as hex.
     """
     payload, head, *_ = flow
-    try:
-        whole = FlowMessage.FromString(payload)
-        known = not len(UnknownFieldSet(whole))
-    except DecodeError:
-        known = False
-    if known:  # to look at unknown fields one by one costs more than all the rest
+    whole = parsed(FlowMessage, payload)
+    if whole is not None and not len(UnknownFieldSet(whole)):  # to look at them one by one costs more than all the rest
         rest = _rest(whole)
         for name, value in compress(zip(REST, rest, strict=True), rest):
             metadata[name] = tail_value(name, value)
         return time, None
 
     direction = None
-    tail = tail_of(flow)
+    tail = parsed(FlowTail, payload)
     unknown = unknown_in(flow, tail)
     if tail is not None:
         for field, value in tail.ListFields():
