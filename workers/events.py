@@ -41,7 +41,6 @@ TABLE = Table(
     Field("received_at", "timestamptz", given=False, core=False),
 )
 
-_NOTHING: Facts = (None, None, None, None, None, None, None)
 _OTEL = {"logs": "LOGS", "traces": "OTEL_TRACES", "metrics": "OTEL_METRICS"}
 _ENVELOPE = frozenset(("specversion", "id", "source", "type", "datacontenttype", "subject"))
 """Context attributes that have columns."""
@@ -56,29 +55,22 @@ def decode(message: Message) -> Decoded:
     """
     subject, payload, _, nanos, headers = message
     repairs: list[str] = []
-    if ("otel" in subject or "netflow" in subject) and (owner := _owner(subject)):
-        return _rejected("wrong_stream", f"subject {shown(subject)} belongs to stream {owner}, not to EVENTS", repairs)
-    event: Any
-    if "\0" in subject:
-        message = message._replace(subject=values.clean(subject, repairs))
     received = nanos // 1000 - EPOCH
-    origin: Origin = (message, received, received, None, repairs)
+    index = None
     try:
-        if headers is not None and (envelope := envelope_in(headers, repairs)) is not None:
-            event, raw = _binary_event(envelope, payload, repairs)
-        else:
-            raw, event = read_json(payload, repairs, RECORD)
-            if repairs and type(event) is dict:  # a number beyond float64 is as it came in raw_data
-                repairs[:] = [reason for reason in repairs if reason != "number_as_text"]
+        if ("otel" in subject or "netflow" in subject) and (owner := _owner(subject)):
+            raise Unfit("wrong_stream", f"subject {shown(subject)} belongs to stream {owner}, not to EVENTS")
+        if "\0" in subject:
+            message = message._replace(subject=values.clean(subject, repairs))
+        origin: Origin = (message, received, received, None, repairs)
+        event, raw = _event_in(payload, headers, repairs)
+        if type(event) is dict:
+            index = 0
+            return Decoded((_row(event, raw, index, origin, None),), (), repairs)
+        if type(event) is not list:
+            raise Unfit("malformed", f"{shown(event)} is not an object")
     except Unfit as error:
-        return _rejected(error.reason, f"{error}; an event is JSON", repairs)
-    if type(event) is dict:
-        try:
-            return Decoded((_row(event, raw, 0, origin, None),), (), repairs)
-        except Unfit as error:
-            return Decoded((), (Reject(error.reason, str(error)[:500], 0),), repairs)
-    if type(event) is not list:
-        return _rejected("malformed", f"{shown(event)} is not an object", repairs)
+        return Decoded((), (Reject(error.reason, str(error)[:500], index),), repairs)
 
     def row_of(element: Mapping[str, Any], origin: Origin) -> Row:
         return _row(element, dump_json(element), records.count, origin, records)
@@ -127,10 +119,6 @@ def _text(value: Any, repairs: list[str]) -> str | None:
     return convert.fitting(values.text, "", value, {}, repairs)
 
 
-def _rejected(reason: str, detail: str, repairs: list[str]) -> Decoded:
-    return Decoded((), (Reject(reason, detail[:500]),), repairs)
-
-
 def _owner(subject: str) -> str | None:
     """The stream that a subject below ``events`` belongs to in truth: OTLP and flow records have their own tables."""
     tokens = [*subject.split("."), "", ""]
@@ -140,6 +128,19 @@ def _owner(subject: str) -> str | None:
     if tokens[place] != "otel":
         return None
     return _OTEL.get(tokens[place + 1], "LOGS, OTEL_TRACES or OTEL_METRICS")
+
+
+def _event_in(payload: bytes, headers: Mapping[str, str] | None, repairs: list[str]) -> tuple[Any, bytes]:
+    """The JSON of a payload, an event or several, and its text."""
+    try:
+        if headers is not None and (envelope := envelope_in(headers, repairs)) is not None:
+            return _binary_event(envelope, payload, repairs)
+        raw, event = read_json(payload, repairs, RECORD)
+    except Unfit as error:
+        raise Unfit(error.reason, f"{error}; an event is JSON") from None
+    if repairs and type(event) is dict:  # a number beyond float64 is as it came in raw_data
+        repairs[:] = [reason for reason in repairs if reason != "number_as_text"]
+    return event, raw
 
 
 def _binary_event(envelope: Mapping[str, Any], payload: bytes, repairs: list[str]) -> tuple[dict[str, Any], bytes]:
@@ -179,7 +180,7 @@ def _facts_of_other(event: Mapping[str, Any], repairs: list[str], room: Room | N
         return facts_of(data, wrapped=True)
     if type(data) is bytes:
         data = _plain_text(data)
-    return (None, None, None, None, None, data, None) if type(data) is str else _NOTHING
+    return None, None, None, None, None, data if type(data) is str else None, None
 
 
 STREAM = Stream(
