@@ -85,22 +85,21 @@ class _Builder(Values):
                 inner.SetInParent()
                 self.fill(inner, raw)
         if groups and (other := next((name for name, raw in unknown.items() if _has_objects(raw)), None)):
-            self._reject(Unfit("malformed", f"{known.name} beside its records has {shown(other)}"))
+            self._reject(Unfit("malformed", f"{known.name} beside its records has {shown(other)}"), self._count())
 
-    def _reject(self, error: Unfit, index: int | None = None) -> None:
-        """Adds a reject for what counts as one record, or for the one at ``index``, which is counted."""
-        if index is None:
-            index = self.records
-            self.records += 1
-            self._check()
+    def _count(self) -> int:
+        """The index of what counts as one more record."""
+        self.records += 1
+        if self.records > RECORDS_MAX:
+            raise too_many()
+        return self.records - 1
+
+    def _reject(self, error: Unfit, index: int) -> None:
         self.rejects.append(Reject(error.reason, str(error)[:500], index))
 
     def _element(self, siblings: Any, given: Any, field: FieldDescriptor) -> None:
         assert field.message_type is not None
-        index = self.records
-        if is_record := field.message_type.name in RECORDS:
-            self.records += 1
-            self._check()
+        index = self._count() if field.message_type.name in RECORDS else None
         try:
             if not isinstance(given, dict):
                 raise Unfit("malformed", f"an element of {field.name} is {shown(given)}, not an object")
@@ -108,11 +107,7 @@ class _Builder(Values):
         except Unfit as error:
             if isinstance(given, dict):
                 del siblings[-1]
-            self._reject(error, index if is_record else None)
-
-    def _check(self) -> None:
-        if self.records > RECORDS_MAX:
-            raise too_many()
+            self._reject(error, self._count() if index is None else index)
 
     def _set(self, message: Message, field: FieldDescriptor, raw: Any) -> None:
         if not field.is_repeated:
