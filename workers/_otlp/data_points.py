@@ -19,16 +19,7 @@ from workers._json.records import Origin
 from workers._otlp import parts
 from workers._otlp.fast import Uncommon, joined, within
 from workers._otlp.ids import present
-from workers._otlp.metric_points import (
-    DETAILS,
-    NO_RECORDED_VALUE,
-    TEMPORALITY,
-    TIME_UNITS,
-    durations,
-    exemplars,
-    known_attributes,
-    series_hash,
-)
+from workers._otlp.metric_points import DETAILS, TIME_UNITS, durations, exemplars, known_attributes, series_hash
 from workers._otlp.otlp_lean_pb2 import Metrics
 from workers._otlp.parts import ResourceValues, ScopeValues
 from workers._otlp.reader import CACHED_MAX, FALLBACK, FAST, Reader
@@ -37,6 +28,9 @@ from workers._otlp.request import unreadable
 _POINT_MAX = 1024
 """Bytes of attributes that are worth keeping."""
 _POINTS_KEPT = 4096
+_NO_RECORDED_VALUE = 1
+"""Flag of a point without value."""
+_TEMPORALITY = {0: "unspecified", 1: "delta", 2: "cumulative"}
 _TIMES = ("time_unix_nano", "start_time_unix_nano")
 _common_fields = attrgetter(*_TIMES, "flags", "attributes")
 _number_fields = attrgetter(*_TIMES, "flags", "attributes", "as_int", "as_double", "exemplars")
@@ -119,7 +113,7 @@ def _add(rows: list[Row], read: Reader, metric: Any, kind: str, shared: _Shared,
             value, integer, examples = total, None, point.exemplars if kind != "summary" else ()
         given = (series, *pairs[:])
         series_key, packed, known = (read is FAST and _POINTS.get(given)) or _point(read, given, repairs)
-        if flags & NO_RECORDED_VALUE:
+        if flags & _NO_RECORDED_VALUE:
             if value and details is None:  # it should not have one
                 extra = {"value_int": integer} if integer else {"value": parts.number(value)}
             value = integer = None
@@ -162,7 +156,7 @@ def _identity(
     temporality = None
     if kind not in ("gauge", "summary"):
         number = getattr(metric, kind).aggregation_temporality
-        temporality = TEMPORALITY.get(number) or str(number)
+        temporality = _TEMPORALITY.get(number) or str(number)
     rest = scope.rest
     if envelope is not None:
         rest = {**rest, "cloudevent": envelope}

@@ -8,17 +8,9 @@ from hashlib import blake2b
 from typing import Any
 
 import orjson
-from opentelemetry.proto.metrics.v1.metrics_pb2 import (
-    ExponentialHistogramDataPoint,
-    HistogramDataPoint,
-    SummaryDataPoint,
-)
+from opentelemetry.proto.metrics.v1 import metrics_pb2
 
 from workers._otlp import parts
-
-NO_RECORDED_VALUE = 1
-"""Flag of a point without value."""
-TEMPORALITY: Mapping[int, str] = {0: "unspecified", 1: "delta", 2: "cumulative"}
 
 Scale = tuple[float, float, float, float]
 TIME_UNITS: Mapping[str, Scale] = {
@@ -46,18 +38,18 @@ Details = tuple[int, float | None, float | None, float | None, dict[str, Any]]
 """What a point of a distribution holds besides attributes and times: count, sum, min, max, and the rest for JSON."""
 
 
-def _distribution(point: HistogramDataPoint | ExponentialHistogramDataPoint, data: dict[str, Any]) -> Details:
+def _distribution(point: Any, data: dict[str, Any]) -> Details:
     total = point.sum if point.HasField("sum") else None
     low = point.min if point.HasField("min") else None
     return point.count, total, low, point.max if point.HasField("max") else None, data
 
 
-def _histogram(point: HistogramDataPoint) -> Details:
+def _histogram(point: metrics_pb2.HistogramDataPoint) -> Details:
     bounds = [parts.number(bound) for bound in point.explicit_bounds]
     return _distribution(point, {"bucket_counts": [*point.bucket_counts], "explicit_bounds": bounds})
 
 
-def _exponential_histogram(point: ExponentialHistogramDataPoint) -> Details:
+def _exponential_histogram(point: metrics_pb2.ExponentialHistogramDataPoint) -> Details:
     data: dict[str, Any] = {
         "scale": point.scale,
         "zero_count": point.zero_count,
@@ -70,7 +62,7 @@ def _exponential_histogram(point: ExponentialHistogramDataPoint) -> Details:
     return _distribution(point, data)
 
 
-def _summary(point: SummaryDataPoint) -> Details:
+def _summary(point: metrics_pb2.SummaryDataPoint) -> Details:
     quantiles = [
         {"quantile": parts.number(at.quantile), "value": parts.number(at.value)} for at in point.quantile_values
     ]
