@@ -45,14 +45,28 @@ _SPECIAL = frozenset(("uuid", "inet", "text[]"))
 
 def stream_of(name: str, subjects: tuple[str, ...], table: str, paths: Mapping[str, str], rest: str | None) -> Stream:
     """The stream whose columns are filled by these paths, and ``rest`` with what no path takes."""
-    found = Paths(paths, rest)
-    decode = decoder(Kind(found.row, (), RECORD))
-    columns = [Column(each, "text") for each in paths] + ([Column(rest, "jsonb")] if rest is not None else [])
-    return Stream(name, subjects, table, tuple(columns), decode, found.fast, sql="", fit=found.fit)
+    shape: _Shape | None = None
 
+    def row_of(record: Mapping[str, Any], origin: Origin) -> Row:
+        if shape is None:
+            raise RuntimeError("nobody has looked at the table yet")
+        return shape.row(record, origin)
 
-def _unknown(record: Mapping[str, Any], origin: Origin) -> NoReturn:
-    raise RuntimeError("nobody has looked at the table yet")
+    def fast_rows(messages: Sequence[Message]) -> Sequence[Row | None]:
+        return shape.fast_rows(messages) if shape is not None else ()
+
+    def fit(live: Mapping[str, tuple[str, bool]]) -> tuple[Column, ...]:
+        """Goes by the types of these columns, and whether they are NOT NULL, from now on: the columns of its rows.
+
+        Raises Unfit for one that it cannot fill.
+        """
+        nonlocal shape
+        shape = _Shape(paths, rest, live)
+        return shape.columns
+
+    columns = (*(Column(each, "text") for each in paths), *([Column(rest, "jsonb")] if rest is not None else ()))
+    decode = decoder(Kind(row_of, (), RECORD))
+    return Stream(name, subjects, table, columns, decode, fast_rows, sql="", fit=fit)
 
 
 class _Exact(Field):
@@ -63,33 +77,6 @@ class _Exact(Field):
     @property
     def names(self) -> tuple[str, ...]:
         return (self.name,) if self.given else ()
-
-
-class Paths:
-    """Decodes by paths. What the columns are is told by the table, whenever somebody looked at that."""
-
-    def __init__(self, paths: Mapping[str, str], rest: str | None) -> None:
-        self._paths = paths
-        self._rest = rest
-        self._row: Callable[[Mapping[str, Any], Origin], Row] = _unknown
-        self._fast: Callable[[Sequence[Message]], Sequence[Row | None]] = lambda messages: ()
-
-    def row(self, record: Mapping[str, Any], origin: Origin) -> Row:
-        """The row of a record; raises Unfit if a column must have a value and has none that fits."""
-        return self._row(record, origin)
-
-    def fast(self, messages: Sequence[Message]) -> Sequence[Row | None]:
-        """The fast path; nothing where there is none."""
-        return self._fast(messages)
-
-    def fit(self, live: Mapping[str, tuple[str, bool]]) -> tuple[Column, ...]:
-        """Goes by the types of these columns, and whether they are NOT NULL, from now on: the columns of its rows.
-
-        Raises Unfit for one that it cannot fill.
-        """
-        shape = _Shape(self._paths, self._rest, live)
-        self._row, self._fast = shape.row, shape.fast_path()
-        return shape.columns
 
 
 class _Shape:
@@ -113,9 +100,10 @@ class _Shape:
             if type_ not in ("jsonb", "json"):
                 raise Unfit("bad_value", f"column {rest} is {type_}: what no path takes needs jsonb")
             self.columns += (Column(rest, "jsonb"),)
+        self.fast_rows = self._fast_path()
 
     def row(self, record: Mapping[str, Any], origin: Origin) -> Row:
-        """The row of a record; raises Unfit."""
+        """The row of a record; raises Unfit if a column must have a value and has none that fits."""
         _, _, time, envelope, repairs = origin
         if self._flat:
             given, left = self._table.places.sort(record)
@@ -145,7 +133,7 @@ class _Shape:
             raise Unfit("missing_field", f"{name} is missing")
         raise Unfit("bad_value", f"{name}: {shown(kept[name])} does not fit a column of type {self._types[place]}")
 
-    def fast_path(self) -> Callable[[Sequence[Message]], Sequence[Row | None]]:
+    def _fast_path(self) -> Callable[[Sequence[Message]], Sequence[Row | None]]:
         """The fast path, if the records that it takes may be flat; else what takes none."""
         keys = [each for each, field in zip(self._keys, self._table.fields, strict=True) if field.given]
         plain = all(key.isidentifier() and key[0] != "_" for each in keys for key in each)
