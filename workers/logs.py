@@ -12,6 +12,7 @@ from orjson import dumps
 
 from eventwriter.stream import Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, clean
+from workers._json.convert import keep
 from workers._json.fast import fast_path
 from workers._json.records import Origin, decoder
 from workers._otlp import parts
@@ -59,7 +60,7 @@ def _rows(read: Reader, request: Any, body_of: Callable[[Any], Any], origin: Ori
                 time, observed = (0 if nanos > INT8_MAX else nanos for nanos in (time, observed))
             observed_timestamp = observed // 1000 - EPOCH if observed else received
             if envelope is not None:
-                parts.add_envelope(found, envelope)
+                keep(found, "cloudevent", envelope)
             packed = dump(found, repairs) if dump else dumps(found)  # no call that need not be: it is once a record
             if BACKSLASH in packed and b"\\u0000" in packed:
                 packed = parts.dump(found, repairs)

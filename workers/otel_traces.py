@@ -14,7 +14,7 @@ from orjson import dumps
 
 from eventwriter.stream import Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, Unfit, clean
-from workers._json.convert import moment, parsed, spread
+from workers._json.convert import keep, moment, parsed, spread
 from workers._json.records import Origin, decoder
 from workers._json.table import Field, Table
 from workers._otlp import parts
@@ -101,7 +101,7 @@ def _rows(read: Reader, request: Any, status_of: Callable[[Any], Status], origin
                 time = start if 0 < start <= INT8_MAX else end if end <= INT8_MAX else 0
                 start, end = min(start, INT8_MAX), min(end, INT8_MAX)
             if envelope is not None:
-                parts.add_envelope(found, envelope)
+                keep(found, "cloudevent", envelope)
             packed = dump(found, repairs) if dump else dumps(found)  # no call that need not be: it is once a record
             if BACKSLASH in packed and b"\\u0000" in packed:
                 packed = parts.dump(found, repairs)

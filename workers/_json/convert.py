@@ -26,12 +26,17 @@ _GO_ZERO_TEXT = re.compile("0000-12-31T.*|11651379494838206464|-6795364578871345
 """The same west of Greenwich, in a year that Python has not; in uint64 nanoseconds; and as texts of numbers."""
 
 
-def keep_original(rest: dict[str, Any], name: str, original: Any, repairs: list[str], reason: str) -> None:
-    """Keeps what its column cannot hold, without displacing anything."""
-    repairs.append(reason)
+def keep(rest: dict[str, Any], name: str, value: Any) -> None:
+    """Keeps what has no column under its name, without displacing anything."""
     while name in rest:
         name = f"original.{name}"
-    rest[name] = original
+    rest[name] = value
+
+
+def keep_original(rest: dict[str, Any], name: str, original: Any, repairs: list[str], reason: str) -> None:
+    """The same of what its column cannot hold."""
+    repairs.append(reason)
+    keep(rest, name, original)
 
 
 def fitting(convert: Callable[[Any], T], name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> T | None:

@@ -7,8 +7,8 @@ siblings are not touched. What a stream's records are, and what else its message
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 from eventwriter import values
@@ -40,15 +40,15 @@ class Kind:
     """The row of one record; raises Unfit if it cannot become one."""
     groups: tuple[str, ...] = ()
     """Keys of objects that may stand for several records: ``take_group`` is asked about them."""
-    marks: frozenset[str] = field(init=False)
-    """Keys of objects that may be more than a record: those, and that of a CloudEvent."""
     shape: Shape = EVENTS
     """Where objects have records, for counting; if it has no ``events``, CloudEvents are records as they are."""
     text_field: str | None = None
     """The field of a record that plain text in a CloudEvent stands for; None: text is no record."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "marks", frozenset(("specversion", *self.groups)))
+    @cached_property
+    def marks(self) -> frozenset[str]:
+        """Keys of objects that may be more than a record: those, and that of a CloudEvent."""
+        return frozenset(("specversion", *self.groups))
 
     def rows_of(self, payload: bytes, origin: Origin) -> Sequence[Row]:
         """All rows of a payload that has nothing around it, if there is a fast path for it; else none."""

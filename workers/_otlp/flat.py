@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workers._json.convert import merged
+from workers._json.convert import keep, merged
 from workers._json.secrets import packed
-from workers._otlp.parts import add_envelope
 
 _SERVICE = (
     ("service_name", "service.name"),
@@ -32,5 +31,5 @@ def attributes_of(attributes: Any, rest: dict[str, Any], envelope: Mapping[str, 
         attributes = merged(attributes, rest)
     if envelope is not None:
         attributes = {**attributes}
-        add_envelope(attributes, envelope)
+        keep(attributes, "cloudevent", envelope)
     return packed(attributes)

@@ -8,7 +8,7 @@ infinities as strings, an unset value as null, a key that comes several times as
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
@@ -87,14 +87,6 @@ def dump(value: Any, repairs: list[str], *, sort: bool = False) -> bytes:
     if BACKSLASH in text and b"\\u0000" in text:
         text = values.dump_json(values.scrub(value, repairs), sort=sort)
     return masked(text) if may_be_in(text) else text
-
-
-def add_envelope(attributes: dict[str, Any], envelope: Mapping[str, Any]) -> None:
-    """Keeps the context attributes of the CloudEvent around a record among its attributes, as ``cloudevent``."""
-    name = "cloudevent"
-    while name in attributes:
-        name = f"original.{name}"
-    attributes[name] = envelope
 
 
 def keep_times(record: Message, fields: Iterable[str], attributes: dict[str, Any], repairs: list[str]) -> None:
