@@ -4,7 +4,7 @@ repaired, and whatever a flow has is kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import compress
 from operator import attrgetter
 from typing import Any
@@ -41,7 +41,9 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
     more: dict[str, Any] = {}
     time = received_at or end or start
     if start > INT8_MAX or end > INT8_MAX or received_at > INT8_MAX:
-        time = _valid_time((received_at, end, start), repairs)
+        times = received_at, end, start
+        repairs += ["bad_time" for nanos in times if nanos > INT8_MAX]
+        time = next((nanos for nanos in times if 0 < nanos <= INT8_MAX), 0)
     direction = None
     if has_tail:
         time, direction = _keep_tail(flow, time, more, repairs)
@@ -93,12 +95,6 @@ def _within(name: str, number: int, limit: int, metadata: dict[str, Any], repair
     metadata[name] = number
     repairs.append("bad_value")
     return None
-
-
-def _valid_time(times: Sequence[int], repairs: list[str]) -> int:
-    """The first of these times that is there and within int64."""
-    repairs.extend("bad_time" for nanos in times if nanos > INT8_MAX)
-    return next((nanos for nanos in times if 0 < nanos <= INT8_MAX), 0)
 
 
 # --- the tail: lists, version 1, fields of others -------------------------------------------------------------
