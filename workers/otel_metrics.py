@@ -10,7 +10,6 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from eventwriter.stream import Row, Stream
 from eventwriter.values import Unfit
-from workers._json.convert import parsed
 from workers._json.records import Origin, decoder
 from workers._json.table import Field, Table
 from workers._otlp.data_points import fast_rows, otlp_rows
@@ -75,7 +74,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     """The row of one flat record, such as the collector's "performance" records; Unfit without name and measure."""
     _, _, received, envelope, repairs = origin
     row, rest = TABLE.places.sort(record)
-    fill_service(row, _AT, parsed(row[_AT["resource_attributes"]]))
+    fill_service(row, _AT)
     TABLE.fill(row, rest, repairs)
     if all(row[_AT[column]] is None for column in (*_ABOUT, *_MEASURES)):
         raise Unfit("missing_field", "a metric needs span_name, metric_type, a call or a value")

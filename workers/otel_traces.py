@@ -14,7 +14,7 @@ from orjson import dumps
 
 from eventwriter.stream import Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, Unfit, clean
-from workers._json.convert import keep, moment, parsed, spread
+from workers._json.convert import keep, moment, spread
 from workers._json.records import Origin, decoder
 from workers._json.table import Field, Table
 from workers._otlp import parts
@@ -195,8 +195,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         place = _AT[column]
         if time is None and row[place] is not None:
             time = moment(row[place], _PLACES.name_in(record, place) or column, repairs)
-    resource = parsed(row[_AT["resource_attributes"]])
-    fill_service(row, _AT, resource)
+    fill_service(row, _AT)
     TABLE.fill(row, rest, repairs)
     if not any(row[_AT[column]] for column in (*_IDS, "name")):
         raise Unfit("missing_field", "a span needs at least one of trace_id, span_id and name")

@@ -163,7 +163,7 @@ def _identity(
     if metric.metadata:
         whole = metric if read is FALLBACK else _metric_in(joined(0x62, metric.metadata))
         rest = {**rest, "metadata": parts.attributes(whole.metadata)}
-    identity = (kind, name, unit, temporality, resource.attributes, scope.name, scope.version, scope.attributes)
+    identity = (resource.attributes, scope.attributes, kind, name, unit, temporality, scope.name, scope.version)
     hashed = _cached_hash if sum([len(part) for part in identity if part]) <= CACHED_MAX else series_hash
     return name, unit, description, temporality, rest, hashed(*identity)
 

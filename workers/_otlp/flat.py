@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workers._json.convert import keep, merged
+from workers._json.convert import keep, merged, parsed
 from workers._json.secrets import packed
 
 _SERVICE = (
@@ -15,12 +15,15 @@ _SERVICE = (
 )
 
 
-def fill_service(given: list[Any], at: Mapping[str, int], resource: Any) -> None:
-    """Service name, version and instance from the resource's attributes where the record itself does not say."""
+def fill_service(given: list[Any], at: Mapping[str, int]) -> Any:
+    """Service name, version and instance from the resource's attributes where the record itself does not say; the
+    resource."""
+    resource = parsed(given[at["resource_attributes"]])
     if isinstance(resource, dict):
         for column, key in _SERVICE:
             if given[at[column]] is None:
                 given[at[column]] = resource.get(key)
+    return resource
 
 
 def attributes_of(attributes: Any, rest: dict[str, Any], envelope: Mapping[str, Any] | None) -> bytes:

@@ -16,7 +16,7 @@ import msgspec
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX, Unfit, parse_json
 from workers._json import convert
-from workers._json.convert import moment, parsed, spread
+from workers._json.convert import moment, spread
 from workers._json.fast import Arrivals, Columns, members_of, nested_json, received
 from workers._json.records import Origin
 from workers._json.secrets import packed
@@ -96,8 +96,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         alone = type(host) is str and len(host) <= _HOST_MAX and _OTHER_ORIGINS.isdisjoint(record)
         row[_RESOURCE] = _only_host(host) if alone else _origins_of(record)
     else:
-        resource = parsed(resource)
-        fill_service(row, _AT, resource)
+        resource = fill_service(row, _AT)
         service = row[_SERVICE]
         row[_RESOURCE] = packed(resource)
     if service is None:

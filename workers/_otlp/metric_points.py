@@ -96,19 +96,10 @@ def exemplars(given: Sequence[Any]) -> list[dict[str, Any]]:
     return found
 
 
-def series_hash(
-    kind: str,
-    name: str,
-    unit: str | None,
-    temporality: str | None,
-    resource: bytes,
-    scope_name: str | None,
-    scope_version: str | None,
-    scope_attributes: bytes | None,
-) -> Any:
-    """What a series has in common with the others of its metric, as a hash to be copied and completed."""
-    parts = [kind, name, unit or "", temporality or "", scope_name or "", scope_version or ""]
-    identity = orjson.dumps(parts) + _sorted(resource) + _sorted(scope_attributes or b"")
+def series_hash(resource: bytes, scope: bytes | None, *names: str | None) -> Any:
+    """What a series has in common with the others of its metric, as a hash to be copied and completed: of attributes,
+    and of all that names the metric and its scope."""
+    identity = orjson.dumps([name or "" for name in names]) + _sorted(resource) + _sorted(scope or b"")
     return blake2b(identity, digest_size=8)
 
 
