@@ -88,10 +88,8 @@ def exemplars(given: Sequence[Any]) -> list[dict[str, Any]]:
             "span_id": exemplar.span_id.hex(),
             "filtered_attributes": parts.attributes(exemplar.filtered_attributes),
         }
-        if kind == "as_int":
-            entry[kind] = exemplar.as_int
-        elif kind is not None:
-            entry[kind] = parts.number(exemplar.as_double)
+        if kind is not None:
+            entry[kind] = parts.number(getattr(exemplar, kind))
         found.append(entry)
     return found
 

@@ -61,16 +61,7 @@ def attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
         count += 1
         value = pair.value
         # Most values are strings with something in them: reading that is cheaper than asking for the kind.
-        if text := value.string_value:
-            found[pair.key] = text
-        else:
-            kind = value.WhichOneof("value")
-            if kind == "int_value":
-                found[pair.key] = value.int_value
-            elif kind == "bool_value":
-                found[pair.key] = value.bool_value
-            else:
-                found[pair.key] = any_value(value)
+        found[pair.key] = value.string_value or any_value(value)
     return found if len(found) == count else _with_duplicates(pairs)
 
 
