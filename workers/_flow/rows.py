@@ -15,7 +15,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX, Unfit
 from workers._flow.fields import KEPT, OWN, REST, layer, metadata_from
-from workers._flow.flow_pb2 import FlowHead, FlowMessage, FlowTail
+from workers._flow.flow_pb2 import FlowMessage, FlowTail
 from workers._flow.read import Flow, by_number, parsed, unknown_in
 from workers._flow.texts import JS_SAFE, address, address_or_hex, dump_safe, repairs_of, safe
 from workers._json.convert import clamped
@@ -50,7 +50,11 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
 
     src_addr, dst_addr, sampler_address = address(src_octets), address(dst_octets), address(sampler_octets)
     if src_addr is None or dst_addr is None or sampler_address is None:
-        _keep_addresses(head, more, repairs)
+        for name in ("src_addr", "dst_addr", "sampler_address"):
+            octets = getattr(head, name)
+            if octets and address(octets) is None:
+                more[name] = octets.hex()
+                repairs.append("bad_address")
     if src_port > 0xFFFF or dst_port > 0xFFFF or protocol > 0xFF:
         src_port = _within("src_port", src_port, 0xFFFF, more, repairs)
         dst_port = _within("dst_port", dst_port, 0xFFFF, more, repairs)
@@ -78,14 +82,6 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
         time // 1000 - EPOCH if time else received, None, None, None, direction, src_addr, dst_addr, src_port, dst_port,
         protocol, packets, volume, sampler_address, in_if, out_if, packed,
     )  # fmt: skip
-
-
-def _keep_addresses(head: FlowHead, metadata: dict[str, Any], repairs: list[str]) -> None:
-    for name in ("src_addr", "dst_addr", "sampler_address"):
-        octets = getattr(head, name)
-        if octets and address(octets) is None:
-            metadata[name] = octets.hex()
-            repairs.append("bad_address")
 
 
 def _within(name: str, number: int, limit: int, metadata: dict[str, Any], repairs: list[str]) -> int | None:
