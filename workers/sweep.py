@@ -33,7 +33,6 @@ TABLE = Table(
     Field("received_at", "timestamptz", given=False, core=False),
     others=[("poller_id", "pollerId")],
 )
-_PLACES = TABLE.places
 _HOST_NAMES = TABLE.fields[0].names
 _COLUMN_OF = {"network": "network_cidr", "last_sweep": "last_sweep_time"}
 """What a summary calls otherwise than its hosts do."""
@@ -65,17 +64,17 @@ def _hosts(summary: Mapping[str, Any]) -> list[Any] | None:
     others: dict[str, Any] = {}
     for name, value in summary.items():
         column = _COLUMN_OF.get(name, name)
-        if column in _PLACES.place_of:
+        if column in TABLE.places.place_of:
             common[column] = value
         elif name != "hosts":
             others[name] = value
     if len(dump_json(common)) > SHARED_MAX:
         raise Unfit("too_large", f"what a summary says of all its hosts is more than {SHARED_MAX} bytes")
     shared = others if len(dump_json(others)) <= SHARED_MAX else {}
-    records: list[Any] = []
-    for host in hosts:
-        records.append(_host_record(host, common, shared if records else others) if type(host) is dict else host)
-    return records
+    return [
+        _host_record(host, common, shared if place else others) if type(host) is dict else host
+        for place, host in enumerate(hosts)
+    ]
 
 
 def _host_record(host: Mapping[str, Any], common: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,11 +111,7 @@ def _member(field: Field) -> tuple[Any, ...]:
     return (kind, field.default) if field.default is not None else (kind | None, None)
 
 
-_TYPES: Mapping[str, Any] = {
-    "text": str,
-    "timestamptz": str,
-    "boolean": bool,
-}
+_TYPES: Mapping[str, Any] = {"text": str, "timestamptz": str, "boolean": bool}
 
 
 def _times(field: Field, column: Sequence[str | None], odd: set[int]) -> Sequence[int | None]:

@@ -86,14 +86,13 @@ class _Shape:
         self._rest = rest
         self._keys = [parse_path(path) for path in paths.values()]
         fields = [_field(name, path, *live[name]) for name, path in paths.items()]
-        types = [field.type for field in fields]
         self._table = Table(*fields)
+        self._types = [field.type for field in fields]
         self._must = [place for place, name in enumerate(paths) if live[name][1]]
         self._made = [(place, _FROM_MESSAGE[path][1]) for place, path in enumerate(paths.values()) if path[:1] == "$"]
-        self._types = types
         self._flat = all(len(keys) == 1 for keys in self._keys) and len({*self._keys}) == len(self._keys)
         self._taken = _tree(keys for keys, field in zip(self._keys, fields, strict=True) if field.given)
-        self.columns = tuple(Column(name, type_) for name, type_ in zip(paths, types, strict=True))
+        self.columns = tuple(Column(name, type_) for name, type_ in zip(paths, self._types, strict=True))
         self._full = False
         if rest is not None:
             type_, self._full = live[rest]
