@@ -415,15 +415,15 @@ def test_one_bad_row_of_5000_costs_at_most_three_clean_batches(connection: Any, 
     """PostgreSQL names the line, so the second attempt leaves it out."""
     connection.execute("INSERT INTO trouble VALUES ('22003')")
     sink.write(batch(5000, 100_000))
-    clean = min(timed(sink, batch(5000, 200_000 + 5000 * n)) for n in range(5))
-    dirty = []
-    for place in (0, 1, 2, 3, 4):
+    clean = dirty = float("inf")
+    for place in range(12):  # by turns: whatever else the machine does only ever makes one longer
+        clean = min(clean, timed(sink, batch(5000, 200_000 + 5000 * place)))
         messages = list(batch(5000, 300_000 + 5000 * place).messages)
-        messages[place * 1200] = messages[place * 1200]._replace(payload=str(BAD).encode())
-        dirty.append(timed(sink, Batch(messages, [m.sequence for m in messages])))
-    ratio = min(dirty) / clean  # whatever else the machine does only ever makes one longer
+        messages[place * 400] = messages[place * 400]._replace(payload=str(BAD).encode())
+        dirty = min(dirty, timed(sink, Batch(messages, [m.sequence for m in messages])))
+    ratio = dirty / clean
     print(f"one bad row of 5,000: {ratio:.2f} times a clean batch ({clean * 1000:.0f} ms)")
-    assert len(letters(connection)) == 5
+    assert len(letters(connection)) == 12
     assert ratio < 3 * 1.5  # a busy machine
 
 
