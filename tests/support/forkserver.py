@@ -74,12 +74,14 @@ class _Server:
 
     def __init__(self, root: Path) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        mine = str(Path(__file__).parent)
+        path = mine if root == ROOT else f"{root}{os.pathsep}{mine}"  # also where the wheel is tested, safely
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 cwd=root,
-                env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},  # also where the wheel is tested, safely
+                env=os.environ | {"PYTHONPATH": path},
             )
 
     def start(self, args: Sequence[str], environment: Mapping[str, str], streams: Sequence[IO[Any]]) -> Forked:
