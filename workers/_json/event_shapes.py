@@ -124,7 +124,8 @@ def _lifecycle(data: Mapping[str, Any], wrapped: bool) -> Facts:
         if (actor := data.get("actor")) is not None and actor != "":
             message += f" by {_shown(actor)}"
     level, severity = data.get("level"), data.get("severity")
-    level, severity = 5 if level is None else level, "Medium" if severity is None else severity
+    level = 5 if level is None else level
+    severity = "Medium" if severity is None else severity
     return _time(data, wrapped), _remote(data, wrapped), device, level, severity, message, "1.1"
 
 
