@@ -128,9 +128,9 @@ class Server:
             oldest.abort()
         try:
             async with asyncio.timeout(DEADLINE):
-                if self._tls is not None:
-                    reader, writer = await _encrypted(transport, self._tls)
-                await self._talk(reader, writer)
+                # A StreamWriter that nobody has any more closes its connection, so the first one is kept, too.
+                streams = (reader, writer) if self._tls is None else await _encrypted(transport, self._tls)
+                await self._talk(*streams)
         except (OSError, EOFError):
             pass  # who hangs up, is too slow, or speaks something else
         except Exception:
