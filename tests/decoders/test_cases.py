@@ -407,6 +407,27 @@ def test_nothing_of_an_envelope_in_headers_is_lost() -> None:
         assert only(name, record, headers=headers)["metadata"]["cloudevent"] == envelope
 
 
+@pytest.mark.parametrize(
+    ("name", "record", "column"),
+    [
+        ("TELEMETRY", {"value": 1}, "metadata"),
+        ("SWEEP", {"host_ip": "h"}, "metadata"),
+        ("NETFLOW", {"src_addr": "h"}, "metadata"),
+        ("LOGS", {"body": "x"}, "attributes"),
+        ("OTEL_TRACES", {"name": "x"}, "attributes"),
+        ("OTEL_METRICS", {"span_name": "x"}, "attributes"),
+    ],
+)
+@pytest.mark.parametrize("kept", [{}, {"metadata": {"cloudevent": 2}, "attributes": {"cloudevent": 2}}])
+def test_an_envelope_displaces_nothing(name: str, record: dict[str, Any], column: str, kept: dict[str, Any]) -> None:
+    """A record may have a key of that name, and its metadata another."""
+    found = only(name, {**record, **kept, "cloudevent": "its own"}, headers=CE)[column]
+    values = [found[key] for key in found if key.endswith("cloudevent")]
+    assert "its own" in values
+    assert {name.removeprefix("ce-"): value for name, value in CE.items()} in values
+    assert not kept or 2 in values
+
+
 # --- limits, headers --------------------------------------------------------------------------------------------
 
 

@@ -157,7 +157,8 @@ def metadata_of(metadata: Any, rest: Mapping[str, Any], envelope: Mapping[str, A
     if not rest and envelope is None:
         return packed(metadata) if type(metadata) is dict else jsonb(metadata)
     if envelope is not None:
-        rest = {**rest, "cloudevent": envelope}
+        rest = {**rest}
+        keep(rest, "cloudevent", envelope)
     return packed(merged(metadata, rest, "metadata"))
 
 
