@@ -15,18 +15,19 @@ from eventwriter.values import EPOCH, Unfit, time_from_text
 
 Form = Literal["raw", "base64", "hex", "lines"]
 
-EXAMPLES = """\b
-Examples, one per encoding:
-  eventwriter decode --stream LOGS --lines app.jsonl              JSON lines
-  eventwriter decode --stream TELEMETRY metric.json               a JSON object or array
-  eventwriter decode --stream EVENTS event.json                   a CloudEvent, structured or a batch
+EXAMPLES = """Examples, one per encoding:
+
+\b
+  eventwriter decode --stream LOGS --lines app.jsonl                # JSON lines
+  eventwriter decode --stream TELEMETRY metric.json                 # a JSON object or array
+  eventwriter decode --stream EVENTS event.json                     # a CloudEvent, structured or a batch
   eventwriter decode --stream EVENTS --header ce-specversion=1.0 --header ce-id=1 \\
-      --header ce-source=/a --header ce-type=t data.json          a CloudEvent in binary mode
-  eventwriter decode --stream LOGS --subject logs.syslog gelf.json  GELF
-  eventwriter decode --stream OTEL_TRACES --base64 request.b64    OTLP protobuf
-  eventwriter decode --stream OTEL_METRICS request.json           OTLP/JSON
-  eventwriter decode --stream NETFLOW --hex flow.hex              FlowMessage protobuf
-  eventwriter decode --stream SWEEP summary.json.gz               gzip, of any of them
+      --header ce-source=/a --header ce-type=t data.json            # a CloudEvent in binary mode
+  eventwriter decode --stream LOGS --subject logs.syslog gelf.json  # GELF
+  eventwriter decode --stream OTEL_TRACES --base64 request.b64      # OTLP protobuf
+  eventwriter decode --stream OTEL_METRICS request.json             # OTLP/JSON
+  eventwriter decode --stream NETFLOW --hex flow.hex                # FlowMessage protobuf
+  eventwriter decode --stream SWEEP summary.json.gz                 # gzip, of any of them
 """
 
 

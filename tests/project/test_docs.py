@@ -5,7 +5,6 @@ from __future__ import annotations
 import configparser
 import re
 import runpy
-import tomllib
 from pathlib import Path
 
 import click
@@ -37,16 +36,6 @@ def test_every_setting_is_documented() -> None:
             assert f"`{key}`" in sections[name], f"{name}.{key}"
     for key in stream_kinds():
         assert f"`{key}`" in sections["streams.NAME"] + sections["writer"], f"streams.NAME.{key}"
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_toml_in_the_documents_loads(document: Path, tmp_path: Path) -> None:
-    """Every TOML block is a valid configuration."""
-    for block in re.findall(r"```toml\n(.*?)```", document.read_text(), re.DOTALL):
-        tomllib.loads(block)
-        path = tmp_path / "example.toml"
-        path.write_text(block)
-        assert loading.load(registry.load(), file=path, environ={}, flags={})
 
 
 def ini(document: str) -> configparser.ConfigParser:

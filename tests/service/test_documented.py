@@ -15,11 +15,11 @@ from typing import Any
 import click
 import pytest
 
+from documents import BLOCKS
 from eventwriter import cli
 from eventwriter.embedded import free_port
 from fix_service import ROOT, World, only
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GROUPS = {name for name, command in cli.cli.commands.items() if isinstance(command, click.Group)}
 ENDLESS = {"supervise", "worker", "tap", "--watch", "--retention"}
 """What does not end, or needs TimescaleDB: its options are looked at here, and tests of its own run it."""
@@ -39,11 +39,10 @@ STATUS = {"decode": 65, "dlq replay": 65}
 
 def lines() -> Iterator[tuple[str, str]]:
     """Each line of shell with the document that has it."""
-    for document in DOCUMENTS:
-        for block in re.findall(r"^ *```sh\n(.*?)^ *```$", document.read_text(), re.MULTILINE | re.DOTALL):
-            for line in block.replace("\\\n", " ").splitlines():
-                if line.strip() and not line.startswith("Examples"):
-                    yield str(document.relative_to(ROOT)), line.strip()
+    for block in BLOCKS:
+        if block.kind == "sh":
+            for line in filter(str.strip, block.text.replace("\\\n", " ").splitlines()):
+                yield block.document, line.strip()
 
 
 def parsed(words: list[str]) -> None:
@@ -75,7 +74,7 @@ class Reader:
 
     def run(self, line: str) -> None:
         """A line with eventwriter in it."""
-        command, _, target = re.split(r" \| | {2,}", line)[0].partition(" > ")
+        command, _, target = line.partition(" | ")[0].partition(" > ")
         words = [self.own(word) for word in shlex.split(command, comments=True)[1:]]
         name = " ".join(words[:2]) if words[0] in GROUPS else words[0]
         if {name, *words} & ENDLESS:
