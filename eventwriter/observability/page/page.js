@@ -292,7 +292,9 @@ function drawRow(view, name, stream) {
   mark(view.pace, 'class', 'notice');
   say(view.restarts, number(stream.restarts));
   mark(view.restarts, 'class', stream.restarts > 0 && stream.state !== 'running' ? 'alarm' : '');
+  const letters = String(stream.dead_letters_per_minute || 0).split('.')[0].length;  // by digits: cards that change places all the time cannot be read
   for (const element of [view.row, view.details, view.lane.svg]) {
+    element.style.setProperty('--letters', letters);
     element.classList.toggle('first-of-all', severity === 'bad');
     element.classList.toggle('next-of-all', stream.dead_letters_per_minute > 0);
   }
