@@ -28,6 +28,7 @@ ELSEWHERE = {
     "eval": "tests/commands/test_main.py",
     "_EVENTWRITER_COMPLETE=fish_source": "tests/commands/test_main.py",
     "export": "tests/config/test_config.py",
+    "honcho": "tests/service/test_service.py",
     "pip": ".ci/run",
 }
 """What has a test of its own."""
