@@ -19,7 +19,7 @@ from eventwriter.errors import (
 from eventwriter.observability import histograms, tally
 from eventwriter.observability.board import Slot
 from eventwriter.observability.letters import LATEST, Letters, View, letter
-from eventwriter.observability.states import SLOW, Kept, WorkerState
+from eventwriter.observability.states import Kept, WorkerState, slow
 from eventwriter.outage import SUMMARY, Member, Outage
 from eventwriter.stream import Batch, Outcome
 
@@ -76,8 +76,7 @@ class Report:
             self._written = self._state.asked = now
             self._slot.write(self._state)
             if (silence := now - self._state.beat) > _SLOW:
-                cause = f"PostgreSQL has been at work on a batch for {silence:.0f} s: {SLOW}"
-                self._outage.failed(cause, "waiting for its answer", tried=False, began=self._state.beat)
+                self._outage.failed(slow(silence), "waiting for its answer", tried=False, began=self._state.beat)
 
     def ready(self) -> None:
         """Both ends are connected, and ledger and consumer agree."""

@@ -11,8 +11,13 @@ from msgspec import Struct, field
 
 from eventwriter.observability.board import AGE_BUCKETS, BATCH_BUCKETS, STAGES
 
-SLOW = "look for what it waits for in pg_stat_activity, for slow storage, and whether the network passes all packets"
-"""Follows the reason of a stream that waits for an answer of PostgreSQL."""
+
+def slow(seconds: float) -> str:
+    """The reason of a stream that waits for an answer of PostgreSQL, and what to do."""
+    remedy = (
+        "look for what it waits for in pg_stat_activity, for slow storage, and whether the network passes all packets"
+    )
+    return f"PostgreSQL has been at work on a batch for {seconds:.0f} s: {remedy}"
 
 
 class Counters(Struct):

@@ -15,7 +15,7 @@ from eventwriter import __version__
 from eventwriter.config.loading import Config, StreamConfig
 from eventwriter.observability import causes, histograms, tally
 from eventwriter.observability.board import AGE_BUCKETS, FATES, SUPERVISOR, Board
-from eventwriter.observability.states import SLOW, ChildState, State, SupervisorState, WorkerState
+from eventwriter.observability.states import ChildState, State, SupervisorState, WorkerState, slow
 from eventwriter.processes.process import look
 from eventwriter.processes.supervisor import PARKING
 
@@ -193,7 +193,7 @@ def _state(worker: WorkerState | None, child: ChildState, letter: str, since: Si
     silence = since(worker.beat)
     if silence > (SILENT if worker.postgres else PATIENT):
         if since(worker.asked) <= SILENT:
-            return "waiting", f"PostgreSQL has been at work on a batch for {silence:.0f} s: {SLOW}"
+            return "waiting", slow(silence)
         return "stalled", f"no sign of life from the worker for {silence:.0f} s"
     if not worker.postgres:
         reason = said or "PostgreSQL cannot be reached"
