@@ -160,7 +160,7 @@ class Rereads:
 def _fitting(portion: Portion, messages: int, size: int) -> int:
     """How many of a portion's messages belong to a batch that has room for so many messages and bytes."""
     count = min(len(portion.messages), messages)
-    if portion.size > size:
+    if portion.size >= size:
         for place, bytes_of in enumerate(portion.sizes(count), 1):
             size -= bytes_of
             if size <= 0:

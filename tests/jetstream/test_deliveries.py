@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventwriter.coverage import runs as runs_of
@@ -152,6 +152,7 @@ def test_what_a_delivery_says_is_pending() -> None:
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=30), st.lists(st.integers(1, 9)), st.integers(1, 9), SIZES)
+@example([2, 0], [], 2, 2)  # nothing more is taken when it is full, not even what is empty
 def test_a_batch_has_so_many_messages_and_bytes_and_one_more(
     sizes: list[int], cuts: list[int], most: int, bound: int
 ) -> None:
