@@ -72,7 +72,14 @@ CASES: dict[str, tuple[str, Callable[[str], bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = {"NETFLOW address", *(f"LOGS {name}" for name in PLACES), "OTEL_METRICS attribute", "OTEL_TRACES resource",
+         "EVENTS in JSON", "LOGS in JSON", "NETFLOW in JSON"}  # fmt: skip
+"""Cases of each kind; the others are long."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case in QUICK else [pytest.mark.long]) for case in CASES]
+)
 def test_large_things_are_not_kept(case: str) -> None:
     """Each is in one message alone."""
     stream, make = CASES[case]

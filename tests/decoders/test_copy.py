@@ -132,7 +132,7 @@ _sequence = iter(range(1, 2**62))
 
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # the pool's threads do, beside the test
 @pytest.mark.parametrize("stream", STREAMS)
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(48))
 @given(data=st.data())
 def test_postgresql_takes_whatever_comes_out(sinks: dict[str, Sink], stream: str, data: st.DataObject) -> None:
     """No row that a decoder lets through is refused; every message is accounted for."""

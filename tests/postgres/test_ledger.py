@@ -721,7 +721,7 @@ def test_every_interleaving_writes_each_message_once(machine: type[Delivery]) ->
 def test_long_interleavings_write_each_message_once(machine: type[Delivery]) -> None:
     """The same for long runs, in which faults are rare enough that much is on its way when they come."""
     new: Callable[[], Delivery] = machine
-    for seed in range(20):
+    for seed in range(examples(20, 5)):
         rng = random.Random(seed)
         run = new()
         run.published_before()

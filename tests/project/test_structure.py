@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -109,15 +110,22 @@ def room(path: Path) -> str:
     return path.relative_to(ROOT).parts[1].removesuffix(".py")
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def tree(path: Path) -> ast.Module:
+    """A file, parsed."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Every module that a file imports, with its dots."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    found: set[str] = set()
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def neighbours(path: Path, package: str) -> Iterator[str]:
@@ -168,14 +176,12 @@ def test_the_table_names_what_there_is() -> None:
 
 def too_long(path: Path) -> Iterator[str]:
     """What of a module is too long: its path, or path:name of a class or function. Tables are no code."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    tables = sum(
-        _lines(node) for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign) and _lines(node) > 1
-    )
+    nodes = tree(path).body
+    tables = sum(_lines(node) for node in nodes if isinstance(node, ast.Assign | ast.AnnAssign) and _lines(node) > 1)
     where = str(path.relative_to(ROOT))
     if len(path.read_text(encoding="utf-8").splitlines()) - tables > MODULE:
         yield where
-    for node in ast.walk(tree):
+    for node in ast.walk(tree(path)):
         limit = CLASS if isinstance(node, ast.ClassDef) else FUNCTION
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _lines(node) > limit:
             yield f"{where}:{node.name}"
@@ -212,7 +218,7 @@ def test_property_tests_go_by_one_profile() -> None:
     for path in modules("tests"):
         if path.stem != "profiles" and {"hypothesis.settings", "hypothesis.HealthCheck"} & imports(path):
             assert "hypothesis.HealthCheck" not in imports(path) or path == Path(__file__), path
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in ast.walk(tree(path)):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "settings":
                     given = {keyword.arg for keyword in node.keywords}
                     assert given <= {"max_examples", "stateful_step_count"}, f"{path}:{node.lineno}"
