@@ -47,9 +47,22 @@ def folder(open_folder: Path) -> Path:
 
 
 @pytest.fixture
-def postgres(folder: Path) -> Iterator[PostgresServer]:
+def cluster(folder: Path, prepared: Path) -> Path:
+    """The folder of a server that was started before: to create its data takes most of what a start takes."""
+    return copied(prepared, folder / "postgres")
+
+
+def copied(prepared: Path, folder: Path) -> Path:
+    """The same elsewhere."""
+    folder.mkdir()
+    PostgresServer(folder).restore(prepared)
+    return folder
+
+
+@pytest.fixture
+def postgres(cluster: Path) -> Iterator[PostgresServer]:
     """A running PostgreSQL server of one's own."""
-    with PostgresServer(folder / "postgres", settings=FAST) as server:
+    with PostgresServer(cluster, settings=FAST) as server:
         yield server
 
 
@@ -212,9 +225,9 @@ def test_a_standby_takes_over_without_what_it_did_not_receive(postgres: Postgres
         standby.stop(immediate=True)
 
 
-def test_a_crash_forgets_commits_that_were_not_waited_for(folder: Path) -> None:
+def test_a_crash_forgets_commits_that_were_not_waited_for(cluster: Path) -> None:
     """With synchronous_commit = off what was committed after the last flush is gone; the rest is there."""
-    with PostgresServer(folder / "postgres", settings=FAST | failover.FORGETFUL) as server:
+    with PostgresServer(cluster, settings=FAST | failover.FORGETFUL) as server:
         dsn = server.create_database("data")
         query(dsn, "CREATE TABLE t AS SELECT 1 AS a")
         query(dsn, "CHECKPOINT")
@@ -224,28 +237,28 @@ def test_a_crash_forgets_commits_that_were_not_waited_for(folder: Path) -> None:
         assert query(dsn, "SELECT sum(a) FROM t") == 1
 
 
-def test_postgres_is_durable_unless_told_otherwise(folder: Path) -> None:
+def test_postgres_is_durable_unless_told_otherwise(cluster: Path) -> None:
     """The demo's guarantees are real ones; it listens on 127.0.0.1 only and speaks UTF-8."""
-    with PostgresServer(folder / "postgres", settings={"work_mem": "5MB"}) as server:
+    with PostgresServer(cluster, settings={"work_mem": "5MB"}) as server:
         wanted = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "work_mem": "5MB",
                   "listen_addresses": "127.0.0.1", "server_encoding": "UTF8"}  # fmt: skip
         assert {name: query(server.dsn(), f"SHOW {name}") for name in wanted} == wanted
 
 
-def test_postgres_that_cannot_start_tells_its_log(folder: Path) -> None:
+def test_postgres_that_cannot_start_tells_its_log(cluster: Path) -> None:
     """The error carries what the server said; nothing stays behind."""
-    server = PostgresServer(folder / "postgres", settings={"no_such_setting": "1"})
+    server = PostgresServer(cluster, settings={"no_such_setting": "1"})
     with pytest.raises(UnavailableError, match="unrecognized configuration parameter"):
         server.start()
     assert not server.ended()
 
 
-def test_postgres_chooses_another_port_when_one_is_taken_meanwhile(folder: Path) -> None:
+def test_postgres_chooses_another_port_when_one_is_taken_meanwhile(cluster: Path) -> None:
     """Between choosing a port and listening on it, somebody else may take it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        server = PostgresServer(folder / "postgres", settings=FAST)
+        server = PostgresServer(cluster, settings=FAST)
         server.port = taken.getsockname()[1]
         with server:
             assert server.port != taken.getsockname()[1]
@@ -261,11 +274,11 @@ def test_an_interrupted_initdb_is_begun_again(folder: Path) -> None:
         assert query(server.dsn(), "SELECT 1") == 1
 
 
-def test_variables_of_another_postgresql_do_no_harm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_another_postgresql_do_no_harm(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PG* variables of the environment are for the user's own server."""
     for name, value in {"PGSSLMODE": "require", "PGPORT": "1", "PGDATA": "/nowhere", "PGDATABASE": "no"}.items():
         monkeypatch.setenv(name, value)
-    with PostgresServer(folder / "postgres", settings=FAST) as server:
+    with PostgresServer(cluster, settings=FAST) as server:
         server.create_database("one")
         with pytest.raises(UnavailableError, match="already exists"):
             server.create_database("one")
@@ -273,10 +286,12 @@ def test_variables_of_another_postgresql_do_no_harm(folder: Path, monkeypatch: p
 
 @pytest.mark.parametrize("kind", [NatsServer, PostgresServer])
 def test_two_run_at_once_but_never_in_one_folder(
-    kind: type[NatsServer | PostgresServer], folder: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type[NatsServer | PostgresServer], folder: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Instances are independent; a second one on the same data is refused and the first goes on."""
     monkeypatch.setattr("eventwriter.embedded.server.FREE_WITHIN", 0.3)
+    for name in ("one", "two"):
+        copied(prepared, folder / name)  # NATS looks at nothing of it
     with kind(folder / "one") as one, kind(folder / "two") as two:
         assert one.port != two.port
         with pytest.raises(UnavailableError, match="runs in"):
@@ -286,13 +301,14 @@ def test_two_run_at_once_but_never_in_one_folder(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent ended")
-def test_nothing_outlives_a_parent_that_is_killed(folder: Path) -> None:
+def test_nothing_outlives_a_parent_that_is_killed(folder: Path, prepared: Path) -> None:
     """SIGKILL of the process that started them ends both servers and frees their shared memory."""
     code = (
         "import sys, time; from pathlib import Path; from eventwriter.embedded import NatsServer, PostgresServer\n"
         "folder = Path(sys.argv[1]); n = NatsServer(folder / 'n'); p = PostgresServer(folder / 'p')\n"
         "n.start(); p.start(); print(n.pid, p.pid, flush=True); time.sleep(60)"
     )
+    copied(prepared, folder / "p")
     command = [sys.executable, "-c", code, str(folder)]
     with ending(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)) as parent:
         assert parent.stdout is not None
@@ -307,9 +323,9 @@ def test_nothing_outlives_a_parent_that_is_killed(folder: Path) -> None:
     assert memory not in segments()
 
 
-def test_leaving_the_context_leaves_nothing(folder: Path) -> None:
+def test_leaving_the_context_leaves_nothing(cluster: Path) -> None:
     """The shared memory is freed, which SIGKILL would leave behind for good."""
-    with PostgresServer(folder / "postgres", settings=FAST) as server:
+    with PostgresServer(cluster, settings=FAST) as server:
         pid = server.pid
         memory = shared_memory(server.folder)
     assert not alive(pid)
@@ -328,9 +344,9 @@ def test_a_process_whose_parent_is_gone_already_ends() -> None:
 
 @pytest.mark.parametrize("name", ["nats", "postgres"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_in_the_foreground_until_a_signal(name: str, number: signal.Signals, folder: Path) -> None:
+def test_in_the_foreground_until_a_signal(name: str, number: signal.Signals, cluster: Path) -> None:
     """``python -m eventwriter.embedded`` says where it listens, and ends in order with status 0."""
-    with foreground(name, folder / name, embedded.free_port()) as running:
+    with foreground(name, cluster, embedded.free_port()) as running:
         servers = psutil.Process(running.pid).children(recursive=True)
         running.send_signal(number)
         assert running.wait(20 * PATIENCE) == 0
