@@ -163,7 +163,7 @@ def dead_letters(on_call: OnCall) -> None:
     listed = on_call.run("dlq", "list", "--stream", "NETFLOW")
     assert listed.count("netflow.strange") == 20
     assert "NETFLOW" in on_call.run("dlq", "show", listed.split()[0])
-    on_call.kept = '[streams.NETFLOW]\nexclude = ["netflow.strange"]\n'
+    on_call.kept["NETFLOW"] = 'exclude = ["netflow.strange"]\n'
     on_call.reload(stream="NETFLOW")
     on_call.world.call(lambda client: client.jetstream().publish(strange.subject, strange.payload))
     on_call.ends("EventwriterDeadLetters", "EventwriterDeadLetterShare", stream="NETFLOW")
@@ -207,6 +207,7 @@ def too_much_at_once(on_call: OnCall) -> None:
     on_call.publish("LOGS", 40)
     on_call.fires("EventwriterOversized", "`postgres.statement_timeout`", "`writer.batch_messages`")
     assert "are too much at once (postgres.statement_timeout = " in on_call.world.log
+    on_call.kept["EVENTS"] = "processes = 4\n"  # for workers_that_die
     on_call.reload('[postgres]\nstatement_timeout = "1m"\n')
     on_call.ends("EventwriterOversized")
     on_call.world.execute("DROP TRIGGER slow ON logs")
@@ -237,7 +238,8 @@ def workers_that_die(on_call: OnCall) -> None:
         os.kill(pid, signal.SIGKILL)
     on_call.fires("EventwriterWorkerRestarting", "Signal 9", stream="EVENTS")
     assert "signal 9" in on_call.world.log.lower() or "SIGKILL" in on_call.world.log
-    on_call.reload(stream="EVENTS", batch_bytes='"4MiB"')
+    del on_call.kept["EVENTS"]
+    on_call.reload(stream="EVENTS")
     on_call.ends("EventwriterWorkerRestarting", stream="EVENTS")
 
 

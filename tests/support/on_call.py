@@ -36,8 +36,8 @@ class OnCall:
             "EVENTWRITER_POSTGRES__PASSWORD_FILE": str(self.password),
         }
         self.followed: list[str] = []
-        self.kept = ""
-        """What stays in the configuration file, whatever else changes."""
+        self.kept: dict[str, str] = {}
+        """What stays in the configuration file of a stream, whatever else changes."""
         self.configure()
         self.service = self.start()
 
@@ -48,16 +48,17 @@ class OnCall:
         self.ready()
         return service
 
-    def configure(self, more: str = "", **writer: Any) -> None:
-        """Writes the configuration file, with some other settings than at the start."""
-        lines = {"batch_messages": 500, "ack_wait": '"1s"'} | writer
-        text = "".join(f"{key} = {value}\n" for key, value in lines.items())
-        self.settings.write_text(f"[streams.EVENTS]\nprocesses = 4\n[writer]\n{text}{self.kept}{more}")
+    def configure(self, more: str = "", stream: str = "LOGS", **changed: str) -> None:
+        """Writes the configuration file, with some settings of a stream that it does not have at the start."""
+        own = self.kept | {stream: "".join(f"{key} = {value}\n" for key, value in changed.items())}
+        own[stream] += self.kept.get(stream, "")
+        text = "".join(f"[streams.{name}]\n{lines}" for name, lines in own.items())
+        self.settings.write_text(f'[writer]\nbatch_messages = 500\nack_wait = "1s"\n{text}{more}')
 
-    def reload(self, more: str = "", *, stream: str = "LOGS", **writer: Any) -> None:
+    def reload(self, more: str = "", *, stream: str = "LOGS", **changed: str) -> None:
         """Changes the configuration file, and waits until other workers of the stream go by it."""
         before = self.pids(stream)
-        self.configure(more, **writer)
+        self.configure(more, stream, **changed)
         self.service.send_signal(signal.SIGHUP)
         wait_until(lambda: (now := self.pids(stream)) and not now & before, lambda: self.world.log[-3000:])
         self.ready()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -13,6 +14,13 @@ from promql import History, Vector
 SPEED = 60.0
 HOUR = 3600.0
 TARGET = {"job": "eventwriter", "instance": "db-1:9465"}
+
+
+@cache
+def parsed(series: str) -> tuple[str, dict[str, str]]:
+    """The name and the labels before a value; they come again with each scrape."""
+    ((sample,),) = (family.samples for family in text_string_to_metric_families(f"{series} 0"))
+    return sample.name, sample.labels
 
 
 class Timelapse:
@@ -51,10 +59,11 @@ class Timelapse:
         return self._began + (moment - self._began) * SPEED + leapt
 
     def _samples(self, text: str) -> Iterator[tuple[str, dict[str, str], float]]:
-        looked_at = "\n".join(line for line in text.splitlines() if line.startswith(self._names))
-        for family in text_string_to_metric_families(looked_at):
-            for sample in family.samples:
-                name, labels, value = sample.name, {**sample.labels, **TARGET}, sample.value
+        for line in text.splitlines():
+            if line.startswith(self._names):
+                series, _, told = line.rpartition(" ")
+                name, labels = parsed(series)
+                value, labels = float(told), {**labels, **TARGET}
                 if name.endswith("_timestamp_seconds"):
                     value = self._at(value)
                 elif name.endswith(("_seconds", "_seconds_sum")):
