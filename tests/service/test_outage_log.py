@@ -197,7 +197,7 @@ def test_an_outage_of_each_kind_under_load(proxied: Proxied) -> None:
     endpoint = Endpoint(address)
     world.traffic(count=20, broken=0)
     world.wait_settled()
-    with load(world, STREAMS, broken=0, rate=60):
+    with load(world, STREAMS, broken=0, rate=25):
         for kind in KINDS:
             wait_until(partial(endpoint.answers, "/readyz", 200), "ready")
             server, before = getattr(proxied, kind.name), len(world.log.splitlines())

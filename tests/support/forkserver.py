@@ -114,7 +114,10 @@ def end(root: Path) -> None:
 def started(
     args: Sequence[str], environment: Mapping[str, str], stdout: IO[Any], stderr: IO[Any], root: Path = ROOT
 ) -> Forked:
-    """``eventwriter`` with these arguments, in the root of the project or of a copy, in the background."""
+    """``eventwriter`` with these arguments, in the root of the project or of a copy, in the background.
+
+    If the first of them is the path of a script, it is the script with the others.
+    """
     with Path(os.devnull).open("rb") as nothing:
         return _server(root).start(args, environment, (nothing, stdout, stderr))
 
@@ -212,6 +215,7 @@ def _import_all() -> None:
 
 if __name__ == "__main__":
     import gc
+    import runpy
 
     if not sys.flags.safe_path:
         sys.path[0] = str(Path.cwd())
@@ -226,7 +230,11 @@ if __name__ == "__main__":
     from eventwriter.cli import main
 
     try:
-        main()
+        if sys.argv[1:] and sys.argv[1].endswith(".py"):
+            sys.argv.pop(0)
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        else:
+            main()
     except SystemExit as ended:
         _leave(ended.code)
         raise
