@@ -124,7 +124,9 @@ def test_a_consumer_that_need_not_be_changed_needs_no_permission_for_that(world:
     world.wait_settled()
 
 
-@pytest.mark.parametrize("subject", [GET, PULL, ACKS, INFO, INBOX])
+@pytest.mark.parametrize(
+    "subject", [GET, ACKS, INBOX, *(pytest.param(s, marks=pytest.mark.long) for s in (PULL, INFO))]
+)
 def test_a_permission_that_is_taken_away(world: World, subject: str) -> None:
     """/readyz names it within seconds, under traffic; the log does once. Once it is back, so is everything, once."""
     # Small batches, for a pull that was taken goes on.

@@ -9,7 +9,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,11 @@ from beside import beside
 from clients import Silent, attempt, refusal
 from eventwriter.config.loading import NatsConfig, TlsConfig
 from eventwriter.config.secrets import FromFile
-from eventwriter.embedded import NatsServer, free_port
+from eventwriter.embedded import NatsServer, PostgresServer, free_port
 from eventwriter.errors import AUTHENTICATION, CONFIGURATION, UNAVAILABLE, AuthenticationError, ConfigurationError
 from eventwriter.jetstream.connection import Client, connect, words
 from fix_monitor import Endpoint
-from fix_service import World, wait_until
+from fix_service import World, new_world, wait_until
 from fix_tls import Certificates
 from nats_jwt import Account, Key
 from patience import PATIENCE
@@ -78,9 +78,16 @@ def wrong(what: str, pem: Certificates, folder: Path) -> tuple[str, dict[str, st
     return (LOGIN, password) if what == "plain" else (tls(pem.server) + LOGIN, password | {"PASSWORD": "0ther"})
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer, template: str) -> Iterator[World]:
+    """A world for commands that come no further than to a server of NATS."""
+    with new_world(tmp_path_factory.mktemp("tls"), postgres_server, template) as world:
+        yield world
+
+
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_wrong_is_told_in_words_within_seconds(
-    world: World, tmp_path: Path, certificates: Certificates, what: str
+    shared: World, tmp_path: Path, certificates: Certificates, what: str
 ) -> None:
     """By `check` and by a worker that starts, once, with the right exit code; no credential is on the wire."""
     told, status = WRONG[what]
@@ -91,7 +98,7 @@ def test_what_is_wrong_is_told_in_words_within_seconds(
         environment = {f"EVENTWRITER_NATS__{name}": value for name, value in ours.items()}
         for command in (("check", "--output", "json"), ("worker", "--stream", "LOGS")):
             begun = time.monotonic()
-            done = world.run(*command, check=False, **environment)
+            done = shared.run(*command, check=False, **environment)
             assert time.monotonic() - begun < 5 * PATIENCE
             assert done.returncode == status, done.stderr
             said = done.stderr

@@ -58,7 +58,7 @@ def traffic(world: World) -> Iterator[None]:
 
     def publish(ended: threading.Event) -> None:
         number = 0
-        while not ended.wait(0.1):
+        while not ended.wait(0.3):
             world.traffic(count=10, broken=0.05, seed=number)
             number += 1
 

@@ -7,6 +7,7 @@ import math
 import re
 import threading
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import Random
@@ -257,6 +258,8 @@ def test_a_stream_that_comes_or_goes_is_followed(window: Window, service: Servic
     assert window.page.locator("#lanes svg").count() == 7
 
 
+case = partial(pytest.param, marks=pytest.mark.long)
+"""Another one of a kind that the suite has a case of."""
 AWAY = {"nats_connected": False, "postgres_connected": False}
 KILLED = "ended by signal 9 (Killed), next start in 0.5 s"
 NO_TABLE = "table sweep_host_states does not exist: run `eventwriter schema apply`"
@@ -266,11 +269,11 @@ NO_TABLE = "table sweep_host_states does not exist: run `eventwriter schema appl
     ("changes", "where", "word"),
     [
         ({"state": "disconnected", "reason": "NATS does not answer", "nats_connected": False}, "left", "NATS away"),
-        ({"state": "waiting", "reason": "no route", "postgres_connected": False}, "right", "PostgreSQL away"),
+        case({"state": "waiting", "reason": "no route", "postgres_connected": False}, "right", "PostgreSQL away"),
         ({"state": "parked", "reason": NO_TABLE}, "right", "parked"),
-        ({"state": "parked", "reason": "NATS refuses the credentials", "nats_connected": False}, "left", "parked"),
-        ({"state": "parked", "reason": "wrong configuration"}, "middle", "parked"),
-        ({"state": "stalled", "reason": "no sign of life for 120 s"}, "middle", "stalled"),
+        case({"state": "parked", "reason": "NATS refuses the credentials", "nats_connected": False}, "left", "parked"),
+        case({"state": "parked", "reason": "wrong configuration"}, "middle", "parked"),
+        case({"state": "stalled", "reason": "no sign of life for 120 s"}, "middle", "stalled"),
         ({"state": "restarting", "reason": KILLED, "restarts": 1} | AWAY, "middle", "restarting"),
     ],
     ids=["nats", "postgres", "table", "credentials", "configuration", "stalled", "killed"],
@@ -363,8 +366,11 @@ WAITING = {"state": "waiting", "reason": REFUSED, "postgres_connected": False}
 CUT_OFF = {"state": "disconnected", "reason": NO_NATS, "nats_connected": False}
 
 
-@pytest.mark.parametrize("changes", [WAITING, CUT_OFF], ids=["postgres", "nats"])
-@pytest.mark.parametrize("tells", ["causes", "problems"])
+@pytest.mark.parametrize(
+    ("changes", "tells"),
+    [(WAITING, "causes"), (CUT_OFF, "problems"), case(WAITING, "problems"), case(CUT_OFF, "causes")],
+    ids=["postgres", "nats, one by one", "postgres, one by one", "nats"],
+)
 def test_one_cause_is_shown_once(window: Window, service: Service, changes: dict[str, Any], tells: str) -> None:
     """For all streams together and since when, also of a service that tells them one by one; a phone has room left."""
     service.answer = status(**dict.fromkeys(TABLES, changes))
@@ -430,7 +436,7 @@ def test_picture_and_table_agree_on_who_is_away(window: Window, service: Service
     [
         ([100.0] * 170 + [50_000.0] * 3 + [110.0] * 7, 3),
         ([100.0, 140.0, 250.0] * 60, 0),
-        ([0.0] * 170 + [900.0] * 10, 0),
+        case([0.0] * 170 + [900.0] * 10, 0),
     ],
     ids=["spike", "usual", "rare"],
 )
@@ -620,8 +626,8 @@ def test_texts_from_messages_stay_texts(window: Window, service: Service) -> Non
     "answer",
     [
         {"streams": {}},
-        {"streams": {"LOGS": {}}},
-        {"streams": {"LOGS": {"state": "new-state", "messages": None, "history": None, "dead_letters": None}}},
+        case({"streams": {"LOGS": {}}}),
+        case({"streams": {"LOGS": {"state": "new-state", "messages": None, "history": None, "dead_letters": None}}}),
         {
             "streams": {"LOGS": {"history": {"step": 0, "rows_per_s": [None], "lag": "x"}, "subjects": 1}},
             "problems": None,

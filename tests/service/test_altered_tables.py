@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 import time
@@ -21,7 +22,7 @@ from fix_service import World, new_world, only, wait_until
 from processes import Process
 from traffic import Traffic
 
-RATE = 1000
+RATE = 1000 if os.environ.get("EXAMPLES") == "all" else 300
 """Messages a second, of all streams together."""
 PAUSE = 5.0
 """Seconds within which a stream is written again after any change with which it can be."""
@@ -126,7 +127,7 @@ def world(tmp_path: Path, postgres_server: PostgresServer, template: str) -> Ite
 
 @contextmanager
 def load(world: World, *streams: str) -> Iterator[None]:
-    """Publishes 1,000 messages a second until the block ends."""
+    """Publishes that many messages until the block ends."""
     sources = [Traffic(stream, broken=0.01, records=5) for stream in streams]
     each = RATE // 20 // len(sources)
 

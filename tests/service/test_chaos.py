@@ -36,7 +36,7 @@ QUICK = ("worker_kill", "commit_answer_lost", "nats_kill", "postgres_kill", "tab
 def test_some_faults_lose_nothing(tmp_path: Path) -> None:
     """One of each of these, and a restored backup; the result has the shape that others parse."""
     kinds = (*QUICK, "postgres_restore")
-    result = chaos(tmp_path, "--seconds", "6", "--faults", str(len(kinds)), "--rate", "70", "--kinds", ",".join(kinds))
+    result = chaos(tmp_path, "--seconds", "4", "--faults", str(len(kinds)), "--rate", "60", "--kinds", ",".join(kinds))
     assert result["faults"] == dict.fromkeys(sorted(kinds), 1)
     assert result["messages"] > 100
     assert result["dead_lettered"] > 0

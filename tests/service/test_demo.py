@@ -22,7 +22,7 @@ def test_the_demo_adds_up() -> None:
             sys.executable,
             str(ROOT / "scripts" / "demo.py"),
             "--seconds",
-            "4",
+            "2",
             "--output",
             "json",
             "--listen",

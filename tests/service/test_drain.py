@@ -12,7 +12,7 @@ import psutil
 
 from fix_service import STREAMS, World, wait_until
 
-ROUNDS = int(os.environ.get("ROUNDS", "8"))
+ROUNDS = int(os.environ.get("ROUNDS", "6"))
 
 
 def is_up(process: psutil.Process) -> bool:
@@ -30,9 +30,9 @@ def test_sigterm_at_random_moments(world: World) -> None:
         number = 0
         try:
             while not stop.is_set():
-                world.traffic(STREAMS, count=20, seed=number)
+                world.traffic(STREAMS, count=10, seed=number)
                 number += 1
-                stop.wait(0.1)
+                stop.wait(0.2)
         except Exception as error:  # noqa: BLE001 - told by the main thread
             failures.append(error)
 

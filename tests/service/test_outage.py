@@ -138,7 +138,9 @@ def test_half_a_connection(proxied: Proxied) -> None:
     settle(world)
 
 
-@pytest.mark.parametrize("fault", ["cut", "half_close", "stop", "slow"])
+@pytest.mark.parametrize(
+    "fault", ["cut", "slow", *(pytest.param(f, marks=pytest.mark.long) for f in ("half_close", "stop"))]
+)
 def test_the_connection_to_nats_breaks(proxied: Proxied, fault: str) -> None:
     """Resets, ends and delays under load: the worker reconnects and goes on."""
     world, proxy = proxied.world, proxied.nats

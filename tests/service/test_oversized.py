@@ -12,11 +12,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-import forkserver
-from eventwriter.embedded import PostgresServer, free_port
+from eventwriter.embedded import free_port
 from fix_monitor import Endpoint
-from fix_servers import FAST, grant
-from fix_service import World, clean_environment, new_world, only, wait_until
+from fix_servers import FAST, TEMPLATE, own_postgres
+from fix_service import World, new_world, only, wait_until
 from patience import PATIENCE
 from traffic import NUMBER
 
@@ -141,41 +140,37 @@ def test_where_nothing_gets_through_it_is_told(world: World) -> None:
         world.call(lambda client: client.jetstream().delete_consumer("LOGS", "eventwriter-logs"))
 
 
-def test_more_partitions_than_there_are_locks(open_folder: Path, tmp_path: Path) -> None:
+def test_more_partitions_than_there_are_locks(prepared: Path, tmp_path: Path) -> None:
     """The real thing: each partition of a batch takes locks until its transaction ends."""
     few = {"max_locks_per_transaction": "10", "max_connections": "25", "shared_buffers": "16MB"}
-    with PostgresServer(open_folder / "postgres", settings=FAST | few) as postgres:
-        environment = clean_environment() | {"EVENTWRITER_POSTGRES__DSN": postgres.create_database("few")}
-        forkserver.run(["schema", "apply"], environment).check_returncode()
-        grant(environment)
-        with new_world(tmp_path, postgres, "few") as world:
-            world.execute(
-                "ALTER TABLE logs RENAME TO plain; CREATE TABLE logs (LIKE plain INCLUDING DEFAULTS) "
-                "PARTITION BY HASH ((attributes->>'n'))"
-            )
-            world.execute(
-                "DO $$ BEGIN FOR i IN 0..1499 LOOP EXECUTE format('CREATE TABLE logs_%1$s PARTITION OF logs "
-                "FOR VALUES WITH (modulus 1500, remainder %1$s)', i); COMMIT; END LOOP; END $$"
-            )
-            world.traffic(["LOGS"], count=1000, broken=0)
-            service = world.start("worker", "--stream", "LOGS", **AT_ONCE)
+    with own_postgres(prepared, FAST | few) as postgres, new_world(tmp_path, postgres, TEMPLATE) as world:
+        world.execute(
+            "ALTER TABLE logs RENAME TO plain; CREATE TABLE logs (LIKE plain INCLUDING DEFAULTS) "
+            "PARTITION BY HASH ((attributes->>'n'))"
+        )
+        world.execute(
+            "DO $$ BEGIN FOR i IN 0..1499 LOOP EXECUTE format('CREATE TABLE logs_%1$s PARTITION OF logs "
+            "FOR VALUES WITH (modulus 1500, remainder %1$s)', i); COMMIT; END LOOP; END $$"
+        )
+        world.traffic(["LOGS"], count=1000, broken=0)
+        service = world.start("worker", "--stream", "LOGS", **AT_ONCE)
 
-            def settled() -> bool:
-                with suppress(psycopg.errors.OutOfMemory):  # while the worker has all locks, there is none for us
-                    return world.settled()
-                return False
+        def settled() -> bool:
+            with suppress(psycopg.errors.OutOfMemory):  # while the worker has all locks, there is none for us
+                return world.settled()
+            return False
 
-            wait_until(settled, lambda: f"all of them\n{world.log[-5000:]}", 60)
-            assert "out of shared memory (53200), hint: You might need to increase" in world.log
-            assert "messages are too much at once (max_locks_per_transaction = 10), " in world.log
-            assert world.stop(service) == 0
-            with world.connect() as connection:  # one at a time: to read all of them takes as many locks
-                numbers = [
-                    number
-                    for partition in range(1500)
-                    for (number,) in connection.execute(f"SELECT {NUMBER['LOGS']} FROM logs_{partition}")
-                ]
-            assert sorted(numbers) == sorted(n for message in world.published["LOGS"] for n in message.records)
+        wait_until(settled, lambda: f"all of them\n{world.log[-5000:]}", 60)
+        assert "out of shared memory (53200), hint: You might need to increase" in world.log
+        assert "messages are too much at once (max_locks_per_transaction = 10), " in world.log
+        assert world.stop(service) == 0
+        with world.connect() as connection:  # one at a time: to read all of them takes as many locks
+            numbers = [
+                number
+                for partition in range(1500)
+                for (number,) in connection.execute(f"SELECT {NUMBER['LOGS']} FROM logs_{partition}")
+            ]
+        assert sorted(numbers) == sorted(n for message in world.published["LOGS"] for n in message.records)
 
 
 def test_a_limit_of_temporary_files(world: World) -> None:

@@ -20,8 +20,8 @@ from traffic import Publication, Traffic
 
 NAMES = ("LOGS", "TELEMETRY", "EVENTS")
 """One with OTLP, one with arrays, one whose rows have a key."""
-QUICK = (("promoted", True), ("restored", False), ("crashed", False))
-"""Each way to go back, idle and under load."""
+QUICK = (("promoted", True), ("crashed", False))
+"""Ways to go back, idle and under load; a backup is restored by most of the others."""
 
 
 def settle(world: World) -> None:
@@ -88,10 +88,10 @@ def test_a_standby_among_several_hosts_of_the_dsn(fallible: Fallible) -> None:
 
 def test_a_network_that_breaks_while_messages_are_read_again(fallible: Fallible) -> None:
     """What a broken connection swallowed is not taken for read, nor is what was read before written twice."""
-    world, count = fallible.world, 6_000
+    world, count = fallible.world, 3_000
     with Proxy(world.nats.port) as to_nats:
         world.environment["EVENTWRITER_NATS__URL"] = f"nats://127.0.0.1:{to_nats.port}"
-        service = world.start(**only("LOGS"), EVENTWRITER_WRITER__BATCH_MESSAGES="500")
+        service = world.start(**only("LOGS"), EVENTWRITER_WRITER__BATCH_MESSAGES="250")
         world.traffic(["LOGS"], count=10)
         world.wait_settled()
         fallible.mark("restored")
@@ -153,7 +153,7 @@ def test_several_processes_of_several_streams_on_one(fallible: Fallible) -> None
     mixed(world, 100)
     world.wait_settled()
     fallible.mark("restored")
-    mixed(world, 600)
+    mixed(world, 200)
     world.wait_settled()
     wait_acknowledged(world, NAMES, "shared")
     assert all(fallible.go_back("restored").values())

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,11 +22,20 @@ Sample = tuple[str, tuple[tuple[str, str], ...]]
 
 def samples(text: str) -> dict[Sample, float]:
     """The samples of an exposition by name, without the prefix, and labels."""
-    return {
-        (sample.name.removeprefix("eventwriter_"), tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+    found = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            series, _, value = line.rpartition(" ")
+            name, labels = parsed(series)
+            found[name.removeprefix("eventwriter_"), tuple(sorted(labels.items()))] = float(value)
+    return found
+
+
+@cache
+def parsed(series: str) -> tuple[str, dict[str, str]]:
+    """The name and the labels before a value: they come again with each scrape, and take long to parse."""
+    ((sample,),) = (family.samples for family in text_string_to_metric_families(f"{series} 0"))
+    return sample.name, sample.labels
 
 
 @dataclass
@@ -70,11 +80,9 @@ class Endpoint:
     def value(self, name: str, **labels: str) -> float | None:
         """One sample; None if there is none, or no answer."""
         try:
-            text = self.get("/metrics")[1]
+            return self.metrics().get((name, tuple(sorted(labels.items()))))
         except OSError:
             return None
-        lines = "\n".join(line for line in text.splitlines() if line.startswith(f"eventwriter_{name}"))
-        return samples(lines).get((name, tuple(sorted(labels.items()))))  # to parse all of it takes ten times as long
 
     @contextmanager
     def watching(self) -> Iterator[None]:

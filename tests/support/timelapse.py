@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from functools import cache
 
-from prometheus_client.parser import text_string_to_metric_families
-
-from fix_monitor import Endpoint
+from fix_monitor import Endpoint, parsed
 from promql import History, Vector
 
 SPEED = 60.0
 HOUR = 3600.0
 TARGET = {"job": "eventwriter", "instance": "db-1:9465"}
-
-
-@cache
-def parsed(series: str) -> tuple[str, dict[str, str]]:
-    """The name and the labels before a value; they come again with each scrape."""
-    ((sample,),) = (family.samples for family in text_string_to_metric_families(f"{series} 0"))
-    return sample.name, sample.labels
 
 
 class Timelapse:
