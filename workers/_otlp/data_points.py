@@ -18,7 +18,7 @@ from workers._json.convert import clamped
 from workers._json.records import Origin
 from workers._otlp import parts
 from workers._otlp.fast import Uncommon, joined, within
-from workers._otlp.ids import present
+from workers._otlp.flat import present
 from workers._otlp.metric_points import DETAILS, TIME_UNITS, durations, exemplars, known_attributes, series_hash
 from workers._otlp.otlp_lean_pb2 import Metrics
 from workers._otlp.parts import ResourceValues, ScopeValues
@@ -65,7 +65,7 @@ def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
                 _add(rows, FAST, metric, kind, (resource, scope), origin)
                 continue
             whole = _metric_in(metric.SerializeToString())
-            if unreadable(whole)[0]:
+            if unreadable(whole):
                 raise Uncommon("records may be there")
             if (other := whole.WhichOneof("data")) is not None:
                 _add(rows, FALLBACK, whole, other, (resource, scope), origin)

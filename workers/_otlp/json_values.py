@@ -17,7 +17,7 @@ from eventwriter import values
 from eventwriter.values import Unfit, shown
 from workers._json.convert import from_base64
 from workers._limits import TooLarge
-from workers._otlp.ids import octets_of
+from workers._otlp.flat import octets_of
 
 _MAX_DEPTH = 60
 """Levels of AnyValue; protobuf parsers stop at 100 levels of messages, three of which make a level of values."""

@@ -21,8 +21,7 @@ from workers._json.fast import Arrivals, Columns, members_of, nested_json, recei
 from workers._json.records import Origin
 from workers._json.secrets import packed
 from workers._json.table import Field, Table, prefer
-from workers._otlp.flat import attributes_of, fill_service
-from workers._otlp.ids import fill_ids, unusual
+from workers._otlp.flat import attributes_of, fill_ids, fill_service, unusual
 from workers._otlp.severity import BANDS, severity_number, severity_of
 
 _UINT32 = (0, 2**32 - 1)

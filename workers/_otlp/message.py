@@ -21,7 +21,7 @@ from workers._json.payload import parse, unpack
 from workers._json.records import Kind, Origin, Records, check_depth
 from workers._limits import COUNTED_FROM
 from workers._otlp.json_form import build_request
-from workers._otlp.request import M, check_empty, clean_text, parse_request, unreadable
+from workers._otlp.request import M, clean_text, parse_request, unreadable
 from workers._otlp.request_count import check_request, shape_of
 
 _SIGNALS = ("resourceLogs", "resource_logs", "resourceSpans", "resource_spans", "resourceMetrics", "resource_metrics",
@@ -61,10 +61,7 @@ class Signal(Kind, Generic[M]):
         if len(octets) > COUNTED_FROM:
             check_request(octets, self.request.DESCRIPTOR)
         request = parse_request(self.request, octets, origin[4])
-        rejects, readable = unreadable(request)
-        if not readable:
-            check_empty(request)
-        self._take_request(records, request, origin, rejects)
+        self._take_request(records, request, origin, unreadable(request))
 
     read_data = read
 

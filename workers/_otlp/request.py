@@ -7,17 +7,21 @@ ignore that would lose them in silence.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, TypeVar
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError, EncodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from eventwriter import values
 from eventwriter.stream import Reject
 from eventwriter.values import Unfit
-from workers._otlp.request_count import RECORDS, below
-from workers._otlp.utf8 import mended
+from workers._limits import RECORDS_MAX, too_many
+from workers._otlp.request_count import BELOW, RECORDS, below
 from workers._wire import GROUP, GROUP_END, LENGTH, each_of, fields
 
 M = TypeVar("M", bound=Message)
@@ -35,11 +39,9 @@ def parse_request(kind: type[M], payload: bytes, repairs: list[str]) -> M:
         request = kind.FromString(payload)
     except DecodeError:
         try:
-            octets, count = mended(payload, kind.DESCRIPTOR)
-            request = kind.FromString(octets)
-        except (ValueError, DecodeError):
+            request = kind.FromString(mended(kind, payload, repairs))
+        except (DecodeError, EncodeError):
             raise Unfit("malformed", f"neither JSON nor a protobuf {kind.DESCRIPTOR.name}") from None
-        repairs.extend(["invalid_utf8"] * count)
     record: Any = request
     for name in path(kind.DESCRIPTOR):
         siblings = getattr(record, name)
@@ -49,15 +51,6 @@ def parse_request(kind: type[M], payload: bytes, repairs: list[str]) -> M:
     if any(field.field_number in record.DESCRIPTOR.fields_by_number for field in each_of(UnknownFieldSet(record))):
         raise Unfit("malformed", f"a protobuf message, but not a {kind.DESCRIPTOR.name}")
     return request
-
-
-def check_empty(request: Message) -> None:
-    """Raises Unfit("malformed") if a request without records has fields that OTLP does not: it was something else."""
-    nodes: list[Any] = [request]
-    for name in (*path(request.DESCRIPTOR), None):
-        if any(len(UnknownFieldSet(node)) for node in nodes):
-            raise Unfit("malformed", f"a protobuf {request.DESCRIPTOR.name} without records, but with unknown fields")
-        nodes = [] if name is None else [child for node in nodes for child in getattr(node, name)]
 
 
 @cache
@@ -71,61 +64,108 @@ def path(descriptor: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def clean_text(message: Message, repairs: list[str]) -> None:
-    """Replaces U+0000 in every text of a message."""
-    for field, value in message.ListFields():
-        if field.type == field.TYPE_MESSAGE:
-            for inner in value if field.is_repeated else (value,):
-                clean_text(inner, repairs)
-        elif field.type == field.TYPE_STRING and field.is_repeated:
-            value[:] = [values.clean(text, repairs) for text in value]
-        elif field.type == field.TYPE_STRING:
-            setattr(message, field.name, values.clean(value, repairs))
+# --- text ---------------------------------------------------------------------------------------------------
 
 
-def unreadable(request: Message) -> tuple[list[Reject], int]:
-    """A reject for each group of a protobuf message that has unknown submessages instead of records, or beside them,
-    with its index among all records, and the number of records that can be read."""
-    rejects: list[Reject] = []
-    count = _visit(request, rejects, 0)
-    return rejects, count - len(rejects)
+def mended(kind: type[Message], payload: bytes, repairs: list[str]) -> bytes:
+    """A request whose only fault is text that is not UTF-8, such as binary in a body, with U+FFFD in its place: for one
+    such text a parser refuses all records. Raises DecodeError if there is another fault, TooLarge for too many."""
 
+    def mend(octets: bytes) -> bytes:
+        text = octets.decode("utf-8", "replace").encode()
+        if text == octets:
+            return octets
+        repairs.append("invalid_utf8")
+        if len(repairs) > RECORDS_MAX:
+            raise too_many("texts that are not UTF-8")
+        return text
 
-def _visit(node: Any, rejects: list[Reject], count: int) -> int:
-    """Goes through a group; ``count`` is that of the records before it, the result that with its own."""
-    name, repeated, is_record = _inner(node.DESCRIPTOR) or (node.WhichOneof("data"), False, False)
-    children = [] if name is None else getattr(node, name) if repeated else [getattr(node, name)]
-    if is_record:
-        count += len(children)
-    else:
-        for child in children:
-            count = _visit(child, rejects, count)
-    # What is neither repeated nor has any bytes, such as an empty gauge, is as good as absent.
-    beside = bool(children) and (repeated or children[0].ByteSize() > 0)
-    number = _unknown_submessage(node, beside=beside)
-    if number is not None:
-        how = "beside its records has" if beside else "without records, but with"
-        rejects.append(Reject("malformed", f"{node.DESCRIPTOR.name} {how} the unknown field {number}", count))
-        count += 1
-    return count
+    request = _with_bytes(kind.DESCRIPTOR).FromString(payload)
+    _replace(request, kind.DESCRIPTOR, mend)
+    return request.SerializeToString()
 
 
 @cache
-def _inner(descriptor: Any) -> tuple[str, bool, bool] | None:
-    """(name, repeated, of records) of the field that a group consists of; None for a metric, which has a choice."""
-    first, *others = below(descriptor)
-    return None if others else (first.name, True, first.message_type.name in RECORDS)
+def _with_bytes(request: Any) -> type[Message]:
+    """The type of such a request with bytes for text, which protobuf does not look into."""
+    pool = DescriptorPool()
+
+    def add(file: Any) -> None:
+        for other in file.dependencies:
+            add(other)
+        proto = FileDescriptorProto()
+        file.CopyToProto(proto)
+        change(proto.message_type)
+        pool.Add(proto)
+
+    def change(messages: Iterable[DescriptorProto]) -> None:
+        for message in messages:
+            for field in message.field:
+                if field.type == field.TYPE_STRING:
+                    field.type = field.TYPE_BYTES
+            change(message.nested_type)
+
+    add(request.file)
+    return GetMessageClass(pool.FindMessageTypeByName(request.full_name))
 
 
-def _unknown_submessage(node: Message, *, beside: bool) -> int | None:
-    """The number of an unknown field that may be a message; ``beside`` good records, one that is no text either."""
-    for field in each_of(UnknownFieldSet(node)):
+def clean_text(request: Message, repairs: list[str]) -> None:
+    """Replaces U+0000 in every text of a request."""
+    _replace(request, request.DESCRIPTOR, lambda text: values.clean(text, repairs))
+
+
+def _replace(message: Message, kind: Any, replaced: Callable[[Any], Any]) -> None:
+    """Replaces every text of a message; ``kind`` says which fields those are."""
+    for field, value in message.ListFields():
+        known = kind.fields_by_number[field.number]
+        if known.message_type is not None:
+            for inner in value if known.is_repeated else (value,):
+                _replace(inner, known.message_type, replaced)
+        elif known.type == known.TYPE_STRING and known.is_repeated:
+            value[:] = [replaced(text) for text in value]
+        elif known.type == known.TYPE_STRING:
+            setattr(message, field.name, replaced(value))
+
+
+# --- records that are none of OTLP's ------------------------------------------------------------------------
+
+
+def unreadable(request: Message) -> list[Reject]:
+    """A reject for each group that has unknown submessages instead of records, or beside them, with its index among
+    all records; raises Unfit("malformed") if unknown fields are all that the request has: it was something else."""
+    rejects: list[Reject] = []
+    unknown: list[Any] = []
+    if _visit(request, rejects, unknown, 0) == len(rejects) and unknown:
+        raise Unfit("malformed", f"a protobuf {request.DESCRIPTOR.name} without records, but with unknown fields")
+    return rejects
+
+
+def _visit(node: Any, rejects: list[Reject], unknown: list[Any], count: int) -> int:
+    """Goes through a group; ``count`` is that of the records before it, the result that with its own."""
+    beside = False
+    for field, value in node.ListFields():
+        if field.message_type is None or field.message_type.name not in BELOW:
+            continue
+        # What is neither repeated nor has any bytes, such as an empty gauge, is as good as absent.
+        beside = beside or field.is_repeated or value.ByteSize() > 0
+        if field.message_type.name in RECORDS:
+            count += len(value)
+        else:
+            for group in value if field.is_repeated else (value,):
+                count = _visit(group, rejects, unknown, count)
+    others = each_of(UnknownFieldSet(node))
+    unknown += others
+    for field in others:
         if field.wire_type == GROUP or (field.wire_type == LENGTH and (not beside or _is_message(field.data))):
-            return int(field.field_number)
-    return None
+            how = "beside its records has" if beside else "without records, but with"
+            detail = f"{node.DESCRIPTOR.name} {how} the unknown field {field.field_number}"
+            rejects.append(Reject("malformed", detail, count))
+            return count + 1
+    return count
 
 
 def _is_message(octets: bytes) -> bool:
+    """Whether an unknown field beside good records may be one, and is no text."""
     try:
         return bool(octets) and all(
             tag > 7 and tag & 7 not in (GROUP, GROUP_END) for tag, _, _ in fields(octets, 0, len(octets))

@@ -20,6 +20,7 @@ GROUPS = frozenset(
      "ExportMetricsServiceRequest")
 )  # fmt: skip
 """Messages with records somewhere below."""
+BELOW = GROUPS | RECORDS
 
 _Tree = Mapping[int, Any]
 """Tag of a field with groups or records → the same of these; empty for records."""
@@ -27,7 +28,7 @@ _Tree = Mapping[int, Any]
 
 def below(message: Any) -> list[Any]:
     """The fields of a message with this descriptor that are groups or records."""
-    return [field for field in message.fields if field.message_type and field.message_type.name in GROUPS | RECORDS]
+    return [field for field in message.fields if field.message_type and field.message_type.name in BELOW]
 
 
 @cache
@@ -66,17 +67,14 @@ def _count(data: bytes, place: int, end: int, tree: _Tree) -> int:
         inner = tree.get(tag)
         if inner is None:
             others += 1
-            if others > RECORDS_MAX:
-                raise too_many("fields", "group" if tree else "record")
-            continue
-        if inner:
+        elif inner or stop - begin > COUNTED_FROM:
             found += _count(data, begin, stop, inner) or 1
         else:
             found += 1
-            if stop - begin > COUNTED_FROM:
-                _count(data, begin, stop, inner)
         if found > RECORDS_MAX:
             raise too_many()
+        if others > RECORDS_MAX:
+            raise too_many("fields", "group" if tree else "record")
     return found
 
 
