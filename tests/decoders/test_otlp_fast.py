@@ -167,7 +167,7 @@ def test_bodies_of_any_length_take_the_fast_path(body: str) -> None:
 
 
 def test_metrics_of_all_kinds_take_the_fast_path() -> None:
-    """Distributions take the fallback, in the order of the request; so do metrics without data."""
+    """In the order of the request, with metrics that have no data."""
     request = ExportMetricsServiceRequest()
     group = request.resource_metrics.add(schema_url="u")
     group.resource.attributes.add(key="service.name", value=AnyValue(string_value="s"))

@@ -1,10 +1,8 @@
-"""Data points of OTLP requests: the rows of ``otel_metrics`` that they become, by the fast path and by the fallback.
-
-The fast path is for gauges and sums; it hands distributions that are beside them to the fallback, metric by metric.
-"""
+"""Data points of OTLP requests: the rows of ``otel_metrics`` that they become, by the fast path and by the fallback."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
@@ -23,7 +21,6 @@ from workers._otlp.metric_points import DETAILS, TIME_UNITS, durations, exemplar
 from workers._otlp.otlp_lean_pb2 import Metrics
 from workers._otlp.parts import ResourceValues, ScopeValues
 from workers._otlp.reader import CACHED_MAX, FALLBACK, FAST, Reader
-from workers._otlp.request import unreadable
 
 _POINT_MAX = 1024
 """Bytes of attributes that are worth keeping."""
@@ -31,6 +28,7 @@ _POINTS_KEPT = 4096
 _NO_RECORDED_VALUE = 1
 """Flag of a point without value."""
 _TEMPORALITY = {0: "unspecified", 1: "delta", 2: "cumulative"}
+_KINDS = ("gauge", "sum", *DETAILS)
 _TIMES = ("time_unix_nano", "start_time_unix_nano")
 _common_fields = attrgetter(*_TIMES, "flags", "attributes")
 _number_fields = attrgetter(*_TIMES, "flags", "attributes", "as_int", "as_double", "exemplars")
@@ -44,45 +42,32 @@ _POINTS: dict[tuple[Any, ...], _Point] = {}
 
 def otlp_rows(request: ExportMetricsServiceRequest, origin: Origin) -> list[Row]:
     """The rows of a request, one per data point, in its order."""
-    rows: list[Row] = []
-    for resource, scope, metrics in FALLBACK.scopes(request, origin[4]):
-        for metric in metrics:
-            kind = metric.WhichOneof("data")
-            if kind is not None:
-                _add(rows, FALLBACK, metric, kind, (resource, scope), origin)
-    return rows
+    return _rows(FALLBACK, request, lambda metric: metric.WhichOneof("data"), origin)
 
 
 def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
     """The rows of a request; ValueError or DecodeError if that takes the fallback."""
+    return _rows(FAST, Metrics.FromString(payload), _kind_of, origin)
+
+
+def _rows(read: Reader, request: Any, kind_of: Callable[[Any], str | None], origin: Origin) -> list[Row]:
     rows: list[Row] = []
-    for resource, scope, metrics in FAST.scopes(Metrics.FromString(payload), origin[4]):
-        kinds = [(metric, _number_kind(metric)) for metric in metrics]
-        if not rows and not (kinds and kinds[0][1]) and not any(kind for _, kind in kinds):
-            raise Uncommon("for distributions alone this way is the longer one")
-        for metric, kind in kinds:
+    for resource, scope, metrics in read.scopes(request, origin[4]):
+        for metric in metrics:
+            kind = kind_of(metric)
             if kind is not None:
-                _add(rows, FAST, metric, kind, (resource, scope), origin)
-                continue
-            whole = _metric_in(metric.SerializeToString())
-            if unreadable(whole):
-                raise Uncommon("records may be there")
-            if (other := whole.WhichOneof("data")) is not None:
-                _add(rows, FALLBACK, whole, other, (resource, scope), origin)
+                _add(rows, read, metric, kind, (resource, scope), origin)
     return rows
 
 
-def _number_kind(metric: Any) -> str | None:
-    """``gauge`` or ``sum``; None for anything else."""
-    gauge, total = metric.HasField("gauge"), metric.HasField("sum")
-    if gauge + total + bool(metric.histogram) + bool(metric.exponential_histogram) + bool(metric.summary) > 1:
-        raise Uncommon("of several kinds the last one counts")
-    if not gauge and not total:
-        return None
-    kind = "gauge" if gauge else "sum"
-    if UnknownFieldSet(metric) or UnknownFieldSet(getattr(metric, kind)):
+def _kind_of(metric: Any) -> str | None:
+    """The kind of a metric on the fast path, if it has one."""
+    kinds = [kind for kind in _KINDS if metric.HasField(kind)]
+    if len(kinds) != 1 and (kinds or metric.metadata):
+        raise Uncommon("of several kinds the last one counts; of none nothing is looked at")
+    if UnknownFieldSet(metric) or (kinds and UnknownFieldSet(getattr(metric, kinds[0]))):
         raise Uncommon("records may be there")
-    return kind
+    return kinds[0] if kinds else None
 
 
 def _add(rows: list[Row], read: Reader, metric: Any, kind: str, shared: _Shared, origin: Origin) -> None:

@@ -8,7 +8,6 @@ from hashlib import blake2b
 from typing import Any
 
 import orjson
-from opentelemetry.proto.metrics.v1 import metrics_pb2
 
 from workers._otlp import parts
 
@@ -44,12 +43,12 @@ def _distribution(point: Any, data: dict[str, Any]) -> Details:
     return point.count, total, low, point.max if point.HasField("max") else None, data
 
 
-def _histogram(point: metrics_pb2.HistogramDataPoint) -> Details:
+def _histogram(point: Any) -> Details:
     bounds = [parts.number(bound) for bound in point.explicit_bounds]
     return _distribution(point, {"bucket_counts": [*point.bucket_counts], "explicit_bounds": bounds})
 
 
-def _exponential_histogram(point: metrics_pb2.ExponentialHistogramDataPoint) -> Details:
+def _exponential_histogram(point: Any) -> Details:
     data: dict[str, Any] = {
         "scale": point.scale,
         "zero_count": point.zero_count,
@@ -62,7 +61,7 @@ def _exponential_histogram(point: metrics_pb2.ExponentialHistogramDataPoint) -> 
     return _distribution(point, data)
 
 
-def _summary(point: metrics_pb2.SummaryDataPoint) -> Details:
+def _summary(point: Any) -> Details:
     quantiles = [
         {"quantile": parts.number(at.quantile), "value": parts.number(at.value)} for at in point.quantile_values
     ]

@@ -403,11 +403,11 @@ class Metric(google.protobuf.message.Message):
     @property
     def sum(self) -> Global___Sum: ...
     @property
-    def histogram(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    def histogram(self) -> Global___Histogram: ...
     @property
-    def exponential_histogram(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    def exponential_histogram(self) -> Global___ExponentialHistogram: ...
     @property
-    def summary(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    def summary(self) -> Global___Summary: ...
     @property
     def metadata(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
     def __init__(
@@ -418,12 +418,12 @@ class Metric(google.protobuf.message.Message):
         unit: builtins.str = ...,
         gauge: Global___Gauge | None = ...,
         sum: Global___Sum | None = ...,
-        histogram: collections.abc.Iterable[builtins.bytes] | None = ...,
-        exponential_histogram: collections.abc.Iterable[builtins.bytes] | None = ...,
-        summary: collections.abc.Iterable[builtins.bytes] | None = ...,
+        histogram: Global___Histogram | None = ...,
+        exponential_histogram: Global___ExponentialHistogram | None = ...,
+        summary: Global___Summary | None = ...,
         metadata: collections.abc.Iterable[builtins.bytes] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["gauge", b"gauge", "sum", b"sum"]) -> builtins.bool: ...
+    def HasField(self, field_name: typing.Literal["exponential_histogram", b"exponential_histogram", "gauge", b"gauge", "histogram", b"histogram", "sum", b"sum", "summary", b"summary"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["description", b"description", "exponential_histogram", b"exponential_histogram", "gauge", b"gauge", "histogram", b"histogram", "metadata", b"metadata", "name", b"name", "sum", b"sum", "summary", b"summary", "unit", b"unit"]) -> None: ...
 
 Global___Metric: typing_extensions.TypeAlias = Metric
@@ -502,3 +502,250 @@ class NumberDataPoint(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["value", b"value"]) -> typing.Literal["as_double", "as_int"] | None: ...
 
 Global___NumberDataPoint: typing_extensions.TypeAlias = NumberDataPoint
+
+@typing.final
+class Histogram(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_POINTS_FIELD_NUMBER: builtins.int
+    AGGREGATION_TEMPORALITY_FIELD_NUMBER: builtins.int
+    aggregation_temporality: builtins.int
+    @property
+    def data_points(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___HistogramDataPoint]: ...
+    def __init__(
+        self,
+        *,
+        data_points: collections.abc.Iterable[Global___HistogramDataPoint] | None = ...,
+        aggregation_temporality: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["aggregation_temporality", b"aggregation_temporality", "data_points", b"data_points"]) -> None: ...
+
+Global___Histogram: typing_extensions.TypeAlias = Histogram
+
+@typing.final
+class HistogramDataPoint(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_TIME_UNIX_NANO_FIELD_NUMBER: builtins.int
+    TIME_UNIX_NANO_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    SUM_FIELD_NUMBER: builtins.int
+    BUCKET_COUNTS_FIELD_NUMBER: builtins.int
+    EXPLICIT_BOUNDS_FIELD_NUMBER: builtins.int
+    EXEMPLARS_FIELD_NUMBER: builtins.int
+    ATTRIBUTES_FIELD_NUMBER: builtins.int
+    FLAGS_FIELD_NUMBER: builtins.int
+    MIN_FIELD_NUMBER: builtins.int
+    MAX_FIELD_NUMBER: builtins.int
+    start_time_unix_nano: builtins.int
+    time_unix_nano: builtins.int
+    count: builtins.int
+    sum: builtins.float
+    flags: builtins.int
+    min: builtins.float
+    max: builtins.float
+    @property
+    def bucket_counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def explicit_bounds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def exemplars(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    @property
+    def attributes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        start_time_unix_nano: builtins.int = ...,
+        time_unix_nano: builtins.int = ...,
+        count: builtins.int = ...,
+        sum: builtins.float | None = ...,
+        bucket_counts: collections.abc.Iterable[builtins.int] | None = ...,
+        explicit_bounds: collections.abc.Iterable[builtins.float] | None = ...,
+        exemplars: collections.abc.Iterable[builtins.bytes] | None = ...,
+        attributes: collections.abc.Iterable[builtins.bytes] | None = ...,
+        flags: builtins.int = ...,
+        min: builtins.float | None = ...,
+        max: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max", b"_max", "_min", b"_min", "_sum", b"_sum", "max", b"max", "min", b"min", "sum", b"sum"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max", b"_max", "_min", b"_min", "_sum", b"_sum", "attributes", b"attributes", "bucket_counts", b"bucket_counts", "count", b"count", "exemplars", b"exemplars", "explicit_bounds", b"explicit_bounds", "flags", b"flags", "max", b"max", "min", b"min", "start_time_unix_nano", b"start_time_unix_nano", "sum", b"sum", "time_unix_nano", b"time_unix_nano"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max", b"_max"]) -> typing.Literal["max"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_min", b"_min"]) -> typing.Literal["min"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_sum", b"_sum"]) -> typing.Literal["sum"] | None: ...
+
+Global___HistogramDataPoint: typing_extensions.TypeAlias = HistogramDataPoint
+
+@typing.final
+class ExponentialHistogram(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_POINTS_FIELD_NUMBER: builtins.int
+    AGGREGATION_TEMPORALITY_FIELD_NUMBER: builtins.int
+    aggregation_temporality: builtins.int
+    @property
+    def data_points(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ExponentialHistogramDataPoint]: ...
+    def __init__(
+        self,
+        *,
+        data_points: collections.abc.Iterable[Global___ExponentialHistogramDataPoint] | None = ...,
+        aggregation_temporality: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["aggregation_temporality", b"aggregation_temporality", "data_points", b"data_points"]) -> None: ...
+
+Global___ExponentialHistogram: typing_extensions.TypeAlias = ExponentialHistogram
+
+@typing.final
+class ExponentialHistogramDataPoint(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTRIBUTES_FIELD_NUMBER: builtins.int
+    START_TIME_UNIX_NANO_FIELD_NUMBER: builtins.int
+    TIME_UNIX_NANO_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    SUM_FIELD_NUMBER: builtins.int
+    SCALE_FIELD_NUMBER: builtins.int
+    ZERO_COUNT_FIELD_NUMBER: builtins.int
+    POSITIVE_FIELD_NUMBER: builtins.int
+    NEGATIVE_FIELD_NUMBER: builtins.int
+    FLAGS_FIELD_NUMBER: builtins.int
+    EXEMPLARS_FIELD_NUMBER: builtins.int
+    MIN_FIELD_NUMBER: builtins.int
+    MAX_FIELD_NUMBER: builtins.int
+    ZERO_THRESHOLD_FIELD_NUMBER: builtins.int
+    start_time_unix_nano: builtins.int
+    time_unix_nano: builtins.int
+    count: builtins.int
+    sum: builtins.float
+    scale: builtins.int
+    zero_count: builtins.int
+    flags: builtins.int
+    min: builtins.float
+    max: builtins.float
+    zero_threshold: builtins.float
+    @property
+    def attributes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    @property
+    def positive(self) -> Global___Buckets: ...
+    @property
+    def negative(self) -> Global___Buckets: ...
+    @property
+    def exemplars(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        attributes: collections.abc.Iterable[builtins.bytes] | None = ...,
+        start_time_unix_nano: builtins.int = ...,
+        time_unix_nano: builtins.int = ...,
+        count: builtins.int = ...,
+        sum: builtins.float | None = ...,
+        scale: builtins.int = ...,
+        zero_count: builtins.int = ...,
+        positive: Global___Buckets | None = ...,
+        negative: Global___Buckets | None = ...,
+        flags: builtins.int = ...,
+        exemplars: collections.abc.Iterable[builtins.bytes] | None = ...,
+        min: builtins.float | None = ...,
+        max: builtins.float | None = ...,
+        zero_threshold: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max", b"_max", "_min", b"_min", "_sum", b"_sum", "max", b"max", "min", b"min", "negative", b"negative", "positive", b"positive", "sum", b"sum"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max", b"_max", "_min", b"_min", "_sum", b"_sum", "attributes", b"attributes", "count", b"count", "exemplars", b"exemplars", "flags", b"flags", "max", b"max", "min", b"min", "negative", b"negative", "positive", b"positive", "scale", b"scale", "start_time_unix_nano", b"start_time_unix_nano", "sum", b"sum", "time_unix_nano", b"time_unix_nano", "zero_count", b"zero_count", "zero_threshold", b"zero_threshold"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max", b"_max"]) -> typing.Literal["max"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_min", b"_min"]) -> typing.Literal["min"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_sum", b"_sum"]) -> typing.Literal["sum"] | None: ...
+
+Global___ExponentialHistogramDataPoint: typing_extensions.TypeAlias = ExponentialHistogramDataPoint
+
+@typing.final
+class Buckets(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: builtins.int
+    BUCKET_COUNTS_FIELD_NUMBER: builtins.int
+    offset: builtins.int
+    @property
+    def bucket_counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        offset: builtins.int = ...,
+        bucket_counts: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bucket_counts", b"bucket_counts", "offset", b"offset"]) -> None: ...
+
+Global___Buckets: typing_extensions.TypeAlias = Buckets
+
+@typing.final
+class Summary(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_POINTS_FIELD_NUMBER: builtins.int
+    @property
+    def data_points(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SummaryDataPoint]: ...
+    def __init__(
+        self,
+        *,
+        data_points: collections.abc.Iterable[Global___SummaryDataPoint] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data_points", b"data_points"]) -> None: ...
+
+Global___Summary: typing_extensions.TypeAlias = Summary
+
+@typing.final
+class SummaryDataPoint(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_TIME_UNIX_NANO_FIELD_NUMBER: builtins.int
+    TIME_UNIX_NANO_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    SUM_FIELD_NUMBER: builtins.int
+    QUANTILE_VALUES_FIELD_NUMBER: builtins.int
+    ATTRIBUTES_FIELD_NUMBER: builtins.int
+    FLAGS_FIELD_NUMBER: builtins.int
+    start_time_unix_nano: builtins.int
+    time_unix_nano: builtins.int
+    count: builtins.int
+    sum: builtins.float
+    flags: builtins.int
+    @property
+    def quantile_values(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Quantile]: ...
+    @property
+    def attributes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        start_time_unix_nano: builtins.int = ...,
+        time_unix_nano: builtins.int = ...,
+        count: builtins.int = ...,
+        sum: builtins.float = ...,
+        quantile_values: collections.abc.Iterable[Global___Quantile] | None = ...,
+        attributes: collections.abc.Iterable[builtins.bytes] | None = ...,
+        flags: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attributes", b"attributes", "count", b"count", "flags", b"flags", "quantile_values", b"quantile_values", "start_time_unix_nano", b"start_time_unix_nano", "sum", b"sum", "time_unix_nano", b"time_unix_nano"]) -> None: ...
+
+Global___SummaryDataPoint: typing_extensions.TypeAlias = SummaryDataPoint
+
+@typing.final
+class Quantile(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    QUANTILE_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    quantile: builtins.float
+    value: builtins.float
+    def __init__(
+        self,
+        *,
+        quantile: builtins.float = ...,
+        value: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["quantile", b"quantile", "value", b"value"]) -> None: ...
+
+Global___Quantile: typing_extensions.TypeAlias = Quantile
