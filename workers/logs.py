@@ -17,7 +17,7 @@ from workers._json.fast import fast_path
 from workers._json.records import Origin, decoder
 from workers._otlp import parts
 from workers._otlp.fast import ABSENT, plain_text, within
-from workers._otlp.flat import NO_SPAN, NO_TRACE
+from workers._otlp.json_values import NO_SPAN, NO_TRACE
 from workers._otlp.logs_flat import TABLE, FlatLog, columns_of, flat_row, source_of
 from workers._otlp.message import signal_of
 from workers._otlp.otlp_lean_pb2 import Logs

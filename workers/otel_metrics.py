@@ -13,7 +13,7 @@ from eventwriter.values import Unfit
 from workers._json.records import Origin, decoder
 from workers._json.table import Field, Table
 from workers._otlp.data_points import fast_rows, otlp_rows
-from workers._otlp.flat import attributes_of, fill_ids, fill_service
+from workers._otlp.json_values import attributes_of, fill_ids, fill_service
 from workers._otlp.message import signal_of
 
 TABLE = Table(

@@ -16,7 +16,7 @@ from workers._json.convert import clamped
 from workers._json.records import Origin
 from workers._otlp import parts
 from workers._otlp.fast import Uncommon, joined, within
-from workers._otlp.flat import present
+from workers._otlp.json_values import present
 from workers._otlp.metric_points import DETAILS, TIME_UNITS, durations, exemplars, known_attributes, series_hash
 from workers._otlp.otlp_lean_pb2 import Metrics
 from workers._otlp.parts import ResourceValues, ScopeValues

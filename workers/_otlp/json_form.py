@@ -19,15 +19,20 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from eventwriter import values
 from eventwriter.stream import Reject
 from eventwriter.values import Unfit, shown
-from workers._limits import RECORDS_MAX, too_many
-from workers._otlp.json_values import Values
+from workers._limits import RECORDS_MAX, TooLarge, too_many
+from workers._otlp.json_values import converted
 from workers._otlp.parts import KEPT
-from workers._otlp.request_count import GROUPS, RECORDS
+from workers._otlp.request_count import BELOW, GROUPS, RECORDS
 
 M = TypeVar("M", bound=Message)
 
+_MAX_DEPTH = 60
+"""Levels of AnyValue; protobuf parsers stop at 100 levels of messages, three of which make a level of values."""
+_ELEMENTS_MAX = 1_000_000
+"""Attributes of all records together, with what is in lists and objects: each takes some ten microseconds."""
 _ESSENTIAL = {("Span", "trace_id"), ("Span", "span_id"), ("NumberDataPoint", "as_int"),
               ("NumberDataPoint", "as_double")}  # fmt: skip
+_PAIR = {"key", "value"}
 
 
 def build_request(kind: type[M], value: Mapping[str, Any], repairs: list[str]) -> tuple[M, list[Reject]]:
@@ -42,41 +47,33 @@ def build_request(kind: type[M], value: Mapping[str, Any], repairs: list[str]) -
     return request, builder.rejects
 
 
-class _Builder(Values):
+class _Builder:
     def __init__(self, repairs: list[str]) -> None:
-        super().__init__(repairs)
+        self.repairs = repairs
         self.rejects: list[Reject] = []
-        self.records = 0
+        self.records = self.elements = 0
 
     def fill(self, message: Message, given: Mapping[str, Any]) -> None:
         """Sets the fields of ``message``; raises Unfit, before counting any record, if it makes no sense as a whole."""
-        known = message.DESCRIPTOR
-        groups: list[tuple[FieldDescriptor, Any]] = []
-        fields, unknown = _fields(message, given)
+        name = message.DESCRIPTOR.name
+        fields, groups, unknown = _fields(message, given)
         for field, raw in fields.items():
-            if field.message_type is not None and field.message_type.name in GROUPS | RECORDS:
-                if not isinstance(raw, list if field.is_repeated else dict):
-                    raise Unfit("malformed", f"{field.name} is {shown(raw)}")
-                groups.append((field, raw))
-                continue
             try:
                 self._set(message, field, raw)
             except Unfit as error:
-                if (known.name, field.name) in _ESSENTIAL and error.reason != "out_of_range":
+                if (name, field.name) in _ESSENTIAL and error.reason != "out_of_range":
                     raise
                 pairs = _attributes_of(message, error)
                 self.repairs.append(error.reason)
-                original = raw if isinstance(raw, str) else values.dump_json(raw).decode()
-                pairs.add(key=field.name, value=AnyValue(string_value=original), key_strindex=KEPT)
+                pairs.add(key=field.name, value=AnyValue(string_value=_as_text(raw)), key_strindex=KEPT)
                 if field.name == "as_int":
                     message.as_double = float(str(raw))  # type: ignore[attr-defined]
-        if known.name not in GROUPS:
-            if unknown:
-                refusal = Unfit("malformed", f"{known.name} with {shown(next(iter(unknown)))}")
-                self.pairs(_attributes_of(message, refusal), unknown, 1)
-        elif unknown and not any(raw for _, raw in groups):
-            raise Unfit("malformed", f"{known.name} without records, but with {shown(next(iter(unknown)))}")
-        for field, raw in groups:
+        if unknown and name not in GROUPS:
+            refusal = Unfit("malformed", f"{name} with {shown(next(iter(unknown)))}")
+            self._pairs(_attributes_of(message, refusal), unknown, 1)
+        elif unknown and not any(groups.values()):
+            raise Unfit("malformed", f"{name} without records, but with {shown(next(iter(unknown)))}")
+        for field, raw in groups.items():
             inner = getattr(message, field.name)
             if field.is_repeated:
                 for element in raw:
@@ -84,8 +81,8 @@ class _Builder(Values):
             else:
                 inner.SetInParent()
                 self.fill(inner, raw)
-        if groups and (other := next((name for name, raw in unknown.items() if _has_objects(raw)), None)):
-            self._reject(Unfit("malformed", f"{known.name} beside its records has {shown(other)}"), self._count())
+        if groups and (other := next((key for key, raw in unknown.items() if _has_objects(raw)), None)):
+            self._reject(Unfit("malformed", f"{name} beside its records has {shown(other)}"), self._count())
 
     def _count(self) -> int:
         """The index of what counts as one more record."""
@@ -100,36 +97,37 @@ class _Builder(Values):
     def _element(self, siblings: Any, given: Any, field: FieldDescriptor) -> None:
         assert field.message_type is not None
         index = self._count() if field.message_type.name in RECORDS else None
+        before = len(siblings)
         try:
             if not isinstance(given, dict):
                 raise Unfit("malformed", f"an element of {field.name} is {shown(given)}, not an object")
             self.fill(siblings.add(), given)
         except Unfit as error:
-            if isinstance(given, dict):
-                del siblings[-1]
+            del siblings[before:]
             self._reject(error, self._count() if index is None else index)
 
     def _set(self, message: Message, field: FieldDescriptor, raw: Any) -> None:
-        if not field.is_repeated:
-            if field.message_type is None:
-                setattr(message, field.name, self.scalar(field, raw))
-            elif field.message_type.name == "AnyValue":
-                self.any(getattr(message, field.name), raw, 1)
-            else:
-                self._inner(getattr(message, field.name), raw)
-        elif field.message_type is not None and field.message_type.name == "KeyValue":
-            self.pairs(getattr(message, field.name), raw, 1)
-        elif not isinstance(raw, list):
+        """Sets a field that is no group; raises Unfit, and leaves it unset, if the value does not fit."""
+        kind = field.message_type and field.message_type.name
+        if kind == "KeyValue":
+            self._pairs(getattr(message, field.name), raw, 1)
+        elif kind == "AnyValue":
+            self._any(getattr(message, field.name), raw, 1)
+        elif field.is_repeated and not isinstance(raw, list):
             raise Unfit("bad_value", f"{field.name} is {shown(raw)}, not a list")
-        elif field.message_type is None:
-            getattr(message, field.name).extend([self.scalar(field, element) for element in raw])
-        else:
+        elif kind is None and field.is_repeated:
+            getattr(message, field.name).extend([converted(field, element, self.repairs) for element in raw])
+        elif kind is None:
+            setattr(message, field.name, converted(field, raw, self.repairs))
+        elif field.is_repeated:
             try:
-                for element in self.within_limit(raw):
+                for element in self._within_limit(raw):
                     self._inner(getattr(message, field.name).add(), element)
             except Unfit:
                 message.ClearField(field.name)  # kept as a whole instead
                 raise
+        else:
+            self._inner(getattr(message, field.name), raw)
 
     def _inner(self, message: Message, raw: Any) -> None:
         if not isinstance(raw, dict):
@@ -137,13 +135,91 @@ class _Builder(Values):
         message.SetInParent()
         self.fill(message, raw)
 
+    def _within_limit(self, elements: list[Any]) -> list[Any]:
+        self.elements += len(elements)
+        if self.elements > _ELEMENTS_MAX:
+            raise TooLarge(f"more than {_ELEMENTS_MAX} attributes, or values in them, in one message")
+        return elements
 
-def _fields(message: Message, given: Mapping[str, Any]) -> tuple[dict[FieldDescriptor, Any], dict[str, Any]]:
-    """The known fields with a value, and the lists and objects under unknown names; raises Unfit if a field is given
-    twice, or two that exclude each other."""
+    def _pairs(self, pairs: Any, raw: Any, depth: int) -> None:
+        """A list of {key, value}; a plain object is taken too."""
+        if isinstance(raw, dict):
+            raw = [{"key": key, "value": value} for key, value in raw.items()]
+        if not isinstance(raw, list):
+            raise Unfit("bad_value", f"attributes are {shown(raw)}, not a list")
+        for element in self._within_limit(raw):
+            pair = pairs.add()
+            is_pair = isinstance(element, dict) and not (element and _PAIR.isdisjoint(element))
+            if is_pair and isinstance(element.get("key", ""), str):
+                pair.key, element = element.get("key", ""), element.get("value")
+                try:
+                    self._any(pair.value, element, depth)
+                    continue
+                except Unfit:
+                    pass
+            self.repairs.append("bad_value")
+            pair.value.string_value = values.dump_json(element).decode()
+
+    def _any(self, target: AnyValue, raw: Any, depth: int) -> None:
+        """An AnyValue; plain JSON is taken too, and what does not fit its kind becomes text."""
+        if depth > _MAX_DEPTH:
+            raise Unfit("bad_value", f"a value nested more than {_MAX_DEPTH} deep")
+        kind, inner = _kind_of(raw)
+        if kind is None:
+            return
+        if kind in ("array_value", "kvlist_value"):
+            listed = getattr(target, kind)
+            listed.SetInParent()
+            elements = (inner.get("values") or []) if isinstance(inner, dict) else inner
+            if kind == "kvlist_value":
+                self._pairs(listed.values, elements, depth + 1)
+            elif isinstance(elements, list):
+                for element in self._within_limit(elements):
+                    self._any(listed.values.add(), element, depth + 1)
+            else:
+                raise Unfit("bad_value", f"arrayValue is {shown(inner)}")
+            return
+        try:
+            setattr(target, kind, converted(_KINDS[kind], inner, self.repairs))
+        except Unfit as error:
+            self.repairs.append(error.reason)
+            target.string_value = _as_text(inner)
+
+
+_KINDS = AnyValue.DESCRIPTOR.fields_by_name
+_ANY_KINDS = {
+    name: field.name
+    for field in AnyValue.DESCRIPTOR.fields
+    if not field.name.endswith("strindex")
+    for name in (field.json_name, field.name)
+}
+_PLAIN = {list: "array_value", bool: "bool_value", int: "int_value", str: "string_value", type(None): None}
+"""Kinds of JSON values beside objects and reals."""
+
+
+def _kind_of(raw: Any) -> tuple[str | None, Any]:
+    """Which kind of AnyValue a JSON value is, and the value itself."""
+    if not isinstance(raw, dict):
+        return _PLAIN.get(type(raw), "double_value"), raw
+    given = [(_ANY_KINDS[key], inner) for key, inner in raw.items() if key in _ANY_KINDS and inner is not None]
+    if len(given) == 1:
+        return given[0]
+    if all(inner is None for inner in raw.values()):
+        return None, None
+    return "kvlist_value", {"values": raw}  # a plain object
+
+
+def _as_text(raw: Any) -> str:
+    return raw if isinstance(raw, str) else values.dump_json(raw).decode()
+
+
+def _fields(message: Message, given: Mapping[str, Any]) -> tuple[dict[Any, Any], dict[Any, Any], dict[str, Any]]:
+    """The known fields with a value that are no groups, those that are groups or records, and the lists and objects
+    under unknown names; raises Unfit if a field is given twice, or two that exclude each other."""
     by_json_name = message.DESCRIPTOR.fields_by_camelcase_name
     by_name = message.DESCRIPTOR.fields_by_name
-    found: dict[FieldDescriptor, Any] = {}
+    plain: dict[FieldDescriptor, Any] = {}
+    groups: dict[FieldDescriptor, Any] = {}
     unknown: dict[str, Any] = {}
     choices = set()
     for key, raw in given.items():
@@ -152,12 +228,15 @@ def _fields(message: Message, given: Mapping[str, Any]) -> tuple[dict[FieldDescr
             unknown[key] = raw
         if field is None or raw is None:
             continue
-        choice = field if field.containing_oneof is None else field.containing_oneof
+        choice = field.containing_oneof or field
         if choice in choices:
             raise Unfit("malformed", f"{field.name} is given twice, or together with what it excludes")
         choices.add(choice)
-        found[field] = raw
-    return found, unknown
+        is_group = field.message_type is not None and field.message_type.name in BELOW
+        if is_group and not isinstance(raw, list if field.is_repeated else dict):
+            raise Unfit("malformed", f"{field.name} is {shown(raw)}")
+        (groups if is_group else plain)[field] = raw
+    return plain, groups, unknown
 
 
 def _attributes_of(message: Message, error: Unfit) -> Any:

@@ -21,7 +21,7 @@ from workers._json.fast import Arrivals, Columns, members_of, nested_json, recei
 from workers._json.records import Origin
 from workers._json.secrets import packed
 from workers._json.table import Field, Table, prefer
-from workers._otlp.flat import attributes_of, fill_ids, fill_service, unusual
+from workers._otlp.json_values import attributes_of, fill_ids, fill_service, unusual
 from workers._otlp.severity import BANDS, severity_number, severity_of
 
 _UINT32 = (0, 2**32 - 1)
@@ -92,7 +92,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     row[_SEVERITY] = BANDS.get(number) if severity is None and number is not None else severity
     row[_NUMBER] = number
     if resource is None:
-        alone = type(host) is str and len(host) <= _HOST_MAX and _OTHER_ORIGINS.isdisjoint(record)
+        alone = type(host) is str and len(host) <= _HOST_MAX and record.keys().isdisjoint(_OTHER_ORIGINS)
         row[_RESOURCE] = _only_host(host) if alone else _origins_of(record)
     else:
         resource = fill_service(row, _AT)
