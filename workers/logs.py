@@ -22,7 +22,7 @@ from workers._otlp.logs_flat import TABLE, FlatLog, columns_of, flat_row, source
 from workers._otlp.message import signal_of
 from workers._otlp.otlp_lean_pb2 import Logs
 from workers._otlp.parts import BACKSLASH
-from workers._otlp.reader import FALLBACK, Reader, fast_reader
+from workers._otlp.reader import FALLBACK, Reader
 from workers._otlp.severity import BANDS, number_of
 
 _TIMES = ("time_unix_nano", "observed_time_unix_nano")
@@ -32,20 +32,11 @@ _fields = attrgetter(
 )  # fmt: skip
 
 
-def otlp_rows(request: ExportLogsServiceRequest, origin: Origin) -> list[Row]:
+def otlp_rows(read: Reader, request: Any, origin: Origin) -> list[Row]:
     """The rows of a request, one per log record, in its order."""
-    return _rows(FALLBACK, request, lambda body: body.string_value or body, origin)
-
-
-def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
-    """The rows of a request; ValueError or DecodeError if that takes the fallback."""
-    return _rows(fast_reader(payload), Logs.FromString(payload), _fast_body, origin)
-
-
-def _rows(read: Reader, request: Any, body_of: Callable[[Any], Any], origin: Origin) -> list[Row]:
-    """``body_of`` gives bodies that are text, and not empty, as such, others as AnyValue."""
     message, _, received, envelope, repairs = origin
     _, attributes, dump = read
+    body_of: Callable[[Any], Any] = _fast_body if read is not FALLBACK else lambda body: body.string_value or body
     source = source_of(message.subject)
     rows: list[Row] = []
     for resource, scope, records in read.scopes(request, repairs):
@@ -90,17 +81,14 @@ def _other_body(
     body: AnyValue, rest: dict[str, Any], data: bytes | None, repairs: list[str]
 ) -> tuple[str | None, bytes | None]:
     """Text of a body that is no short text, and ``data`` with the body's own type: text does not tell 5 from "5"."""
-    kind = body.WhichOneof("value")
-    if kind is None:
-        return None, data
-    if kind == "string_value":
-        return body.string_value, data
     value = parts.any_value(body)
-    packed = parts.dump(value, repairs)
-    return packed.decode(), parts.dump({**rest, "body": value}, repairs)
+    if body.WhichOneof("value") in (None, "string_value"):
+        return value, data
+    return parts.dump(value, repairs).decode(), parts.dump({**rest, "body": value}, repairs)
 
 
 def _fast_body(bodies: Any) -> str | AnyValue:
+    """A body that is text, and not empty, as such, another one as AnyValue."""
     (octets,) = bodies[:] or ABSENT
     size = len(octets) - 2
     if 0 < size < 0x80 and octets[0] == 0x0A and octets[1] == size:  # as most are
@@ -111,7 +99,7 @@ def _fast_body(bodies: Any) -> str | AnyValue:
 _body_in = within(ExportLogsServiceRequest, 1, 2, 2, 5)
 
 
-_SIGNAL = signal_of(ExportLogsServiceRequest, otlp_rows, fast_rows, flat_row, "body")
+_SIGNAL = signal_of(ExportLogsServiceRequest, Logs, otlp_rows, flat_row, "body")
 
 STREAM = Stream(
     name="LOGS",

@@ -12,9 +12,10 @@ from eventwriter.stream import Row, Stream
 from eventwriter.values import Unfit
 from workers._json.records import Origin, decoder
 from workers._json.table import Field, Table
-from workers._otlp.data_points import fast_rows, otlp_rows
+from workers._otlp.data_points import otlp_rows
 from workers._otlp.json_values import attributes_of, fill_ids, fill_service
 from workers._otlp.message import signal_of
+from workers._otlp.otlp_lean_pb2 import Metrics
 
 TABLE = Table(
     Field("timestamp", "timestamptz", must=True),
@@ -105,7 +106,7 @@ def _record_key(span_id: str, metric_type: str | None, attributes: bytes) -> str
     return span_id if metric_type in (None, "span") else f"{span_id}#{metric_type}"
 
 
-_SIGNAL = signal_of(ExportMetricsServiceRequest, otlp_rows, fast_rows, flat_row)
+_SIGNAL = signal_of(ExportMetricsServiceRequest, Metrics, otlp_rows, flat_row)
 
 STREAM = Stream(
     name="OTEL_METRICS",

@@ -23,7 +23,7 @@ from workers._otlp.json_values import NO_SPAN, NO_TRACE, attributes_of, enum_num
 from workers._otlp.message import signal_of
 from workers._otlp.otlp_lean_pb2 import Traces
 from workers._otlp.parts import BACKSLASH
-from workers._otlp.reader import FALLBACK, Reader, fast_reader
+from workers._otlp.reader import FALLBACK, Reader
 
 TABLE = Table(
     Field("timestamp", "timestamptz", own=True),
@@ -67,24 +67,14 @@ _fields = attrgetter(
     "trace_id", "span_id", "parent_span_id", "trace_state", "flags", "name", "kind", *_TIMES, "status", "attributes",
     "events", "links", "dropped_attributes_count", "dropped_events_count", "dropped_links_count",
 )  # fmt: skip
-
-Status = tuple[int, str]
-"""Code and message of a span's status."""
+_status = attrgetter("code", "message")
 
 
-def otlp_rows(request: ExportTraceServiceRequest, origin: Origin) -> list[Row]:
+def otlp_rows(read: Reader, request: Any, origin: Origin) -> list[Row]:
     """The rows of a request, one per span, in its order."""
-    return _rows(FALLBACK, request, lambda status: (status.code, status.message), origin)
-
-
-def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
-    """The rows of a request; ValueError or DecodeError if that takes the fallback."""
-    return _rows(fast_reader(payload), Traces.FromString(payload), _fast_status, origin)
-
-
-def _rows(read: Reader, request: Any, status_of: Callable[[Any], Status], origin: Origin) -> list[Row]:
     _, _, received, envelope, repairs = origin
     _, attributes, dump = read
+    status_of = _status if read is FALLBACK else _fast_status
     rows: list[Row] = []
     for resource, scope, spans in read.scopes(request, repairs):
         service, version, instance, resource_attributes, resource_schema_url, _ = resource
@@ -153,15 +143,15 @@ def _links(links: Any, attributes: Callable[[Any], dict[str, Any]], repairs: lis
     return parts.dump(found, repairs)
 
 
-def _fast_status(statuses: Any) -> Status:
+def _fast_status(statuses: Any) -> tuple[int, str]:
     (octets,) = statuses[:] or ABSENT
     return _cached_status(octets) if len(octets) <= _STATUS_MAX else _cached_status.__wrapped__(octets)
 
 
 @lru_cache(maxsize=256)
-def _cached_status(octets: bytes) -> Status:
-    status = _status_in(octets)
-    return status.code, status.message
+def _cached_status(octets: bytes) -> tuple[int, str]:
+    code, message = _status(_status_in(octets))
+    return code, message
 
 
 _status_in = within(ExportTraceServiceRequest, 1, 2, 2, 15)
@@ -205,7 +195,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     return tuple(row)
 
 
-_SIGNAL = signal_of(ExportTraceServiceRequest, otlp_rows, fast_rows, flat_row)
+_SIGNAL = signal_of(ExportTraceServiceRequest, Traces, otlp_rows, flat_row)
 
 STREAM = Stream(
     name="OTEL_TRACES",

@@ -83,7 +83,7 @@ def test_a_message_becomes_in_a_batch_what_the_fallback_makes_of_it_alone(name: 
     """By either fast path: that of many messages at a time, and that of requests, with what it remembers of others."""
     stream, fallback = STREAMS[name], STREAMS[name].decode
     if name in SIGNALS:
-        fallback = total(partial(decode_records, dataclasses.replace(SIGNALS[name], fast_rows=None)))
+        fallback = total(partial(decode_records, dataclasses.replace(SIGNALS[name], lean=None)))
     batch = data.draw(messages(name))
     fast._ATTRIBUTES.forget()
     data_points._POINTS.clear()

@@ -25,6 +25,7 @@ from workers._json.records import decode_records
 from workers._otlp import fast
 from workers._otlp.fast import field
 from workers._otlp.message import Signal
+from workers._otlp.reader import fast_reader
 
 SIGNALS: dict[str, Signal[Any]] = {
     "LOGS": logs._SIGNAL,
@@ -40,14 +41,15 @@ ATTRIBUTES = {"LOGS": 0x32, "OTEL_TRACES": 0x4A, "OTEL_METRICS": 0x3A}
 def agree(name: str, payload: bytes) -> bool:
     """Whether a request takes the fast path; asserts that it makes no difference, for new attributes and known ones."""
     signal = SIGNALS[name]
-    fallback = repr(decode_records(dataclasses.replace(signal, fast_rows=None), message(payload)))
+    fallback = repr(decode_records(dataclasses.replace(signal, lean=None), message(payload)))
     fast._ATTRIBUTES.forget()
     for _ in range(2):
         assert repr(decode_records(signal, message(payload))) == fallback
-    assert signal.fast_rows is not None
+    assert signal.lean is not None
     repairs: list[str] = []
     try:
-        rows = signal.fast_rows(payload, (message(payload), NOW, NOW, None, repairs))
+        request = signal.lean.FromString(payload)
+        rows = signal.otlp_rows(fast_reader(payload), request, (message(payload), NOW, NOW, None, repairs))
         return bool(rows) and "text_replaced" not in repairs
     except (ValueError, DecodeError):
         return False

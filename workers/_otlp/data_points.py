@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
@@ -18,9 +17,8 @@ from workers._otlp import parts
 from workers._otlp.fast import Uncommon, joined, within
 from workers._otlp.json_values import present
 from workers._otlp.metric_points import DETAILS, TIME_UNITS, durations, exemplars, known_attributes, series_hash
-from workers._otlp.otlp_lean_pb2 import Metrics
 from workers._otlp.parts import ResourceValues, ScopeValues
-from workers._otlp.reader import CACHED_MAX, FALLBACK, FAST, Reader
+from workers._otlp.reader import CACHED_MAX, FALLBACK, Reader
 
 _POINT_MAX = 1024
 """Bytes of attributes that are worth keeping."""
@@ -40,27 +38,18 @@ _POINTS: dict[tuple[Any, ...], _Point] = {}
 """Of the fast path: hash of a metric, and the attributes as bytes → what their points share."""
 
 
-def otlp_rows(request: ExportMetricsServiceRequest, origin: Origin) -> list[Row]:
+def otlp_rows(read: Reader, request: Any, origin: Origin) -> list[Row]:
     """The rows of a request, one per data point, in its order."""
-    return _rows(FALLBACK, request, lambda metric: metric.WhichOneof("data"), origin)
-
-
-def fast_rows(payload: bytes, origin: Origin) -> list[Row]:
-    """The rows of a request; ValueError or DecodeError if that takes the fallback."""
-    return _rows(FAST, Metrics.FromString(payload), _kind_of, origin)
-
-
-def _rows(read: Reader, request: Any, kind_of: Callable[[Any], str | None], origin: Origin) -> list[Row]:
     rows: list[Row] = []
     for resource, scope, metrics in read.scopes(request, origin[4]):
         for metric in metrics:
-            kind = kind_of(metric)
+            kind = metric.WhichOneof("data") if read is FALLBACK else _fast_kind(metric)
             if kind is not None:
                 _add(rows, read, metric, kind, (resource, scope), origin)
     return rows
 
 
-def _kind_of(metric: Any) -> str | None:
+def _fast_kind(metric: Any) -> str | None:
     """The kind of a metric on the fast path, if it has one."""
     kinds = [kind for kind in _KINDS if metric.HasField(kind)]
     if len(kinds) != 1 and (kinds or metric.metadata):
@@ -97,7 +86,7 @@ def _add(rows: list[Row], read: Reader, metric: Any, kind: str, shared: _Shared,
             count = clamped("count", 0, INT8_MAX, count, extra, repairs)
             value, integer, examples = total, None, point.exemplars if kind != "summary" else ()
         given = (series, *pairs[:])
-        series_key, packed, known = (read is FAST and _POINTS.get(given)) or _point(read, given, repairs)
+        series_key, packed, known = (read is not FALLBACK and _POINTS.get(given)) or _point(read, given, repairs)
         if flags & _NO_RECORDED_VALUE:
             if value and details is None:  # it should not have one
                 extra = {"value_int": integer} if integer else {"value": parts.number(value)}
@@ -175,7 +164,7 @@ def _point(read: Reader, given: tuple[Any, ...], repairs: list[str]) -> _Point:
     key = series.copy()
     key.update(identity)
     point = key.hexdigest(), packed, known_attributes(found, repairs)
-    if read is FAST and len(repairs) == before and len(b"".join(pairs)) <= _POINT_MAX:
+    if read is not FALLBACK and len(repairs) == before and len(b"".join(pairs)) <= _POINT_MAX:
         if len(_POINTS) >= _POINTS_KEPT:
             _POINTS.clear()
         _POINTS[given] = point

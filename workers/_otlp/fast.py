@@ -14,7 +14,7 @@ from typing import Any
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from workers._otlp import parts
-from workers._wire import LENGTH, as_varint
+from workers._wire import LENGTH, as_varint, varint
 
 _PAIR_MAX = 256
 """Bytes of an attribute that is worth keeping."""
@@ -150,10 +150,6 @@ def _unusual(pair: bytes) -> tuple[str, Any]:
             text = plain_text(pair[end + 3 :])
             if text is not None:
                 return pair[2:end].decode(), text
-    return _by_protobuf(pair)
-
-
-def _by_protobuf(pair: bytes) -> tuple[str, Any]:
     found = _attribute_in(pair)
     if found.key_strindex == parts.KEPT:
         raise Uncommon("as only requests in JSON have them")
@@ -170,16 +166,10 @@ def _scalar(kind: int, octets: bytes) -> Any:
         return _BOOLS.get(octets)
     if kind != 0x18:
         return parts.number(unpack("<d", octets)[0]) if kind == 0x21 and len(octets) == 8 else None
-    number = shift = 0
-    for octet in octets:
-        if octet < 0x80:
-            number |= octet << shift
-            if shift != 7 * len(octets) - 7 or shift > 63 or number >= 2**64:
-                return None
-            return number - 2**64 if number >= 2**63 else number
-        number |= (octet & 0x7F) << shift
-        shift += 7
-    return None
+    number, end = varint(octets, 0)
+    if end != len(octets) or number >= 2**64:
+        return None
+    return number - 2**64 if number >= 2**63 else number
 
 
 _ATTRIBUTES = Attributes()

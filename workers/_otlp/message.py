@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from eventwriter.stream import Reject, Row
 from eventwriter.values import Unfit, shown
@@ -21,6 +21,7 @@ from workers._json.payload import parse, unpack
 from workers._json.records import Kind, Origin, Records, check_depth
 from workers._limits import COUNTED_FROM
 from workers._otlp.json_form import build_request
+from workers._otlp.reader import FALLBACK, Reader, fast_reader
 from workers._otlp.request import M, clean_text, parse_request, unreadable
 from workers._otlp.request_count import check_request, shape_of
 
@@ -35,10 +36,10 @@ class Signal(Kind, Generic[M]):
     """How one signal's messages become rows: ``row_of`` is for flat JSON records, all else for requests."""
 
     request: type[M]
-    otlp_rows: Callable[[M, Origin], list[Row]]
-    """All records of a request, in order; never raises."""
-    fast_rows: Callable[[bytes, Origin], list[Row]] | None
-    """The fast path for protobuf requests without envelope: the same rows and repairs, or ValueError or DecodeError."""
+    lean: type[Message] | None
+    """The same request for the fast path, which is for those in protobuf without envelope."""
+    otlp_rows: Callable[[Reader, Any, Origin], list[Row]]
+    """All records of a request, in order. On the fast path it may raise ValueError or DecodeError instead."""
 
     def read(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
         if depth:
@@ -67,13 +68,13 @@ class Signal(Kind, Generic[M]):
 
     def rows_of(self, payload: bytes, origin: Origin) -> Sequence[Row]:
         _, _, _, envelope, repairs = origin
-        if payload[:1] != b"\n" or envelope is not None or self.fast_rows is None:
+        if payload[:1] != b"\n" or envelope is not None or self.lean is None:
             return ()
         if len(payload) > COUNTED_FROM:
             check_request(payload, self.request.DESCRIPTOR)
         before = len(repairs)
         try:
-            rows = self.fast_rows(payload, origin)
+            rows = self.otlp_rows(fast_reader(payload), self.lean.FromString(payload), origin)
         except (ValueError, DecodeError):
             rows = []
         if not rows or "text_replaced" in repairs[before:]:
@@ -101,13 +102,13 @@ class Signal(Kind, Generic[M]):
         """The records of an OTLP request, and ``rejects`` that it had besides."""
         repairs = origin[4]
         before = len(repairs)
-        rows = self.otlp_rows(request, origin)
+        rows = self.otlp_rows(FALLBACK, request, origin)
         if "text_replaced" in repairs[before:]:
             # As in JSON, text is cleaned before anything is made of it: keys that become the same are one that is
             # repeated, and are in the order that they have then, which is part of what tells a series.
             del repairs[before:]
             clean_text(request, repairs)
-            rows = self.otlp_rows(request, origin)
+            rows = self.otlp_rows(FALLBACK, request, origin)
         first = records.count
         for reject in rejects:
             records.rejects.append(reject._replace(record_index=first + (reject.record_index or 0)))
@@ -116,8 +117,8 @@ class Signal(Kind, Generic[M]):
 
 def signal_of(
     request: type[M],
-    otlp_rows: Callable[[M, Origin], list[Row]],
-    fast_rows: Callable[[bytes, Origin], list[Row]],
+    lean: type[Message],
+    otlp_rows: Callable[[Reader, Any, Origin], list[Row]],
     flat_row: Callable[[Mapping[str, Any], Origin], Row],
     text_field: str | None = None,
 ) -> Signal[M]:
@@ -125,4 +126,4 @@ def signal_of(
     groups = request.DESCRIPTOR.fields[0]
     names = groups.json_name, groups.name, "raw_payload", *_SIGNALS
     shape = shape_of(request.DESCRIPTOR)
-    return Signal(flat_row, names, shape, text_field, request=request, otlp_rows=otlp_rows, fast_rows=fast_rows)
+    return Signal(flat_row, names, shape, text_field, request=request, lean=lean, otlp_rows=otlp_rows)

@@ -10,14 +10,12 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from google.protobuf.message import DecodeError, EncodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from eventwriter.masking.community import may_be_in
 from workers._otlp import parts
 from workers._otlp.fast import ABSENT, Uncommon, attributes, within
-from workers._otlp.otlp_lean_pb2 import Metrics
 from workers._otlp.parts import ResourceValues, ScopeValues
 from workers._otlp.request import path
 
@@ -37,24 +35,17 @@ class Reader(NamedTuple):
     attributes: Callable[[Any], dict[str, Any]]
     """A list of attributes as a JSON object, which is the caller's."""
     dump: Callable[[Any, list[str]], bytes] | None
-    """Its JSON, repaired and masked; None if that is what orjson makes of it, but where U+0000 is in it."""
+    """Its JSON, repaired and masked; None if that is what orjson makes of it, but where U+0000 is: there is nothing
+    to mask, and there are so few records that what each takes too much of memory does not count."""
 
 
 def _scopes(request: Any, repairs: list[str]) -> Iterator[Scope]:
     groups, scopes, records = path(request.DESCRIPTOR)
     for group in getattr(request, groups):
-        resource = resource_values(group.resource, group.schema_url, repairs)
+        resource = parts.resource_values(group.resource, group.schema_url, repairs)
         for scoped in getattr(group, scopes):
             scope = parts.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
             yield resource, scope, getattr(scoped, records)
-
-
-def resource_values(resource: Any, schema_url: str, repairs: list[str]) -> ResourceValues:
-    """The shared values of a resource: to write it as bytes, by which they are kept, takes a tenth of converting it."""
-    try:
-        return _resource_of(resource.SerializeToString(), schema_url, repairs)
-    except (EncodeError, DecodeError):  # built from JSON, it may be as deep as protobuf just does not write
-        return parts.resource_values(resource, schema_url, repairs)
 
 
 _group_fields = attrgetter("resource", "schema_url", "scopes")
@@ -63,7 +54,6 @@ _scope_fields = attrgetter("scope", "schema_url", "records")
 
 def _fast_scopes(request: Any, repairs: list[str]) -> Iterator[Scope]:
     """Each (resource, scope, records) of a lean request, in its order."""
-    metrics = type(request) is Metrics
     if UnknownFieldSet(request):
         raise Uncommon("records may be there")
     for group in request.groups[:]:  # as a list it has its elements made at once, which is quicker
@@ -81,8 +71,7 @@ def _fast_scopes(request: Any, repairs: list[str]) -> Iterator[Scope]:
                 scope, noted = _scope(octets, schema_url)
                 repairs += noted
             # By those of a record parse_request() tells other messages from requests; a scope's may be records.
-            # Metrics are looked at one by one.
-            if UnknownFieldSet(scoped) or (records and not metrics and UnknownFieldSet(records[0])):
+            if UnknownFieldSet(scoped) or (records and UnknownFieldSet(records[0])):
                 raise Uncommon("unknown fields")
             yield resource, scope, records
 
@@ -117,10 +106,7 @@ FALLBACK = Reader(_scopes, parts.attributes, parts.dump)
 FAST = Reader(_fast_scopes, attributes, parts.dump)
 """Reads requests of otlp_lean.proto."""
 FAST_FEW = FAST._replace(dump=None)
-"""The same for requests with nothing to mask, and so few records that what each takes too much of memory does not
-count."""
 _FEW_BYTES = 2**16
-"""A request of so many bytes may have more."""
 
 
 def fast_reader(payload: bytes) -> Reader:
