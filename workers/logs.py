@@ -11,7 +11,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from orjson import dumps
 
 from eventwriter.stream import Row, Stream
-from eventwriter.values import EPOCH, INT8_MAX, clean
+from eventwriter.values import EPOCH, INT8_MAX
 from workers._json.convert import keep
 from workers._json.fast import fast_path
 from workers._json.records import Origin, decoder
@@ -58,10 +58,8 @@ def otlp_rows(read: Reader, request: Any, origin: Origin) -> list[Row]:
             text, data = body_of(body), scope_data
             if type(text) is not str:
                 text, data = _other_body(text, rest, data, repairs)
-            if text and "\0" in text:
-                text = clean(text, repairs)
-            if "\0" in severity or "\0" in event_name:
-                severity, event_name = clean(severity, repairs), clean(event_name, repairs)
+            if "\0" in severity or "\0" in event_name or (text and "\0" in text):
+                repairs.append("text_replaced")
             if len(trace_id) not in (16, 0) or len(span_id) not in (8, 0):
                 repairs.append("bad_id")
             rows.append(

@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from orjson import dumps
 
 from eventwriter.stream import Row, Stream
-from eventwriter.values import EPOCH, INT8_MAX, Unfit, clean
+from eventwriter.values import EPOCH, INT8_MAX, Unfit
 from workers._json.convert import keep, moment, spread
 from workers._json.records import Origin, decoder
 from workers._json.table import Field, Table
@@ -95,7 +95,7 @@ def otlp_rows(read: Reader, request: Any, origin: Origin) -> list[Row]:
                 packed = parts.dump(found, repairs)
             code, message = status_of(status)
             if "\0" in name or "\0" in state or "\0" in message:
-                name, state, message = clean(name, repairs), clean(state, repairs), clean(message, repairs)
+                repairs.append("text_replaced")
             if len(trace_id) != 16 or len(span_id) != 8:
                 repairs.append("bad_id")
             rows.append(

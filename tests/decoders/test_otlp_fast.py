@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError
@@ -27,7 +26,7 @@ from workers._otlp.fast import field
 from workers._otlp.message import Signal
 from workers._otlp.reader import fast_reader
 
-SIGNALS: dict[str, Signal[Any]] = {
+SIGNALS: dict[str, Signal] = {
     "LOGS": logs._SIGNAL,
     "OTEL_TRACES": otel_traces._SIGNAL,
     "OTEL_METRICS": otel_metrics._SIGNAL,

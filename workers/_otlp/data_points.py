@@ -10,7 +10,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from eventwriter.stream import Row
-from eventwriter.values import EPOCH, INT8_MAX, clean
+from eventwriter.values import EPOCH, INT8_MAX
 from workers._json.convert import clamped
 from workers._json.records import Origin
 from workers._otlp import parts
@@ -123,10 +123,8 @@ def _identity(
     """Name, unit, description, temporality of a metric; what of it has no column; the hash that its series share."""
     resource, scope = shared
     _, _, _, envelope, repairs = origin
-    name, unit, description = metric.name, metric.unit or None, metric.description or None
-    if "\0" in name or (unit and "\0" in unit) or (description and "\0" in description):
-        name, unit = clean(name, repairs), clean(unit or "", repairs) or None
-        description = clean(description or "", repairs) or None
+    name, unit, description = metric.name, metric.unit, metric.description
+    parts.check_text(repairs, name, unit, description)
     temporality = None
     if kind not in ("gauge", "summary"):
         number = getattr(metric, kind).aggregation_temporality
@@ -139,7 +137,7 @@ def _identity(
         rest = {**rest, "metadata": parts.attributes(whole.metadata)}
     identity = (resource.attributes, scope.attributes, kind, name, unit, temporality, scope.name, scope.version)
     hashed = _cached_hash if sum([len(part) for part in identity if part]) <= CACHED_MAX else series_hash
-    return name, unit, description, temporality, rest, hashed(*identity)
+    return name, unit or None, description or None, temporality, rest, hashed(*identity)
 
 
 _cached_hash = lru_cache(maxsize=1024)(series_hash)
@@ -163,7 +161,7 @@ def _point(read: Reader, given: tuple[Any, ...], repairs: list[str]) -> _Point:
         identity = parts.dump(own, [], sort=True)
     key = series.copy()
     key.update(identity)
-    point = key.hexdigest(), packed, known_attributes(found, repairs)
+    point = key.hexdigest(), packed, known_attributes(found)
     if read is not FALLBACK and len(repairs) == before and len(b"".join(pairs)) <= _POINT_MAX:
         if len(_POINTS) >= _POINTS_KEPT:
             _POINTS.clear()

@@ -10,7 +10,7 @@ is kept as text among these attributes, and counted; a record without its essent
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -24,8 +24,6 @@ from workers._otlp.json_values import converted
 from workers._otlp.parts import KEPT
 from workers._otlp.request_count import BELOW, GROUPS, RECORDS
 
-M = TypeVar("M", bound=Message)
-
 _MAX_DEPTH = 60
 """Levels of AnyValue; protobuf parsers stop at 100 levels of messages, three of which make a level of values."""
 _ELEMENTS_MAX = 1_000_000
@@ -35,7 +33,7 @@ _ESSENTIAL = {("Span", "trace_id"), ("Span", "span_id"), ("NumberDataPoint", "as
 _PAIR = {"key", "value"}
 
 
-def build_request(kind: type[M], value: Mapping[str, Any], repairs: list[str]) -> tuple[M, list[Reject]]:
+def build_request(kind: type[Message], value: Mapping[str, Any], repairs: list[str]) -> tuple[Message, list[Reject]]:
     """The protobuf form of a request, without the records that are rejected, and those, numbered among all records.
 
     A group (resource, scope, metric) that is not one counts as one record. Raises Unfit if there is no list of groups,

@@ -24,11 +24,10 @@ _NO_IDS = frozenset((NO_TRACE.hex(), NO_SPAN.hex()))
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
 _SPAN = re.compile(r"[A-Za-z0-9+/_-]{11}=")
 _CODED = {"trace_id": re.compile(r"[A-Za-z0-9+/_-]{22}=="), "span_id": _SPAN, "parent_span_id": _SPAN}
-_SERVICE = (
-    ("service_name", "service.name"),
-    ("service_version", "service.version"),
-    ("service_instance", "service.instance.id"),
-)
+SERVICE: Mapping[str, str] = {
+    "service_name": "service.name", "service_version": "service.version", "service_instance": "service.instance.id",
+}  # fmt: skip
+"""Column → attribute of a resource."""
 
 
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
@@ -116,7 +115,7 @@ def fill_service(given: list[Any], at: Mapping[str, int]) -> Any:
     resource."""
     resource = parsed(given[at["resource_attributes"]])
     if isinstance(resource, dict):
-        for column, key in _SERVICE:
+        for column, key in SERVICE.items():
             if given[at[column]] is None:
                 given[at[column]] = resource.get(key)
     return resource

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any
 
 import msgspec
 
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX, Unfit, parse_json
-from workers._json import convert
-from workers._json.convert import moment, spread
+from workers._json.convert import fitting, moment, spread
 from workers._json.fast import Arrivals, Columns, members_of, nested_json, received
 from workers._json.records import Origin
 from workers._json.secrets import packed
 from workers._json.table import Field, Table, prefer
-from workers._otlp.json_values import attributes_of, fill_ids, fill_service, unusual
+from workers._otlp.json_values import SERVICE, attributes_of, fill_ids, fill_service, unusual
 from workers._otlp.severity import BANDS, severity_number, severity_of
 
 _UINT32 = (0, 2**32 - 1)
@@ -76,8 +75,10 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     (time, observed, _, _, trace_flags, _, severity, number, body, _, service, _, _, _, _, _, attributes, resource, _,
      _, _, source, _, scope, level, word, host) = row  # fmt: skip
     del row[_DATA + 1 :]
-    if observed is not None:
-        received_at = _observed(record, observed, received_at, rest, repairs)
+    if observed is not None:  # it stands for a missing other one, and the time of receipt for a missing observed one
+        convert = partial(moment, name=_PLACES.name_in(record, _OBSERVED) or "", repairs=repairs)
+        known = fitting(convert, "observed_timestamp", observed, rest, repairs)
+        received_at = received_at if known is None else known
     row[_TIME] = row[_OBSERVED] = received_at
     if type(time) is int and _NANOSECONDS <= time <= INT8_MAX:
         row[_TIME] = time // 1000 - EPOCH
@@ -91,13 +92,13 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         number = severity_number(number, severity, rest, repairs)
     row[_SEVERITY] = BANDS.get(number) if severity is None and number is not None else severity
     row[_NUMBER] = number
-    if resource is None:
-        alone = type(host) is str and len(host) <= _HOST_MAX and record.keys().isdisjoint(_OTHER_ORIGINS)
-        row[_RESOURCE] = _only_host(host) if alone else _origins_of(record)
-    else:
-        resource = fill_service(row, _AT)
+    if resource is not None:
+        row[_RESOURCE] = packed(fill_service(row, _AT))
         service = row[_SERVICE]
-        row[_RESOURCE] = packed(resource)
+    elif type(host) is str and len(host) <= _HOST_MAX and record.keys().isdisjoint(_OTHER_ORIGINS):
+        row[_RESOURCE] = _only_host(host)
+    else:
+        row[_RESOURCE] = packed({name: record[name] for name in _ORIGINS if name in record})
     if service is None:
         row[_SERVICE] = host
     elif host is not None:
@@ -140,25 +141,10 @@ def source_of(subject: str) -> str | None:
     return tokens[1]
 
 
-def _origins_of(record: Mapping[str, Any]) -> bytes:
-    """What a record without a resource says of where it is from."""
-    return packed({name: record[name] for name in _ORIGINS if name in record})
-
-
 @lru_cache(maxsize=1024)
 def _only_host(host: str) -> bytes:
-    """The same of one that says no more than its host, which come again and again."""
+    """What a record without a resource says of where it is from, if that is its host: they come again and again."""
     return packed({"host": host})
-
-
-def _observed(record: Mapping[str, Any], value: Any, received_at: int, rest: dict[str, Any], repairs: list[str]) -> int:
-    """The observed time, which stands for a missing other one; that of receipt if there is none."""
-    try:
-        observed = moment(value, _PLACES.name_in(record, _OBSERVED) or "", repairs)
-    except Unfit:
-        convert.keep_original(rest, "observed_timestamp", value, repairs, "bad_time")
-        return received_at
-    return received_at if observed is None else observed
 
 
 def _body(body: Any) -> str:
@@ -213,8 +199,7 @@ def columns_of(arrivals: Arrivals, records: Sequence[FlatLog], odd: set[int]) ->
     if None in attributes:
         odd.update(place for place, text in enumerate(attributes) if text is None)
     traces, spans = [*map(str.lower, log["trace_id"])], [*map(str.lower, log["span_id"])]
-    for ids in (traces, spans):
-        odd.update(unusual(ids))
+    odd.update(unusual(traces), unusual(spans))
     return {
         **log,
         "timestamp": [time // 1000 - EPOCH for time in log["timestamp"]],
@@ -244,9 +229,7 @@ def _fast_resource(text: bytes) -> tuple[str, str | None, str | None, bytes] | N
         return None
     if type(resource) is not dict or len(text) > 4096 or repairs:
         return None
-    service = resource.get("service.name")
-    version = resource.get("service.version")
-    instance = resource.get("service.instance.id")
-    if any(value is not None and type(value) is not str for value in (service, version, instance)):
+    service, version, instance = found = [resource.get(key) for key in SERVICE.values()]
+    if any(value is not None and type(value) is not str for value in found):
         return None
     return "unknown" if service is None else service, version, instance, packed(resource)

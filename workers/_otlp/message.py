@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
@@ -22,7 +22,7 @@ from workers._json.records import Kind, Origin, Records, check_depth
 from workers._limits import COUNTED_FROM
 from workers._otlp.json_form import build_request
 from workers._otlp.reader import FALLBACK, Reader, fast_reader
-from workers._otlp.request import M, clean_text, parse_request, unreadable
+from workers._otlp.request import clean_text, parse_request, unreadable
 from workers._otlp.request_count import check_request, shape_of
 
 _SIGNALS = ("resourceLogs", "resource_logs", "resourceSpans", "resource_spans", "resourceMetrics", "resource_metrics",
@@ -32,10 +32,10 @@ _JSON = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[\[{]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Signal(Kind, Generic[M]):
+class Signal(Kind):
     """How one signal's messages become rows: ``row_of`` is for flat JSON records, all else for requests."""
 
-    request: type[M]
+    request: type[Message]
     lean: type[Message] | None
     """The same request for the fast path, which is for those in protobuf without envelope."""
     otlp_rows: Callable[[Reader, Any, Origin], list[Row]]
@@ -98,7 +98,7 @@ class Signal(Kind, Generic[M]):
             return False
         return True
 
-    def _take_request(self, records: Records, request: M, origin: Origin, rejects: Sequence[Reject] = ()) -> None:
+    def _take_request(self, records: Records, request: Message, origin: Origin, rejects: Sequence[Reject] = ()) -> None:
         """The records of an OTLP request, and ``rejects`` that it had besides."""
         repairs = origin[4]
         before = len(repairs)
@@ -110,18 +110,17 @@ class Signal(Kind, Generic[M]):
             clean_text(request, repairs)
             rows = self.otlp_rows(FALLBACK, request, origin)
         first = records.count
-        for reject in rejects:
-            records.rejects.append(reject._replace(record_index=first + (reject.record_index or 0)))
-        records.rows.extend(rows)
+        records.rejects += [reject._replace(record_index=first + (reject.record_index or 0)) for reject in rejects]
+        records.rows += rows
 
 
 def signal_of(
-    request: type[M],
+    request: type[Message],
     lean: type[Message],
     otlp_rows: Callable[[Reader, Any, Origin], list[Row]],
     flat_row: Callable[[Mapping[str, Any], Origin], Row],
     text_field: str | None = None,
-) -> Signal[M]:
+) -> Signal:
     """The signal with such requests."""
     groups = request.DESCRIPTOR.fields[0]
     names = groups.json_name, groups.name, "raw_payload", *_SIGNALS

@@ -122,7 +122,7 @@ _KNOWN_NAMES = frozenset(name for names in KNOWN for name in names)
 _NONE_KNOWN = (None,) * len(KNOWN)
 
 
-def known_attributes(attributes: Mapping[str, Any], repairs: list[str]) -> tuple[str | None, ...]:
+def known_attributes(attributes: Mapping[str, Any]) -> tuple[str | None, ...]:
     """The attributes that have columns: span kind; HTTP method, route, status; gRPC service, method, status;
     component; level."""
     if _KNOWN_NAMES.isdisjoint(attributes):
@@ -130,5 +130,5 @@ def known_attributes(attributes: Mapping[str, Any], repairs: list[str]) -> tuple
     found: list[str | None] = []
     for names in KNOWN:
         value = next((attributes[name] for name in names if attributes.get(name) is not None), None)
-        found.append(None if value is None else parts.text(value, repairs))
+        found.append(None if value is None else parts.text(value))
     return tuple(found)

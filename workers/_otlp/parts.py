@@ -80,17 +80,18 @@ def dump(value: Any, repairs: list[str], *, sort: bool = False) -> bytes:
     return masked(text) if may_be_in(text) else text
 
 
+def check_text(repairs: list[str], *texts: str) -> None:
+    """Tells of U+0000 in a text, without which the request is read again then."""
+    if any("\0" in text for text in texts):
+        repairs.append("text_replaced")
+
+
 def keep_times(record: Message, fields: Iterable[str], attributes: dict[str, Any], repairs: list[str]) -> None:
     """Keeps times beyond int64 as text among the attributes."""
     for field in fields:
         nanos: int = getattr(record, field)
         if nanos > INT8_MAX:
             keep_original(attributes, field, str(nanos), repairs, "bad_time")
-
-
-def cleaned(text: str, repairs: list[str]) -> str | None:
-    """An optional text field of a protobuf message, where empty means absent."""
-    return (values.clean(text, repairs) if "\0" in text else text) or None
 
 
 # --- resources and scopes -----------------------------------------------------------------------------------
@@ -124,6 +125,7 @@ class ScopeValues(NamedTuple):
 def resource_values(resource: Resource, schema_url: str, repairs: list[str]) -> ResourceValues:
     """The shared values of a resource; one that the request leaves out is an empty one."""
     found = attributes(resource.attributes)
+    check_text(repairs, schema_url)
     rest: dict[str, Any] = {}
     if resource.dropped_attributes_count:
         rest["resource_dropped_attributes_count"] = resource.dropped_attributes_count
@@ -134,11 +136,11 @@ def resource_values(resource: Resource, schema_url: str, repairs: list[str]) -> 
             for ref in resource.entity_refs
         ]  # fmt: skip
     return ResourceValues(
-        text(found.get("service.name"), repairs) or "unknown",
-        text(found.get("service.version"), repairs),
-        text(found.get("service.instance.id"), repairs),
+        text(found.get("service.name")) or "unknown",
+        text(found.get("service.version")),
+        text(found.get("service.instance.id")),
         dump(found, repairs),
-        cleaned(schema_url, repairs),
+        schema_url or None,
         rest,
     )
 
@@ -147,20 +149,17 @@ def scope_values(scope: InstrumentationScope, schema_url: str, rest: dict[str, A
     """The shared values of an instrumentation scope; ``rest`` is that of its resource."""
     if scope.dropped_attributes_count:
         rest = rest | {"scope_dropped_attributes_count": scope.dropped_attributes_count}
+    check_text(repairs, scope.name, scope.version, schema_url)
     return ScopeValues(
-        cleaned(scope.name, repairs),
-        cleaned(scope.version, repairs),
+        scope.name or None,
+        scope.version or None,
         dump(attributes(scope.attributes), repairs) if scope.attributes else None,
-        cleaned(schema_url, repairs),
+        schema_url or None,
         rest,
         dump(rest, repairs) if rest else None,
     )
 
 
-def text(value: Any, repairs: list[str]) -> str | None:
+def text(value: Any) -> str | None:
     """An attribute's value for a text column: a string as it is, another value as its JSON text."""
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return values.clean(value, repairs) if "\0" in value else value
-    return dump(value, repairs).decode()
+    return value if value is None or isinstance(value, str) else dump(value, []).decode()

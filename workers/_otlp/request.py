@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -24,10 +24,8 @@ from workers._limits import RECORDS_MAX, too_many
 from workers._otlp.request_count import BELOW, RECORDS, below
 from workers._wire import GROUP, GROUP_END, LENGTH, each_of, fields
 
-M = TypeVar("M", bound=Message)
 
-
-def parse_request(kind: type[M], payload: bytes, repairs: list[str]) -> M:
+def parse_request(kind: type[Message], payload: bytes, repairs: list[str]) -> Message:
     """The protobuf request of type ``kind``; raises Unfit("malformed") for bytes that are not one.
 
     Text that is not UTF-8 is repaired: OTLP exporters exist that cut a text inside a character.
