@@ -18,9 +18,9 @@ from strategies_otlp import requests
 from workers._json import count
 from workers._json.count import EVENTS, RECORD, Shape, check_json
 from workers._limits import RECORDS_MAX, TooLarge
-from workers._otlp import request_count
+from workers._otlp import request as otlp_request
 from workers._otlp.fast import field
-from workers._otlp.request_count import check_request, shape_of
+from workers._otlp.request import check_request, shape_of
 
 HOSTS = Shape({"hosts": RECORD}, events=2, alone=("host_ip",))
 LOGS = shape_of(ExportLogsServiceRequest.DESCRIPTOR)
@@ -84,9 +84,9 @@ def group_count(message: Any) -> int:
     found = 0
     for descriptor, value in message.ListFields():
         kind = descriptor.message_type
-        if kind is not None and kind.name in request_count.GROUPS | request_count.RECORDS:
+        if kind is not None and kind.name in otlp_request.GROUPS | otlp_request.RECORDS:
             for each in value if descriptor.is_repeated else [value]:
-                found += 1 if kind.name in request_count.RECORDS else group_count(each) or 1
+                found += 1 if kind.name in otlp_request.RECORDS else group_count(each) or 1
     return found
 
 
@@ -97,9 +97,9 @@ def group_count(message: Any) -> int:
 @settings(max_examples=examples(200))
 def test_protobuf_is_counted_as_what_it_becomes(request: Any, unknown: bytes) -> None:
     """All three signals, and all five kinds of metrics."""
-    tree = request_count._tree_of(request.DESCRIPTOR)
+    tree = otlp_request._tree_of(request.DESCRIPTOR)
     payload = request.SerializeToString()
-    assert request_count._count(payload, 0, len(payload), tree) == group_count(request)
+    assert otlp_request._count(payload, 0, len(payload), tree) == group_count(request)
 
 
 def array(count: int) -> bytes:

@@ -29,7 +29,7 @@ from workers._limits import (
     SHARED_MAX,
     SUBMESSAGES_FROM,
 )
-from workers._otlp import request_count
+from workers._otlp import request as otlp_request
 from workers._otlp.fast import field
 
 STREAMS = registry.load()
@@ -219,8 +219,8 @@ def test_the_values_of_a_record_are_limited_too(stream: str, value: str) -> None
 def test_so_are_those_of_a_request(monkeypatch: pytest.MonkeyPatch, stream: str, octets: bytes, part: int) -> None:
     """Values in an array in an attribute, or attributes themselves. To count millions takes seconds: one kind has the
     limit as it is, all have a sixteenth of it."""
-    monkeypatch.setattr(request_count, "PARSED_MAX", PARSED_MAX // part)
-    monkeypatch.setattr(request_count, "SUBMESSAGES_FROM", SUBMESSAGES_FROM // part)
+    monkeypatch.setattr(otlp_request, "PARSED_MAX", PARSED_MAX // part)
+    monkeypatch.setattr(otlp_request, "SUBMESSAGES_FROM", SUBMESSAGES_FROM // part)
 
     def payload(attributes: bytes) -> bytes:
         if stream == "OTEL_METRICS":

@@ -14,7 +14,7 @@ from eventwriter.values import EPOCH, INT8_MAX
 from workers._json.convert import clamped
 from workers._json.records import Origin
 from workers._otlp import parts
-from workers._otlp.fast import Uncommon, joined, within
+from workers._otlp.fast import Uncommon, field, within
 from workers._otlp.json_values import present
 from workers._otlp.metric_points import DETAILS, TIME_UNITS, durations, exemplars, known_attributes, series_hash
 from workers._otlp.parts import ResourceValues, ScopeValues
@@ -98,7 +98,9 @@ def _add(rows: list[Row], read: Reader, metric: Any, kind: str, shared: _Shared,
         timestamp = time // 1000 - EPOCH if time else start_timestamp
         trace_id = span_id = ""
         if examples:
-            listed = exemplars(examples if read is FALLBACK else _point_in(joined(0x2A, examples)).exemplars)
+            if read is not FALLBACK:
+                examples = _point_in(b"".join([field(0x2A, octets) for octets in examples])).exemplars
+            listed = exemplars(examples)
             extra = {**(extra or {}), "exemplars": listed}
             trace_id, span_id = present(listed[0]["trace_id"]), present(listed[0]["span_id"])
         if scale is not None:
@@ -133,8 +135,7 @@ def _identity(
     if envelope is not None:
         rest = {**rest, "cloudevent": envelope}
     if metric.metadata:
-        whole = metric if read is FALLBACK else _metric_in(joined(0x62, metric.metadata))
-        rest = {**rest, "metadata": parts.attributes(whole.metadata)}
+        rest = {**rest, "metadata": read.attributes(metric.metadata)}
     identity = (resource.attributes, scope.attributes, kind, name, unit, temporality, scope.name, scope.version)
     hashed = _cached_hash if sum([len(part) for part in identity if part]) <= CACHED_MAX else series_hash
     return name, unit or None, description or None, temporality, rest, hashed(*identity)
@@ -169,5 +170,4 @@ def _point(read: Reader, given: tuple[Any, ...], repairs: list[str]) -> _Point:
     return point
 
 
-_metric_in = within(ExportMetricsServiceRequest, 1, 2, 2)
 _point_in = within(ExportMetricsServiceRequest, 1, 2, 2, 5, 1)

@@ -7,7 +7,7 @@ stand: protobuf refuses a request for what is wrong, or nested too deep, in any 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from struct import unpack
 from typing import Any
 
@@ -38,11 +38,6 @@ class Uncommon(ValueError):
 def field(tag: int, octets: bytes) -> bytes:
     """A field on the wire: a submessage or text, whose number is below 16."""
     return b"%c%b%b" % (tag, as_varint(len(octets)), octets)
-
-
-def joined(tag: int, submessages: Iterable[bytes]) -> bytes:
-    """A repeated field on the wire."""
-    return b"".join([field(tag, octets) for octets in submessages])
 
 
 def within(request: Any, *numbers: int) -> Callable[[bytes], Any]:
@@ -87,9 +82,6 @@ class Attributes:
     def __init__(self) -> None:
         self._kept: dict[bytes, tuple[str, Any]] = {}
         self._starts: dict[bytes, list[Any]] = {}
-
-    def __len__(self) -> int:
-        return len(self._kept)
 
     def read(self, pairs: Any) -> dict[str, Any]:
         """The object of a list of KeyValues, which is the caller's, but not the objects and lists within."""

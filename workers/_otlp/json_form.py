@@ -22,7 +22,7 @@ from eventwriter.values import Unfit, shown
 from workers._limits import RECORDS_MAX, TooLarge, too_many
 from workers._otlp.json_values import converted
 from workers._otlp.parts import KEPT
-from workers._otlp.request_count import BELOW, GROUPS, RECORDS
+from workers._otlp.request import BELOW, GROUPS, RECORDS
 
 _MAX_DEPTH = 60
 """Levels of AnyValue; protobuf parsers stop at 100 levels of messages, three of which make a level of values."""

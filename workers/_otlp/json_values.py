@@ -6,7 +6,6 @@ Trace and span ids, of 16 and 8 bytes, are hexadecimal in rows, sometimes base64
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -22,11 +21,12 @@ NO_TRACE, NO_SPAN = bytes(16), bytes(8)
 """OpenTelemetry's invalid ids, which some exporters write for those that are absent."""
 _NO_IDS = frozenset((NO_TRACE.hex(), NO_SPAN.hex()))
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
-_SPAN = re.compile(r"[A-Za-z0-9+/_-]{11}=")
-_CODED = {"trace_id": re.compile(r"[A-Za-z0-9+/_-]{22}=="), "span_id": _SPAN, "parent_span_id": _SPAN}
+_SIZES = {"trace_id": 16, "span_id": 8, "parent_span_id": 8}
 SERVICE: Mapping[str, str] = {
-    "service_name": "service.name", "service_version": "service.version", "service_instance": "service.instance.id",
-}  # fmt: skip
+    "service_name": "service.name",
+    "service_version": "service.version",
+    "service_instance": "service.instance.id",
+}
 """Column → attribute of a resource."""
 
 
@@ -55,8 +55,7 @@ def converted(field: FieldDescriptor, raw: Any, repairs: list[str]) -> Any:
     if field.type != FieldDescriptor.TYPE_BYTES:
         return _CONVERT[field.cpp_type](raw)
     if field.name == "bytes_value":
-        text = raw.replace("-", "+").replace("_", "/") + "=" * (-len(raw) % 4) if isinstance(raw, str) else None
-        octets = from_base64(text)
+        octets = _from_base64(raw + "=" * (-len(raw) % 4)) if isinstance(raw, str) else None
         if octets is None:
             raise Unfit("bad_value", f"{shown(raw)} is not base64")
         return octets
@@ -79,12 +78,15 @@ def enum_number(field: FieldDescriptor, raw: Any) -> int:
     return int(_CONVERT[FieldDescriptor.CPPTYPE_INT32](raw))
 
 
+def _from_base64(text: str) -> bytes | None:
+    """The bytes that a text is in base64, in either alphabet."""
+    return from_base64(text.replace("-", "+").replace("_", "/"))
+
+
 def octets_of(name: str, text: Any) -> bytes | None:
     """The bytes of an id in base64, which protobuf's own JSON has: it ends in "=", and so is no hexadecimal text."""
-    coded = _CODED.get(name)
-    if coded is None or not isinstance(text, str) or not coded.fullmatch(text):
-        return None
-    return urlsafe_b64decode(text.replace("+", "-").replace("/", "_"))
+    octets = _from_base64(text) if isinstance(text, str) and text[-1:] == "=" else None
+    return octets if octets is not None and len(octets) == _SIZES.get(name) else None
 
 
 def present(text: str) -> str:

@@ -22,8 +22,7 @@ from workers._json.records import Kind, Origin, Records, check_depth
 from workers._limits import COUNTED_FROM
 from workers._otlp.json_form import build_request
 from workers._otlp.reader import FALLBACK, Reader, fast_reader
-from workers._otlp.request import clean_text, parse_request, unreadable
-from workers._otlp.request_count import check_request, shape_of
+from workers._otlp.request import check_request, clean_text, parse_request, shape_of, unreadable
 
 _SIGNALS = ("resourceLogs", "resource_logs", "resourceSpans", "resource_spans", "resourceMetrics", "resource_metrics",
             "resourceProfiles", "resource_profiles")  # fmt: skip

@@ -127,8 +127,5 @@ def known_attributes(attributes: Mapping[str, Any]) -> tuple[str | None, ...]:
     component; level."""
     if _KNOWN_NAMES.isdisjoint(attributes):
         return _NONE_KNOWN
-    found: list[str | None] = []
-    for names in KNOWN:
-        value = next((attributes[name] for name in names if attributes.get(name) is not None), None)
-        found.append(None if value is None else parts.text(value))
-    return tuple(found)
+    found = (next((attributes[name] for name in names if attributes.get(name) is not None), None) for names in KNOWN)
+    return tuple(map(parts.text, found))

@@ -8,7 +8,7 @@ infinities as strings, an unset value as null, a key that comes several times as
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
@@ -35,15 +35,8 @@ def any_value(value: AnyValue) -> Any:
     if kind is None:
         return None
     plain = getattr(value, kind)
-    if kind == "double_value":
-        return number(plain)
-    if kind == "array_value":
-        return [any_value(element) for element in plain.values]
-    if kind == "kvlist_value":
-        return attributes(plain.values)
-    if kind == "bytes_value":
-        return b64encode(plain).decode()
-    return plain
+    convert = _CONVERT.get(kind)
+    return plain if convert is None else convert(plain)
 
 
 def number(real: float) -> float | str:
@@ -53,23 +46,30 @@ def number(real: float) -> float | str:
     return "NaN" if real != real else "Infinity" if real > 0 else "-Infinity"
 
 
-def attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+def attributes(pairs: Sequence[KeyValue]) -> dict[str, Any]:
     """A list of attributes as a JSON object."""
     found: dict[str, Any] = {}
-    count = 0
     for pair in pairs:
-        count += 1
         value = pair.value
         # Most values are strings with something in them: reading that is cheaper than asking for the kind.
         found[pair.key] = value.string_value or any_value(value)
-    return found if len(found) == count else _with_duplicates(pairs)
+    return found if len(found) == len(pairs) else _with_duplicates(pairs)
 
 
-def _with_duplicates(pairs: Iterable[KeyValue]) -> dict[str, Any]:
+def _with_duplicates(pairs: Sequence[KeyValue]) -> dict[str, Any]:
     lists: dict[str, list[Any]] = {}
     for pair in pairs:
         lists.setdefault(pair.key, []).append(any_value(pair.value))
     return {key: found[0] if len(found) == 1 else found for key, found in lists.items()}
+
+
+_CONVERT: Mapping[str, Callable[[Any], Any]] = {
+    "double_value": number,
+    "array_value": lambda array: [any_value(element) for element in array.values],
+    "kvlist_value": lambda pairs: attributes(pairs.values),
+    "bytes_value": lambda octets: b64encode(octets).decode(),
+}
+"""Those kinds of AnyValue that are something else in JSON."""
 
 
 def dump(value: Any, repairs: list[str], *, sort: bool = False) -> bytes:

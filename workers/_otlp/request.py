@@ -1,13 +1,14 @@
-"""OTLP requests in protobuf: told from other messages, and records in them under numbers that OTLP does not have.
+"""OTLP requests in protobuf: counted before anything is made of them, told from other messages, their text mended.
 
-OTLP has receivers ignore what they do not know; but a group without records that holds something else instead comes
-from a version, or a sender, with other names, and so does what looks like records beside those that are known: to
-ignore that would lose them in silence.
+OTLP has receivers ignore what they do not know; but a group that holds something else instead of records, or what looks
+like records beside those that are known, comes from a version, or a sender, with other names: it would be lost in
+silence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -20,15 +21,99 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from eventwriter import values
 from eventwriter.stream import Reject
 from eventwriter.values import Unfit
-from workers._limits import RECORDS_MAX, too_many
-from workers._otlp.request_count import BELOW, RECORDS, below
+from workers._json.count import RECORD, Shape
+from workers._limits import COUNTED_FROM, PARSED_MAX, RECORDS_MAX, SUBMESSAGE, SUBMESSAGES_FROM, too_full, too_many
 from workers._wire import GROUP, GROUP_END, LENGTH, each_of, fields
+
+RECORDS = frozenset(
+    ("LogRecord", "Span", "NumberDataPoint", "HistogramDataPoint", "ExponentialHistogramDataPoint", "SummaryDataPoint")
+)
+GROUPS = frozenset(
+    ("ResourceLogs", "ScopeLogs", "ResourceSpans", "ScopeSpans", "ResourceMetrics", "ScopeMetrics", "Metric", "Gauge",
+     "Sum", "Histogram", "ExponentialHistogram", "Summary", "ExportLogsServiceRequest", "ExportTraceServiceRequest",
+     "ExportMetricsServiceRequest")
+)  # fmt: skip
+"""Messages with records somewhere below."""
+BELOW = GROUPS | RECORDS
+
+
+def below(message: Any) -> list[Any]:
+    """The fields of a message with this descriptor that are groups or records."""
+    return [field for field in message.fields if field.message_type and field.message_type.name in BELOW]
+
+
+@cache
+def shape_of(request: Any, events: int = 8) -> Shape:
+    """Where a request with this descriptor has records in JSON, with ``events`` around it."""
+    groups: dict[str, Shape] = {}
+    for field in below(request):
+        inner = RECORD if field.message_type.name in RECORDS else shape_of(field.message_type, 0)
+        groups |= {field.name: inner, field.json_name: inner}
+    return Shape(groups, events=events)
+
+
+@cache
+def _tree_of(message: Any) -> Mapping[int, Any]:
+    """Tag of a field with groups or records → the same of these; empty for records."""
+    return {field.number << 3 | LENGTH: _tree_of(field.message_type) for field in below(message)}
+
+
+def check_request(payload: bytes, request: Any) -> None:
+    """Raises TooLarge if a request has more than RECORDS_MAX records, or takes more than PARSED_MAX: one of more than
+    COUNTED_FROM bytes may.
+
+    A group without any counts as one. As many fields are all that a group, or a large record, may have besides: to
+    look at fields that are unknown takes memory too. What is no message is left to the parser.
+    """
+    with suppress(ValueError):
+        _count(payload, 0, len(payload), _tree_of(request))
+    if len(payload) > SUBMESSAGES_FROM:
+        with suppress(ValueError, RecursionError):
+            _weigh(payload, 0, len(payload), _messages_of(request), PARSED_MAX // SUBMESSAGE)
+
+
+def _count(data: bytes, place: int, end: int, tree: Mapping[int, Any]) -> int:
+    """The records in a message."""
+    found = others = 0
+    for tag, begin, stop in fields(data, place, end):
+        inner = tree.get(tag)
+        if inner is None:
+            others += 1
+        elif inner or stop - begin > COUNTED_FROM:
+            found += _count(data, begin, stop, inner) or 1
+        else:
+            found += 1
+        if found > RECORDS_MAX:
+            raise too_many()
+        if others > RECORDS_MAX:
+            raise too_many("fields", "group" if tree else "record")
+    return found
+
+
+@cache
+def _messages_of(message: Any) -> dict[int, Any]:
+    """Tag → descriptor, of the fields of a message that are messages."""
+    return {field.number << 3 | LENGTH: field.message_type for field in message.fields if field.message_type}
+
+
+def _weigh(data: bytes, place: int, end: int, messages: Mapping[int, Any], left: int) -> int:
+    """How many messages more there may be than there are in this one; raises TooLarge if that is none."""
+    for tag, begin, stop in fields(data, place, end):
+        inner = messages.get(tag)
+        if inner is not None:
+            left -= 1
+            if left < 0:
+                raise too_full()
+            if stop > begin:
+                left = _weigh(data, begin, stop, _messages_of(inner), left)
+    return left
+
+
+# --- what is a request, and what is not ----------------------------------------------------------------------
 
 
 def parse_request(kind: type[Message], payload: bytes, repairs: list[str]) -> Message:
-    """The protobuf request of type ``kind``; raises Unfit("malformed") for bytes that are not one.
-
-    Text that is not UTF-8 is repaired: OTLP exporters exist that cut a text inside a character.
+    """The protobuf request of type ``kind``, its text mended; raises Unfit("malformed") for bytes that are not one.
 
     Protobuf does not say its type, and most bytes of one type parse as another one, with nonsense in it. What gives it
     away is a known field number with the wire type of something else; the first record shows it.
@@ -42,8 +127,7 @@ def parse_request(kind: type[Message], payload: bytes, repairs: list[str]) -> Me
             raise Unfit("malformed", f"neither JSON nor a protobuf {kind.DESCRIPTOR.name}") from None
     record: Any = request
     for name in path(kind.DESCRIPTOR):
-        siblings = getattr(record, name)
-        if not siblings:
+        if not (siblings := getattr(record, name)):
             return request
         record = siblings[0]
     if any(field.field_number in record.DESCRIPTOR.fields_by_number for field in each_of(UnknownFieldSet(record))):
@@ -66,8 +150,8 @@ def path(descriptor: Any) -> tuple[str, ...]:
 
 
 def mended(kind: type[Message], payload: bytes, repairs: list[str]) -> bytes:
-    """A request whose only fault is text that is not UTF-8, such as binary in a body, with U+FFFD in its place: for one
-    such text a parser refuses all records. Raises DecodeError if there is another fault, TooLarge for too many."""
+    """A request whose only fault is text that is not UTF-8, with U+FFFD in its place: exporters exist that cut a text
+    inside a character. Raises DecodeError if there is another fault, TooLarge for too many."""
 
     def mend(octets: bytes) -> bytes:
         text = octets.decode("utf-8", "replace").encode()
@@ -165,8 +249,7 @@ def _visit(node: Any, rejects: list[Reject], unknown: list[Any], count: int) -> 
 def _is_message(octets: bytes) -> bool:
     """Whether an unknown field beside good records may be one, and is no text."""
     try:
-        return bool(octets) and all(
-            tag > 7 and tag & 7 not in (GROUP, GROUP_END) for tag, _, _ in fields(octets, 0, len(octets))
-        )
+        tags = [tag for tag, _, _ in fields(octets, 0, len(octets))]
     except ValueError:
         return False
+    return bool(tags) and not any(tag <= 7 or tag & 7 in (GROUP, GROUP_END) for tag in tags)

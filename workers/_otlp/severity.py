@@ -14,7 +14,7 @@ _NAMES = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 BANDS: Mapping[int, str] = {number: _NAMES[(number - 1) // 4] for number in range(1, 25)}
 """Severity number → name of its range (OpenTelemetry logs data model)."""
 
-SYSLOG: tuple[int, ...] = (24, 23, 21, 17, 13, 10, 9, 5)
+SYSLOG: Mapping[float, int] = dict(enumerate((24, 23, 21, 17, 13, 10, 9, 5)))
 """Syslog and GELF level, 0 (emergency) to 7 (debug) → severity number."""
 
 _NUMBERS = {
@@ -51,7 +51,7 @@ def severity_of(severity: Any, number: Any, level: Any, word: Any, rest: dict[st
     if type(level) is int and 0 <= level <= 7 and severity is number is word is None:  # GELF
         rest["level"] = level
         return None, SYSLOG[level]
-    syslog: int | None = None
+    from_level: int | None = None
     if isinstance(level, str) and not _NUMBER.fullmatch(level.strip()):
         if severity is None:
             severity = level
@@ -59,13 +59,14 @@ def severity_of(severity: Any, number: Any, level: Any, word: Any, rest: dict[st
             rest["level"] = level
     elif level is not None:
         rest["level"] = level
-        syslog = _syslog(level)
+        if not isinstance(level, bool) and isinstance(level, int | float | str):
+            from_level = SYSLOG.get(float(level) if isinstance(level, str) else level)
     if word is not None:
         if severity is None:
             severity = word
         else:
             rest["severity"] = word
-    if syslog is None or number is not None:
+    if from_level is None or number is not None:
         return severity, number
     if isinstance(severity, str):
         if number_of(severity) is not None:
@@ -74,16 +75,7 @@ def severity_of(severity: Any, number: Any, level: Any, word: Any, rest: dict[st
             if severity:
                 rest["severity" if word == severity else "severity_text"] = severity
             severity = None
-    return severity, SYSLOG[syslog]
-
-
-def _syslog(level: Any) -> int | None:
-    """Syslog's level, 0 to 7, from a number or its text."""
-    if isinstance(level, str):
-        level = float(level)
-    if isinstance(level, bool) or not isinstance(level, int | float) or level not in range(8):
-        return None
-    return int(level)
+    return severity, from_level
 
 
 def severity_number(number: Any, severity: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
