@@ -16,7 +16,15 @@ from workers._json.records import Origin
 from workers._otlp import parts
 from workers._otlp.fast import Uncommon, field, within
 from workers._otlp.json_values import present
-from workers._otlp.metric_points import DETAILS, TIME_UNITS, durations, exemplars, known_attributes, series_hash
+from workers._otlp.metric_points import (
+    DETAILS,
+    TIME_UNITS,
+    details_of,
+    durations,
+    exemplars,
+    known_attributes,
+    series_hash,
+)
 from workers._otlp.parts import ResourceValues, ScopeValues
 from workers._otlp.reader import CACHED_MAX, FALLBACK, Reader
 
@@ -68,13 +76,13 @@ def _add(rows: list[Row], read: Reader, metric: Any, kind: str, shared: _Shared,
     name, unit, description, temporality, rest, series = _identity(read, metric, kind, shared, origin)
     shared_data = parts.dump(rest, repairs) if rest else None
     monotonic = body.is_monotonic if kind == "sum" else None
-    details = DETAILS.get(kind)
+    has_numbers = kind not in DETAILS
     scale = TIME_UNITS.get(unit) if unit else None
     count = total = low = high = duration_ms = duration_seconds = None
     value: float | None
     for point in body.data_points:
         extra: dict[str, Any] | None = None
-        if details is None:
+        if has_numbers:
             time, start, flags, pairs, integer, real, examples = _number_fields(point)
             if integer:
                 value = float(integer)
@@ -82,13 +90,13 @@ def _add(rows: list[Row], read: Reader, metric: Any, kind: str, shared: _Shared,
                 value, integer = (real, None) if real else _zero(point)
         else:
             time, start, flags, pairs = _common_fields(point)
-            count, total, low, high, extra = details(point)
+            count, total, low, high, extra = details_of(kind, point)
             count = clamped("count", 0, INT8_MAX, count, extra, repairs)
             value, integer, examples = total, None, point.exemplars if kind != "summary" else ()
         given = (series, *pairs[:])
         series_key, packed, known = (read is not FALLBACK and _POINTS.get(given)) or _point(read, given, repairs)
         if flags & _NO_RECORDED_VALUE:
-            if value and details is None:  # it should not have one
+            if value and has_numbers:  # it should not have one
                 extra = {"value_int": integer} if integer else {"value": parts.number(value)}
             value = integer = None
         if time > INT8_MAX or start > INT8_MAX:

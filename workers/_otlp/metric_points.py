@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
@@ -33,47 +33,22 @@ def durations(value: float | None, scale: Scale) -> tuple[float | None, float | 
     return value * milli_up / milli_down, value * up / down
 
 
-Details = tuple[int, float | None, float | None, float | None, dict[str, Any]]
-"""What a point of a distribution holds besides attributes and times: count, sum, min, max, and the rest for JSON."""
-
-
-def _distribution(point: Any, data: dict[str, Any]) -> Details:
-    total = point.sum if point.HasField("sum") else None
-    low = point.min if point.HasField("min") else None
-    return point.count, total, low, point.max if point.HasField("max") else None, data
-
-
-def _histogram(point: Any) -> Details:
-    bounds = [parts.number(bound) for bound in point.explicit_bounds]
-    return _distribution(point, {"bucket_counts": [*point.bucket_counts], "explicit_bounds": bounds})
-
-
-def _exponential_histogram(point: Any) -> Details:
-    data: dict[str, Any] = {
-        "scale": point.scale,
-        "zero_count": point.zero_count,
-        "zero_threshold": parts.number(point.zero_threshold),
-    }
-    for side in ("positive", "negative"):
-        if point.HasField(side):
-            buckets = getattr(point, side)
-            data[side] = {"offset": buckets.offset, "bucket_counts": [*buckets.bucket_counts]}
-    return _distribution(point, data)
-
-
-def _summary(point: Any) -> Details:
-    quantiles = [
-        {"quantile": parts.number(at.quantile), "value": parts.number(at.value)} for at in point.quantile_values
-    ]
-    return point.count, point.sum, None, None, {"quantile_values": quantiles}
-
-
-DETAILS: Mapping[str, Callable[[Any], Details]] = {
-    "histogram": _histogram,
-    "exponential_histogram": _exponential_histogram,
-    "summary": _summary,
+DETAILS: Mapping[str, Sequence[str]] = {
+    "histogram": ("bucket_counts", "explicit_bounds"),
+    "exponential_histogram": ("scale", "zero_count", "zero_threshold", "positive", "negative"),
+    "summary": ("quantile_values",),
 }
-"""Kind of metric → what its points hold; gauges and sums have plain numbers instead."""
+"""Kind of metric → fields of its points that have no column; gauges and sums have plain numbers instead."""
+
+
+def details_of(kind: str, point: Any) -> tuple[int, float | None, float | None, float | None, dict[str, Any]]:
+    """What a point of a distribution has besides attributes and times: count, sum, min, max, and the rest for JSON."""
+    absent = [side for side in ("positive", "negative") if side in DETAILS[kind] and not point.HasField(side)]
+    rest = {name: parts.plain(getattr(point, name)) for name in DETAILS[kind] if name not in absent}
+    if kind == "summary":
+        return point.count, point.sum, None, None, rest
+    total, low, high = [getattr(point, name) if point.HasField(name) else None for name in ("sum", "min", "max")]
+    return point.count, total, low, high, rest
 
 
 def exemplars(given: Sequence[Any]) -> list[dict[str, Any]]:

@@ -46,6 +46,15 @@ def number(real: float) -> float | str:
     return "NaN" if real != real else "Infinity" if real > 0 else "-Infinity"
 
 
+def plain(value: Any) -> Any:
+    """What a field without attributes holds, for JSON: numbers, texts, lists, messages with all their fields."""
+    if isinstance(value, Message):
+        return {field.name: plain(getattr(value, field.name)) for field in value.DESCRIPTOR.fields}
+    if isinstance(value, float):
+        return number(value)
+    return value if isinstance(value, int | str) else [*map(plain, value)]
+
+
 def attributes(pairs: Sequence[KeyValue]) -> dict[str, Any]:
     """A list of attributes as a JSON object."""
     found: dict[str, Any] = {}
@@ -130,11 +139,7 @@ def resource_values(resource: Resource, schema_url: str, repairs: list[str]) -> 
     if resource.dropped_attributes_count:
         rest["resource_dropped_attributes_count"] = resource.dropped_attributes_count
     if resource.entity_refs:
-        rest["resource_entity_refs"] = [
-            {"schema_url": ref.schema_url, "type": ref.type, "id_keys": [*ref.id_keys],
-             "description_keys": [*ref.description_keys]}
-            for ref in resource.entity_refs
-        ]  # fmt: skip
+        rest["resource_entity_refs"] = plain(resource.entity_refs)
     return ResourceValues(
         text(found.get("service.name")) or "unknown",
         text(found.get("service.version")),
