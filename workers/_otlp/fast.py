@@ -26,6 +26,8 @@ _NOT_KEPT = 4096
 """… before so many are not, after which others have their turn: values may come again that did not before."""
 _SHORT = 2**14
 """Two bytes tell a length below this."""
+_LONG = -1
+"""Kind of a value whose length takes two bytes: text, or for protobuf."""
 ABSENT = (b"",)
 """A submessage that is not there, which is like an empty one; several, which protobuf merges, are a ValueError."""
 _BOOLS: Mapping[bytes, bool] = {b"\0": False, b"\1": True}
@@ -74,9 +76,9 @@ def plain_text(value: bytes) -> str | None:
 class Attributes:
     """Lists of attributes, KeyValue by KeyValue, as JSON objects.
 
-    Most KeyValues come again and again, and are kept by their bytes. Those that are new are read by hand if they are
-    written the usual way, and by protobuf if not. In the usual way they start with a key, the length of the value and
-    its kind, which come again even where the value never does; of those that start alike only so many are kept.
+    Most KeyValues come again and again, and are kept by their bytes; of those that start alike only so many. Those that
+    are new are read by hand if they are written the usual way, and by protobuf if not: then they start with a key, the
+    length of the value and its kind, which come again even where the value never does.
     """
 
     def __init__(self) -> None:
@@ -101,7 +103,9 @@ class Attributes:
             key, size, kind, left = start
             value = None
             if size == len(pair):
-                if kind != 0x0A:
+                if kind == _LONG:
+                    value = plain_text(pair[at:])
+                elif kind != 0x0A:
                     value = _scalar(kind, pair[at:])
                 elif pair[at] == size - at - 1:
                     value = pair[at + 1 :].decode()
@@ -126,7 +130,9 @@ class Attributes:
         if len(start) > 5:
             end = start[1] + 2
             size, kind = start[-2:]
-            if len(start) == end + 3 < 0x83 and start[0] == 0x0A and start[end] == 0x12 and 1 < size < 0x80:
+            if len(start) == end + 3 < 0x83 and start[0] == 0x0A and start[end] == 0x12 and size > 1:
+                if size >= 0x80:  # it goes on where the kind of a short value is
+                    size, kind = 1 + (size & 0x7F | kind << 7), _LONG
                 found = [start[2:end].decode(), len(start) - 1 + size, kind, _ALIKE]
         if len(self._starts) >= _PAIRS:
             self._starts.clear()
@@ -135,13 +141,7 @@ class Attributes:
 
 
 def _unusual(pair: bytes) -> tuple[str, Any]:
-    """The same of any KeyValue, by protobuf, but for long text."""
-    if 0x84 <= len(pair) < _SHORT and pair[0] == 0x0A and (end := pair[1] + 2) < 0x80 and pair[end] == 0x12:
-        size = len(pair) - end - 3
-        if pair[end + 1] + ((pair[end + 2] - 1) << 7) == size >= 0x80:
-            text = plain_text(pair[end + 3 :])
-            if text is not None:
-                return pair[2:end].decode(), text
+    """The same of any KeyValue, by protobuf."""
     found = _attribute_in(pair)
     if found.key_strindex == parts.KEPT:
         raise Uncommon("as only requests in JSON have them")

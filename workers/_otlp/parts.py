@@ -1,8 +1,8 @@
 """OTLP requests (opentelemetry-proto 1.x): what logs, traces and metrics have in common.
 
-A request is a tree: resource, scope, records. What belongs to a resource or a scope is converted once, for all its
-records. Attribute lists become JSON objects in which every kind of AnyValue keeps its type: bytes as base64, NaN and
-infinities as strings, an unset value as null, a key that comes several times as the list of its values.
+What belongs to a resource or a scope is converted once, for all its records. Attribute lists become JSON objects in
+which every kind of AnyValue keeps its type: bytes as base64, NaN and infinities as strings, an unset value as null, a
+key that comes several times as the list of its values.
 """
 
 from __future__ import annotations
@@ -62,14 +62,12 @@ def attributes(pairs: Sequence[KeyValue]) -> dict[str, Any]:
         value = pair.value
         # Most values are strings with something in them: reading that is cheaper than asking for the kind.
         found[pair.key] = value.string_value or any_value(value)
-    return found if len(found) == len(pairs) else _with_duplicates(pairs)
-
-
-def _with_duplicates(pairs: Sequence[KeyValue]) -> dict[str, Any]:
+    if len(found) == len(pairs):
+        return found
     lists: dict[str, list[Any]] = {}
     for pair in pairs:
         lists.setdefault(pair.key, []).append(any_value(pair.value))
-    return {key: found[0] if len(found) == 1 else found for key, found in lists.items()}
+    return {key: given[0] if len(given) == 1 else given for key, given in lists.items()}
 
 
 _CONVERT: Mapping[str, Callable[[Any], Any]] = {
