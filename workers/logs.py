@@ -47,8 +47,7 @@ def otlp_rows(read: Reader, request: Any, origin: Origin) -> list[Row]:
              dropped) = _fields(record)  # fmt: skip
             found = attributes(pairs)
             if time > INT8_MAX or observed > INT8_MAX:
-                parts.keep_times(record, _TIMES, found, repairs)
-                time, observed = (0 if nanos > INT8_MAX else nanos for nanos in (time, observed))
+                time, observed = parts.times_of(record, _TIMES, found, repairs)
             observed_timestamp = observed // 1000 - EPOCH if observed else received
             if envelope is not None:
                 keep(found, "cloudevent", envelope)

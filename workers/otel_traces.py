@@ -85,8 +85,8 @@ def otlp_rows(read: Reader, request: Any, origin: Origin) -> list[Row]:
             found = attributes(pairs)
             time = start or end
             if start > INT8_MAX or end > INT8_MAX:
-                parts.keep_times(span, _TIMES, found, repairs)
-                time = start if 0 < start <= INT8_MAX else end if end <= INT8_MAX else 0
+                known_start, known_end = parts.times_of(span, _TIMES, found, repairs)
+                time = known_start or known_end
                 start, end = min(start, INT8_MAX), min(end, INT8_MAX)
             if envelope is not None:
                 keep(found, "cloudevent", envelope)

@@ -100,8 +100,7 @@ def _add(rows: list[Row], read: Reader, metric: Any, kind: str, shared: _Shared,
                 extra = {"value_int": integer} if integer else {"value": parts.number(value)}
             value = integer = None
         if time > INT8_MAX or start > INT8_MAX:
-            parts.keep_times(point, _TIMES, extra := extra or {}, repairs)
-            time, start = (0 if nanos > INT8_MAX else nanos for nanos in (time, start))
+            time, start = parts.times_of(point, _TIMES, extra := extra or {}, repairs)
         start_timestamp = start // 1000 - EPOCH if start else None
         timestamp = time // 1000 - EPOCH if time else start_timestamp
         trace_id = span_id = ""

@@ -190,14 +190,11 @@ _members = members_of(FlatLog)
 def columns_of(arrivals: Arrivals, records: Sequence[FlatLog], odd: set[int]) -> Columns:
     """The columns of such records."""
     log = _members(records)
-    resources = [*map(_fast_resource, map(bytes, log["resource"]))]
-    if None in resources:
-        odd.update(place for place, resource in enumerate(resources) if resource is None)
-        resources = [resource or _UNKNOWN for resource in resources]
-    services, versions, instances, packed = zip(*resources, strict=True)
+    services, versions, instances, resources = zip(*map(_fast_resource, map(bytes, log["resource"])), strict=True)
     attributes = nested_json(log["attributes"], odd, b"{")
-    if None in attributes:
-        odd.update(place for place, text in enumerate(attributes) if text is None)
+    for column in (resources, attributes):
+        if None in column:
+            odd.update(place for place, text in enumerate(column) if text is None)
     traces, spans = [*map(str.lower, log["trace_id"])], [*map(str.lower, log["span_id"])]
     odd.update(unusual(traces), unusual(spans))
     return {
@@ -211,25 +208,25 @@ def columns_of(arrivals: Arrivals, records: Sequence[FlatLog], odd: set[int]) ->
         "service_instance": instances,
         "scope_name": log["scope"],
         "attributes": attributes,
-        "resource_attributes": packed,
+        "resource_attributes": resources,
         "source": [*map(source_of, arrivals[0])],
     }
 
 
-_UNKNOWN: tuple[str, str | None, str | None, bytes] = ("unknown", None, None, b"{}")
+_ODD = (None, None, None, None)
 
 
 @lru_cache(maxsize=1024)
-def _fast_resource(text: bytes) -> tuple[str, str | None, str | None, bytes] | None:
+def _fast_resource(text: bytes) -> tuple[str | None, str | None, str | None, bytes | None]:
     """(service name, version, instance, JSON) of a resource; the same one comes with many records."""
     repairs: list[str] = []
     try:
         resource = parse_json(text, repairs)
     except Unfit:
-        return None
+        return _ODD
     if type(resource) is not dict or len(text) > 4096 or repairs:
-        return None
+        return _ODD
     service, version, instance = found = [resource.get(key) for key in SERVICE.values()]
     if any(value is not None and type(value) is not str for value in found):
-        return None
+        return _ODD
     return "unknown" if service is None else service, version, instance, packed(resource)

@@ -93,12 +93,13 @@ def check_text(repairs: list[str], *texts: str) -> None:
         repairs.append("text_replaced")
 
 
-def keep_times(record: Message, fields: Iterable[str], attributes: dict[str, Any], repairs: list[str]) -> None:
-    """Keeps times beyond int64 as text among the attributes."""
-    for field in fields:
-        nanos: int = getattr(record, field)
+def times_of(record: Message, fields: Iterable[str], attributes: dict[str, Any], repairs: list[str]) -> list[int]:
+    """The times of a record, 0 for those beyond int64, which are kept as text among the attributes."""
+    times = [getattr(record, field) for field in fields]
+    for field, nanos in zip(fields, times, strict=True):
         if nanos > INT8_MAX:
             keep_original(attributes, field, str(nanos), repairs, "bad_time")
+    return [0 if nanos > INT8_MAX else nanos for nanos in times]
 
 
 # --- resources and scopes -----------------------------------------------------------------------------------

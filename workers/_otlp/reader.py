@@ -17,7 +17,7 @@ from eventwriter.masking.community import may_be_in
 from workers._otlp import parts
 from workers._otlp.fast import ABSENT, Uncommon, attributes, within
 from workers._otlp.parts import ResourceValues, ScopeValues
-from workers._otlp.request import path
+from workers._otlp.request import inside
 
 Scope = tuple[ResourceValues, ScopeValues, Sequence[Any]]
 """A resource, a scope in it, and the records of that."""
@@ -40,12 +40,11 @@ class Reader(NamedTuple):
 
 
 def _scopes(request: Any, repairs: list[str]) -> Iterator[Scope]:
-    groups, scopes, records = path(request.DESCRIPTOR)
-    for group in getattr(request, groups):
+    for group in inside(request):
         resource = parts.resource_values(group.resource, group.schema_url, repairs)
-        for scoped in getattr(group, scopes):
+        for scoped in inside(group):
             scope = parts.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
-            yield resource, scope, getattr(scoped, records)
+            yield resource, scope, inside(scoped)
 
 
 _group_fields = attrgetter("resource", "schema_url", "scopes")

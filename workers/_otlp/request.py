@@ -37,9 +37,15 @@ GROUPS = frozenset(
 BELOW = GROUPS | RECORDS
 
 
+@cache
 def below(message: Any) -> list[Any]:
     """The fields of a message with this descriptor that are groups or records."""
     return [field for field in message.fields if field.message_type and field.message_type.name in BELOW]
+
+
+def inside(group: Any) -> Any:
+    """The groups in a request or in one of a resource, the records in one of a scope."""
+    return getattr(group, below(group.DESCRIPTOR)[0].name)
 
 
 @cache
@@ -126,24 +132,13 @@ def parse_request(kind: type[Message], payload: bytes, repairs: list[str]) -> Me
         except (DecodeError, EncodeError):
             raise Unfit("malformed", f"neither JSON nor a protobuf {kind.DESCRIPTOR.name}") from None
     record: Any = request
-    for name in path(kind.DESCRIPTOR):
-        if not (siblings := getattr(record, name)):
+    for _ in range(3):
+        if not (siblings := inside(record)):
             return request
         record = siblings[0]
     if any(field.field_number in record.DESCRIPTOR.fields_by_number for field in each_of(UnknownFieldSet(record))):
         raise Unfit("malformed", f"a protobuf message, but not a {kind.DESCRIPTOR.name}")
     return request
-
-
-@cache
-def path(descriptor: Any) -> tuple[str, ...]:
-    """The names of the lists that lead from a request to its records: of resource groups, scope groups, records."""
-    names = []
-    for _ in range(3):
-        field = below(descriptor)[0]
-        names.append(field.name)
-        descriptor = field.message_type
-    return tuple(names)
 
 
 # --- text ---------------------------------------------------------------------------------------------------
