@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from workers._flow.flow_pb2 import FlowMessage
 from workers._json.table import Table
-from workers._otlp.metric_points import KNOWN
+from workers._otlp.data_points import KNOWN
 
 RECEIVED = 1_700_000_000_000_000_000
 _TIME = RECEIVED + 1_000_000_000
