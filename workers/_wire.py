@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -61,7 +61,7 @@ def varint(data: bytes, place: int) -> tuple[int, int]:
     raise ValueError("cut off, or not a varint")
 
 
-def as_varint(value: int) -> bytes:
+def _as_varint(value: int) -> bytes:
     """A length or a tag on the wire."""
     out = bytearray()
     while value > 0x7F:
@@ -69,3 +69,29 @@ def as_varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+def field(tag: int, octets: bytes) -> bytes:
+    """A field on the wire: a submessage or text, whose number is below 16."""
+    return b"%c%b%b" % (tag, _as_varint(len(octets)), octets)
+
+
+def within(request: Any, *numbers: int) -> Callable[[bytes], Any]:
+    """What parses the bytes of a submessage where it is in a request, below the fields of these numbers."""
+    path: list[tuple[str, bool]] = []
+    descriptor = request.DESCRIPTOR
+    for number in numbers:
+        below = descriptor.fields_by_number[number]
+        path.append((below.name, below.is_repeated))
+        descriptor = below.message_type
+    tags = [number << 3 | LENGTH for number in reversed(numbers)]
+
+    def parse(octets: bytes) -> Any:
+        for tag in tags:
+            octets = field(tag, octets)
+        found = request.FromString(octets)
+        for name, repeated in path:
+            found = getattr(found, name)[0] if repeated else getattr(found, name)
+        return found
+
+    return parse

@@ -16,14 +16,14 @@ from workers._json.convert import keep
 from workers._json.fast import fast_path
 from workers._json.records import Origin, decoder
 from workers._otlp import parts
-from workers._otlp.fast import ABSENT, plain_text, within
 from workers._otlp.json_values import NO_SPAN, NO_TRACE
 from workers._otlp.logs_flat import TABLE, FlatLog, columns_of, flat_row, source_of
 from workers._otlp.message import signal_of
 from workers._otlp.otlp_lean_pb2 import Logs
 from workers._otlp.parts import BACKSLASH
-from workers._otlp.reader import FALLBACK, Reader
+from workers._otlp.reader import ABSENT, FALLBACK, Reader, plain_text
 from workers._otlp.severity import BANDS, number_of
+from workers._wire import within
 
 _TIMES = ("time_unix_nano", "observed_time_unix_nano")
 _fields = attrgetter(

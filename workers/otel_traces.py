@@ -18,12 +18,12 @@ from workers._json.convert import keep, moment, spread
 from workers._json.records import Origin, decoder
 from workers._json.table import Field, Table
 from workers._otlp import parts
-from workers._otlp.fast import ABSENT, within
 from workers._otlp.json_values import NO_SPAN, NO_TRACE, attributes_of, enum_number, fill_ids, fill_service
 from workers._otlp.message import signal_of
 from workers._otlp.otlp_lean_pb2 import Traces
 from workers._otlp.parts import BACKSLASH
-from workers._otlp.reader import FALLBACK, Reader
+from workers._otlp.reader import ABSENT, FALLBACK, Reader
+from workers._wire import within
 
 TABLE = Table(
     Field("timestamp", "timestamptz", own=True),

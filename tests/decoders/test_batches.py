@@ -23,7 +23,7 @@ from traffic import ENCODINGS, Traffic
 from workers import logs, otel_metrics, otel_traces
 from workers._guard import total
 from workers._json.records import decode_records
-from workers._otlp import data_points, fast
+from workers._otlp import data_points, reader
 
 STREAMS = registry.load()
 SIGNALS: dict[str, Any] = {
@@ -85,7 +85,7 @@ def test_a_message_becomes_in_a_batch_what_the_fallback_makes_of_it_alone(name: 
     if name in SIGNALS:
         fallback = total(partial(decode_records, dataclasses.replace(SIGNALS[name], lean=None)))
     batch = data.draw(messages(name))
-    fast._ATTRIBUTES.forget()
+    reader._ATTRIBUTES.forget()
     data_points._POINTS.clear()
     for _ in range(2):
         for message, row in zip(batch, fast_rows(stream, batch), strict=True):

@@ -12,7 +12,7 @@ import pytest
 from eventwriter import registry
 from eventwriter.postgres.attempt import fast_rows
 from records import message
-from workers._otlp.fast import field
+from workers._wire import field
 
 STREAMS = registry.load()
 LARGEST = 30_000

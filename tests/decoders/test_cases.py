@@ -15,7 +15,7 @@ from checks import check_decoded, decode_checked
 from eventwriter import registry
 from eventwriter.stream import Decoded, Message
 from workers._flow.flow_pb2 import FlowMessage
-from workers._otlp.fast import field
+from workers._wire import field
 
 SAMPLES = Path(__file__).resolve().parents[1] / "support" / "samples" / "cases"
 STREAMS = registry.load()

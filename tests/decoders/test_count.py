@@ -19,8 +19,8 @@ from workers._json import count
 from workers._json.count import EVENTS, RECORD, Shape, check_json
 from workers._limits import RECORDS_MAX, TooLarge
 from workers._otlp import request as otlp_request
-from workers._otlp.fast import field
 from workers._otlp.request import check_request, shape_of
+from workers._wire import field
 
 HOSTS = Shape({"hosts": RECORD}, events=2, alone=("host_ip",))
 LOGS = shape_of(ExportLogsServiceRequest.DESCRIPTOR)

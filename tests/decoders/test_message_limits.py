@@ -30,7 +30,7 @@ from workers._limits import (
     SUBMESSAGES_FROM,
 )
 from workers._otlp import request as otlp_request
-from workers._otlp.fast import field
+from workers._wire import field
 
 STREAMS = registry.load()
 EVENT = b'{"specversion":"1.0","id":"7","source":"/a","type":"t",%b}'

@@ -21,10 +21,10 @@ from strategies_otlp import NOW, message, requests
 from traffic import Traffic
 from workers import logs, otel_metrics, otel_traces
 from workers._json.records import decode_records
-from workers._otlp import fast
-from workers._otlp.fast import field
+from workers._otlp import reader
 from workers._otlp.message import Signal
 from workers._otlp.reader import fast_reader
+from workers._wire import field
 
 SIGNALS: dict[str, Signal] = {
     "LOGS": logs._SIGNAL,
@@ -41,7 +41,7 @@ def agree(name: str, payload: bytes) -> bool:
     """Whether a request takes the fast path; asserts that it makes no difference, for new attributes and known ones."""
     signal = SIGNALS[name]
     fallback = repr(decode_records(dataclasses.replace(signal, lean=None), message(payload)))
-    fast._ATTRIBUTES.forget()
+    reader._ATTRIBUTES.forget()
     for _ in range(2):
         assert repr(decode_records(signal, message(payload))) == fallback
     assert signal.lean is not None
@@ -341,17 +341,17 @@ def test_attributes_that_are_all_new_take_the_fast_path(name: str) -> None:
 
 def test_attributes_that_are_refused_do_not_fill_the_memory_either() -> None:
     """Each list has a key that comes twice, and others that are new."""
-    kept = fast.Attributes()
+    kept = reader.Attributes()
     for number in range(3000):
         keys = ["twice", "twice", *(f"{number}/{n}" for n in range(5))]
-        with pytest.raises(fast.Uncommon):
+        with pytest.raises(reader.Uncommon):
             kept.read([KeyValue(key=key, value=AnyValue(bool_value=True)).SerializeToString() for key in keys])
     assert len(kept._kept) < 5000
 
 
 def test_after_values_that_never_come_again_others_are_kept() -> None:
     """Values that are all new are mostly not worth keeping, until they are."""
-    kept = fast.Attributes()
+    kept = reader.Attributes()
 
     def read(value: str) -> None:
         assert kept.read([KeyValue(key="k", value=AnyValue(string_value=value)).SerializeToString()]) == {"k": value}

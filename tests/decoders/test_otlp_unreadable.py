@@ -11,7 +11,7 @@ from checks import decode_checked
 from eventwriter.stream import Decoded, Stream
 from strategies_otlp import message
 from workers import logs, otel_metrics, otel_traces
-from workers._otlp.fast import field
+from workers._wire import field
 
 SPAN = {"traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "name": "op"}
 GOOD = {"scopeSpans": [{"spans": [SPAN]}]}

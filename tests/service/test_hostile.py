@@ -13,7 +13,7 @@ from eventwriter import registry
 from fix_service import STREAMS, World, only, wait_until
 from traffic import Publication, Traffic
 from workers._limits import RECORDS_MAX, REJECTS_MAX
-from workers._otlp.fast import field
+from workers._wire import field
 
 RSS_MAX = 350 * 2**10
 """KiB of memory that no message may drive a worker to."""

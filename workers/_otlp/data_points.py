@@ -18,10 +18,10 @@ from eventwriter.values import EPOCH, INT8_MAX
 from workers._json.convert import clamped
 from workers._json.records import Origin
 from workers._otlp import parts
-from workers._otlp.fast import Uncommon, field, within
 from workers._otlp.json_values import present
 from workers._otlp.parts import ResourceValues, ScopeValues
-from workers._otlp.reader import CACHED_MAX, FALLBACK, Reader
+from workers._otlp.reader import CACHED_MAX, FALLBACK, Reader, Uncommon
+from workers._wire import field, within
 
 Scale = tuple[float, float, float, float]
 TIME_UNITS: Mapping[str, Scale] = {
