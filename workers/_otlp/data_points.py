@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
@@ -23,18 +23,17 @@ from workers._otlp.parts import ResourceValues, ScopeValues
 from workers._otlp.reader import CACHED_MAX, FALLBACK, Reader, Uncommon
 from workers._wire import field, within
 
-Scale = tuple[float, float, float, float]
-TIME_UNITS: Mapping[str, Scale] = {
-    "ns": (1.0, 1e6, 1.0, 1e9),
-    "us": (1.0, 1e3, 1.0, 1e6),
-    "\N{MICRO SIGN}s": (1.0, 1e3, 1.0, 1e6),
-    "\N{GREEK SMALL LETTER MU}s": (1.0, 1e3, 1.0, 1e6),
-    "ms": (1.0, 1.0, 1.0, 1e3),
-    "s": (1e3, 1.0, 1.0, 1.0),
-    "min": (6e4, 1.0, 60.0, 1.0),
-    "h": (3.6e6, 1.0, 3600.0, 1.0),
+TIME_UNITS: Mapping[str, float] = {
+    "ns": 1.0,
+    "us": 1e3,
+    "\N{MICRO SIGN}s": 1e3,
+    "\N{GREEK SMALL LETTER MU}s": 1e3,
+    "ms": 1e6,
+    "s": 1e9,
+    "min": 6e10,
+    "h": 3.6e12,
 }
-"""Unit of time (UCUM) → milliseconds as a fraction, seconds as a fraction: dividing keeps 187.5 ms = 0.1875 s exact."""
+"""Unit of time (UCUM) → nanoseconds."""
 DETAILS: Mapping[str, Sequence[str]] = {
     "histogram": ("bucket_counts", "explicit_bounds"),
     "exponential_histogram": ("scale", "zero_count", "zero_threshold", "positive", "negative"),
@@ -103,7 +102,7 @@ def _add(rows: list[Row], read: Reader, metric: Any, kind: str, shared: _Shared,
     shared_data = parts.dump(rest, repairs) if rest else None
     monotonic = body.is_monotonic if kind == "sum" else None
     has_numbers = kind not in DETAILS
-    scale = TIME_UNITS.get(unit) if unit else None
+    nanos = TIME_UNITS.get(unit) if unit else None
     count = total = low = high = duration_ms = duration_seconds = None
     value: float | None
     for point in body.data_points:
@@ -136,8 +135,8 @@ def _add(rows: list[Row], read: Reader, metric: Any, kind: str, shared: _Shared,
             listed = exemplars(examples)
             extra = {**(extra or {}), "exemplars": listed}
             trace_id, span_id = present(listed[0]["trace_id"]), present(listed[0]["span_id"])
-        if scale is not None:
-            duration_ms, duration_seconds = durations(value, scale)
+        if nanos is not None:
+            duration_ms, duration_seconds = (None, None) if value is None else durations(value, nanos)
         (span_kind, http_method, http_route, http_status_code, grpc_service, grpc_method, grpc_status_code, component,
          level) = known  # fmt: skip
         rows.append(
@@ -200,12 +199,9 @@ def _point(read: Reader, given: tuple[Any, ...], repairs: list[str]) -> _Point:
     return point
 
 
-def durations(value: float | None, scale: Scale) -> tuple[float | None, float | None]:
-    """A value with a unit of time in milliseconds and in seconds."""
-    if value is None:
-        return None, None
-    milli_up, milli_down, up, down = scale
-    return value * milli_up / milli_down, value * up / down
+def durations(value: float, nanos: float) -> Iterator[float]:
+    """A value with a unit of time in milliseconds and in seconds: dividing keeps 187.5 ms = 0.1875 s exact."""
+    return (value * (nanos / unit) if nanos >= unit else value / (unit / nanos) for unit in (1e6, 1e9))
 
 
 def details_of(kind: str, point: Any) -> tuple[int, float | None, float | None, float | None, dict[str, Any]]:

@@ -1,8 +1,7 @@
 """From the bytes of a message on LOGS, OTEL_TRACES or OTEL_METRICS to its records, in whatever encoding they come.
 
-JSON is told from protobuf by parsing it: a protobuf request may well begin like JSON. Objects are OTLP/JSON requests,
-CloudEvents around anything else, summaries with the original request in base64, or flat records; arrays hold any of
-them.
+JSON is told from protobuf by parsing it: a protobuf request may well begin like JSON. Objects, and those in arrays, are
+OTLP/JSON requests, CloudEvents around anything else, summaries with the original request in base64, or flat records.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from eventwriter.values import Unfit, shown
 from workers._json.convert import from_base64
 from workers._json.payload import parse, unpack
 from workers._json.records import Kind, Origin, Records, check_depth
-from workers._limits import COUNTED_FROM
 from workers._otlp.json_form import build_request
 from workers._otlp.reader import FALLBACK, Reader, fast_reader
 from workers._otlp.request import check_request, clean_text, parse_request, shape_of, unreadable
@@ -58,8 +56,7 @@ class Signal(Kind):
         if (depth or origin[0].headers) and (rows := self.rows_of(octets, origin)):  # else it was tried before
             records.rows += rows
             return
-        if len(octets) > COUNTED_FROM:
-            check_request(octets, self.request.DESCRIPTOR)
+        check_request(octets, self.request.DESCRIPTOR)
         request = parse_request(self.request, octets, origin[4])
         self._take_request(records, request, origin, unreadable(request))
 
@@ -69,8 +66,7 @@ class Signal(Kind):
         _, _, _, envelope, repairs = origin
         if payload[:1] != b"\n" or envelope is not None or self.lean is None:
             return ()
-        if len(payload) > COUNTED_FROM:
-            check_request(payload, self.request.DESCRIPTOR)
+        check_request(payload, self.request.DESCRIPTOR)
         before = len(repairs)
         try:
             rows = self.otlp_rows(fast_reader(payload), self.lean.FromString(payload), origin)

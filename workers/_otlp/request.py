@@ -65,14 +65,14 @@ def _tree_of(message: Any) -> Mapping[int, Any]:
 
 
 def check_request(payload: bytes, request: Any) -> None:
-    """Raises TooLarge if a request has more than RECORDS_MAX records, or takes more than PARSED_MAX: one of more than
-    COUNTED_FROM bytes may.
+    """Raises TooLarge if a request has more than RECORDS_MAX records, or takes more than PARSED_MAX.
 
     A group without any counts as one. As many fields are all that a group, or a large record, may have besides: to
     look at fields that are unknown takes memory too. What is no message is left to the parser.
     """
-    with suppress(ValueError):
-        _count(payload, 0, len(payload), _tree_of(request))
+    if len(payload) > COUNTED_FROM:
+        with suppress(ValueError):
+            _count(payload, 0, len(payload), _tree_of(request))
     if len(payload) > SUBMESSAGES_FROM:
         with suppress(ValueError, RecursionError):
             _weigh(payload, 0, len(payload), _messages_of(request), PARSED_MAX // SUBMESSAGE)
