@@ -84,12 +84,10 @@ class Attributes:
             key, size, kind, left = start
             value = None
             if size == len(pair):
-                if kind == _LONG:
-                    value = plain_text(pair[at:])
-                elif kind != 0x0A:
-                    value = _scalar(kind, pair[at:])
-                elif pair[at] == size - at - 1:
-                    value = pair[at + 1 :].decode()
+                if kind == 0x0A:
+                    value = pair[at + 1 :].decode() if pair[at] == size - at - 1 else None
+                else:
+                    value = plain_text(pair[at:]) if kind == _LONG else _scalar(kind, pair[at:])
             if value is None:
                 key, value = _unusual(pair)
             found[key] = value
