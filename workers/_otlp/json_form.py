@@ -10,6 +10,7 @@ is kept as text among these attributes, and counted; a record without its essent
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -22,7 +23,7 @@ from eventwriter.values import Unfit, shown
 from workers._limits import RECORDS_MAX, TooLarge, too_many
 from workers._otlp.json_values import converted
 from workers._otlp.parts import KEPT
-from workers._otlp.request import BELOW, GROUPS, RECORDS
+from workers._otlp.request import GROUPS, RECORDS, below
 
 _MAX_DEPTH = 60
 """Levels of AnyValue; protobuf parsers stop at 100 levels of messages, three of which make a level of values."""
@@ -211,26 +212,31 @@ def _as_text(raw: Any) -> str:
     return raw if isinstance(raw, str) else values.dump_json(raw).decode()
 
 
+@cache
+def _known(message: Any) -> dict[str, tuple[FieldDescriptor, Any, bool]]:
+    """Name → field of a message, what excludes others, and whether it is a group or records; by either of its names."""
+    groups = below(message)
+    found = {field: (field, field.containing_oneof or field, field in groups) for field in message.fields}
+    return {name: each for field, each in found.items() for name in (field.name, field.camelcase_name)}
+
+
 def _fields(message: Message, given: Mapping[str, Any]) -> tuple[dict[Any, Any], dict[Any, Any], dict[str, Any]]:
     """The known fields with a value that are no groups, those that are groups or records, and the lists and objects
     under unknown names; raises Unfit if a field is given twice, or two that exclude each other."""
-    by_json_name = message.DESCRIPTOR.fields_by_camelcase_name
-    by_name = message.DESCRIPTOR.fields_by_name
     plain: dict[FieldDescriptor, Any] = {}
     groups: dict[FieldDescriptor, Any] = {}
     unknown: dict[str, Any] = {}
     choices = set()
+    known = _known(message.DESCRIPTOR)
     for key, raw in given.items():
-        field: Any = by_json_name.get(key) or by_name.get(key)
+        field, choice, is_group = known.get(key) or (None, None, False)
         if field is None and raw and isinstance(raw, list | dict):
             unknown[key] = raw
         if field is None or raw is None:
             continue
-        choice = field.containing_oneof or field
         if choice in choices:
             raise Unfit("malformed", f"{field.name} is given twice, or together with what it excludes")
         choices.add(choice)
-        is_group = field.message_type is not None and field.message_type.name in BELOW
         if is_group and not isinstance(raw, list if field.is_repeated else dict):
             raise Unfit("malformed", f"{field.name} is {shown(raw)}")
         (groups if is_group else plain)[field] = raw
