@@ -5,17 +5,18 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Mapping
+from itertools import dropwhile
 from typing import Any
 
 from eventwriter import values
 from eventwriter.masking.community import masked
 from eventwriter.stream import Decoded, Message, Reject, Row, Stream
-from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, dump_json, shown, usual_time
+from eventwriter.values import EPOCH, Unfit, dump_json, shown, usual_time
 from workers._guard import total
 from workers._json import convert
 from workers._json.cloudevents import data_of, envelope_in, is_event, is_text
 from workers._json.count import RECORD
-from workers._json.event_shapes import Facts, facts_of, level_of, timestamp_of
+from workers._json.event_shapes import LEVELS, Facts, facts_of, level_of, timestamp_of
 from workers._json.events_fast import AnyEvent, GelfEvent, any_columns, gelf_columns
 from workers._json.fast import fast_path, in_turn
 from workers._json.payload import read_json, unpack
@@ -100,8 +101,10 @@ def _row(event: Mapping[str, Any], raw: bytes, index: int, origin: Origin, room:
         source = get("log_provider")
     if type(source) is not str:  # it is part of the key
         source = _text(source, repairs) or ""
-    if level is not None and (type(level) is not int or not INT4_MIN <= level <= INT4_MAX):
-        level = level_of(level, repairs)
+    if level is not None:
+        is_named, level = not wrapped and severity is None and type(level) in (int, str), level_of(level, repairs)
+        if is_named and level is not None and 0 <= level < len(LEVELS):
+            severity = LEVELS[level]
     identity = get("id")
     if type(identity) is not str or not identity:
         identity = _text(identity, repairs) or f"{message.sequence}-{message.time}-{index}"
@@ -121,13 +124,10 @@ def _text(value: Any, repairs: list[str]) -> str | None:
 
 def _owner(subject: str) -> str | None:
     """The stream that a subject below ``events`` belongs to in truth: OTLP and flow records have their own tables."""
-    tokens = [*subject.split("."), "", ""]
-    place = tokens.index("events") + 1 if "events" in tokens else len(tokens) - 2
-    if tokens[place] == "netflow":
+    below = [*dropwhile("events".__ne__, subject.split(".")), "", "", ""]
+    if below[1] == "netflow":
         return "NETFLOW"
-    if tokens[place] != "otel":
-        return None
-    return _OTEL.get(tokens[place + 1], "LOGS, OTEL_TRACES or OTEL_METRICS")
+    return _OTEL.get(below[2], "LOGS, OTEL_TRACES or OTEL_METRICS") if below[1] == "otel" else None
 
 
 def _event_in(payload: bytes, headers: Mapping[str, str] | None, repairs: list[str]) -> tuple[Any, bytes]:

@@ -18,7 +18,7 @@ Facts = tuple[Any, Any, Any, Any, Any, Any, Any]
 
 LEVELS = ("emergency", "alert", "critical", "error", "warning", "notice", "info", "debug")
 """Names of syslog's levels 0 to 7 (RFC 5424)."""
-LEVEL_OF: Mapping[str, int] = {name: level for level, name in enumerate(LEVELS)} | (
+_LEVEL_OF: Mapping[str, int] = {name: level for level, name in enumerate(LEVELS)} | (
     {"emerg": 0, "panic": 0, "crit": 2, "fatal": 2, "err": 3, "warn": 4, "informational": 6, "information": 6}
 )
 _STATES: Mapping[str, tuple[int, str]] = {"unhealthy": (3, "error"), "healthy": (6, "info"), "unknown": (5, "notice")}
@@ -27,11 +27,14 @@ _OCSF: Mapping[int, tuple[int | None, str]] = {
     0: (None, "Unknown"), 99: (None, "Other"),
 }  # fmt: skip
 """OCSF severity_id → syslog level, and its name."""
+_UNNAMED = (None, None)
 _OTLP: Mapping[str, str] = {
     **dict.fromkeys(("resourceLogs", "resource_logs"), "LOGS"),
     **dict.fromkeys(("resourceSpans", "resource_spans"), "OTEL_TRACES"),
     **dict.fromkeys(("resourceMetrics", "resource_metrics"), "OTEL_METRICS"),
 }
+_WRAPPED_REMOTE = ("_remote_addr", "remote_addr", "remoteAddr")
+_BARE_REMOTE = ("remote_addr", "remoteAddr", "_remote_addr")
 _SUMMARY_BINDINGS = 16
 _SUMMARY_TEXT = 200
 """How much of a trap its summary tells: all of it is in raw_data."""
@@ -42,55 +45,49 @@ _LATEST = 9_909_000_000
 def facts_of(data: Mapping[str, Any], *, wrapped: bool) -> Facts:
     """The facts of an event's data; ``wrapped``: it came in a CloudEvent. Raises Unfit for an OTLP request."""
     get = data.get
+    time, host, level, severity, version = get("timestamp"), get("host"), get("level"), get("severity"), get("version")
+    if time is None or (not wrapped and get("time") is not None):
+        time = get("time")
+    remote = _first(data, _WRAPPED_REMOTE if wrapped else _BARE_REMOTE)
     if "short_message" in data and "version" in data:  # GELF 1.1, by far the most frequent
-        time = get("timestamp")
-        if time is None or (not wrapped and "time" in data):
-            time = _time(data, wrapped)
-        remote = get("_remote_addr")
-        if remote is None or "remote_addr" in data or "remoteAddr" in data:
-            remote = _remote(data, wrapped)
-        level = get("level")
-        severity = get("severity")
-        if severity is None and not wrapped:
-            severity = _severity_of(level)
-        return time, remote, get("host"), level, severity, get("short_message"), get("version")
-    if type(get("varbinds")) is list:
-        return _trap(data, wrapped)
-    if "current_state" in data and ("poller_id" in data or "gateway_id" in data):
-        return _state_change(data, wrapped)
-    if "device_id" in data and "action" in data:
-        return _lifecycle(data, wrapped)
-    if "class_uid" in data:
-        return _ocsf(data)
+        message = get("short_message")
+    elif type(varbinds := get("varbinds")) is list:
+        message = _first(data, ("short_message", "message", "msg", "body"))
+        if type(message) is not str or not message:
+            message = _trap_summary(varbinds)
+        if (origin := _address(get("source"))) is not None:
+            host = remote = origin
+    elif "current_state" in data and ("poller_id" in data or "gateway_id" in data):
+        message, (level, severity), name = _state_change(data)
+        host = name if host is None else host
+        remote, version = _first(data, ("remote_addr", "source_ip")), "1.1"
+    elif "device_id" in data and "action" in data:
+        message, host, version = _lifecycle(data), get("device_id"), "1.1"
+        level = 5 if level is None else level
+        severity = "Medium" if severity is None else severity
+    elif "class_uid" in data:  # Open Cybersecurity Schema Framework
+        message, time = _first(data, ("message", "short_message")), _first(data, ("time", "timestamp"))
+        host = _of_ocsf(data, "device", ("hostname", "name"), ("host", "gateway_id", "poller_id", "device_id"))
+        remote = _of_ocsf(data, "src_endpoint", ("ip",), ("remote_addr", "source_ip"))
+        number = get("severity_id")
+        level, named = _OCSF.get(number, _UNNAMED) if type(number) is int else _UNNAMED
+        severity = named if severity is None else severity
+    else:
+        message = _message(data)
+    return time, remote, host, level, severity, message, version
+
+
+def _message(data: Mapping[str, Any]) -> Any:
+    """What an event of no known shape says."""
     for name, stream in _OTLP.items():
-        if type(get(name)) is list:
+        if type(data.get(name)) is list:
             raise Unfit("wrong_stream", f"an OTLP request ({name}), which belongs to stream {stream}")
-    return _flat(data, wrapped)
-
-
-def _flat(data: Mapping[str, Any], wrapped: bool) -> Facts:
-    level = data.get("level")
-    severity = data.get("severity")
-    if severity is None and not wrapped:
-        severity = _severity_of(level)
-    message = _first(data, "short_message", "message", "msg")
+    message = _first(data, ("short_message", "message", "msg"))
     if message is None:
         inner = data.get("data")
-        message = _first(inner, "message", "msg", "short_message") if type(inner) is dict else inner
-        if type(message) is not str:
-            message = None
-    host = data.get("host")
-    return _time(data, wrapped), _remote(data, wrapped), host, level, severity, message, data.get("version")
-
-
-def _trap(data: Mapping[str, Any], wrapped: bool) -> Facts:
-    origin = _address(data.get("source"))
-    host = data.get("host") if origin is None else origin
-    remote = _remote(data, wrapped) if origin is None else origin
-    message = _first(data, "short_message", "message", "msg", "body")
-    if type(message) is not str or not message:
-        message = _trap_summary(data["varbinds"])
-    return _time(data, wrapped), remote, host, data.get("level"), data.get("severity"), message, data.get("version")
+        message = _first(inner, ("message", "msg", "short_message")) if type(inner) is dict else inner
+        message = message if type(message) is str else None
+    return message
 
 
 def _trap_summary(varbinds: list[Any]) -> str | None:
@@ -105,28 +102,20 @@ def _trap_summary(varbinds: list[Any]) -> str | None:
     return "; ".join(parts) or None
 
 
-def _state_change(data: Mapping[str, Any], wrapped: bool) -> Facts:
+def _state_change(data: Mapping[str, Any]) -> tuple[str, tuple[int, str], Any]:
+    """What it says, its level and severity, and who has changed."""
     kind, name = ("Gateway", data.get("gateway_id")) if data.get("poller_id") is None else ("Poller", data["poller_id"])
     before, now = data.get("previous_state"), data.get("current_state")
-    level, severity = _STATES.get(now.strip().lower() if type(now) is str else "", (6, "info"))
     message = f"{kind} {_shown(name)} state changed from {_shown(before)} to {_shown(now)}"
-    host, remote = data.get("host"), _first(data, "remote_addr", "source_ip")
-    return _time(data, wrapped), remote, name if host is None else host, level, severity, message, "1.1"
+    return message, _STATES.get(now.strip().lower() if type(now) is str else "", (6, "info")), name
 
 
-def _lifecycle(data: Mapping[str, Any], wrapped: bool) -> Facts:
-    device = data.get("device_id")
-    action = _shown(data.get("action")).lower()
+def _lifecycle(data: Mapping[str, Any]) -> str:
+    device, action = _shown(data.get("device_id")), _shown(data.get("action")).lower()
     if action == "alias_updated":
-        message = f"Device {_shown(device)} alias updated{_alias_changes(data.get('metadata'))}"
-    else:
-        message = f"Device {_shown(device)} {action}"
-        if (actor := data.get("actor")) is not None and actor != "":
-            message += f" by {_shown(actor)}"
-    level, severity = data.get("level"), data.get("severity")
-    level = 5 if level is None else level
-    severity = "Medium" if severity is None else severity
-    return _time(data, wrapped), _remote(data, wrapped), device, level, severity, message, "1.1"
+        return f"Device {device} alias updated{_alias_changes(data.get('metadata'))}"
+    actor = data.get("actor")
+    return f"Device {device} {action}" + ("" if actor is None or actor == "" else f" by {_shown(actor)}")
 
 
 def _alias_changes(metadata: Any) -> str:
@@ -144,53 +133,21 @@ def _alias_changes(metadata: Any) -> str:
     return f" ({', '.join(changes)})" if changes else ""
 
 
-def _ocsf(data: Mapping[str, Any]) -> Facts:
-    """Open Cybersecurity Schema Framework: severity_id stands for a level, addresses are in nested objects."""
-    unmapped = data.get("unmapped")
-    host = _inner(data.get("device"), "hostname", "name")
-    if host is None:
-        host = _inner(unmapped, "host", "gateway_id", "poller_id", "device_id")
-    remote = _inner(data.get("src_endpoint"), "ip")
-    if remote is None:
-        remote = _inner(unmapped, "remote_addr", "source_ip")
-    number = data.get("severity_id")
-    level, named = _OCSF.get(number, (None, None)) if type(number) is int else (None, None)
-    severity = data.get("severity")
-    severity = named if severity is None else severity
-    message = _first(data, "message", "short_message")
-    return _first(data, "time", "timestamp"), remote, host, level, severity, message, data.get("version")
+def _of_ocsf(data: Mapping[str, Any], name: str, names: tuple[str, ...], unmapped: tuple[str, ...]) -> Any:
+    """A value within one of its objects, else within ``unmapped``."""
+    for inner, keys in ((data.get(name), names), (data.get("unmapped"), unmapped)):
+        if type(inner) is dict and (value := _first(inner, keys)) is not None:
+            return value
+    return None
 
 
-def _inner(value: Any, *names: str) -> Any:
-    return _first(value, *names) if type(value) is dict else None
-
-
-def _time(data: Mapping[str, Any], wrapped: bool) -> Any:
-    first, second = ("timestamp", "time") if wrapped else ("time", "timestamp")
-    found = data.get(first)
-    return data.get(second) if found is None else found
-
-
-def _remote(data: Mapping[str, Any], wrapped: bool) -> Any:
-    if wrapped:
-        return _first(data, "_remote_addr", "remote_addr", "remoteAddr")
-    return _first(data, "remote_addr", "remoteAddr", "_remote_addr")
-
-
-def _first(data: Mapping[str, Any], *names: str) -> Any:
+def _first(data: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     """The value of the first name that is there, and not null."""
     for name in names:
         value = data.get(name)
         if value is not None:
             return value
     return None
-
-
-def _severity_of(level: Any) -> str | None:
-    if type(level) is str:
-        text = level.strip().lower()
-        level = LEVEL_OF.get(text, int(text) if len(text) == 1 and text in "01234567" else None)
-    return LEVELS[level] if type(level) is int and 0 <= level <= 7 else None
 
 
 def _address(source: Any) -> str | None:
@@ -218,25 +175,25 @@ def timestamp_of(time: Any, envelope_time: Any, received: int, wrapped: bool, re
 
     A time that is none rejects a flat record; in a CloudEvent, which has another, it is counted.
     """
-    try:
-        micros = None if time is None else moment(time, repairs=repairs)
-        if micros is not None and type(time) is not str and not -EPOCH < micros < _LATEST * 1_000_000 - EPOCH:
-            raise Unfit("bad_time", f"{shown(time)} is not the time of an event")
-    except Unfit as error:
-        if not wrapped:
-            raise Unfit("bad_time", f"time: {error}") from None
-        repairs.append("bad_time")
-        micros = None
-    if micros is None and envelope_time is not None:
+    for given in (time, envelope_time):
         try:
-            micros = moment(envelope_time, repairs=repairs)
-        except Unfit:
+            micros = None if given is None else moment(given, repairs=repairs)
+            if micros is not None and type(given) is not str and not -EPOCH < micros < _LATEST * 1_000_000 - EPOCH:
+                raise Unfit("bad_time", f"{shown(given)} is not the time of an event")
+        except Unfit as error:
+            if not wrapped:
+                raise Unfit("bad_time", f"time: {error}") from None
             repairs.append("bad_time")
-    return received if micros is None else micros
+            micros = None
+        if micros is not None:
+            return micros
+    return received
 
 
 def level_of(level: Any, repairs: list[str]) -> int | None:
     """A level from its name or number; None for anything else, which raw_data has."""
-    if type(level) is str and (known := LEVEL_OF.get(level.strip().lower())) is not None:
+    if type(level) is int and INT4_MIN <= level <= INT4_MAX:
+        return level
+    if type(level) is str and (known := _LEVEL_OF.get(level.strip().lower())) is not None:
         return known
     return clamped("level", INT4_MIN, INT4_MAX, level, {}, repairs)

@@ -74,19 +74,16 @@ def any_columns(arrivals: Arrivals, records: Sequence[AnyEvent], odd: set[int]) 
     """The columns of events with data of other shapes."""
     event = _any_event(records)
     facts = dict(zip(FACTS, zip(*map(_facts, event["data"]), strict=True), strict=True))
-    own = facts.pop("time")
-    outer = event["time"]
+    own, outer, levels = facts.pop("time"), event["time"], [*facts.pop("level")]
     times = usual_times([outer[place] if time is None else time for place, time in enumerate(own)])
-    levels = [*facts.pop("level")]
-    repairs: list[str] = []
-    for place, level in enumerate(levels):
-        if level is not None and not (type(level) is int and INT4_MIN <= level <= INT4_MAX):
+    for place, (time, level) in enumerate(zip(times, levels, strict=True)):
+        repairs: list[str] = []
+        if level is not None:
             levels[place] = level_of(level, repairs)
-        if times[place] is None:
+        if time is None:
             times[place] = timestamp_of(own[place], outer[place], arrivals[2][place] // 1000 - EPOCH, True, repairs)
         if repairs:
             odd.add(place)
-            repairs.clear()
     for column in facts.values():
         if not _TEXT.issuperset(map(type, column)):
             odd.update(place for place, value in enumerate(column) if type(value) not in _TEXT)
