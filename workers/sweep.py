@@ -14,7 +14,7 @@ from workers._json.table import Field, Table
 from workers._limits import RECORDS_MAX, SHARED_MAX, too_many
 
 TABLE = Table(
-    Field("host_ip", "text", ("ip",), must=True, required=True),
+    Field("host_ip", "text", ("ip",), must=True, required=True, blank=False),
     Field("gateway_id", "text", default="unknown", must=True, aliases=("poller_id",)),
     Field("agent_id", "text", default="unknown", must=True),
     Field("partition", "text", default="default", must=True),

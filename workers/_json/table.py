@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_interface
-from typing import Any, NoReturn
+from typing import Any
 from uuid import UUID
 
 from eventwriter import values
@@ -56,9 +56,9 @@ class Field:
     must: bool = False
     """A value that does not fit rejects the record; otherwise it is NULL, and kept."""
     required: bool = False
-    """A value that is missing, or an empty text, rejects the record."""
+    """A value that is missing rejects the record."""
     blank: bool = True
-    """Whether an empty text is a value; if not, it is NULL."""
+    """Whether an empty text is a value; if not, it is missing."""
     clamp: bool = False
     """An integer out of range is the nearest within; otherwise it is NULL. Either way the original is kept."""
     limits: tuple[int, int] | None = None
@@ -113,10 +113,12 @@ class Places:
             place = place_of(key)
             if place is None:
                 rest[key] = value
-            elif value is not None:
-                if given[place] is not None:
-                    return self._by_precedence(record)
+            elif value is not None and given[place] is None:
                 given[place] = value
+            elif value is not None:
+                first, *others = [name for name in self.names[place] if record.get(name) is not None]
+                given[place] = record[first]
+                rest |= {name: record[name] for name in others}
         if len(self._sorters) < _SHAPES and len("".join(keys)) <= _SHAPE_MAX:
             self._learn(keys)
         return given, rest
@@ -128,16 +130,6 @@ class Places:
             given = ", ".join(taken.get(place, "None") for place in range(len(self.names)))
             rest = ", ".join(f"{key!r}: {value}" for key, value in taken.items() if type(key) is str)
             self._sorters[keys] = eval(f"lambda {', '.join(taken.values())}: ([{given}], {{{rest}}})")
-
-    def _by_precedence(self, record: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """The same, for a record that gives a place under several names."""
-        given: list[Any] = [None] * len(self.names)
-        rest = {key: value for key, value in record.items() if value is not None or key not in self.place_of}
-        for place in range(len(self.names)):
-            name = self.name_in(record, place)
-            if name is not None:
-                given[place] = rest.pop(name)
-        return given, rest
 
     def name_in(self, record: Mapping[str, Any], place: int) -> str | None:
         """The name by which the record gives this place."""
@@ -157,61 +149,44 @@ class Table:
         originals go to ``rest``. Raises Unfit where there must be another value."""
 
 
-def _compiled(fields: Sequence[Field]) -> Callable[[list[Any], dict[str, Any], list[str]], None]:
-    """A function with a statement for each field, as one would write it by hand: a loop takes half as long again.
-
-    For a text that is "unknown" if it is missing, and an integer:
-
-        def fill(given, rest, repairs):
-            v0, v1 = given
-            if v0 is None: given[0] = default0
-            elif type(v0) is str: pass
-            else: given[0] = step0(v0, rest, repairs)
-            if v1 is None: pass
-            elif type(v1) is int and -2147483648 <= v1 <= 2147483647: pass
-            else: given[1] = step1(v1, rest, repairs)
-    """
-    lines = ["def fill(given, rest, repairs):", f"    {''.join(f'v{place}, ' for place in range(len(fields)))}= given"]
-    known: dict[str, Any] = {"missing": _missing, "packed": packed}
-    known |= {"usual_time": usual_time, "moment": convert.moment}
-    for place, field in enumerate(fields):
-        if field.own or not field.given:
-            continue
-        value, cell = f"v{place}", f"given[{place}]"
-        known |= {f"default{place}": field.default, f"step{place}": _step_of(field)}
-        choices = [line.format(value=value, cell=cell, range=field.range) for line in _USUAL.get(field.type, ())]
-        absent = f"{value} is None"
-        if field.type == "text" and (field.required or not field.blank):
-            choices[0] = f"type({value}) is str and {value}: pass"
-            absent += f' or {value} == ""'
-        if field.required:
-            choices.append(f"{absent}: missing({field.name!r})")
-        else:
-            changed = field.default is not None or not field.blank
-            choices.insert(0, f"{absent}: {f'{cell} = default{place}' if changed else 'pass'}")
-        lines += [f"    {'elif' if number else 'if'} {choice}" for number, choice in enumerate(choices)]
-        is_moment = field.type == "timestamptz" and field.must
-        step = f"moment({value}, {field.name!r}, repairs)" if is_moment else f"step{place}({value}, rest, repairs)"
-        lines.append(f"    else: {cell} = {step}")
-    exec("\n".join(lines), known)
-    fill: Callable[[list[Any], dict[str, Any], list[str]], None] = known["fill"]
-    return fill
-
-
-_INTEGER = "type({value}) is int and {range[0]} <= {value} <= {range[1]}: pass"
-_USUAL: Mapping[PgType, Sequence[str]] = {
-    "text": ["type({value}) is str: pass"],
-    "boolean": ["type({value}) is bool: pass"],
+_INTEGER = ("type({0}) is int and {1[0]} <= {0} <= {1[1]}", "pass")
+_USUAL: Mapping[PgType, Sequence[tuple[str, str]]] = {
+    "text": [("type({0}) is str", "pass")],
+    "boolean": [("type({0}) is bool", "pass")],
     "integer": [_INTEGER],
     "bigint": [_INTEGER],
     "double precision": [
-        "type({value}) is float: pass",
-        f"type({{value}}) is int and -{EXACT} <= {{value}} <= {EXACT}: {{cell}} = float({{value}})",
+        ("type({0}) is float", "pass"),
+        (f"type({{0}}) is int and -{EXACT} <= {{0}} <= {EXACT}", "{2} = float({0})"),
     ],
-    "jsonb": ["type({value}) is dict: {cell} = packed({value})"],
-    "timestamptz": ["(time := usual_time({value})) is not None: {cell} = time"],
+    "jsonb": [("type({0}) is dict", "{2} = packed({0})")],
+    "timestamptz": [("(time := usual_time({0})) is not None", "{2} = time")],
 }
 """Conditions of the values that most records have, and what to do; for all others there is a function."""
+
+
+def _compiled(fields: Sequence[Field]) -> Callable[[list[Any], dict[str, Any], list[str]], None]:
+    """A function with a statement for each field, as one would write it by hand: a loop takes half as long again.
+
+    if v1 is None: given[1] = default1
+    elif type(v1) is str: pass
+    else: given[1] = step1(v1, rest, repairs)
+    """
+    lines = ["def fill(given, rest, repairs):", f"    {''.join(f'v{place}, ' for place in range(len(fields)))}= given"]
+    known: dict[str, Any] = {"packed": packed, "usual_time": usual_time}
+    for place, field in enumerate(fields):
+        if field.own or not field.given:
+            continue
+        known |= {f"default{place}": field.default, f"step{place}": _step_of(field)}
+        absent = "pass" if field.default is None else "{2} = default{3}"
+        choices = [] if field.required else [f"{{0}} is None: {absent}"]
+        choices += [f"{usual}{'' if field.blank else ' and {0}'}: {made}" for usual, made in _USUAL.get(field.type, ())]
+        choices = [f"    {'elif' if number else 'if'} {choice}" for number, choice in enumerate(choices)]
+        choices.append("    else: {2} = step{3}({0}, rest, repairs)")
+        lines += [choice.format(f"v{place}", field.range, f"given[{place}]", place) for choice in choices]
+    exec("\n".join(lines), known)
+    fill: Callable[[list[Any], dict[str, Any], list[str]], None] = known["fill"]
+    return fill
 
 
 def prefer(given: list[Any], rest: dict[str, Any], place: int, name: str, value: Any) -> None:
@@ -223,28 +198,27 @@ def prefer(given: list[Any], rest: dict[str, Any], place: int, name: str, value:
 
 
 def _step_of(field: Field) -> Step:
-    """What makes the value of a field's column from one that is not missing."""
+    """What makes the value of a field's column from one that is not as usual."""
     if field.type == "jsonb":
         return lambda value, rest, repairs: convert.jsonb(value) or field.default
+    if field.type == "timestamptz" and field.must:
+        return lambda value, rest, repairs: convert.moment(value, field.name, repairs)
     fitting: Step
+    meaning = _MEANING.get(field.type, "a number")
     if field.type in RANGES:
         fitting = partial(convert.clamped if field.clamp else convert.integer, field.name, *field.range)
+        meaning = f"a whole number from {field.range[0]} to {field.range[1]}"
     else:
         fitting = partial(_CONVERT[field.type], field.name)
-    if not field.must:
-        return fitting
 
-    def demanded(value: Any, rest: dict[str, Any], repairs: list[str]) -> Any:
+    def step(value: Any, rest: dict[str, Any], repairs: list[str]) -> Any:
+        if value is None or (value == "" and not field.blank):
+            if field.required:
+                raise Unfit("missing_field", f"{field.name} is missing")
+            return field.default
         found = fitting(value, rest, repairs)
-        if found is None:
-            meaning = _MEANING.get(field.type, "a number")
-            if field.type in RANGES:
-                meaning = f"a whole number from {field.range[0]} to {field.range[1]}"
+        if found is None and field.must:
             raise Unfit("bad_value", f"{field.name}: {shown(value)} is not {meaning}")
         return found
 
-    return demanded
-
-
-def _missing(name: str) -> NoReturn:
-    raise Unfit("missing_field", f"{name} is missing")
+    return step
