@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from eventwriter.stream import Column, Stream
+from collections.abc import Iterator
+from hashlib import md5
+
+import msgspec
+
+from eventwriter.stream import Column, Row, Stream
+from eventwriter.values import dump_json, parse_json
 from workers._json.fast_table import fast_path_of, row_of
 from workers._json.records import Kind, decoder
-from workers._json.series_key import series_key_of
 from workers._json.table import Field, Table
 
 TABLE = Table(
@@ -26,6 +31,59 @@ TABLE = Table(
     Field("metadata", "jsonb", own=True),
     others=[("poller_id", "pollerId")],
 )
+_IN_KEY = ("metric_type", "metric_name", "partition", "agent_id", "device_id", "target_device_ip", "if_index")
+_NOT_IN_KEY = frozenset(("available", "metric", "packet_loss"))
+"""Tags that change from one measurement of a series to the next."""
+_BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+"""White space of Unicode, which ends where that of Python goes on."""
+_tags_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def _series_key(row: Row) -> str:
+    """The key of a row's series, for tables that have it in their primary key, as who made them computes it.
+
+    The MD5 of the components that the row has, joined by ``|``; each is its name and its value, both with their length
+    in bytes. It is made of what is stored, never taken from a message.
+    """
+    return md5("|".join(_components(row)).encode(), usedforsecurity=False).hexdigest()
+
+
+def _components(row: Row) -> Iterator[str]:
+    for name in _IN_KEY:
+        if (value := row[TABLE.at[name]]) is not None and value != "":  # what is only blank counts, and is empty
+            yield _component(name, str(value).strip(_BLANKS))
+    if tags := row[TABLE.at["tags"]]:
+        yield from _tags(tags)
+
+
+def _component(name: str, value: str) -> str:
+    return f"{len(name.encode())}:{name}={len(value.encode())}:{value}"
+
+
+def _tags(text: bytes) -> Iterator[str]:
+    try:
+        tags = _tags_of(text)
+    except msgspec.MsgspecError:  # no object: tags have no names then
+        return
+    for name in sorted(tags):
+        if name not in _NOT_IN_KEY and (value := _told(bytes(tags[name])).strip(_BLANKS)):
+            yield _component(f"tag:{name}", value)
+
+
+def _told(text: bytes) -> str:
+    """A value of JSON as those who made the tables write it."""
+    if text == b"null":
+        return "nil"
+    if text.startswith(b'"'):
+        return msgspec.json.decode(text, type=str)
+    if text.startswith((b"[", b"{")):
+        return (dump_json(parse_json(text, [])) or b"").decode()
+    if text.lower().isalpha():  # true, false
+        return text.decode()
+    if text.lstrip(b"-").isdigit():
+        return "0" if text == b"-0" else text.decode()
+    return f"{float(text):.20e}"
+
 
 STREAM = Stream(
     name="TELEMETRY",
@@ -34,5 +92,5 @@ STREAM = Stream(
     columns=TABLE.columns,
     decode=decoder(Kind(row_of(TABLE, "timestamp"))),
     fast=fast_path_of(TABLE, b'"gateway_id"'),
-    computed=(Column("series_key", "text", core=False, of=series_key_of(TABLE.at)),),
+    computed=(Column("series_key", "text", core=False, of=_series_key),),
 )

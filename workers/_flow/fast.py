@@ -17,10 +17,8 @@ import msgspec
 from eventwriter.stream import Message, Row
 from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX
 from workers._flow.columns import Column, Table, table_of
-from workers._flow.fields import KEPT, OWN, PLAIN, REST, metadata_of
 from workers._flow.json_form import TABLE
-from workers._flow.rows import tail_value
-from workers._flow.texts import JS_SAFE, address, repairs_of
+from workers._flow.texts import JS_SAFE, KEPT, OWN, PLAIN, REST, address, metadata_of, repairs_of, tail_value
 
 _LIMITS = {
     "type": 4, "src_port": 0xFFFF, "dst_port": 0xFFFF, "proto": 0xFF, "in_if": INT4_MAX, "out_if": INT4_MAX,

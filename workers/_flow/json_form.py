@@ -14,7 +14,6 @@ from typing import Any
 
 from eventwriter.stream import Row
 from eventwriter.values import INT4_MAX, INT8_MAX, INT8_MIN, Unfit, integer
-from workers._flow.protocols import PROTOCOLS
 from workers._flow.texts import address, dump_safe, mac_text
 from workers._json.convert import UNITS, from_base64, keep_original, merged, moment
 from workers._json.records import Origin
@@ -60,6 +59,29 @@ _MACS = ("src_mac", "srcMac", "dst_mac", "dstMac")
 _DIRECTIONS: Mapping[int, str] = {0: "ingress", 1: "egress"}
 """IPFIX information element 61."""
 _LONGEST_ADDRESS = 64
+_KEYWORDS = (
+    "HOPOPT", "ICMP", "IGMP", "GGP", "IPv4", "ST", "TCP", "CBT", "EGP", "IGP", "BBN-RCC-MON", "NVP-II", "PUP", "ARGUS",
+    "EMCON", "XNET", "CHAOS", "UDP", "MUX", "DCN-MEAS", "HMP", "PRM", "XNS-IDP", "TRUNK-1", "TRUNK-2", "LEAF-1",
+    "LEAF-2", "RDP", "IRTP", "ISO-TP4", "NETBLT", "MFE-NSP", "MERIT-INP", "DCCP", "3PC", "IDPR", "XTP", "DDP",
+    "IDPR-CMTP", "TP++", "IL", "IPv6", "SDRP", "IPv6-Route", "IPv6-Frag", "IDRP", "RSVP", "GRE", "DSR", "BNA", "ESP",
+    "AH", "I-NLSP", "SWIPE", "NARP", "Min-IPv4", "TLSP", "SKIP", "IPv6-ICMP", "IPv6-NoNxt", "IPv6-Opts",
+    "any host internal protocol", "CFTP", "any local network", "SAT-EXPAK", "KRYPTOLAN", "RVD", "IPPC",
+    "any distributed file system", "SAT-MON", "VISA", "IPCV", "CPNX", "CPHB", "WSN", "PVP", "BR-SAT-MON", "SUN-ND",
+    "WB-MON", "WB-EXPAK", "ISO-IP", "VMTP", "SECURE-VMTP", "VINES", "IPTM", "NSFNET-IGP", "DGP", "TCF", "EIGRP",
+    "OSPFIGP", "Sprite-RPC", "LARP", "MTP", "AX.25", "IPIP", "MICP", "SCC-SP", "ETHERIP", "ENCAP",
+    "any private encryption scheme", "GMTP", "IFMP", "PNNI", "PIM", "ARIS", "SCPS", "QNX", "A/N", "IPComp", "SNP",
+    "Compaq-Peer", "IPX-in-IP", "VRRP", "PGM", "any 0-hop protocol", "L2TP", "DDX", "IATP", "STP", "SRP", "UTI", "SMP",
+    "SM", "PTP", "ISIS over IPv4", "FIRE", "CRTP", "CRUDP", "SSCOPMCE", "IPLT", "SPS", "PIPE", "SCTP", "FC",
+    "RSVP-E2E-IGNORE", "Mobility Header", "UDPLite", "MPLS-in-IP", "manet", "HIP", "Shim6", "WESP", "ROHC", "Ethernet",
+    "AGGFRAG", "NSH", "Homa", "BIT-EMU",
+)  # fmt: skip
+"""The keywords of IANA's registry, in the order of their numbers from 0."""
+_PROTOCOLS: Mapping[str, int] = {name.upper(): number for number, name in enumerate(_KEYWORDS)} | {
+    "ICMPV6": 58, "ICMP6": 58, "IPV6ICMP": 58, "OSPF": 89, "ISIS": 124, "IS-IS": 124, "UDP-LITE": 136, "IPENCAP": 4,
+    "RSPF": 73, "CARP": 112, "MOBILITY-HEADER": 135, "ARGUS (DEPRECATED)": 13, "SWIPE (DEPRECATED)": 53,
+    "MICP (DEPRECATED)": 95, "SM (DEPRECATED)": 122, "MOBILE": 55, "TTP": 84, "RESERVED": 255,
+}  # fmt: skip
+"""Upper-case name → number, also of other names that collectors write."""
 
 
 def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
@@ -75,7 +97,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     if type(direction) is int:
         row[_AT["flow_direction"]] = _DIRECTIONS.get(direction, direction)
     if type(protocol) is str:  # goflow2 writes an empty text for one without a name
-        row[_AT["protocol"]] = PROTOCOLS.get(protocol.strip().upper(), protocol) if protocol else None
+        row[_AT["protocol"]] = _PROTOCOLS.get(protocol.strip().upper(), protocol) if protocol else None
     for name, place in _INTERFACES:
         if row[place] is not None:
             with suppress(Unfit):

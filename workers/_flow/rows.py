@@ -5,7 +5,6 @@ repaired, and whatever a flow has is kept.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import compress
 from operator import attrgetter
 from typing import Any
 
@@ -14,15 +13,12 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX, Unfit
-from workers._flow.fields import KEPT, OWN, REST, layer, metadata_from
+from workers._flow import texts
 from workers._flow.flow_pb2 import FlowMessage, FlowTail
 from workers._flow.read import Flow, by_number, parsed, unknown_in
-from workers._flow.texts import JS_SAFE, address, address_or_hex, dump_safe, repairs_of, safe
+from workers._flow.texts import COLUMNS, JS_SAFE, REST, address, address_or_hex, metadata_from, safe, tail_value
 from workers._json.convert import clamped
 
-_COLUMNS = slice(len(KEPT), len(OWN) + 1)
-_NAME = OWN.index("protocol_name")
-_BYTE_LISTS = ("mpls_ip", "ipv6_routing_header_addresses")
 _rest = attrgetter(*REST)
 _encode = msgspec.json.Encoder().encode
 
@@ -37,7 +33,7 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
     received_at, start, end = fields[1:4]
     (
         src_octets, dst_octets, sampler_octets, src_port, dst_port, protocol, packets, volume, in_if, out_if, rate,
-    ) = fields[_COLUMNS]  # fmt: skip
+    ) = fields[COLUMNS]  # fmt: skip
     more: dict[str, Any] = {}
     time = received_at or end or start
     if start > INT8_MAX or end > INT8_MAX or received_at > INT8_MAX:
@@ -56,17 +52,19 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
                 more[name] = octets.hex()
                 repairs.append("bad_address")
     if src_port > 0xFFFF or dst_port > 0xFFFF or protocol > 0xFF:
-        src_port = _within("src_port", src_port, 0xFFFF, more, repairs)
-        dst_port = _within("dst_port", dst_port, 0xFFFF, more, repairs)
-        protocol = _within("protocol", protocol, 0xFF, more, repairs)
+        given = (("src_port", src_port, 0xFFFF), ("dst_port", dst_port, 0xFFFF), ("protocol", protocol, 0xFF))
+        beyond = {name: number for name, number, limit in given if number > limit}
+        repairs += ["bad_value"] * len(beyond)
+        more |= beyond
+        src_port, dst_port, protocol = (None if name in beyond else number for name, number, _ in given)
     if packets > INT8_MAX or volume > INT8_MAX:
         packets = clamped("packets", 0, INT8_MAX, packets, more, repairs)
         volume = clamped("octets", 0, INT8_MAX, volume, more, repairs)
     if in_if > INT4_MAX or out_if > INT4_MAX:
         repairs += ["clamped"] * ((in_if > INT4_MAX) + (out_if > INT4_MAX))
         in_if, out_if = min(in_if, INT4_MAX), min(out_if, INT4_MAX)  # metadata has both as they are
-    if fields[_NAME]:
-        repairs += repairs_of(fields[_NAME])
+    if head.protocol_name:
+        repairs += texts.repairs_of(head.protocol_name)
     metadata = metadata_from(*fields)
     packed: bytes | None = _encode(metadata)
     if (packed == b"{}" or envelope) and not more and not head.ListFields():
@@ -75,22 +73,13 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
         more = msgspec.to_builtins(metadata) | more
         if envelope:
             more["cloudevent"] = envelope
-        packed = dump_safe(more)
+        packed = texts.dump_safe(more)
     elif packed == b"{}":
         packed = None
     return (
         time // 1000 - EPOCH if time else received, None, None, None, direction, src_addr, dst_addr, src_port, dst_port,
         protocol, packets, volume, sampler_address, in_if, out_if, packed,
     )  # fmt: skip
-
-
-def _within(name: str, number: int, limit: int, metadata: dict[str, Any], repairs: list[str]) -> int | None:
-    """The number, or None with the original in metadata if it has no meaning."""
-    if number <= limit:
-        return number
-    metadata[name] = number
-    repairs.append("bad_value")
-    return None
 
 
 # --- the tail: lists, version 1, fields of others -------------------------------------------------------------
@@ -106,17 +95,14 @@ def _keep_tail(flow: Flow, time: int, metadata: dict[str, Any], repairs: list[st
     payload, head, *_ = flow
     whole = parsed(FlowMessage, payload)
     if whole is not None and not len(UnknownFieldSet(whole)):  # to look at them one by one costs more than all the rest
-        rest = _rest(whole)
-        for name, value in compress(zip(REST, rest, strict=True), rest):
-            metadata[name] = tail_value(name, value)
+        metadata |= {name: tail_value(name, value) for name, value in zip(REST, _rest(whole), strict=True) if value}
         return time, None
 
     direction = None
     tail = parsed(FlowTail, payload)
     unknown = unknown_in(flow, tail)
     if tail is not None:
-        for field, value in tail.ListFields():
-            metadata[field.name] = tail_value(field.name, value)
+        metadata |= {field.name: tail_value(field.name, value) for field, value in tail.ListFields()}
         old = tail.time_received or tail.time_flow_end or tail.time_flow_start_ms
         if old and not head.time_received_ns:
             time = _keep_v1_times(tail, time, metadata, repairs)
@@ -132,18 +118,6 @@ def _keep_tail(flow: Flow, time: int, metadata: dict[str, Any], repairs: list[st
     if unknown:
         metadata["unknown_fields"] = {str(n): [*map(_unknown_value, values)] for n, values in unknown.items()}
     return time, direction
-
-
-def tail_value(name: str, value: Any) -> Any:
-    """The value of a field beyond the head as metadata has it."""
-    if isinstance(value, int):
-        return value if value <= JS_SAFE else str(value)
-    if isinstance(value, bytes):
-        return address_or_hex(value)
-    values = value[:]  # a third of the time that going through it takes
-    if name == "layer_stack":
-        return [*map(layer, values)]
-    return [*map(address_or_hex, values)] if name in _BYTE_LISTS else values
 
 
 def _unknown_value(value: Any) -> Any:

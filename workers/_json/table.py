@@ -16,8 +16,7 @@ from eventwriter import values
 from eventwriter.stream import Column, PgType
 from eventwriter.values import INT4_MAX, INT4_MIN, INT8_MAX, INT8_MIN, Unfit, shown, usual_time
 from workers._json import convert
-from workers._json.convert import EXACT
-from workers._json.secrets import packed
+from workers._json.convert import EXACT, packed
 
 RANGES: Mapping[PgType, tuple[int, int]] = {"integer": (INT4_MIN, INT4_MAX), "bigint": (INT8_MIN, INT8_MAX)}
 _MEANING: Mapping[PgType, str] = {"text": "text", "boolean": "a boolean"}

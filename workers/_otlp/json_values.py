@@ -14,8 +14,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from eventwriter import values
 from eventwriter.values import INT4_MAX, INT4_MIN, Unfit, shown
-from workers._json.convert import from_base64, keep, merged, parsed
-from workers._json.secrets import packed
+from workers._json.convert import from_base64, keep, merged, packed, parsed
 
 NO_TRACE, NO_SPAN = bytes(16), bytes(8)
 """OpenTelemetry's invalid ids, which some exporters write for those that are absent."""

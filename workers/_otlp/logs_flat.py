@@ -15,10 +15,9 @@ import msgspec
 
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX, Unfit, parse_json
-from workers._json.convert import fitting, moment, spread
+from workers._json.convert import fitting, moment, packed, spread
 from workers._json.fast import Arrivals, Columns, members_of, nested_json, received
 from workers._json.records import Origin
-from workers._json.secrets import packed
 from workers._json.table import Field, Table, prefer
 from workers._otlp.json_values import SERVICE, attributes_of, fill_ids, fill_service, unusual
 from workers._otlp.severity import BANDS, severity_number, severity_of
