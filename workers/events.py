@@ -20,7 +20,7 @@ from workers._json.event_shapes import LEVELS, Facts, facts_of, level_of, timest
 from workers._json.events_fast import AnyEvent, GelfEvent, any_columns, gelf_columns
 from workers._json.fast import fast_path, in_turn
 from workers._json.payload import read_json, unpack
-from workers._json.records import Kind, Origin, Records
+from workers._json.records import Origin
 from workers._json.table import Field, Table
 from workers._limits import Room
 
@@ -57,36 +57,32 @@ def decode(message: Message) -> Decoded:
     subject, payload, _, nanos, headers = message
     repairs: list[str] = []
     received = nanos // 1000 - EPOCH
-    index = None
+    rows: list[Row] = []
+    rejects: list[Reject] = []
     try:
         if ("otel" in subject or "netflow" in subject) and (owner := _owner(subject)):
             raise Unfit("wrong_stream", f"subject {shown(subject)} belongs to stream {owner}, not to EVENTS")
         if "\0" in subject:
             message = message._replace(subject=values.clean(subject, repairs))
-        origin: Origin = (message, received, received, None, repairs)
-        event, raw = _event_in(payload, headers, repairs)
-        if type(event) is dict:
-            index = 0
-            return Decoded((_row(event, raw, index, origin, None),), (), repairs)
-        if type(event) is not list:
-            raise Unfit("malformed", f"{shown(event)} is not an object")
+        found, raw = _event_in(payload, headers, repairs)
+        if type(found) is not dict and type(found) is not list:
+            raise Unfit("malformed", f"{shown(found)} is not an object")
     except Unfit as error:
-        return Decoded((), (Reject(error.reason, str(error)[:500], index),), repairs)
+        return Decoded((), (Reject(error.reason, str(error)[:500]),), repairs)
+    origin: Origin = (message, received, received, None, repairs)
+    room = Room()
+    for index, event in enumerate([found] if type(found) is dict else found):
+        try:
+            if type(event) is not dict:
+                raise Unfit("malformed", f"{shown(event)} is not an object")
+            rows.append(_row(event, raw if event is found else dump_json(event), index, origin, room))
+        except Unfit as error:
+            rejects.append(Reject(error.reason, str(error)[:500], index))
+    return Decoded(rows, rejects if type(found) is list else tuple(rejects), repairs)
 
-    def row_of(element: Mapping[str, Any], origin: Origin) -> Row:
-        return _row(element, dump_json(element), records.count, origin, records)
 
-    records = Records(Kind(row_of, shape=RECORD))
-    try:
-        records.take(event, origin, 0)
-    finally:
-        del records.kind  # which knows the records: their memory would wait until cycles are looked for
-    return Decoded(records.rows, records.rejects, repairs)
-
-
-def _row(event: Mapping[str, Any], raw: bytes, index: int, origin: Origin, room: Room | None) -> Row:
-    """The row of an event, the ``index``-th of its message, from its JSON and its text; compressed data takes ``room``
-    if there are others."""
+def _row(event: Mapping[str, Any], raw: bytes, index: int, origin: Origin, room: Room) -> Row:
+    """The row of an event, the ``index``-th of its message, from its JSON and its text."""
     message, received, _, _, repairs = origin
     get = event.get
     specversion = get("specversion")
@@ -173,7 +169,7 @@ def _plain_text(octets: bytes) -> str | None:
     return None if _CONTROL.search(text) else text
 
 
-def _facts_of_other(event: Mapping[str, Any], repairs: list[str], room: Room | None) -> Facts:
+def _facts_of_other(event: Mapping[str, Any], repairs: list[str], room: Room) -> Facts:
     """The facts of a CloudEvent whose data is not an object as it stands."""
     data = data_of(event, repairs, None, room)
     if type(data) is dict:

@@ -116,16 +116,14 @@ def _decoded(payloads: Sequence[bytes], headers: Sequence[Any], decode: Callable
             return [*map(decode, payloads)]
         except msgspec.MsgspecError:  # one by one
             pass
-    records: list[T | None] = []
-    for payload, header in zip(payloads, headers, strict=True):
-        record = None
-        if easy or not (header or _is_deep(payload) or not _is_plain(payload)):
-            try:
-                record = decode(payload)
-            except msgspec.MsgspecError:
-                record = None
-        records.append(record)
-    return records
+
+    def record_of(payload: bytes, header: Any) -> T | None:
+        try:
+            return decode(payload) if easy or not (header or _is_deep(payload) or not _is_plain(payload)) else None
+        except msgspec.MsgspecError:
+            return None
+
+    return [*map(record_of, payloads, headers)]
 
 
 def _is_plain(text: bytes) -> bool:

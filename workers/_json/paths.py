@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import permutations
 from operator import itemgetter
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from eventwriter.stream import Column, Message, PgType, Row, Stream
 from eventwriter.values import Unfit, parse_path, shown
@@ -16,20 +16,12 @@ from workers._json.records import Kind, Origin, decoder
 from workers._json.table import Field, Table
 
 _TYPES: Mapping[str, PgType] = {
-    "text": "text",
+    **{each: each for each in get_args(PgType)},
     "character varying": "text",
     "smallint": "integer",
-    "integer": "integer",
-    "bigint": "bigint",
-    "double precision": "double precision",
     "real": "double precision",
-    "boolean": "boolean",
     "timestamp with time zone": "timestamptz",
-    "jsonb": "jsonb",
     "json": "jsonb",
-    "uuid": "uuid",
-    "inet": "inet",
-    "text[]": "text[]",
     "character varying[]": "text[]",
 }
 """Live type → type of the stream's column."""
@@ -67,16 +59,6 @@ def stream_of(name: str, subjects: tuple[str, ...], table: str, paths: Mapping[s
     columns = (*(Column(each, "text") for each in paths), *([Column(rest, "jsonb")] if rest is not None else ()))
     decode = decoder(Kind(row_of, (), RECORD))
     return Stream(name, subjects, table, columns, decode, fast_rows, sql="", fit=fit)
-
-
-class _Exact(Field):
-    """A field that records have under its name alone."""
-
-    __slots__ = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name,) if self.given else ()
 
 
 class _Shape:
@@ -159,9 +141,10 @@ def _field(name: str, path: str, live: str, not_null: bool) -> Field:
     if path in _FROM_MESSAGE:
         if _FROM_MESSAGE[path][0] != type_:
             raise Unfit("bad_value", f"column {name} is {live}: {path} needs {_FROM_MESSAGE[path][0]}")
-        return _Exact(path, type_, given=False)
+        return Field(path, type_, given=False)
     must = not_null and type_ not in _SPECIAL  # as _Shape.row says it
-    return _Exact(".".join(parse_path(path)), type_, must=must, limits=_SMALLINT if live == "smallint" else None)
+    limits = _SMALLINT if live == "smallint" else None
+    return Field(".".join(parse_path(path)), type_, exact=True, must=must, limits=limits)
 
 
 _Tree = dict[str, Any]
@@ -169,14 +152,10 @@ _Tree = dict[str, Any]
 
 
 def _tree(paths: Iterable[Sequence[str]]) -> _Tree:
-    tree: _Tree = {}
-    for keys in sorted(paths, key=len):
-        place: _Tree | None = tree
-        for key in keys[:-1]:
-            place = place.setdefault(key, {}) if place is not None else None
-        if place is not None:
-            place[keys[-1]] = None
-    return tree
+    below: dict[str, list[Sequence[str]]] = {}
+    for first, *more in paths:
+        below.setdefault(first, []).append(more)
+    return {key: None if [] in inner else _tree(inner) for key, inner in below.items()}
 
 
 def _at(value: Any, keys: Sequence[str]) -> Any:

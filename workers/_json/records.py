@@ -94,27 +94,24 @@ def decode_records(kind: Kind, message: Message) -> Decoded:
         return Decoded(rows, [], repairs)
     records = Records(kind)
     try:
-        if value is not None:
-            records.take(value, origin, 0)
-        else:
-            if headers and (envelope := envelope_in(headers, repairs)):
-                origin = within(origin, envelope)
-                if kind.text_field and is_text(envelope):
-                    return _text_of(kind.text_field, records, payload, origin)
+        if headers and (envelope := envelope_in(headers, repairs)):
+            origin = within(origin, envelope)
+            if kind.text_field and is_text(envelope):
+                value = {kind.text_field: _text(unpack(payload, records), repairs)}
+        if value is None:
             kind.read(records, payload, origin, 0)
+        else:
+            records.take(value, origin, 0)
     except Unfit as error:
         return Decoded((), (Reject(error.reason, str(error)[:500]),), repairs)
     return Decoded(records.rows, records.rejects, repairs)
 
 
-def _text_of(name: str, records: Records, payload: bytes, origin: Origin) -> Decoded:
-    """The record that a CloudEvent in binary mode stands for whose data is plain text; raises Unfit if it is not."""
+def _text(octets: bytes, repairs: list[str]) -> str:
     try:
-        text = unpack(payload, records).decode()
+        return values.clean(octets.decode(), repairs)
     except UnicodeDecodeError:
         raise Unfit("malformed", "a CloudEvent whose data is not the text that it is said to be") from None
-    records.add({name: values.clean(text, origin[4])}, origin)
-    return Decoded(records.rows, records.rejects, origin[4])
 
 
 class Records(Room):

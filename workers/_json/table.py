@@ -50,6 +50,8 @@ class Field:
     type: PgType
     others: tuple[str, ...] = ()
     """Its names in records, beside its own and that in lowerCamelCase; of several the first that is not null wins."""
+    exact: bool = False
+    """Records have it under its name alone."""
     default: Any = None
     """What stands for a value that is missing."""
     must: bool = False
@@ -73,7 +75,7 @@ class Field:
     @property
     def names(self) -> tuple[str, ...]:
         """Its names in records."""
-        return names(self.name, *self.others) if self.given else ()
+        return () if not self.given else (self.name,) if self.exact else names(self.name, *self.others)
 
     @property
     def range(self) -> tuple[int, int]:
