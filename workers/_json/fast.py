@@ -1,8 +1,7 @@
 """The fast path of JSON streams: messages that are one flat record each, whose every value has its expected type.
 
-msgspec decodes such an object into a Struct in one pass and leaves nested JSON as the text it came as, which jsonb
-takes without another parse; the Structs of a batch become rows column by column. What has an unknown key, another type,
-or text that must be repaired does not fit, and takes the fallback; for what fits, both give the same row.
+msgspec decodes such an object into a Struct, nested JSON stays as it came, and Structs become rows column by column.
+What has an unknown key, another type, or text that must be repaired does not fit, and takes the fallback.
 """
 
 from __future__ import annotations
@@ -23,11 +22,8 @@ from eventwriter.values import EPOCH, MAX_DEPTH, real_from_text
 T = TypeVar("T", bound=msgspec.Struct)
 
 _LONGEST = 65_536
-_FEW = 4
 _DEEP = 2 * MAX_DEPTH
 """Bytes that are needed for nesting which the fallback refuses."""
-_NO_COLUMN = repeat(None)
-"""It is endless: ``zip`` ends with the others."""
 _NULLS = {*b"n"}
 _first = itemgetter(0)
 _OUTLINE = bytes.maketrans(b"123456789.E", b"0000000000e")
@@ -43,7 +39,6 @@ Fast = Callable[[Sequence[Message]], list[Row | None]]
 
 Columns = Mapping[str, Iterable[Any]]
 """The values of a batch by the names of their columns; a column that is not there is NULL."""
-
 Arrivals = tuple[Sequence[str], Sequence[bytes], Sequence[int]]
 """Subjects, payloads and times of messages."""
 ColumnsOf = Callable[[Arrivals, Sequence[T], set[int]], Columns]
@@ -66,15 +61,15 @@ def fast_path(
     names = [column.name for column in columns]
 
     def fast_rows(messages: Sequence[Message]) -> list[Row | None]:
-        if not any(mark in message.payload for message in messages[:_FEW]):
+        if not any(mark in message.payload for message in messages[:4]):
             return [None] * len(messages)
         subjects, payloads, _, times, headers = zip(*messages, strict=True)
         records = _decoded(payloads, headers, decode)
         found = [each for each in records if each is not None]
-        if len(found) == len(messages):
-            return rows_of((subjects, payloads, times), found)
         if not found:
             return [None] * len(messages)
+        if len(found) == len(messages):
+            return rows_of((subjects, payloads, times), found)
         fits = [each is not None for each in records]
         subjects, payloads, times = (tuple(compress(column, fits)) for column in (subjects, payloads, times))
         rows = iter(rows_of((subjects, payloads, times), found))
@@ -84,7 +79,8 @@ def fast_path(
         odd: set[int] = set()
         values = columns_of(arrivals, records, odd)
         _mark_numbers([values[name] for name in nested], odd)
-        rows: list[Row | None] = [*zip(*[values.get(name, _NO_COLUMN) for name in names], strict=False)]
+        nulls = repeat(None)  # endless: ``zip`` ends with the others
+        rows: list[Row | None] = [*zip(*[values.get(name, nulls) for name in names], strict=False)]
         for place in odd:
             rows[place] = None
         return rows
