@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain, compress
 from operator import attrgetter, itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
@@ -40,16 +40,8 @@ _OTHERS = frozenset(("time_received", "time_flow_end", "unassigned"))
 _field = itemgetter(0)
 
 
-class Table(NamedTuple):
-    """The flows of some messages."""
-
-    places: Sequence[int]
-    """Which messages they are."""
-    arrivals: Sequence[int]
-    """The times of those messages."""
-    names: tuple[str, ...]
-    columns: list[Column]
-    """One for each name."""
+Table = tuple[Sequence[int], Sequence[int], tuple[str, ...], list[Column]]
+"""The flows of some messages: which messages they are, the times of those, names of fields, and a column for each."""
 
 
 def table_of(messages: Sequence[Message]) -> Table | None:
@@ -76,7 +68,7 @@ def table_of(messages: Sequence[Message]) -> Table | None:
         return None
     if len(places) < len(messages):
         arrivals = tuple(arrivals[place] for place in places)
-    return Table(places, arrivals, *read)
+    return places, arrivals, *read
 
 
 def _body(payload: bytes, headers: object) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import compress, count, repeat
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -34,22 +34,9 @@ _place_of = {
 }
 _in_order = itemgetter(*[_place_of.get(place, -1) for place in range(len(TABLE.columns))])
 """From these columns to all of the table's, the last one standing for those that flows in protobuf have not."""
+_Pick = Callable[[Sequence[Column]], tuple[Column, ...]]
 _encode = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder().encode_lines
-
-
-class _Plan(NamedTuple):
-    """Where the columns of some fields are, _ZEROS being the last of all."""
-
-    limits: list[tuple[int, int]]
-    """Place of a column, and its limit."""
-    own: Callable[[Sequence[Column]], tuple[Column, ...]]
-    """Picks those of OWN."""
-    plain: Callable[[Sequence[Column]], tuple[Column, ...]]
-    """Picks those of PLAIN, up to the last one that is there unless there are others behind."""
-    rest: list[tuple[str, int]]
-    """Names and places of REST, if any of them is there."""
-    metadata: type[msgspec.Struct]
 
 
 def fast_rows(messages: Sequence[Message]) -> list[Row | None]:
@@ -61,19 +48,21 @@ def fast_rows(messages: Sequence[Message]) -> list[Row | None]:
     made = _rows(table)
     if len(made) == len(rows):
         return made
-    for place, row in zip(table.places, made, strict=True):
+    for place, row in zip(table[0], made, strict=True):
         rows[place] = row
     return rows
 
 
 @lru_cache(maxsize=1024)
-def _plan(names: tuple[str, ...]) -> _Plan:
+def _plan(names: tuple[str, ...]) -> tuple[list[tuple[int, int]], _Pick, _Pick, list[tuple[str, int]], Any]:
+    """Where the columns of some fields are, _ZEROS being the last of all: the places of those with limits, what picks
+    OWN and PLAIN, the names and places of REST if any of them is there, and the type of the metadata."""
     places = dict.fromkeys((*PLAIN, *REST, *OWN), -1) | {name: place for place, name in enumerate(names)}
     rest = [(name, places[name]) for name in REST] if {*REST}.intersection(names) else []
     plain = [places[name] for name in PLAIN]
     while len(plain) > 2 and plain[-1] < 0 and not rest:  # of one alone, itemgetter would not make a tuple
         del plain[-1]
-    return _Plan(
+    return (
         [(places[name], _LIMITS[name]) for name in names if name in _LIMITS],
         itemgetter(*(places[name] for name in OWN)),
         itemgetter(*plain),
@@ -85,13 +74,13 @@ def _plan(names: tuple[str, ...]) -> _Plan:
 def _rows(table: Table) -> list[Row | None]:
     """The rows of flows; None for one that takes the fallback."""
     _, arrivals, names, columns = table
-    plan = _plan(names)
+    limits, own_of, plain_of, rest, metadata_type = _plan(names)
     columns = [*columns, _ZEROS]
-    own = plan.own(columns)
+    own = own_of(columns)
     _, received, start, end, *_ = kept = own[: len(KEPT)]
     src_octets, dst_octets, sampler_octets, *numbers = own[len(KEPT) :]
     odd: set[int] = set()
-    for place, limit in plan.limits:
+    for place, limit in limits:
         if sum(columns[place]) > limit and max(columns[place]) > limit:  # a sum takes a third of the time
             _mark(odd, map(limit.__lt__, columns[place]))
     src_addr, dst_addr, sampler_address = addresses = [
@@ -104,10 +93,10 @@ def _rows(table: Table) -> list[Row | None]:
     if 0 in received:
         times = [a or b or c or d for a, b, c, d in zip(received, end, start, arrivals, strict=False)]
     metadata = map(
-        plan.metadata,
+        metadata_type,
         *[_NULLS if each is _ZEROS else _made(name, each, odd) for name, each in zip(KEPT, kept, strict=True)],
-        *plan.plain(columns),
-        *[_made(name, columns[place], odd) for name, place in plan.rest],
+        *plain_of(columns),
+        *[_made(name, columns[place], odd) for name, place in rest],
     )
     packed = _encode_lines([*metadata]).split(b"\n")  # an iterator, and what it holds, msgspec would never let go
     micros = [time // 1000 - EPOCH for time in times]

@@ -14,7 +14,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from eventwriter.values import Unfit
 from workers._flow.flow_pb2 import FlowHead, FlowTail
-from workers._flow.texts import COLUMNS, OWN, fields_of
+from workers._flow.texts import KEPT, OWN, fields_of
 from workers._limits import COUNTED_FROM, RECORDS_MAX, too_many
 from workers._wire import each_of, fields
 
@@ -29,7 +29,7 @@ Flows = Sequence[Flow | None]
 _HEAD = FlowHead.DESCRIPTOR.fields_by_number
 _TAIL = FlowTail.DESCRIPTOR.fields_by_number
 _SIZES = frozenset((0, 4, 16))
-_TYPE = OWN.index("type")
+_TYPE, _COLUMNS = OWN.index("type"), slice(len(KEPT), len(KEPT) + 6)
 
 
 def read(payload: bytes) -> Flows:
@@ -128,7 +128,7 @@ def _is_good(flow: Flow | None) -> bool:
     if flow is None:
         return False
     fields = flow[3]
-    src_addr, dst_addr, sampler_address, src_port, dst_port, proto, *_ = fields[COLUMNS]
+    src_addr, dst_addr, sampler_address, src_port, dst_port, proto = fields[_COLUMNS]
     if fields[_TYPE] > 4 or proto > 0xFF or src_port > 0xFFFF or dst_port > 0xFFFF:
         return False
     given = (src_addr or dst_addr or sampler_address) != b""

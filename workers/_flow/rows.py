@@ -32,7 +32,8 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
     _, head, has_tail, fields = flow
     received_at, start, end = fields[1:4]
     (
-        src_octets, dst_octets, sampler_octets, src_port, dst_port, protocol, packets, volume, in_if, out_if, rate,
+        name, src_octets, dst_octets, sampler_octets, src_port, dst_port, protocol, packets, volume, in_if, out_if,
+        rate,
     ) = fields[COLUMNS]  # fmt: skip
     more: dict[str, Any] = {}
     time = received_at or end or start
@@ -46,25 +47,25 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
 
     src_addr, dst_addr, sampler_address = address(src_octets), address(dst_octets), address(sampler_octets)
     if src_addr is None or dst_addr is None or sampler_address is None:
-        for name in ("src_addr", "dst_addr", "sampler_address"):
-            octets = getattr(head, name)
+        for column in ("src_addr", "dst_addr", "sampler_address"):
+            octets = getattr(head, column)
             if octets and address(octets) is None:
-                more[name] = octets.hex()
+                more[column] = octets.hex()
                 repairs.append("bad_address")
     if src_port > 0xFFFF or dst_port > 0xFFFF or protocol > 0xFF:
         given = (("src_port", src_port, 0xFFFF), ("dst_port", dst_port, 0xFFFF), ("protocol", protocol, 0xFF))
-        beyond = {name: number for name, number, limit in given if number > limit}
+        beyond = {column: number for column, number, limit in given if number > limit}
         repairs += ["bad_value"] * len(beyond)
         more |= beyond
-        src_port, dst_port, protocol = (None if name in beyond else number for name, number, _ in given)
+        src_port, dst_port, protocol = (None if column in beyond else number for column, number, _ in given)
     if packets > INT8_MAX or volume > INT8_MAX:
         packets = clamped("packets", 0, INT8_MAX, packets, more, repairs)
         volume = clamped("octets", 0, INT8_MAX, volume, more, repairs)
     if in_if > INT4_MAX or out_if > INT4_MAX:
         repairs += ["clamped"] * ((in_if > INT4_MAX) + (out_if > INT4_MAX))
         in_if, out_if = min(in_if, INT4_MAX), min(out_if, INT4_MAX)  # metadata has both as they are
-    if head.protocol_name:
-        repairs += texts.repairs_of(head.protocol_name)
+    if name:
+        repairs += texts.repairs_of(name)
     metadata = metadata_from(*fields)
     packed: bytes | None = _encode(metadata)
     if (packed == b"{}" or envelope) and not more and not head.ListFields():

@@ -135,8 +135,8 @@ REST = tuple(field.name for field in FlowTail.DESCRIPTOR.fields if field.name in
 """Fields beyond FlowHead that go into metadata."""
 fields_of = attrgetter(*OWN, *PLAIN)
 """All that a FlowHead has, the values of OWN first."""
-COLUMNS = slice(len(KEPT), len(OWN) + 1)
-"""Those of them that have columns, and the sampling rate."""
+COLUMNS = slice(len(KEPT) - 1, len(OWN) + 1)
+"""The name of the protocol, those that have columns, and the sampling rate."""
 _BYTE_LISTS = ("mpls_ip", "ipv6_routing_header_addresses")
 
 
