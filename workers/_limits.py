@@ -1,6 +1,4 @@
-"""How much one message may hold. What is beyond is refused before anything is made of it: a few bytes of gzip could be
-millions of records.
-"""
+"""How much one message may hold. What is beyond is refused before anything is made of it."""
 
 from __future__ import annotations
 

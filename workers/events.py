@@ -50,10 +50,8 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 @total
 def decode(message: Message) -> Decoded:
-    """The rows of one message: CloudEvents in any mode, GELF, traps, OCSF, or any JSON object; arrays of them.
-
-    ``raw_data`` is the text of the whole payload; of an array, that of the element, or it would grow with its square.
-    """
+    """The rows of one message: CloudEvents in any mode, GELF, traps, OCSF, or any JSON object; arrays of them, where
+    ``raw_data`` is the text of the element, or it would grow with the square of the payload."""
     subject, payload, _, nanos, headers = message
     repairs: list[str] = []
     received = nanos // 1000 - EPOCH

@@ -52,8 +52,8 @@ class _Hosts(Kind):
 def _hosts(summary: Mapping[str, Any]) -> list[Any] | None:
     """The hosts of a SweepSummary as records of their own; None if this object is not one.
 
-    Its other keys are kept with every host, or, if they are large, with the first; so are those that a host has of its
-    own, with that host. Raises Unfit("too_large") if what fills the columns of all hosts is.
+    Its other keys are kept with every host, or, if they are large, with the first. Raises Unfit("too_large") if what
+    fills the columns of all hosts is.
     """
     hosts = summary.get("hosts")
     if type(hosts) is not list or any(name in summary for name in _HOST_NAMES):

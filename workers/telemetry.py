@@ -40,11 +40,8 @@ _tags_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def _series_key(row: Row) -> str:
-    """The key of a row's series, for tables that have it in their primary key, as who made them computes it.
-
-    The MD5 of the components that the row has, joined by ``|``; each is its name and its value, both with their length
-    in bytes. It is made of what is stored, never taken from a message.
-    """
+    """The key of a row's series as the makers of tables that have it compute it: the MD5 of the components that the row
+    has, joined by ``|``; each is its name and its value, both with their length in bytes."""
     return md5("|".join(_components(row)).encode(), usedforsecurity=False).hexdigest()
 
 

@@ -1,7 +1,6 @@
 """Flow records in protobuf (flow.proto), from many messages to columns: one for each field that a flow has.
 
-All flows are parsed together, and only fields are read that one of them has: to read one costs as much as to parse
-three. What is not one flow, or has a field that FlowMessage does not have, is left out.
+All are parsed together, and only fields are read that one of them has: to read one costs as much as to parse three.
 """
 
 from __future__ import annotations
@@ -45,10 +44,8 @@ Table = tuple[Sequence[int], Sequence[int], tuple[str, ...], list[Column]]
 
 
 def table_of(messages: Sequence[Message]) -> Table | None:
-    """The flows of those messages that are one flow each, bare with a known type or after its length; None if few are.
-
-    If it has an address, a type of 4 or less, a protocol and ports, then read() gives that flow alone for the payload.
-    """
+    """The flows of those messages that are one flow each, of known fields, bare with a known type or after its length;
+    None if few are. For such a payload, if it has an address, read() gives that flow alone."""
     if len(messages) < _FEWEST:
         return None
     _, bodies, _, arrivals, headers = zip(*messages, strict=True)

@@ -1,7 +1,6 @@
-"""The fast path of flow records in protobuf (flow.proto), many messages at a time: from columns to rows.
+"""The fast path of flow records in protobuf, many messages at a time: from columns to rows.
 
-Every step is for a whole column. A flow with a value that must be repaired takes the fallback, and so does one
-without an address, for which it takes more to tell bare from length-delimited.
+A flow with a value that must be repaired takes the fallback, and so does one without an address: see read().
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ _LIMITS = {
 """Beyond these a number is repaired, or written in another form."""
 _ZEROS: Any = repeat(0)
 _NULLS = repeat(None)
-"""The column of a field that no flow has, before and after it is converted. It is endless: ``zip`` and ``map`` end with
-the others."""
+"""The column of a field that no flow has, before and after it is converted: endless, ``zip`` ends with the others."""
 _place_of = {
     TABLE.places.place_of[name]: place for place, name in enumerate(("timestamp", *OWN[len(KEPT) :], "metadata"))
 }

@@ -1,7 +1,7 @@
 """Flow records in JSON: the objects that goflow2 writes, and flat rows of this table. One object is one flow.
 
-What has a column goes there, under any of its names; all else goes into metadata as it is, but for integers beyond
-2^53, which become strings. Times stay in metadata too, with the nanoseconds that the column does not have.
+What has no column goes into metadata as it is, but for integers beyond 2^53, which become strings. Times stay there
+too, with the nanoseconds that the column does not have.
 """
 
 from __future__ import annotations
@@ -85,10 +85,7 @@ _PROTOCOLS: Mapping[str, int] = {name.upper(): number for number, name in enumer
 
 
 def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
-    """The row of a record; metadata keeps the attributes of the CloudEvent around it.
-
-    Raises Unfit: ``bad_time`` for a ``timestamp`` that is none, ``malformed`` if the record has nothing of a flow.
-    """
+    """The row of a record; raises Unfit for a time that is none, and for one that has nothing of a flow."""
     _, _, received, envelope, repairs = origin
     row, rest = TABLE.places.sort(record)
     if row.count(None) == len(row):
@@ -124,10 +121,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
 
 
 def _time_in(rest: Mapping[str, Any], received: int, repairs: list[str]) -> int:
-    """The first time of the flow that is there and within int64, else that of receipt.
-
-    As in protobuf, each that is beyond is counted; what is no time at all raises Unfit.
-    """
+    """The first time that is there and within int64, else that of receipt; what is beyond counts as in protobuf."""
     found: int | None = None
     for name in TIMES:
         if name not in rest:
@@ -182,8 +176,7 @@ def _open_bytes(row: list[Any], rest: dict[str, Any], repairs: list[str]) -> Non
 
 
 def _octets(value: Any, *, padded: bool = False) -> bytes | None:
-    """The bytes that a text is in base64, if it is no address; ``padded``: only those of an
-    address, which ends with two =."""
+    """The bytes that a text is in base64, if it is no address; ``padded``: only those of one, which ends with two =."""
     if type(value) is not str or "." in value or ":" in value or (padded and value[-2:] != "=="):
         return None
     octets = from_base64(value)

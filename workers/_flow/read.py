@@ -21,8 +21,7 @@ from workers._wire import each_of, fields
 M = TypeVar("M", bound=Message)
 
 Flow = tuple[bytes, FlowHead, bool, tuple[Any, ...]]
-"""The bytes of one flow, what most flows have, whether it has more than that, and the values of ``fields_of``. (A
-NamedTuple costs 0.3 µs more.)"""
+"""The bytes of one flow, what most flows have, whether it has more than that, and the values of ``fields_of``."""
 
 Flows = Sequence[Flow | None]
 
@@ -70,10 +69,8 @@ def read(payload: bytes) -> Flows:
 
 
 def _split(payload: bytes) -> tuple[list[tuple[int, int]], bool]:
-    """Cuts at canonical varint lengths of one to three bytes: where the pieces are, and whether they fill it.
-
-    Of more pieces than a message may have records, one is too many to go on.
-    """
+    """Cuts at canonical varint lengths of one to three bytes: where the pieces are, at most one more than a message may
+    have records, and whether they fill it."""
     pieces: list[tuple[int, int]] = []
     at, end = 0, len(payload)
     while at < end and len(pieces) <= RECORDS_MAX:

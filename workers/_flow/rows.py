@@ -1,6 +1,4 @@
-"""Flow records in protobuf (workers/_flow/flow.proto), from flows to rows, one by one: what is not as it should be is
-repaired, and whatever a flow has is kept.
-"""
+"""Flow records in protobuf, from flows to rows, one by one: what is not as it should be is repaired, all else kept."""
 
 from __future__ import annotations
 
@@ -24,11 +22,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, Any] | None = None) -> Row:
-    """The row of a flow; ``received`` stands in for a missing time.
-
-    The attributes of a CloudEvent around it, if any, go into metadata.
-    Raises Unfit("malformed") if the flow has no field at all.
-    """
+    """The row of a flow; ``received`` stands in for a missing time, and metadata has the CloudEvent around it, if any.
+    Raises Unfit("malformed") if the flow has no field at all."""
     _, head, has_tail, fields = flow
     received_at, start, end = fields[1:4]
     (
@@ -89,9 +84,8 @@ def row(flow: Flow, received: int, repairs: list[str], envelope: Mapping[str, An
 def _keep_tail(flow: Flow, time: int, metadata: dict[str, Any], repairs: list[str]) -> tuple[int, str | None]:
     """Keeps what is not in the head; the time in nanoseconds and the direction, which version 1 has there.
 
-    A flow of version 1 has no time_received_ns, but time_received, time_flow_end or time_flow_start_ms; its times are
-    added in the names and unit of version 2. Fields of nobody's, such as the user-defined ones from 1000, go under
-    ``unknown_fields`` by their numbers: integers as such, bytes as hex.
+    Version 1 has other times, which are added in the names and unit of version 2. Fields of nobody's, such as the
+    user-defined ones from 1000, go under ``unknown_fields`` by their numbers: integers as such, bytes as hex.
     """
     payload, head, *_ = flow
     whole = parsed(FlowMessage, payload)

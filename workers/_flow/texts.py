@@ -154,10 +154,8 @@ def tail_value(name: str, value: Any) -> Any:
 
 @lru_cache
 def metadata_of(size: int) -> type[msgspec.Struct]:
-    """Metadata of the first so many of KEPT, PLAIN and REST, each in its own form, without what is not there.
-
-    A Struct takes a third of the time of a dict, and the less of it the fewer fields it could have.
-    """
+    """Metadata of the first so many of KEPT, PLAIN and REST, without what is not there. A Struct takes a third of the
+    time of a dict, and the less of it the fewer fields it could have."""
     fields = [*((name, Any, None) for name in KEPT), *((name, Any, 0) for name in (*PLAIN, *REST))]
     return msgspec.defstruct("Metadata", fields[:size], omit_defaults=True, gc=False)
 

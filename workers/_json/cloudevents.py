@@ -1,7 +1,6 @@
 """CloudEvents 1.0: structured objects, batches of them, and binary mode, where NATS headers are the envelope.
 
-An envelope is a mapping of context attributes by name. It is taken as it comes: events with a missing or empty
-required attribute exist, and their data is worth keeping.
+An envelope is taken as it comes: events with a missing or empty required attribute exist, and are worth keeping.
 """
 
 from __future__ import annotations
@@ -37,11 +36,8 @@ def envelope_of(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def envelope_in(headers: Mapping[str, str] | None, repairs: list[str]) -> dict[str, str] | None:
-    """The context attributes of an event in binary mode (``ce-id`` …); None if the headers are not an envelope.
-
-    Header names may come in any case; values are percent-encoded as in the HTTP binding. ``ce-datacontenttype`` may
-    also be given as ``content-type``.
-    """
+    """The context attributes of an event in binary mode (``ce-id`` … in any case, and ``content-type``),
+    percent-encoded as in the HTTP binding; None if the headers are not an envelope."""
     if not headers:
         return None
     found: dict[str, str] = {}
@@ -74,8 +70,7 @@ def _is_encoded(event: Mapping[str, Any]) -> bool:
 def data_of(event: Mapping[str, Any], repairs: list[str], shape: Shape | None = None, room: Room | None = None) -> Any:
     """The data of a structured event: a JSON value, also from JSON text; bytes if it is not JSON; None if absent.
 
-    Data of version 0.3 may be in base64 too; that of a type of text is text, whatever it looks like.
-    Raises Unfit("malformed") for what is not base64, and TooLarge as read_json does.
+    That of a type of text is text, whatever it looks like. Raises Unfit for what is not base64, else as read_json does.
     """
     data = event.get("data")
     encoded = event.get("data_base64") if data is None else data if _is_encoded(event) else None

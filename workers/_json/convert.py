@@ -51,11 +51,8 @@ def fitting(convert: Callable[[Any], T], name: str, value: Any, rest: dict[str, 
 
 
 def moment(value: Any, name: str = "time", repairs: list[str] | None = None) -> int | None:
-    """A time of any form as timestamptz, in nanoseconds or milliseconds if its name says so.
-
-    None if there is none: null, "", 0, or the zero of Go. Anything else raises Unfit("bad_time"), which names it. A
-    leap second, which is the one after it, is counted as repaired.
-    """
+    """A time of any form as timestamptz, in nanoseconds or milliseconds if its name says so; None if there is none:
+    null, "", 0, or the zero of Go. Anything else raises Unfit("bad_time"). A leap second counts as repaired."""
     if type(value) is not float:
         micros = usual_time(value)
     else:
@@ -122,8 +119,7 @@ def integer(name: str, low: int, high: int, value: Any, rest: dict[str, Any], re
 
 
 def clamped(name: str, low: int, high: int, value: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
-    """The same, but an integer beyond them is the nearest within, with the exact number as text in ``rest``; unless it
-    is below 0 where none is."""
+    """The same, but one beyond them, unless below 0 where none is, is the nearest within, and kept as text."""
     if value is None:
         return None
     try:
@@ -224,9 +220,6 @@ def from_base64(text: Any) -> bytes | None:
 
 
 def trimmed(text: bytes) -> bytes:
-    """The same in no more memory than it takes.
-
-    orjson writes into 4 KiB, and what it does not need of them is a gap that its next text does not fit into: the rows
-    of one message that had 250,000 records would take a gigabyte.
-    """
+    """The same in no more memory than it takes: orjson writes into 4 KiB, and what it does not need of them is a gap
+    that its next text does not fit into. The rows of 250,000 records would take a gigabyte."""
     return b"".join((text, b""))

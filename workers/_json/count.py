@@ -1,8 +1,7 @@
 """Counts the records and values in JSON without making anything of it.
 
-A parser makes up to thirty bytes of objects of each byte of JSON, and only then somebody could count. So of a text that
-may hold more records than a message may, the brackets and commas are counted first, and then only those arrays and
-objects are opened that may have records within.
+A parser makes up to thirty bytes of objects of each byte of JSON. So of a text that may hold too many records, brackets
+and commas are counted first, and then only those arrays and objects are opened that may have records within.
 """
 
 from __future__ import annotations
@@ -41,10 +40,7 @@ EVENTS = Shape({}, events=8)
 
 def check_json(text: bytes, shape: Shape | None) -> None:
     """Raises TooLarge if a JSON text has more than RECORDS_MAX records where ``shape`` tells, None if it has no more
-    than one, or takes more than PARSED_MAX; Unfit if it would, but is not JSON.
-
-    For any other text the parser will say what it is.
-    """
+    than one, or takes more than PARSED_MAX; Unfit if it would, but is not JSON. Of others the parser will say it."""
     few = shape is None or text.count(b",") + text.count(b"[") <= RECORDS_MAX
     if few and _parsed(text) <= PARSED_MAX:
         return

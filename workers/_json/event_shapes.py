@@ -1,7 +1,6 @@
 """What the data of an event says, by its shape: GELF, SNMP trap, state change, device lifecycle, OCSF, anything flat.
 
-Values are returned as they come; of the time and the level, in whatever form they are given, the last two functions
-make those of the row.
+Values are returned as they come; of the time and the level the last two functions make those of the row.
 """
 
 from __future__ import annotations
@@ -171,10 +170,8 @@ def _shown(value: Any) -> str:
 
 
 def timestamp_of(time: Any, envelope_time: Any, received: int, wrapped: bool, repairs: list[str]) -> int:
-    """The event's own time, else that of its CloudEvent, else that of receipt.
-
-    A time that is none rejects a flat record; in a CloudEvent, which has another, it is counted.
-    """
+    """The event's own time, else that of its CloudEvent, else that of receipt. A time that is none rejects a flat
+    record; in a CloudEvent, which has another, it is counted."""
     for given in (time, envelope_time):
         try:
             micros = None if given is None else moment(given, repairs=repairs)

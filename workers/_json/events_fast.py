@@ -1,6 +1,4 @@
-"""The fast paths of structured CloudEvents: GELF, as syslog receivers publish it, and data of any other shape, when
-every value that fills a column has its expected type.
-"""
+"""The fast paths of structured CloudEvents: GELF, as syslog receivers publish it, and data of any other shape."""
 
 from __future__ import annotations
 

@@ -54,8 +54,8 @@ def fast_path(
 ) -> Fast:
     """The fast path for messages that are a ``record`` each, with the key ``mark``; ``nested`` has JSON as it came.
 
-    It gives the row of each message that is one; None for every other message. Neighbours are mostly of one kind: if
-    the first few lack the mark none is tried, for to fail costs as much as to decode.
+    Neighbours are mostly of one kind: if the first few lack the mark none is tried, for to fail costs as much as to
+    decode.
     """
     decode = msgspec.json.Decoder(record, float_hook=real_from_text).decode  # as the fallback, where any value may be
     names = [column.name for column in columns]

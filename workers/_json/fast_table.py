@@ -1,6 +1,4 @@
-"""The rows of flat records from the declaration of their table: one by one, and, of those that have the first names of
-its fields, many at a time.
-"""
+"""The rows of flat records from the declaration of their table: one by one, and many at a time."""
 
 from __future__ import annotations
 
@@ -26,10 +24,7 @@ _DECIMAL = b"0123456789.-"
 
 def row_of(table: Table, time: str) -> Callable[[Mapping[str, Any], Origin], Row]:
     """Makes the row of a flat record: the column ``time`` has that of the message if the record has none, metadata what
-    has no column, and the older name of the gateway, the only one of ``others``, comes before the newer.
-
-    It raises Unfit for one that lacks what it must have, or has something else there.
-    """
+    has no column, and the older name of the gateway, the only one of ``others``, comes before the newer."""
     sort, fill = table.places.sort, table.fill
     at_time, gateway, metadata, receipt = (
         table.at[time], table.at["gateway_id"], table.at["metadata"], table.at.get("received_at"),

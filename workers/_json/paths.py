@@ -48,10 +48,7 @@ def stream_of(name: str, subjects: tuple[str, ...], table: str, paths: Mapping[s
         return shape.fast_rows(messages) if shape is not None else ()
 
     def fit(live: Mapping[str, tuple[str, bool]]) -> tuple[Column, ...]:
-        """Goes by the types of these columns, and whether they are NOT NULL, from now on: the columns of its rows.
-
-        Raises Unfit for one that it cannot fill.
-        """
+        """Goes by the types of these columns, and whether they are NOT NULL, from now on: the columns of its rows."""
         nonlocal shape
         shape = _Shape(paths, rest, live)
         return shape.columns

@@ -25,11 +25,8 @@ _EITHER_HEADER = zlib.MAX_WBITS | 32
 
 
 def parse(text: bytes, repairs: list[str], shape: Shape | None) -> Any:
-    """The JSON value of a text that has records where ``shape`` says; None: it is but one record, or part of one.
-
-    One NUL byte behind it is no fault. Raises TooLarge if it has more of them, or more values, than a message may hold,
-    before anything is made of it; else as parse_json.
-    """
+    """The JSON value of a text that has records where ``shape`` says; None: it is but one record, or part of one. One
+    NUL byte behind it is no fault. Raises as check_json and parse_json do."""
     if len(text) > COUNTED_FROM:
         check_json(text, shape)
     try:
@@ -43,8 +40,7 @@ def parse(text: bytes, repairs: list[str], shape: Shape | None) -> Any:
 def read_json(
     payload: bytes, repairs: list[str], shape: Shape | None = None, room: Room | None = None
 ) -> tuple[bytes, Any]:
-    """The JSON text of a payload, inflated if need be, and its value; raises Unfit for anything else, TooLarge as
-    ``parse`` and ``unpack`` do."""
+    """The JSON text of a payload, inflated if need be, and its value; raises as ``parse`` and ``unpack`` do."""
     try:
         value = parse(payload, repairs, shape)
     except Unfit:
@@ -58,9 +54,9 @@ def read_json(
 def unpack(payload: bytes, room: Room | None = None) -> bytes:
     """The payload, inflated if it is gzip (RFC 1952) or zlib (RFC 1950).
 
-    Raises Unfit: ``malformed`` for nothing at all, for broken gzip and for a chunk of GELF, whose other chunks are in
-    other messages; ``too_large`` for more than INFLATED_MAX bytes. What begins like zlib and is not stays as it is: a
-    protobuf message may begin so. Raises TooLarge if there is no ``room``, which the other parts of the message share.
+    Raises Unfit: ``malformed`` for nothing at all, for broken gzip and for a chunk of GELF; ``too_large`` for more than
+    INFLATED_MAX bytes. What begins like zlib and is not stays as it is: protobuf may begin so. Raises TooLarge if there
+    is no ``room``, which the other parts of the message share.
     """
     head = payload[:2]
     if head == _GZIP:

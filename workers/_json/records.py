@@ -1,7 +1,7 @@
 """From a message to its records, whatever they are wrapped in: arrays, CloudEvents, compression, groups of records.
 
-One walk for all streams, with one set of limits (_limits.py). A record becomes a row or a reject of its own; its
-siblings are not touched. What a stream's records are, and what else its messages hold, is its Kind.
+One walk for all streams, with one set of limits (_limits.py). A record becomes a row or a reject of its own. What a
+stream's records are, and what else its messages hold, is its Kind.
 """
 
 from __future__ import annotations
