@@ -17,7 +17,6 @@ from workers._json.count import Shape
 from workers._json.payload import parse, read_json
 from workers._limits import Room
 
-_PREFIX = "ce-"
 _TEXT = re.compile(r"\s*(?:text/(?!json)|application/(?:[\w.-]+\+)?xml\b)", re.IGNORECASE)
 """Content types of text that is no JSON, whatever it looks like."""
 
@@ -44,7 +43,7 @@ def envelope_in(headers: Mapping[str, str] | None, repairs: list[str]) -> dict[s
     content_type = None
     for header, value in headers.items():
         name = header.lower()
-        if name.startswith(_PREFIX):
+        if name.startswith("ce-"):
             found[values.clean(name[3:], repairs)] = values.clean(unquote(value), repairs)
         elif name == "content-type":
             content_type = values.clean(value, repairs)
@@ -61,30 +60,24 @@ def is_text(event: Mapping[str, Any]) -> bool:
     return type(kind) is str and _TEXT.match(kind) is not None
 
 
-def _is_encoded(event: Mapping[str, Any]) -> bool:
-    """Whether ``data`` is in base64, as version 0.3 says it."""
-    coding = event.get("datacontentencoding")
-    return type(coding) is str and coding.lower() == "base64" and type(event["data"]) is str
-
-
 def data_of(event: Mapping[str, Any], repairs: list[str], shape: Shape | None = None, room: Room | None = None) -> Any:
     """The data of a structured event: a JSON value, also from JSON text; bytes if it is not JSON; None if absent.
 
     That of a type of text is text, whatever it looks like. Raises Unfit for what is not base64, else as read_json does.
     """
-    data = event.get("data")
-    encoded = event.get("data_base64") if data is None else data if _is_encoded(event) else None
+    data, coding = event.get("data"), event.get("datacontentencoding")
+    is_encoded = type(coding) is str and coding.lower() == "base64" and type(data) is str  # as version 0.3 says it
+    encoded = event.get("data_base64") if data is None else data if is_encoded else None
     if encoded is not None:
         octets = from_base64(encoded)
         if octets is None:
             raise Unfit("malformed", f"the data is {shown(encoded)}, not base64")
-        if is_text(event):
-            try:
-                return values.clean(octets.decode(), repairs)
-            except UnicodeDecodeError:
-                return octets
         try:
+            if is_text(event):
+                return values.clean(octets.decode(), repairs)
             return read_json(octets, repairs, shape, room)[1]
+        except UnicodeDecodeError:
+            return octets
         except Unfit as error:
             if error.reason == "too_large":
                 raise

@@ -53,11 +53,8 @@ def fitting(convert: Callable[[Any], T], name: str, value: Any, rest: dict[str, 
 def moment(value: Any, name: str = "time", repairs: list[str] | None = None) -> int | None:
     """A time of any form as timestamptz, in nanoseconds or milliseconds if its name says so; None if there is none:
     null, "", 0, or the zero of Go. Anything else raises Unfit("bad_time"). A leap second counts as repaired."""
-    if type(value) is not float:
-        micros = usual_time(value)
-    else:
-        micros = time_from_seconds(value) if name[-2:] not in UNITS else None
-    if micros is not None:
+    usual = usual_time if type(value) is not float or name[-2:] in UNITS else time_from_seconds
+    if (micros := usual(value)) is not None:
         return micros
     try:
         micros = _micros(value, name)
@@ -73,18 +70,12 @@ def moment(value: Any, name: str = "time", repairs: list[str] | None = None) -> 
 
 
 def _micros(value: Any, name: str) -> int | None:
-    kind = type(value)
-    if kind is str:
-        if value[10:11] == "T":
-            return values.time_from_text(value)
-        if value in ("", "0"):
-            return None
-    elif value is None or (value == 0 and value is not False):
+    if value in (None, "", "0") or (value == 0 and value is not False):
         return None
     unit = UNITS.get(name[-2:])
-    if unit is not None and kind is not bool and not (kind is str and "-" in value[1:]):
-        return values.time_from_nanos(values.integer(value) * unit)
-    return values.time_from_number(value) if kind is float else values.time(value)
+    if unit is None or type(value) is bool or (type(value) is str and ("-" in value[1:] or value[10:11] == "T")):
+        return values.time(value)
+    return values.time_from_nanos(values.integer(value) * unit)
 
 
 UNITS: Mapping[str, int] = {"ns": 1, "Ns": 1, "no": 1, "ms": 1_000_000, "Ms": 1_000_000}

@@ -6,6 +6,7 @@ and commas are counted first, and then only those arrays and objects are opened 
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -14,9 +15,7 @@ from msgspec import Raw
 from eventwriter.values import Unfit
 from workers._limits import OBJECT, PARSED_MAX, RECORDS_MAX, VALUE, too_full, too_many
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CHUNK = 2**18
-_NOTHING = Raw(b"")
 _elements = msgspec.json.Decoder(list[Raw]).decode
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
 
@@ -44,7 +43,7 @@ def check_json(text: bytes, shape: Shape | None) -> None:
     few = shape is None or text.count(b",") + text.count(b"[") <= RECORDS_MAX
     if few and _parsed(text) <= PARSED_MAX:
         return
-    text = text.removeprefix(_BYTE_ORDER_MARK).strip(b" \t\r\n\0")
+    text = text.removeprefix(codecs.BOM_UTF8).strip(b" \t\r\n\0")
     if text[:1] not in (b"[", b"{"):
         return
     full = sum(map(_parsed, _without_strings(text))) > PARSED_MAX
@@ -97,7 +96,7 @@ def records_in(text: bytes, shape: Shape, events: int) -> int:
         return 0
     texts_of = {name for name, value in found.items() if bytes(value)[:1] == b'"'} if events else set()
     if "specversion" in texts_of and not texts_of.isdisjoint(("type", "source", "id")):
-        return records_in(bytes(found.get("data", _NOTHING)), shape, events - 1)
+        return records_in(bytes(found.get("data", b"")), shape, events - 1)
     if not shape.alone.isdisjoint(found):
         return 0
     return sum(records_in(bytes(found[name]), inner, 0) for name, inner in shape.groups.items() if name in found)

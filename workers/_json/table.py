@@ -74,19 +74,16 @@ class Field:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its names in records."""
-        return () if not self.given else (self.name,) if self.exact else names(self.name, *self.others)
+        """Its names in records, without duplicates."""
+        if not self.given or self.exact:
+            return (self.name,) * self.given
+        first, *more = self.name.split("_")
+        return tuple(dict.fromkeys((self.name, first + "".join(word.capitalize() for word in more), *self.others)))
 
     @property
     def range(self) -> tuple[int, int]:
         """The range of an integer."""
         return self.limits or RANGES.get(self.type, (0, 0))
-
-
-def names(column: str, *others: str) -> tuple[str, ...]:
-    """A column's name, the same in lowerCamelCase, and others, without duplicates."""
-    first, *more = column.split("_")
-    return tuple(dict.fromkeys((column, first + "".join(word.capitalize() for word in more), *others)))
 
 
 _SHAPES, _SHAPE_MAX = 256, 1024
