@@ -12,7 +12,6 @@ from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, time_from_secon
 from workers._json.event_shapes import FACTS, facts_of, level_of, timestamp_of
 from workers._json.fast import Arrivals, Columns, members_of, received
 
-_ABSENT = msgspec.Raw(b"")
 _TEXT = frozenset((str, type(None)))
 
 
@@ -28,7 +27,7 @@ class _Envelope(msgspec.Struct, gc=False, kw_only=True):
 
 
 class Gelf(msgspec.Struct, gc=False):
-    """The fields that fill columns, and those that would compete with one; ``raw_data`` has all others."""
+    """The fields that fill columns; ``raw_data`` has all others."""
 
     version: str
     short_message: str
@@ -37,8 +36,8 @@ class Gelf(msgspec.Struct, gc=False):
     level: Annotated[int, msgspec.Meta(ge=INT4_MIN, le=INT4_MAX)] | None = None
     severity: str | None = None
     remote_addr: str | None = msgspec.field(name="_remote_addr", default=None)
-    other_addr: msgspec.Raw = msgspec.field(name="remote_addr", default=_ABSENT)
-    camel_addr: msgspec.Raw = msgspec.field(name="remoteAddr", default=_ABSENT)
+    other_addr: str | None = msgspec.field(name="remote_addr", default=None)
+    camel_addr: str | None = msgspec.field(name="remoteAddr", default=None)
 
 
 class GelfEvent(_Envelope, gc=False, kw_only=True):
@@ -62,9 +61,9 @@ def gelf_columns(arrivals: Arrivals, records: Sequence[GelfEvent], odd: set[int]
     """The columns of events with GELF."""
     gelf: dict[str, Sequence[Any]] = dict(zip(_GELF_NAMES, _gelf_event(records).values(), strict=True))
     gelf["event_timestamp"] = [*map(time_from_seconds, gelf["timestamp"])]
-    for column in (gelf["other_addr"], gelf["camel_addr"]):
-        if column.count(_ABSENT) < len(column):
-            odd.update(place for place, raw in enumerate(column) if raw is not _ABSENT)
+    for other in (gelf["other_addr"], gelf["camel_addr"]):
+        if other.count(None) < len(other):
+            gelf["remote_addr"] = [b if a is None else a for a, b in zip(gelf["remote_addr"], other, strict=True)]
     return _columns(arrivals, gelf, odd)
 
 

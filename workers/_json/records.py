@@ -19,12 +19,12 @@ from workers._json.cloudevents import data_of, envelope_in, envelope_of, is_even
 from workers._json.convert import moment, trimmed
 from workers._json.count import EVENTS, Shape
 from workers._json.payload import read_json, unpack
-from workers._limits import ALL_INFLATED_MAX, COUNTED_FROM, RECORDS_MAX, SHARED_MAX, Room, too_many
+from workers._limits import COUNTED_FROM, RECORDS_MAX, SHARED_MAX, Room, too_many
 
 _MAX_DEPTH = 8
 """Envelopes within envelopes."""
 _MANY = 1000
-"""Records of a message from which on it counts how much memory each takes."""
+"""Rows of a message from which on it counts how much memory each takes."""
 
 Origin = tuple[Message, int, int, Mapping[str, Any] | None, list[str]]
 """What a record has besides itself: its message; when that was received, as timestamptz; what stands in for a missing
@@ -117,12 +117,11 @@ def _text(octets: bytes, repairs: list[str]) -> str:
 class Records(Room):
     """The records of a message, as they are found. Its methods raise Unfit only before they have added any."""
 
-    __slots__ = ("kind", "many", "rejects", "rows")
+    __slots__ = ("kind", "rejects", "rows")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
-        self.left = ALL_INFLATED_MAX
-        self.many = False
+        super().__init__()
         self.rows: list[Row] = []
         self.rejects: list[Reject] = []
 
@@ -133,10 +132,8 @@ class Records(Room):
 
     def check(self, more: int) -> None:
         """Raises TooLarge if with so many more there are too many."""
-        total = self.count + more
-        if total > RECORDS_MAX:
+        if self.count + more > RECORDS_MAX:
             raise too_many()
-        self.many = self.many or total > _MANY
 
     def reject(self, error: Unfit) -> None:
         """Adds the reject of one record."""
@@ -163,11 +160,12 @@ class Records(Room):
         if envelope is not None and len(dump_json(envelope)) > SHARED_MAX:
             others = (message, received, time, None, repairs)  # the envelope is kept with the first
         marks, row_of, add = self.kind.marks, self.kind.row_of, self.rows.append
+        few = self.count + len(elements) <= _MANY
         for element in elements:
             try:
                 if type(element) is not dict:
                     raise Unfit("malformed", f"{shown(element)} is not an object")
-                if element.keys().isdisjoint(marks) and not self.many:
+                if few and element.keys().isdisjoint(marks):
                     add(row_of(element, origin))  # as ``take`` would, without its calls
                 else:
                     self.take(element, origin, depth)
@@ -197,7 +195,7 @@ class Records(Room):
         except Unfit as error:
             self.reject(error)
             return
-        if self.many:
+        if len(self.rows) > _MANY:
             row = tuple([trimmed(value) if type(value) is bytes else value for value in row])
         self.rows.append(row)
 
