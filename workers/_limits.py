@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 RECORDS_MAX = 100_000
-"""Records of one message: a row takes half a kilobyte or more while it is made. Where records are in groups, a group
-without any counts as one."""
+"""Records of one message: a row takes half a kilobyte or more while it is made. A group without any counts as one."""
 REJECTS_MAX = 10_000
 """Records of one message that may be dead letters of their own: with more of them, the message is one as a whole."""
 COUNTED_FROM = 2 * RECORDS_MAX
@@ -16,16 +15,14 @@ ALL_INFLATED_MAX = 4 * INFLATED_MAX
 PARSED_MAX = 144 * 2**20
 """Bytes of memory that what is parsed of a message may take, by the three estimates below."""
 OBJECT, VALUE, SUBMESSAGE = 200, 90, 60
-"""Bytes that are taken by an object of JSON beside what is in it, by any value of JSON, and by a message within one of
-protobuf."""
+"""Bytes that are taken by an object of JSON beside what is in it, by any value of JSON, and by a protobuf message."""
 SUBMESSAGES_FROM = 4 * 2**20
 """Bytes of protobuf beyond which it may hold more messages within it than that, and is looked at."""
 SHARED_MAX = 4096
 """Bytes of JSON that every record of a message may get from what is around it; if it is more, only the first does."""
 
 ROWS_MAX = 8 * INFLATED_MAX
-"""Bytes of text and JSON that the rows of one message may have together. What records share, such as the resource of an
-OTLP request, stands in the row of each: a kilobyte of gzip could be gigabytes of rows."""
+"""Bytes of text and JSON that the rows of one message may have together: what they share, each of them has."""
 
 
 class TooLarge(Exception):

@@ -52,8 +52,8 @@ TIMES = (
 )  # fmt: skip
 """Received, else end, else start."""
 _STRINGS = ("time_received_ns", "time_flow_start_ns", "time_flow_end_ns")
-_BYTES = ("next_hop", "nextHop", "bgp_next_hop", "bgpNextHop")
-_BYTE_LISTS = ("mpls_ip", "mplsIp", "ipv6_routing_header_addresses", "ipv6RoutingHeaderAddresses")
+_BYTES = {"next_hop", "nextHop", "bgp_next_hop", "bgpNextHop", "mpls_ip", "mplsIp", "ipv6_routing_header_addresses",
+          "ipv6RoutingHeaderAddresses"}  # fmt: skip
 _MACS = ("src_mac", "srcMac", "dst_mac", "dstMac")
 
 _DIRECTIONS: Mapping[int, str] = {0: "ingress", 1: "egress"}
@@ -167,12 +167,14 @@ def _open_bytes(row: list[Any], rest: dict[str, Any], repairs: list[str]) -> Non
             if octets and row[place] is None:  # base64 or not, it is no address
                 rest[TABLE.fields[place].name] = given
                 repairs.append("bad_address")
-    for name in _BYTES:
-        if name in rest:
-            rest[name] = address(_octets(rest[name]) or b"") or rest[name]
-    for name in _BYTE_LISTS:
-        if isinstance(rest.get(name), list):
-            rest[name] = [address(_octets(value) or b"") or value for value in rest[name]]
+    for name in rest.keys() & _BYTES:
+        value = rest[name]
+        rest[name] = [*map(_opened, value)] if isinstance(value, list) else _opened(value)
+
+
+def _opened(value: Any) -> Any:
+    """The address that a text in base64 is; any other value as it is."""
+    return address(_octets(value) or b"") or value
 
 
 def _octets(value: Any, *, padded: bool = False) -> bytes | None:

@@ -94,9 +94,8 @@ def in_turn(first: Fast, second: Fast) -> Fast:
     def fast_rows(messages: Sequence[Message]) -> list[Row | None]:
         rows = first(messages)
         if None in rows:
-            places = [place for place, row in enumerate(rows) if row is None]
-            for place, row in zip(places, second([messages[place] for place in places]), strict=True):
-                rows[place] = row
+            others = iter(second([message for message, row in zip(messages, rows, strict=True) if row is None]))
+            rows = [next(others) if row is None else row for row in rows]
         return rows
 
     return fast_rows
@@ -157,7 +156,8 @@ def _is_odd(number: bytes) -> bool:
 def members_of(record: type[T]) -> Callable[[Sequence[T]], dict[str, tuple[Any, ...]]]:
     """What gives the values of some records by the names of members; of a record within them, under ``its.name``."""
     names = record.__struct_fields__
-    within = [(name, members_of(kind)) for name, kind in get_type_hints(record).items() if _is_struct(kind)]
+    kinds = [(name, kind) for name, kind in get_type_hints(record).items() if isinstance(kind, type)]
+    within = [(name, members_of(kind)) for name, kind in kinds if issubclass(kind, msgspec.Struct)]
 
     def members(records: Sequence[T]) -> dict[str, tuple[Any, ...]]:
         found = dict(zip(names, zip(*map(astuple, records), strict=True), strict=True))
@@ -166,10 +166,6 @@ def members_of(record: type[T]) -> Callable[[Sequence[T]], dict[str, tuple[Any, 
         return found
 
     return members
-
-
-def _is_struct(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def received(arrivals: Arrivals) -> list[int]:
