@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import permutations
 from operator import itemgetter
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from eventwriter.stream import Column, Message, PgType, Row, Stream
 from eventwriter.values import Unfit, parse_path, shown
@@ -95,21 +95,21 @@ class _Shape:
         for place in self._must:
             if given[place] is None:
                 if self._types[place] != "timestamptz":
-                    self._refuse(place, kept)
+                    raise self._refusal(place, kept)
                 given[place] = time
         if self._rest is not None:
             given.append(convert.metadata_of(left or None, kept, envelope) or (b"{}" if self._full else None))
         elif kept:
             for place, field in enumerate(self._table.fields):
                 if given[place] is None and field.name in kept:
-                    self._refuse(place, kept)
+                    raise self._refusal(place, kept)
         return tuple(given)
 
-    def _refuse(self, place: int, kept: Mapping[str, Any]) -> NoReturn:
+    def _refusal(self, place: int, kept: Mapping[str, Any]) -> Unfit:
         name = self._table.fields[place].name
         if name not in kept:
-            raise Unfit("missing_field", f"{name} is missing")
-        raise Unfit("bad_value", f"{name}: {shown(kept[name])} does not fit a column of type {self._types[place]}")
+            return Unfit("missing_field", f"{name} is missing")
+        return Unfit("bad_value", f"{name}: {shown(kept[name])} does not fit a column of type {self._types[place]}")
 
     def _fast_path(self) -> Callable[[Sequence[Message]], Sequence[Row | None]]:
         """The fast path, if the records that it takes may be flat; else what takes none."""

@@ -59,13 +59,11 @@ def unpack(payload: bytes, room: Room | None = None) -> bytes:
     is no ``room``, which the other parts of the message share.
     """
     head = payload[:2]
-    if head == _GZIP:
-        return _inflate(payload, room or Room())
-    if head in _ZLIB:
+    if head == _GZIP or head in _ZLIB:
         try:
             return _inflate(payload, room or Room())
         except Unfit as error:
-            if error.reason == "too_large":
+            if head == _GZIP or error.reason == "too_large":
                 raise
     elif head == _GELF_CHUNK:
         raise Unfit("malformed", "a chunk of a GELF message: chunks are for UDP, publish the whole message")
