@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import forkserver
 from fix_service import ROOT, clean_environment
-from patience import PATIENCE
 
 LASTING = ("postgres_promote", "postgres_restore", "consumer_edit", "subject_edit", "host_cut")
 
 
 def chaos(folder: Path, *arguments: str) -> dict[str, Any]:
     """Runs it; what it printed."""
-    done = subprocess.run(
-        [sys.executable, "scripts/chaos.py", *arguments, "--seed", "4", "--output", "json", "--keep", str(folder)],
-        cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=115 * PATIENCE, check=False,
-    )  # fmt: skip
+    command = [str(ROOT / "scripts" / "chaos.py"), *arguments]
+    command += ["--seed", "4", "--output", "json", "--keep", str(folder)]
+    done = forkserver.run(command, clean_environment(), seconds=115)
     assert done.stdout, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == 0, (result, done.stderr, [log.read_text()[-5000:] for log in folder.iterdir()])

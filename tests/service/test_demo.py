@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import sys
 
 import pytest
 
 import demo
+import forkserver
 from eventwriter.errors import USAGE
 from fix_service import ROOT, STREAMS, clean_environment
-from patience import PATIENCE
 
 
 def test_the_demo_adds_up() -> None:
     """It ends by itself with status 0 and says so for each stream."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "scripts" / "demo.py"),
-            "--seconds",
-            "2",
-            "--output",
-            "json",
-            "--listen",
-            "127.0.0.1:0",
-        ],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=90 * PATIENCE,
-        check=False,
-    )
+    command = [str(ROOT / "scripts" / "demo.py"), "--seconds", "2", "--output", "json", "--listen", "127.0.0.1:0"]
+    done = forkserver.run(command, clean_environment(), seconds=90)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["ok"] is True

@@ -232,6 +232,7 @@ if __name__ == "__main__":
     try:
         if sys.argv[1:] and sys.argv[1].endswith(".py"):
             sys.argv.pop(0)
+            sys.path.insert(0, str(Path(sys.argv[0]).parent))
             runpy.run_path(sys.argv[0], run_name="__main__")
         else:
             main()
