@@ -160,7 +160,7 @@ class Records(Room):
         if envelope is not None and len(dump_json(envelope)) > SHARED_MAX:
             others = (message, received, time, None, repairs)  # the envelope is kept with the first
         marks, row_of, add = self.kind.marks, self.kind.row_of, self.rows.append
-        few = self.count + len(elements) <= _MANY
+        few = len(self.rows) + len(elements) <= _MANY
         for element in elements:
             try:
                 if type(element) is not dict:
