@@ -19,11 +19,12 @@ import licences
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def asked(*extras: str) -> Iterator[Requirement]:
+def asked(*extras: str, service: bool = True) -> Iterator[Requirement]:
     """What setup.cfg asks for."""
     config = configparser.ConfigParser(interpolation=None)
     config.read(ROOT / "setup.cfg")
-    texts = [config["options"]["install_requires"], *(config["options.extras_require"][extra] for extra in extras)]
+    texts = [config["options"]["install_requires"]] if service else []
+    texts += [config["options.extras_require"][extra] for extra in extras]
     yield from (Requirement(line) for text in texts for line in text.split("\n") if line)
 
 
@@ -51,7 +52,6 @@ def pinned(name: str) -> dict[str, list[Requirement]]:
         ("docs", ("docs",)),
         ("supply", ("supply",)),
         ("deploy", ("deploy",)),
-        ("lock", ("lock",)),
     ],
 )
 def test_what_is_asked_for_is_pinned(name: str, extras: tuple[str, ...]) -> None:
@@ -71,6 +71,14 @@ def test_what_builds_is_pinned() -> None:
         (pin,) = pinned("build")[each.name]
         assert each.specifier.contains(str(pin.specifier).removeprefix("=="))
         assert pinned("development")[each.name] == [pin]
+
+
+def test_what_installs_is_pinned() -> None:
+    """Alone, for it comes first."""
+    (each,) = asked("lock", service=False)
+    ((name, (pin,)),) = pinned("lock").items()
+    assert name == each.name
+    assert each.specifier.contains(str(pin.specifier).removeprefix("=="))
 
 
 @pytest.mark.parametrize(
