@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -410,27 +410,30 @@ def test_the_line_of_a_copy_in_any_language(context: str) -> None:
     assert found.group(1) == "13"
 
 
-def timed(sink: Sink, work: Batch) -> float:
-    """Seconds that a batch takes."""
-    begun = time.perf_counter()
+def cost(connection: Any, sink: Sink, work: Batch) -> float:
+    """Seconds of CPU that a batch takes, here and in PostgreSQL: what else the machine does changes little of it."""
+    sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+    working = [psutil.Process(), *(psutil.Process(pid) for (pid,) in connection.execute(sessions))]
+    before = [process.cpu_times() for process in working]
     sink.write(work)
-    return time.perf_counter() - begun
+    pairs = zip(before, (process.cpu_times() for process in working), strict=True)
+    return sum(now.user + now.system - then.user - then.system for then, now in pairs)
 
 
 def test_one_bad_row_of_5000_costs_at_most_three_clean_batches(connection: Any, sink: Sink) -> None:
     """PostgreSQL names the line, so the second attempt leaves it out."""
     connection.execute("INSERT INTO trouble VALUES ('22003')")
     sink.write(batch(5000, 100_000))
-    clean = dirty = float("inf")
-    for place in range(12):  # by turns: whatever else the machine does only ever makes one longer
-        clean = min(clean, timed(sink, batch(5000, 200_000 + 5000 * place)))
+    clean = dirty = 0.0
+    for place in range(12):  # by turns, for one is hardly more than what times of processes are told in
+        clean += cost(connection, sink, batch(5000, 200_000 + 5000 * place))
         messages = list(batch(5000, 300_000 + 5000 * place).messages)
         messages[place * 400] = messages[place * 400]._replace(payload=str(BAD).encode())
-        dirty = min(dirty, timed(sink, Batch(messages, [m.sequence for m in messages])))
+        dirty += cost(connection, sink, Batch(messages, [m.sequence for m in messages]))
     ratio = dirty / clean
-    print(f"one bad row of 5,000: {ratio:.2f} times a clean batch ({clean * 1000:.0f} ms)")
+    print(f"one bad row of 5,000: {ratio:.2f} times a clean batch ({clean * 1000 / 12:.0f} ms of CPU)")
     assert len(letters(connection)) == 12
-    assert ratio < 3 * 1.5  # a busy machine
+    assert ratio < 3 * 1.5  # shared caches
 
 
 def test_500_bad_rows_of_5000_cost_a_bounded_number_of_round_trips(connection: Any, database: str) -> None:
@@ -440,11 +443,11 @@ def test_500_bad_rows_of_5000_cost_a_bounded_number_of_round_trips(connection: A
     with Proxy(port) as proxy:
         sink = open_sink(psycopg.conninfo.make_conninfo(database, port=proxy.port))
         sink.write(batch(2))
-        before, begun = proxy.sent, time.perf_counter()
+        before = proxy.sent
         outcome = sink.write(batch(5000, 10_000))
-        pieces, seconds = proxy.sent - before, time.perf_counter() - begun
+        pieces = proxy.sent - before
         sink.close()
-    print(f"500 bad rows of 5,000: at most {pieces} round trips, {seconds:.2f} s")
+    print(f"500 bad rows of 5,000: at most {pieces} round trips")
     assert (outcome.written, outcome.deadlettered) == (4500, 500)
     assert len(letters(connection)) == 500
     assert pieces < 60
