@@ -96,8 +96,8 @@ def test_a_consumer_deleted_under_load_loses_nothing(world: World) -> None:
     """The supervisor's next worker creates it again, where the ledger says."""
     service = world.start("supervise", **QUICK, **only("LOGS"))
     for number in range(3):
-        world.traffic(["LOGS"], count=500, seed=number)
-        before = 500 * number
+        world.traffic(["LOGS"], count=200, seed=number)
+        before = 200 * number
         wait_until(lambda: sum(world.counts("LOGS")) > before, "load")  # noqa: B023 - called at once
         delete_consumer(world)
     world.wait_settled()
@@ -280,13 +280,13 @@ def test_two_supervisors_with_three_processes_share_a_durable(world: World) -> N
     """Six workers of one stream, one of them killed: each message is written by one of them."""
     environment = QUICK | {
         "EVENTWRITER_STREAMS__LOGS__PROCESSES": "3",
-        "EVENTWRITER_STREAMS__LOGS__BATCH_MESSAGES": "50",
+        "EVENTWRITER_STREAMS__LOGS__BATCH_MESSAGES": "20",
     }
     environment |= {f"EVENTWRITER_STREAMS__{name}__ENABLED": "false" for name in STREAMS if name != "LOGS"}
     services = [world.start("supervise", **environment) for _ in range(2)]
     wait_until(lambda: world.log.count("messages waiting") >= 6, "six workers")
     for number in range(4):
-        world.traffic(["LOGS"], count=1000, seed=number)
+        world.traffic(["LOGS"], count=400, seed=number)
         if number == 1:
             wait_until(lambda: world.worker("LOGS/2"), "a worker").kill()
     world.wait_settled()
@@ -305,7 +305,7 @@ def test_seven_logical_streams_on_one_jetstream_stream(world: World) -> None:
         subjects = [subject for name in STREAMS for subject in declared[name].subjects]
         await stream.add_stream(StreamConfig(name="events", subjects=subjects))
         sources = {name: Traffic(name, seed=5, broken=0.01, records=3) for name in STREAMS}
-        for number in range(5000):
+        for number in range(2500):
             name = STREAMS[number % len(STREAMS) if number % 3 else 0]
             message = sources[name].next()
             world.published.setdefault(name, []).append(message)
@@ -328,13 +328,13 @@ def test_seven_logical_streams_on_one_jetstream_stream(world: World) -> None:
 def test_a_server_in_lame_duck_mode_and_its_successor(world: World) -> None:
     """The server asks its clients to leave before it ends; they come back when it does."""
     service = world.start("supervise", **QUICK)
-    world.traffic(count=100)
+    world.traffic(count=50)
     wait_until(lambda: world.counts("LOGS")[0] > 0, "load")
     os.kill(world.nats.pid, signal.SIGUSR2)
     time.sleep(0.5)
     world.nats.kill()
     world.nats.start()
-    world.traffic(count=100, seed=1)
+    world.traffic(count=50, seed=1)
     world.wait_settled()
     world.assert_exact()
     assert world.stop(service) == 0
@@ -400,14 +400,14 @@ def test_a_cluster_loses_the_leader_of_stream_and_consumer(world: World, tmp_pat
         for name, command in nodes.items():
             with (tmp_path / f"{name}.log").open("wb") as log:
                 running[name] = subprocess.Popen(command, stdout=log, stderr=log)
-        leader = asyncio.run(publish(300))
+        leader = asyncio.run(publish(150))
         environment = QUICK | {"EVENTWRITER_NATS__URL": ",".join(urls), "EVENTWRITER_STREAMS__LOGS__PROCESSES": "2"}
         environment |= {f"EVENTWRITER_STREAMS__{name}__ENABLED": "false" for name in STREAMS if name != "LOGS"}
         service = world.start("supervise", **environment)
         wait_until(lambda: world.counts("LOGS")[0] > 0, "load")
         running[leader].kill()
         running[leader].wait()
-        asyncio.run(publish(300))
+        asyncio.run(publish(150))
         world.wait_settled(60)
         world.assert_exact()
         assert world.stop(service) == 0

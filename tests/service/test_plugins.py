@@ -163,7 +163,7 @@ def published(world: World, names: list[str]) -> Iterator[list[int]]:
                 payload = json.dumps({"n": number, "text": f"the {number}th"}).encode()
                 await client.jetstream().publish(f"{name.lower()}.x", payload)
             number += 1
-            over.wait(0.005)
+            over.wait(0.02)
         count.append(number)
 
     thread = threading.Thread(target=world.call, args=(publish,))

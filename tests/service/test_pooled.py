@@ -28,19 +28,20 @@ def test_everything_arrives_through_a_pooler(world: World, pgbouncer: PgBouncer)
     with world.connect() as holder, holder.transaction():
         holder.execute("LOCK TABLE logs IN ACCESS EXCLUSIVE MODE")
         assert "55P03" in world.run("check", check=False).stdout  # it waits for nobody, there as well
-    world.traffic(count=200, broken=0.05)
+    world.traffic(count=80, broken=0.05)
     service = world.start()
     wait_until(lambda: world.counts("LOGS")[0] > 0 and world.counts("EVENTS")[0] > 0, "some of it")
     for name in ("LOGS", "EVENTS"):
         if worker := world.worker(name):
             worker.send_signal(signal.SIGKILL)
-    world.traffic(count=200, broken=0.05, seed=7)
+    world.traffic(count=80, broken=0.05, seed=7)
     world.wait_settled()
     world.assert_exact()
     assert "parked" not in world.log
     assert world.stop(service) == 0
     again = world.run("dlq", "replay", "--stream", "LOGS", check=False)
-    assert "0 of 23 dead letters replayed" in again.stdout
+    letters = sum(message.rejects for message in world.published["LOGS"])
+    assert f"0 of {letters} dead letters replayed" in again.stdout
     world.assert_exact()
     world.execute("DROP INDEX idx_logs_trace_id")
     world.run("schema", "apply", "--indexes")

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from eventwriter.embedded import free_port
+from eventwriter.embedded import PostgresServer, free_port
 from fix_service import ROOT, STREAMS, World, clean_environment, copied, only, wait_until
 from patience import PATIENCE
 from processes import ending
@@ -26,13 +26,13 @@ from processes import ending
 
 def test_all_seven_streams_arrive(world: World) -> None:
     """Published before the first start, while running and while stopped: everything arrives, exactly once."""
-    world.traffic(count=150)
+    world.traffic(count=60)
     service = world.start()
     world.wait_settled()
-    world.traffic(count=100)
+    world.traffic(count=40)
     world.wait_settled()
     assert world.stop(service) == 0
-    world.traffic(count=50)
+    world.traffic(count=20)
     service = world.start()
     world.wait_settled()
     world.assert_exact()
@@ -43,7 +43,7 @@ def test_all_seven_streams_arrive(world: World) -> None:
         assert world.consumer(name).num_ack_pending == 0
 
 
-def under_load(world: World, stream: str, act: Callable[[], None], rounds: int = 20, size: int = 400) -> None:
+def under_load(world: World, stream: str, act: Callable[[], None], rounds: int = 20, size: int = 150) -> None:
     """Publishes in a thread of its own, and acts meanwhile."""
     failures: list[Exception] = []
 
@@ -82,7 +82,7 @@ def test_a_killed_worker_is_back_within_two_seconds_and_exact(world: World) -> N
         gone_for.append(time.monotonic() - killed)
 
     def kill_three_times() -> None:
-        for written in (300, 1200, 2400):
+        for written in (150, 500, 1000):
             kill_once(written)
 
     under_load(world, "LOGS", kill_three_times)
@@ -96,7 +96,7 @@ def test_sigterm_under_load_drains_and_loses_nothing(world: World) -> None:
     service = world.start()
 
     def stop() -> None:
-        wait_until(lambda: world.counts("LOGS")[0] > 1000, "load")
+        wait_until(lambda: world.counts("LOGS")[0] > 400, "load")
         processes = [service.pid, *(child.pid for child in psutil.Process(service.pid).children(recursive=True))]
         assert world.stop(service) == 0
         assert not [pid for pid in processes if psutil.pid_exists(pid)]
@@ -147,11 +147,11 @@ def test_an_excluded_subject_is_acknowledged_and_not_written(world: World) -> No
 
 def test_an_outage_of_postgresql_holds_the_batch(world: World) -> None:
     """Backends that die under the workers lose nothing and make no dead letters."""
-    world.start(**only("LOGS"))
+    world.start(**only("LOGS"), EVENTWRITER_WRITER__BATCH_MESSAGES="100")
 
     def terminate() -> None:
-        for _ in range(5):
-            time.sleep(0.3)
+        for written in (100, 500, 900, 1300, 1700):
+            wait_until(lambda: world.counts("LOGS")[0] > written, "load")  # noqa: B023 - called at once
             world.query(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'eventwriter %%'"
                 " AND datname = current_database() AND %s",
@@ -166,12 +166,12 @@ def test_an_outage_of_postgresql_holds_the_batch(world: World) -> None:
 def test_nats_may_go_and_come_back(world: World) -> None:
     """kill -9 of the server under load: the workers stay, reconnect, and everything arrives once."""
     service = world.start()
-    world.traffic(count=200)
+    world.traffic(count=80)
     wait_until(lambda: world.counts("LOGS")[0] > 0, "the first messages")
     world.nats.kill()
     time.sleep(0.5)
     world.nats.start()
-    world.traffic(count=200, seed=1)
+    world.traffic(count=80, seed=1)
     world.wait_settled(60)
     world.assert_exact()
     assert world.stop(service) == 0
@@ -293,10 +293,13 @@ def test_schema_apply_twice_changes_nothing(world: World) -> None:
     assert world.run("schema", "check").returncode == 0
 
 
-def test_the_procfile_runs_servers_and_service(open_folder: Path) -> None:
+def test_the_procfile_runs_servers_and_service(open_folder: Path, prepared: Path) -> None:
     """`honcho start` brings up everything, and ends it on SIGINT."""
     copy = open_folder / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", ".data", "*.pyc.*", ".*_cache"))
+    cluster = copy / ".data" / "postgres"  # of a server that was started before
+    cluster.mkdir(parents=True)
+    PostgresServer(cluster).restore(prepared)
     honcho = Path(sys.executable).with_name("honcho")
     if not honcho.exists():
         pytest.skip("honcho is not installed")
