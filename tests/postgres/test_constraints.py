@@ -296,7 +296,9 @@ def test_a_second_key_beside_the_one_that_replaces(connection: Any, open_sink: A
 
 
 @pytest.mark.parametrize("stream", [PLAIN, KEYED], ids=["plain", "keyed"])
-@pytest.mark.parametrize("code", ["P0001", "XX000", "0A000", "23505"])
+@pytest.mark.parametrize(
+    "code", ["P0001", "0A000", *(pytest.param(each, marks=pytest.mark.long) for each in ("XX000", "23505"))]
+)
 def test_what_is_said_only_at_the_commit(connection: Any, open_sink: Any, stream: Stream, code: str) -> None:
     """A deferred trigger, of a row alone and of one among others: that row is a dead letter."""
     connection.execute(

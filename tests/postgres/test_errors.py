@@ -215,7 +215,9 @@ def test_what_postgresql_adds_is_told(connection: Any, sink: Sink) -> None:
         sink.write(batch(1, 30))
 
 
-@pytest.mark.parametrize("code", ["40001", "08006", "57P03", "40P01", "55P03"])
+@pytest.mark.parametrize(
+    "code", ["40001", "08006", *(pytest.param(code, marks=pytest.mark.long) for code in ("57P03", "40P01", "55P03"))]
+)
 @pytest.mark.parametrize("alone", [False, True], ids=["among others", "alone"])
 def test_what_a_trigger_raises_may_mean_its_row(connection: Any, sink: Sink, code: str, alone: bool) -> None:
     """Though it would pass if PostgreSQL said it: after some tries, when another row would get in."""

@@ -130,7 +130,7 @@ def test_one_refused_row_leaves_its_neighbours(connection: Any, open_sink: Any) 
     assert (outcome.written, outcome.rows, outcome.rejects) == (3, 4, {"malformed": 1, "refused": 1})
 
 
-@pytest.mark.parametrize("stream", [PLAIN, KEYED], ids=["copy", "upsert"])
+@pytest.mark.parametrize("stream", [pytest.param(PLAIN, marks=pytest.mark.long), KEYED], ids=["copy", "upsert"])
 def test_many_refused_rows_cost_a_bounded_number_of_statements(connection: Any, open_sink: Any, stream: Stream) -> None:
     """500 bad rows of 5,000 become 500 dead letters without a round trip each."""
     connection.execute(PLAIN_TABLE if stream is PLAIN else KEYED_TABLE)

@@ -327,14 +327,15 @@ def test_seven_logical_streams_on_one_jetstream_stream(world: World) -> None:
 
 def test_a_server_in_lame_duck_mode_and_its_successor(world: World) -> None:
     """The server asks its clients to leave before it ends; they come back when it does."""
-    service = world.start("supervise", **QUICK)
-    world.traffic(count=50)
+    names = ("LOGS", "TELEMETRY", "EVENTS")
+    service = world.start("supervise", **QUICK, **only(*names))
+    world.traffic(names, count=50)
     wait_until(lambda: world.counts("LOGS")[0] > 0, "load")
     os.kill(world.nats.pid, signal.SIGUSR2)
     time.sleep(0.5)
     world.nats.kill()
     world.nats.start()
-    world.traffic(count=50, seed=1)
+    world.traffic(names, count=50, seed=1)
     world.wait_settled()
     world.assert_exact()
     assert world.stop(service) == 0

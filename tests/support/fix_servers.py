@@ -32,6 +32,9 @@ enough to need a vacuum. All that a server makes is below its folder, also when 
 TEMPLATE = "with_tables"
 """A database with our tables, to copy."""
 
+LEDGER = "with_ledger"
+"""One with nothing but eventwriter's own."""
+
 WRITER = "a_writer"
 """Whom services connect as: what they do, they do with the privileges of `schema sql --roles` alone."""
 
@@ -96,6 +99,8 @@ def prepared() -> Path:
                 environment = clean_environment() | {"EVENTWRITER_POSTGRES__DSN": server.create_database(TEMPLATE)}
                 forkserver.run(["schema", "apply"], environment).check_returncode()
                 grant(environment)
+                with psycopg.connect(server.create_database(LEDGER), autocommit=True) as connection:
+                    connection.execute(sql.SQL(registry.table_sql("eventwriter")))
                 server.stop()
             (folder / "made").touch()
     return folder / "postgres"
@@ -146,9 +151,9 @@ def new_database(server: PostgresServer, template: str = "template1") -> Iterato
 
 
 @pytest.fixture
-def database(postgres_server: PostgresServer) -> Iterator[str]:
-    """The connection string of a fresh database."""
-    with new_database(postgres_server) as dsn:
+def database(postgres_server: PostgresServer, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The connection string of a fresh database, with eventwriter's own tables where a ``connection`` has them."""
+    with new_database(postgres_server, LEDGER if "connection" in request.fixturenames else "template1") as dsn:
         yield dsn
 
 

@@ -7,9 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
-from eventwriter import registry
 from eventwriter.config.model import PostgresConfig
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import Opening
@@ -23,7 +21,6 @@ OpenSink = Callable[[Stream, Identity], Sink]
 def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection to a fresh database with eventwriter's own tables."""
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(sql.SQL(registry.table_sql("eventwriter")))
         yield connection
 
 
