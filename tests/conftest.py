@@ -14,17 +14,16 @@ pytest_plugins = ["fix_servers", "fix_service", "fix_proxy", "fix_tls", "fix_fai
 
 
 LONGEST = (
-    "test_consumers", "test_filters", "test_rewind", "test_oversized", "test_hosts", "test_outage", "test_verify",
-    "test_jetstream", "test_structure", "test_ledger", "test_permissions", "test_tls", "test_schema_apply",
-    "test_table_changes", "test_roles", "test_fuzz", "test_page", "test_locks", "test_runbook", "test_crashing",
-    "test_columns_service", "test_continues", "test_sink", "test_monitor", "test_service", "test_foreign_tables",
-    "test_check", "test_altered_tables", "test_pause", "test_message_limits", "test_supervisor", "test_documented",
-    "test_losses", "test_server", "test_demo", "test_embedded", "test_connection", "test_ledger_gone",
-    "test_outage_log", "test_chaos", "test_status", "test_schema_versions", "test_restoring", "test_columns",
-    "test_dlq", "test_constraints", "test_turn", "test_hostile", "test_crash", "test_least_privilege",
-    "test_prefixes", "test_bench", "test_suite", "test_hostile_tables", "test_errors", "test_scale", "test_copy",
-    "test_otlp_push", "test_plugins", "test_watching", "test_nothing_shown", "test_process", "test_page_service",
-    "test_timescale", "test_otlp", "test_migration",
+    "test_filters", "test_consumers", "test_rewind", "test_oversized", "test_hosts", "test_outage", "test_verify",
+    "test_jetstream", "test_locks", "test_crashing", "test_service", "test_schema_apply", "test_dlq", "test_check",
+    "test_structure", "test_ledger", "test_permissions", "test_tls", "test_table_changes", "test_page", "test_runbook",
+    "test_columns_service", "test_continues", "test_sink", "test_roles", "test_monitor", "test_foreign_tables",
+    "test_fuzz", "test_altered_tables", "test_pause", "test_message_limits", "test_documented", "test_losses",
+    "test_server", "test_demo", "test_connection", "test_ledger_gone", "test_outage_log", "test_chaos", "test_status",
+    "test_schema_versions", "test_restoring", "test_columns", "test_constraints", "test_turn", "test_hostile",
+    "test_crash", "test_least_privilege", "test_prefixes", "test_bench", "test_suite", "test_hostile_tables",
+    "test_errors", "test_scale", "test_copy", "test_otlp_push", "test_plugins", "test_watching", "test_nothing_shown",
+    "test_process", "test_page_service", "test_timescale", "test_otlp", "test_migration",
 )  # fmt: skip
 """Modules that take eight seconds or more, the longest first: what runs last should not be long."""
 

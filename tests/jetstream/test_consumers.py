@@ -101,7 +101,7 @@ def test_headers_only_set_under_traffic(world: World, setting: dict[str, str]) -
     """What comes without its payload is not acknowledged, but comes again when the consumer is put right."""
     endpoint = serving(world, **setting)
     for number in range(20):
-        world.traffic(["LOGS"], count=200, seed=number)
+        world.traffic(["LOGS"], count=100, seed=number)
         if number in (3, 11):
             edit(world, headers_only=True)
     world.wait_settled()
@@ -209,7 +209,7 @@ def test_pulls_keep_to_the_limits_of_the_consumer(world: World, running: bool) -
         create(world, **limits)
         found = world.run("check").stdout
         assert "limits a pull to max_batch 10, max_expires 1s, max_bytes 65536" in found
-    world.traffic(["LOGS"], count=5000, broken=0)
+    world.traffic(["LOGS"], count=1500, broken=0)
 
     async def publish(client: Any) -> None:
         for size in (200_000, 100, 300_000, 200_000, 100):
@@ -219,11 +219,11 @@ def test_pulls_keep_to_the_limits_of_the_consumer(world: World, running: bool) -
     began = time.monotonic()
     if not running:
         endpoint = serving(world, **few)
-    wait_until(lambda: sum(world.counts("LOGS")) == 5005, "all of them", 30)
-    print(f"{5005 / (time.monotonic() - began):.0f} messages/s")
-    assert world.counts("LOGS") == (5005, 0)
+    wait_until(lambda: sum(world.counts("LOGS")) == 1505, "all of them", 15)
+    print(f"{1505 / (time.monotonic() - began):.0f} messages/s")
+    assert world.counts("LOGS") == (1505, 0)
     world.traffic(["LOGS"], count=10, broken=0)
-    wait_until(lambda: world.counts("LOGS") == (5015, 0), "what comes later")
+    wait_until(lambda: world.counts("LOGS") == (1515, 0), "what comes later")
     well(endpoint)
     assert world.log.count("pull ended") < 5, world.log
 
@@ -249,7 +249,7 @@ def test_the_strictest_limits(world: World, limit: dict[str, int]) -> None:
     """It takes longer, but everything comes, and nobody is asked a thousand times a second."""
     create(world, **limit)
     serving(world)
-    world.traffic(["LOGS"], count=300)
+    world.traffic(["LOGS"], count=100)
     world.wait_settled()
     world.assert_exact()
     worker = wait_until(lambda: world.worker("LOGS"), "the worker")

@@ -130,7 +130,7 @@ def test_whoever_stops_in_its_turn_holds_up_nobody_for_long(world: World) -> Non
 def test_of_a_backlog_each_has_a_piece(world: World) -> None:
     """Four processes write it together, and the ledger stays short: each of their batches is one range."""
     world.execute("ALTER TABLE logs ADD backend integer DEFAULT pg_backend_pid()")
-    world.traffic(["LOGS"], count=20_000, broken=0)
+    world.traffic(["LOGS"], count=5000, broken=0)
     with world.connect() as connection:
         connection.execute("CREATE TABLE sizes (ranges bigint)")
         connection.execute(
@@ -140,7 +140,7 @@ def test_of_a_backlog_each_has_a_piece(world: World) -> None:
         connection.execute(
             "CREATE TRIGGER size AFTER UPDATE ON eventwriter.ledger FOR EACH ROW EXECUTE FUNCTION size()"
         )
-    settings = {"PROCESSES": "4", "BATCH_MESSAGES": "500"}
+    settings = {"PROCESSES": "4", "BATCH_MESSAGES": "125"}
     world.start("supervise", **LOGS, **{f"EVENTWRITER_STREAMS__LOGS__{key}": value for key, value in settings.items()})
     world.wait_settled()
     world.assert_exact()

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import psycopg
@@ -69,11 +69,18 @@ def query(dsn: str, text: str) -> list[tuple[Any, ...]]:
         return connection.execute(text).fetchall()
 
 
-def fate(dsn: str, stream: str, found: Sequence[Finding]) -> tuple[str, str]:
-    """Whether its table takes a stream of each encoding, and what is to be known of that."""
-    traffic = Traffic(stream, records=10, clock=lambda: 1_765_535_400.0)
+@cache
+def mixed(stream: str) -> tuple[list[Message], int]:
+    """Messages of each encoding, and how many records they have."""
+    traffic = Traffic(stream, records=5, clock=lambda: 1_765_535_400.0)
     published = [traffic.next() for _ in range(60)]
     messages = [Message(p.subject, p.payload, n, 1_765_535_400_000_000_000 + n) for n, p in enumerate(published, 1)]
+    return messages, traffic.number
+
+
+def fate(dsn: str, stream: str, found: Sequence[Finding]) -> tuple[str, str]:
+    """Whether its table takes a stream of each encoding, and what is to be known of that."""
+    messages, records = mixed(stream)
     told = [finding for finding in found if finding.subject == stream]
     line = ""
     try:
@@ -85,9 +92,9 @@ def fate(dsn: str, stream: str, found: Sequence[Finding]) -> tuple[str, str]:
         return "stops", line
     assert {finding.exit_code for finding in told} == {0}
     assert outcome.rejects == {}
-    assert outcome.rows == traffic.number
+    assert outcome.rows == records
     table = DECLARED[stream].table
-    assert query(dsn, f"SELECT count(*) FROM {table}") == [(traffic.number,)]
+    assert query(dsn, f"SELECT count(*) FROM {table}") == [(records,)]
     with psycopg.connect(dsn) as connection:
         plan = read_plan(connection, DECLARED[stream], table)
     notes = [f"without {', '.join(plan.omitted)}"] if plan.omitted else []

@@ -15,7 +15,7 @@ import pytest
 from psycopg import conninfo, sql
 
 from eventwriter.config.loading import PostgresConfig
-from eventwriter.embedded import NatsServer, PostgresServer
+from eventwriter.embedded import NatsServer
 from eventwriter.postgres import connection as connecting
 from eventwriter.postgres.ledger import Done, Identity
 from eventwriter.postgres.ledgers import Opening
@@ -23,7 +23,7 @@ from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Stream
 from fix_hosts import second_host
 from fix_proxy import Proxied
-from fix_servers import FAST
+from fix_servers import FAST, TEMPLATE, own_postgres
 from fix_service import ROOT, World, clean_environment, wait_until
 from hosts import Host, settings_for
 from patience import PATIENCE
@@ -163,12 +163,12 @@ def test_sessions_ask_for_limits_unless_the_dsn_sets_them(database: str) -> None
     pool.close()
 
 
-def test_unix_sockets_need_no_keepalives(open_folder: Path) -> None:
+def test_unix_sockets_need_no_keepalives(open_folder: Path, prepared: Path) -> None:
     """There the server ignores them, and takes the others."""
     sockets = open_folder / "sockets"
     sockets.mkdir()
     sockets.chmod(0o777)
-    with PostgresServer(open_folder / "server", settings=FAST | {"unix_socket_directories": str(sockets)}) as server:
+    with own_postgres(prepared, FAST | {"unix_socket_directories": str(sockets)}) as server:
         dsn = conninfo.make_conninfo(server.dsn(), host=str(sockets))
         pool = connecting.open_pool(PostgresConfig(dsn=dsn), "test", 1)
         with pool.connection() as connection:
@@ -226,19 +226,18 @@ def host() -> Iterator[Host]:
 
 
 @pytest.fixture
-def shared(open_folder: Path, host: Host) -> Iterator[World]:
+def shared(open_folder: Path, prepared: Path, host: Host) -> Iterator[World]:
     """A world of its own, whose PostgreSQL can be reached from the second host too."""
     folder = open_folder
     settings = FAST | settings_for(host, folder)
-    with PostgresServer(folder / "postgres", settings=settings) as server, NatsServer(folder / "nats") as nats:
+    with own_postgres(prepared, settings) as server, NatsServer(folder / "nats") as nats:
         environment = clean_environment() | {
             "EVENTWRITER_NATS__URL": nats.url,
-            "EVENTWRITER_POSTGRES__DSN": server.create_database("shared"),
+            "EVENTWRITER_POSTGRES__DSN": server.create_database("shared", TEMPLATE),
             "EVENTWRITER_WRITER__ACK_WAIT": "3s",
             "EVENTWRITER_HTTP__LISTEN": "127.0.0.1:0",
         }
         world = World(nats, environment["EVENTWRITER_POSTGRES__DSN"], folder, environment)
-        world.run("schema", "apply")
         world.create_streams()
         yield world
         for service in world.services:

@@ -57,7 +57,7 @@ def test_nothing_found_is_said(tmp_path: Path) -> None:
     assert "round 1, seed 7: 1 passed" in found.stdout
 
 
-@pytest.mark.parametrize("wrong", ["missing.py", "empty.py"])
+@pytest.mark.parametrize("wrong", [pytest.param("missing.py", marks=pytest.mark.long), "empty.py"])
 def test_tests_that_cannot_run_are_an_error(tmp_path: Path, wrong: str) -> None:
     """Nothing found is only said of properties that ran."""
     (tmp_path / "empty.py").write_text("")

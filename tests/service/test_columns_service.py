@@ -20,7 +20,7 @@ AGAIN = 20.0
 
 
 @contextmanager
-def load(world: World, stream: str, size: int = 50) -> Iterator[None]:
+def load(world: World, stream: str, size: int = 20) -> Iterator[None]:
     """Publishes in a thread of its own, batch after batch, until the block ends."""
 
     def publish(ended: threading.Event) -> None:
@@ -105,7 +105,7 @@ def test_another_dropped_column_is_shown_until_it_is_back(world: World) -> None:
             "applied logs",
         ]
         number = world.query(f"SELECT max({NUMBER['LOGS']}) FROM logs")[0][0]
-        wait_until(lambda: world.query(f"SELECT max({NUMBER['LOGS']}) FROM logs")[0][0] > number + 600, "more")
+        wait_until(lambda: world.query(f"SELECT max({NUMBER['LOGS']}) FROM logs")[0][0] > number + 300, "more")
     world.wait_settled()
     world.assert_exact()
     assert endpoint.status()["streams"]["LOGS"]["columns_omitted"] == []
@@ -125,7 +125,7 @@ def test_an_idle_stream_notices_what_becomes_of_its_table(world: World) -> None:
     """Without a message: shown within seconds, and forgotten within seconds; a warning again at each start."""
     world.execute("ALTER TABLE otel_traces DROP COLUMN flags")
     endpoint = Endpoint(f"127.0.0.1:{free_port()}")
-    listening = {"EVENTWRITER_HTTP__LISTEN": endpoint.address}
+    listening = only("OTEL_TRACES", "EVENTS") | {"EVENTWRITER_HTTP__LISTEN": endpoint.address}
 
     def omitted() -> Any:
         return endpoint.status()["streams"]["OTEL_TRACES"]["columns_omitted"]

@@ -133,7 +133,7 @@ def test_filters_that_overlap_and_widen(world: World) -> None:
     ):
         if subjects != [OTEL]:
             service.subjects(*subjects)
-        world.traffic(["LOGS"], count=100)
+        world.traffic(["LOGS"], count=40)
         wait_for(world, *covered)
     wait_complete(world)
     world.assert_exact()
@@ -161,11 +161,11 @@ def test_two_hosts_whose_configuration_changes_one_after_the_other(world: World)
     other._write([OTEL, PROCESSED])
     other.endpoint = Endpoint(f"127.0.0.1:{free_port()}")
     other.service = other.start()
-    with load(world, ["LOGS"]):
-        wait_until(lambda: world.counts("LOGS")[0] > 200, "load")
+    with load(world, ["LOGS"], rate=100):
+        wait_until(lambda: world.counts("LOGS")[0] > 100, "load")
         first.subjects("logs.>")
         before = world.counts("LOGS")[0]
-        wait_until(lambda: world.counts("LOGS")[0] > before + 300, "more load")
+        wait_until(lambda: world.counts("LOGS")[0] > before + 150, "more load")
         other.subjects("logs.>")
     wait_complete(world)
     world.assert_exact()

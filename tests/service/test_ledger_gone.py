@@ -37,9 +37,9 @@ def acknowledged(world: World, name: str) -> bool:
 @pytest.mark.parametrize("busy", [False, pytest.param(True, marks=pytest.mark.long)], ids=["idle", "under load"])
 def test_a_ledger_truncated_under_running_workers(world: World, busy: bool) -> None:
     """Numbers of rows start again, and several workers of several streams hold old ones: none mistakes another's."""
-    environment = {"EVENTWRITER_STREAMS__LOGS__PROCESSES": "2", "EVENTWRITER_WRITER__BATCH_MESSAGES": "50"}
+    environment = {"EVENTWRITER_STREAMS__LOGS__PROCESSES": "2", "EVENTWRITER_WRITER__BATCH_MESSAGES": "20"}
     service = world.start(**only(*NAMES), **environment)
-    world.traffic(NAMES, count=300, broken=0)
+    world.traffic(NAMES, count=120, broken=0)
     world.wait_settled()
     with load(world, NAMES, broken=0) if busy else contextlib.nullcontext():
         for _ in range(2):
@@ -48,7 +48,7 @@ def test_a_ledger_truncated_under_running_workers(world: World, busy: bool) -> N
                 any(name in line and "replay" in line for line in world.log.splitlines()) for name in NAMES
             )
             wait_until(told, lambda: f"it says so\n{world.log[-5000:]}", TOLD_WITHIN)
-            world.traffic(NAMES, count=100, broken=0)
+            world.traffic(NAMES, count=60, broken=0)
     wait_complete(world)
     world.assert_exact()
     for name in NAMES:
@@ -65,7 +65,7 @@ def test_a_database_of_before_the_ledger(fallible: Fallible, busy: bool) -> None
     world = fallible.world
     fallible.mark("restored")
     service = world.start(**only("LOGS"))
-    world.traffic(["LOGS"], count=300, broken=0)
+    world.traffic(["LOGS"], count=120, broken=0)
     world.wait_settled()
     wait_until(lambda: acknowledged(world, "LOGS"), "the acks")
     with load(world, ["LOGS"], broken=0) if busy else contextlib.nullcontext():

@@ -33,7 +33,9 @@ def restoring(world: World) -> Callable[[str], None]:
     return lambda value: world.execute(f"ALTER DATABASE {name} SET timescaledb.restoring = {value}")
 
 
-@pytest.mark.parametrize(("value", "ack"), [("on", "each"), ("'TRUE'", "all"), ("1", "each")])
+@pytest.mark.parametrize(
+    ("value", "ack"), [("on", "each"), ("'TRUE'", "all"), pytest.param("1", "each", marks=pytest.mark.long)]
+)
 def test_a_worker_that_runs_waits_until_it_is_over(
     world: World, restoring: Callable[[str], None], value: str, ack: str
 ) -> None:
