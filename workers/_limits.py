@@ -46,3 +46,9 @@ class Room:
 
     def __init__(self) -> None:
         self.left = ALL_INFLATED_MAX
+
+    def use(self, size: int) -> None:
+        """Raises TooLarge if it is not enough."""
+        self.left -= size
+        if self.left < 0:
+            raise TooLarge(f"more than {ALL_INFLATED_MAX} bytes when all its compressed parts are inflated")

@@ -15,14 +15,13 @@ from eventwriter.values import EPOCH, Unfit, dump_json, shown, usual_time
 from workers._guard import total
 from workers._json import convert
 from workers._json.cloudevents import data_of, envelope_in, is_event, is_text
-from workers._json.count import RECORD
 from workers._json.event_shapes import LEVELS, Facts, facts_of, level_of, timestamp_of
 from workers._json.events_fast import AnyEvent, GelfEvent, any_columns, gelf_columns
 from workers._json.fast import fast_path, in_turn
 from workers._json.payload import read_json, unpack
 from workers._json.records import Origin
 from workers._json.table import Field, Table
-from workers._limits import Room
+from workers._limits import RECORDS_MAX, Room, too_many
 
 TABLE = Table(
     Field("event_timestamp", "timestamptz", own=True),
@@ -65,6 +64,8 @@ def decode(message: Message) -> Decoded:
         found, raw = _event_in(payload, headers, repairs)
         if type(found) is not dict and type(found) is not list:
             raise Unfit("malformed", f"{shown(found)} is not an object")
+        if len(found) > RECORDS_MAX and type(found) is list:
+            raise too_many()
     except Unfit as error:
         return Decoded((), (Reject(error.reason, str(error)[:500]),), repairs)
     origin: Origin = (message, received, received, None, repairs)
@@ -129,7 +130,7 @@ def _event_in(payload: bytes, headers: Mapping[str, str] | None, repairs: list[s
     try:
         if headers is not None and (envelope := envelope_in(headers, repairs)) is not None:
             return _binary_event(envelope, payload, repairs)
-        raw, event = read_json(payload, repairs, RECORD)
+        raw, event = read_json(payload, repairs)
     except Unfit as error:
         raise Unfit(error.reason, f"{error}; an event is JSON") from None
     if repairs and type(event) is dict:  # a number beyond float64 is as it came in raw_data
@@ -169,7 +170,7 @@ def _plain_text(octets: bytes) -> str | None:
 
 def _facts_of_other(event: Mapping[str, Any], repairs: list[str], room: Room) -> Facts:
     """The facts of a CloudEvent whose data is not an object as it stands."""
-    data = data_of(event, repairs, None, room)
+    data = data_of(event, repairs, room)
     if type(data) is dict:
         return facts_of(data, wrapped=True)
     if type(data) is bytes:

@@ -16,7 +16,6 @@ from workers._flow.fast import fast_rows
 from workers._flow.json_form import TABLE, flat_row
 from workers._flow.read import Flows, read
 from workers._flow.rows import row
-from workers._json.count import EVENTS
 from workers._json.payload import parse, unpack
 from workers._json.records import Kind, Origin, Records, decoder
 from workers._limits import RECORDS_MAX, TooLarge
@@ -57,7 +56,7 @@ class _Flows(Kind):
         if more and _is_object(first) and more.strip():
             return _take_lines(records, octets, origin, depth)
         try:
-            value = parse(octets, origin[4], self.shape)
+            value = parse(octets, origin[4])
         except Unfit:
             try:
                 flows = read(octets)
@@ -75,7 +74,7 @@ def _take_lines(records: Records, octets: bytes, origin: Origin, depth: int) -> 
     for line in _lines(octets):
         records.check(1)
         try:
-            records.take_each([parse(line[0], origin[4], EVENTS)], origin, depth)
+            records.take_each([parse(line[0], origin[4])], origin, depth)
         except Unfit as error:
             records.reject(error)
 
@@ -95,7 +94,7 @@ def _take_flows(records: Records, flows: Flows, origin: Origin) -> None:
 
 def _is_object(line: bytes) -> bool:
     try:
-        return line.lstrip()[:1] == b"{" and isinstance(parse(line, [], EVENTS), dict)
+        return line.lstrip()[:1] == b"{" and isinstance(parse(line, []), dict)
     except Unfit:
         return False
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from eventwriter.stream import Stream
 from eventwriter.values import Unfit, dump_json
-from workers._json.count import RECORD, Shape
 from workers._json.fast_table import fast_path_of, row_of
 from workers._json.records import Kind, Origin, Records, decoder
 from workers._json.table import Field, Table
@@ -99,14 +98,12 @@ def _host_record(host: Mapping[str, Any], common: Mapping[str, Any], others: Map
     return record
 
 
-_KIND = _Hosts(row_of(TABLE, "last_sweep_time"), ("hosts",), Shape({"hosts": RECORD}, events=8, alone=_HOST_NAMES))
-
 STREAM = Stream(
     name="SWEEP",
     subjects=("sweep.>",),
     table="sweep_host_states",
     columns=TABLE.columns,
-    decode=decoder(_KIND),
+    decode=decoder(_Hosts(row_of(TABLE, "last_sweep_time"), ("hosts",))),
     fast=fast_path_of(TABLE, b'"last_sweep_time"'),
     key=("host_ip", "gateway_id", "partition", "last_sweep_time"),
 )

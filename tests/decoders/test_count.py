@@ -1,4 +1,4 @@
-"""Counting records without making anything: the same count as of what a parser makes, for any text."""
+"""Counting records: in protobuf before anything is made of them, in JSON before rows are, the values of JSON before."""
 
 from __future__ import annotations
 
@@ -12,35 +12,24 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from eventwriter.stream import Decoded, Stream
 from eventwriter.values import Unfit
 from profiles import examples
+from records import message, reasons
 from strategies_otlp import requests
-from workers._json import count
-from workers._json.count import EVENTS, RECORD, Shape, check_json
-from workers._limits import RECORDS_MAX, TooLarge
+from workers import events, logs, sweep, telemetry
+from workers._json import records
+from workers._json.payload import parse
+from workers._limits import PARSED_MAX, RECORDS_MAX, VALUE, TooLarge
+from workers._otlp import json_form
 from workers._otlp import request as otlp_request
-from workers._otlp.request import check_request, shape_of
+from workers._otlp.request import check_request
 from workers._wire import field
 
-HOSTS = Shape({"hosts": RECORD}, events=2, alone=("host_ip",))
-LOGS = shape_of(ExportLogsServiceRequest.DESCRIPTOR)
-SHAPES = [RECORD, EVENTS, HOSTS, LOGS]
 KEYS = ["specversion", "id", "type", "data", "hosts", "host_ip", "resourceLogs", "resource_logs", "scopeLogs",
         "logRecords", "x"]  # fmt: skip
-
-
-def count_of(value: Any, shape: Shape, events: int) -> int:
-    """What a text is counted as, told from its value: an element without records within is one."""
-    if isinstance(value, list):
-        return sum(count_of(each, shape, events) or 1 if isinstance(each, dict) else 1 for each in value) or 1
-    if not isinstance(value, dict):
-        return 0
-    identified = any(isinstance(value.get(name), str) for name in ("type", "source", "id"))
-    if events and identified and isinstance(value.get("specversion"), str):
-        return count_of(value.get("data"), shape, events - 1)
-    if not shape.alone.isdisjoint(value):
-        return 0
-    return sum(count_of(value[name], inner, 0) for name, inner in shape.groups.items() if name in value)
+LIMITED = (events, sweep, records, json_form)
+"""Modules that count records in JSON."""
 
 
 texts = (
@@ -61,22 +50,37 @@ def nested(keys: list[str], leaf: st.SearchStrategy[Any]) -> st.SearchStrategy[A
     return leaf
 
 
+def decoded(stream: Stream, value: Any, limit: int) -> Decoded:
+    """What a message becomes where one may have so many records."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in LIMITED:
+            patch.setattr(module, "RECORDS_MAX", limit)
+        return stream.decode(message(value, "s"))
+
+
+def containers(value: Any) -> int:
+    """How many groups without any record a value may have."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(containers, inner))
+
+
 @given(
     values
     | nested(["data", "data"], values)
     | nested(["hosts"], values)
     | nested(["resourceLogs", "scopeLogs", "logRecords"], values)
     | st.lists(nested(["data", "resource_logs", "scopeLogs", "logRecords"], values), max_size=3),
-    st.sampled_from(SHAPES),
-    st.sampled_from([None, 2]),
-    st.booleans(),
+    st.sampled_from([telemetry.STREAM, sweep.STREAM, logs.STREAM, events.STREAM]),
 )
 @settings(max_examples=examples(200))
-def test_json_is_counted_as_what_it_becomes(value: Any, shape: Shape, indent: int | None, escape: bool) -> None:
-    """Whatever strings hold, however it is written, and in whatever order the keys come."""
+def test_no_record_is_beyond_the_limit_however_they_are_wrapped(value: Any, stream: Stream) -> None:
+    """Nor does anything else count, but for groups and arrays without any."""
     if isinstance(value, list | dict):
-        text = json.dumps(value, indent=indent, ensure_ascii=escape).encode()
-        assert count.records_in(text, shape, shape.events) == count_of(value, shape, shape.events)
+        found = decoded(stream, value, RECORDS_MAX)
+        count = len(found.rows) + len(found.rejects)
+        if count > 1:
+            assert reasons(decoded(stream, value, count - 1)) == [("too_large", None)]
+        assert decoded(stream, value, count + containers(value)) == found
 
 
 def group_count(message: Any) -> int:
@@ -102,30 +106,31 @@ def test_protobuf_is_counted_as_what_it_becomes(request: Any, unknown: bytes) ->
     assert otlp_request._count(payload, 0, len(payload), tree) == group_count(request)
 
 
-def array(count: int) -> bytes:
+def numbers(count: int) -> bytes:
     """An array of so many elements, not all of them numbers."""
     return b"[" + b",".join([b"[{}]", b'"\\""'] + [b"0"] * (count - 2)) + b"]"
 
 
-def test_the_limit_is_exact() -> None:
-    """One more is too many; commas and brackets in strings, and in what is no record, do not count."""
-    check_json(array(RECORDS_MAX), EVENTS)
+MOST = PARSED_MAX // VALUE
+
+
+def test_what_a_parser_would_make_is_limited() -> None:
+    """Commas and brackets in strings do not count."""
     with pytest.raises(TooLarge):
-        check_json(array(RECORDS_MAX + 1), EVENTS)
+        parse(numbers(MOST), [])
     with pytest.raises(TooLarge):
-        check_json(b"\xef\xbb\xbf\n " + array(RECORDS_MAX + 1), EVENTS)
-    many = array(RECORDS_MAX + 1)
-    for few in (b'{"data":' + many + b"}", b'[{"x":' + many + b"}]", b'["' + b"],[" * RECORDS_MAX + b'"]'):
-        check_json(few, EVENTS)
-    with pytest.raises(TooLarge):
-        check_json(b'{"data":' + many + b',"specversion":"1.0","id":"1"}', EVENTS)
+        parse(b"\xef\xbb\xbf\n " + numbers(MOST), [])
+    assert len(parse(numbers(MOST - 10), [])) == MOST - 10
+    text = '],["\\' * MOST
+    assert parse(json.dumps([text, 1, text]).encode(), []) == [text, 1, text]
 
 
 def test_what_is_not_json_is_not_made_into_anything_either() -> None:
     """A parser would give up at its end, with millions of objects in hand."""
-    with pytest.raises(Unfit, match="not JSON"):
-        check_json(array(RECORDS_MAX + 1)[:-1], EVENTS)
-    check_json(b"0" + array(RECORDS_MAX + 1), EVENTS)  # which the parser sees at once
+    with pytest.raises(Unfit, match="not JSON, for all its commas"):
+        parse(numbers(MOST)[:-1], [])
+    with pytest.raises(Unfit, match=r"^(?!.*commas)"):
+        parse(b"0" + numbers(MOST), [])  # which the parser sees at once
 
 
 @pytest.mark.parametrize(

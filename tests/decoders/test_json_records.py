@@ -18,7 +18,6 @@ from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit
 from records import RECEIVED, at, message, reasons
 from workers._guard import total
 from workers._json import convert
-from workers._json.count import RECORD, Shape
 from workers._json.records import Kind, Origin, Records, decode_records
 from workers._json.table import Places
 from workers._limits import RECORDS_MAX
@@ -43,7 +42,7 @@ class Groups(Kind):
 
 
 RECORDS = Kind(row_of)
-GROUPS = Groups(row_of, ("group",), Shape({"group": RECORD}, events=8))
+GROUPS = Groups(row_of, ("group",))
 
 
 @total

@@ -104,6 +104,7 @@ BEYOND: dict[tuple[str, str], Maker] = AT_THE_LIMIT | {
     ("OTEL_METRICS", "summary of a request"): lambda count: json.dumps(
         {"resource_metric_count": 1, "raw_payload": base64.b64encode(request("OTEL_METRICS", count)).decode()}
     ).encode(),
+    ("EVENTS", "objects"): lambda count: b"[" + many(b"{}", count) + b"]",
     ("SWEEP", "summary in an event"): lambda count: EVENT % (b'"data":{"hosts":' + array(count) + b"}"),
     ("NETFLOW", "lines of events"): lambda count: (EVENT % (b'"data":' + array(count // 2)) + b"\n") * 3,
 }

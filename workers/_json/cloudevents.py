@@ -13,7 +13,6 @@ from urllib.parse import unquote
 from eventwriter import values
 from eventwriter.values import Unfit, shown
 from workers._json.convert import from_base64
-from workers._json.count import Shape
 from workers._json.payload import parse, read_json
 from workers._limits import Room
 
@@ -60,7 +59,7 @@ def is_text(event: Mapping[str, Any]) -> bool:
     return type(kind) is str and _TEXT.match(kind) is not None
 
 
-def data_of(event: Mapping[str, Any], repairs: list[str], shape: Shape | None = None, room: Room | None = None) -> Any:
+def data_of(event: Mapping[str, Any], repairs: list[str], room: Room | None = None) -> Any:
     """The data of a structured event: a JSON value, also from JSON text; bytes if it is not JSON; None if absent.
 
     That of a type of text is text, whatever it looks like. Raises Unfit for what is not base64, else as read_json does.
@@ -75,7 +74,7 @@ def data_of(event: Mapping[str, Any], repairs: list[str], shape: Shape | None = 
         try:
             if is_text(event):
                 return values.clean(octets.decode(), repairs)
-            return read_json(octets, repairs, shape, room)[1]
+            return read_json(octets, repairs, room)[1]
         except UnicodeDecodeError:
             return octets
         except Unfit as error:
@@ -84,7 +83,7 @@ def data_of(event: Mapping[str, Any], repairs: list[str], shape: Shape | None = 
             return octets
     if type(data) is str and data[:1] in ("{", "[") and not is_text(event):
         try:
-            return parse(data.encode(), repairs, shape)
+            return parse(data.encode(), repairs)
         except Unfit:
             return data
     return data

@@ -10,7 +10,6 @@ from typing import Any, get_args
 from eventwriter.stream import Column, Message, PgType, Row, Stream
 from eventwriter.values import Unfit, parse_path, shown
 from workers._json import convert
-from workers._json.count import RECORD
 from workers._json.fast_table import fast_path_of
 from workers._json.records import Kind, Origin, decoder
 from workers._json.table import Field, Table
@@ -54,7 +53,7 @@ def stream_of(name: str, subjects: tuple[str, ...], table: str, paths: Mapping[s
         return shape.columns
 
     columns = (*(Column(each, "text") for each in paths), *([Column(rest, "jsonb")] if rest is not None else ()))
-    decode = decoder(Kind(row_of, (), RECORD))
+    decode = decoder(Kind(row_of, opens=False))
     return Stream(name, subjects, table, columns, decode, fast_rows, sql="", fit=fit)
 
 

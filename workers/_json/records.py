@@ -17,7 +17,6 @@ from eventwriter.values import EPOCH, Unfit, dump_json, shown
 from workers._guard import total
 from workers._json.cloudevents import data_of, envelope_in, envelope_of, is_event, is_text
 from workers._json.convert import moment, trimmed
-from workers._json.count import EVENTS, Shape
 from workers._json.payload import read_json, unpack
 from workers._limits import COUNTED_FROM, RECORDS_MAX, SHARED_MAX, Room, too_many
 
@@ -40,8 +39,8 @@ class Kind:
     """The row of one record; raises Unfit if it cannot become one."""
     groups: tuple[str, ...] = ()
     """Keys of objects that may stand for several records: ``take_group`` is asked about them."""
-    shape: Shape = EVENTS
-    """Where objects have records, for counting; if it has no ``events``, CloudEvents are records as they are."""
+    opens: bool = True
+    """Whether CloudEvents are opened; if not, they are records as they are."""
     text_field: str | None = None
     """The field of a record that plain text in a CloudEvent stands for; None: text is no record."""
 
@@ -60,7 +59,7 @@ class Kind:
 
     def read(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
         """Takes the records of bytes that are a payload; raises Unfit before any if they are none."""
-        records.take(read_json(octets, origin[4], self.shape, records)[1], origin, depth)
+        records.take(read_json(octets, origin[4], records)[1], origin, depth)
 
     def read_data(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
         """The same of bytes in a CloudEvent that are not JSON."""
@@ -143,7 +142,7 @@ class Records(Room):
         """Takes the records of a JSON value."""
         kind = self.kind
         if type(value) is dict:
-            if "specversion" in value and kind.shape.events and is_event(value):
+            if "specversion" in value and kind.opens and is_event(value):
                 self.open(value, origin, depth + 1)
             elif value.keys().isdisjoint(kind.groups) or not kind.take_group(self, value, origin, depth):
                 self.add(value, origin)
@@ -169,15 +168,15 @@ class Records(Room):
                     add(row_of(element, origin))  # as ``take`` would, without its calls
                 else:
                     self.take(element, origin, depth)
+                    self.check(0)  # it may hold many
             except Unfit as error:
                 self.reject(error)
             origin = others
-        self.check(0)  # some were in texts of their own
 
     def open(self, event: Mapping[str, Any], origin: Origin, depth: int) -> None:
         """Takes the records in a CloudEvent."""
         check_depth(depth)
-        data = data_of(event, origin[4], self.kind.shape, self)
+        data = data_of(event, origin[4], self)
         origin = within(origin, envelope_of(event))
         if data is None:
             raise Unfit("malformed", "a CloudEvent without data")

@@ -37,9 +37,8 @@ _PAIR = {"key", "value"}
 def build_request(kind: type[Message], value: Mapping[str, Any], repairs: list[str]) -> tuple[Message, list[Reject]]:
     """The protobuf form of a request, without the records that are rejected, and those, numbered among all records.
 
-    A group (resource, scope, metric) that is not one counts as one record. Raises Unfit if there is no list of groups,
-    TooLarge for too many records or values.
-    """
+    A group (resource, scope, metric) that is not one counts as one record; so does one without any, but it has no
+    number. Raises Unfit if there is no list of groups, TooLarge for too many records or values."""
     request = kind()
     builder = _Builder(repairs)
     builder.fill(request, value)
@@ -50,7 +49,7 @@ class _Builder:
     def __init__(self, repairs: list[str]) -> None:
         self.repairs = repairs
         self.rejects: list[Reject] = []
-        self.records = self.elements = 0
+        self.records = self.empty = self.elements = 0
 
     def fill(self, message: Message, given: Mapping[str, Any]) -> None:
         """Sets the fields of ``message``; raises Unfit, before counting any record, if it makes no sense as a whole."""
@@ -78,8 +77,7 @@ class _Builder:
                 for element in raw:
                     self._element(inner, element, field)
             else:
-                inner.SetInParent()
-                self.fill(inner, raw)
+                self._inner(inner, raw)
         if groups and (other := next((key for key, raw in unknown.items() if _has_objects(raw)), None)):
             self._reject(Unfit("malformed", f"{name} beside its records has {shown(other)}"), self._count())
 
@@ -88,15 +86,14 @@ class _Builder:
         self.records += 1
         if self.records > RECORDS_MAX:
             raise too_many()
-        return self.records - 1
+        return self.records - self.empty - 1
 
     def _reject(self, error: Unfit, index: int) -> None:
         self.rejects.append(Reject(error.reason, str(error)[:500], index))
 
-    def _element(self, siblings: Any, given: Any, field: FieldDescriptor) -> None:
-        assert field.message_type is not None
+    def _element(self, siblings: Any, given: Any, field: Any) -> None:
         index = self._count() if field.message_type.name in RECORDS else None
-        before = len(siblings)
+        before, counted = len(siblings), self.records
         try:
             if not isinstance(given, dict):
                 raise Unfit("malformed", f"an element of {field.name} is {shown(given)}, not an object")
@@ -104,6 +101,9 @@ class _Builder:
         except Unfit as error:
             del siblings[before:]
             self._reject(error, self._count() if index is None else index)
+        if index is None and self.records == counted:
+            self._count()
+            self.empty += 1
 
     def _set(self, message: Message, field: FieldDescriptor, raw: Any) -> None:
         """Sets a field that is no group; raises Unfit, and leaves it unset, if the value does not fit."""

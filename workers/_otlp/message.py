@@ -20,7 +20,7 @@ from workers._json.payload import parse, unpack
 from workers._json.records import Kind, Origin, Records, check_depth
 from workers._otlp.json_form import build_request
 from workers._otlp.reader import FALLBACK, Reader, fast_reader
-from workers._otlp.request import check_request, clean_text, parse_request, shape_of, unreadable
+from workers._otlp.request import check_request, clean_text, parse_request, unreadable
 
 _SIGNALS = ("resourceLogs", "resource_logs", "resourceSpans", "resource_spans", "resourceMetrics", "resource_metrics",
             "resourceProfiles", "resource_profiles")  # fmt: skip
@@ -43,7 +43,7 @@ class Signal(Kind):
             check_depth(depth)
         if _JSON.match(octets):
             try:
-                value = parse(octets, origin[4], self.shape)
+                value = parse(octets, origin[4])
             except Unfit:
                 if octets[:1] != b"\n":  # where a protobuf request begins
                     raise
@@ -119,5 +119,4 @@ def signal_of(
     """The signal with such requests."""
     groups = request.DESCRIPTOR.fields[0]
     names = groups.json_name, groups.name, "raw_payload", *_SIGNALS
-    shape = shape_of(request.DESCRIPTOR)
-    return Signal(flat_row, names, shape, text_field, request=request, lean=lean, otlp_rows=otlp_rows)
+    return Signal(flat_row, names, text_field=text_field, request=request, lean=lean, otlp_rows=otlp_rows)

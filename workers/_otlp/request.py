@@ -21,7 +21,6 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from eventwriter import values
 from eventwriter.stream import Reject
 from eventwriter.values import Unfit
-from workers._json.count import RECORD, Shape
 from workers._limits import COUNTED_FROM, PARSED_MAX, RECORDS_MAX, SUBMESSAGE, SUBMESSAGES_FROM, too_full, too_many
 from workers._wire import GROUP, GROUP_END, LENGTH, each_of, fields
 
@@ -46,16 +45,6 @@ def below(message: Any) -> list[Any]:
 def inside(group: Any) -> Any:
     """The groups in a request or in one of a resource, the records in one of a scope."""
     return getattr(group, below(group.DESCRIPTOR)[0].name)
-
-
-@cache
-def shape_of(request: Any, events: int = 8) -> Shape:
-    """Where a request with this descriptor has records in JSON, with ``events`` around it."""
-    groups: dict[str, Shape] = {}
-    for field in below(request):
-        inner = RECORD if field.message_type.name in RECORDS else shape_of(field.message_type, 0)
-        groups |= {field.name: inner, field.json_name: inner}
-    return Shape(groups, events=events)
 
 
 @cache
