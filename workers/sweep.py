@@ -10,7 +10,7 @@ from eventwriter.values import Unfit, dump_json
 from workers._json.fast_table import fast_path_of, row_of
 from workers._json.records import Kind, Origin, Records, decoder
 from workers._json.table import Field, Table
-from workers._limits import RECORDS_MAX, SHARED_MAX, too_many
+from workers._limits import SHARED_MAX
 
 TABLE = Table(
     Field("host_ip", "text", ("ip",), must=True, required=True, blank=False),
@@ -42,37 +42,28 @@ class _Hosts(Kind):
     """Hosts, and the summaries of a sweep that hold some."""
 
     def take_group(self, records: Records, value: Mapping[str, Any], origin: Origin, depth: int) -> bool:
-        hosts = _hosts(value)
-        if hosts is not None:
-            records.take_each(hosts, origin, depth)
-        return hosts is not None
+        if type(value["hosts"]) is not list or any(name in value for name in _HOST_NAMES):
+            return False
+        records.check(len(value["hosts"]))
+        records.take_each(_hosts(value), origin, depth)
+        return True
 
 
-def _hosts(summary: Mapping[str, Any]) -> list[Any] | None:
-    """The hosts of a SweepSummary as records of their own; None if this object is not one.
+def _hosts(summary: Mapping[str, Any]) -> list[Any]:
+    """The hosts of a SweepSummary as records of their own.
 
     Its other keys are kept with every host, or, if they are large, with the first. Raises Unfit("too_large") if what
     fills the columns of all hosts is.
     """
-    hosts = summary.get("hosts")
-    if type(hosts) is not list or any(name in summary for name in _HOST_NAMES):
-        return None
-    if len(hosts) > RECORDS_MAX:
-        raise too_many()
-    common: dict[str, Any] = {}
-    others: dict[str, Any] = {}
-    for name, value in summary.items():
-        column = _COLUMN_OF.get(name, name)
-        if column in TABLE.places.place_of:
-            common[column] = value
-        elif name != "hosts":
-            others[name] = value
+    said = {_COLUMN_OF.get(name, name): value for name, value in summary.items() if name != "hosts"}
+    common = {name: value for name, value in said.items() if name in TABLE.places.place_of}
+    others = {name: value for name, value in said.items() if name not in common}
     if len(dump_json(common)) > SHARED_MAX:
         raise Unfit("too_large", f"what a summary says of all its hosts is more than {SHARED_MAX} bytes")
     shared = others if len(dump_json(others)) <= SHARED_MAX else {}
     return [
         _host_record(host, common, shared if place else others) if type(host) is dict else host
-        for place, host in enumerate(hosts)
+        for place, host in enumerate(summary["hosts"])
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import md5
 
 import msgspec
@@ -42,29 +41,20 @@ _tags_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 def _series_key(row: Row) -> str:
     """The key of a row's series as the makers of tables that have it compute it: the MD5 of the components that the row
     has, joined by ``|``; each is its name and its value, both with their length in bytes."""
-    return md5("|".join(_components(row)).encode(), usedforsecurity=False).hexdigest()
+    values = [(name, row[TABLE.at[name]]) for name in _IN_KEY]
+    components = [(name, str(value).strip(_BLANKS)) for name, value in values if value is not None and value != ""]
+    components += _tags(row[TABLE.at["tags"]] or b"{}")
+    texts = [f"{len(name.encode())}:{name}={len(value.encode())}:{value}" for name, value in components]
+    return md5("|".join(texts).encode(), usedforsecurity=False).hexdigest()
 
 
-def _components(row: Row) -> Iterator[str]:
-    for name in _IN_KEY:
-        if (value := row[TABLE.at[name]]) is not None and value != "":  # what is only blank counts, and is empty
-            yield _component(name, str(value).strip(_BLANKS))
-    if tags := row[TABLE.at["tags"]]:
-        yield from _tags(tags)
-
-
-def _component(name: str, value: str) -> str:
-    return f"{len(name.encode())}:{name}={len(value.encode())}:{value}"
-
-
-def _tags(text: bytes) -> Iterator[str]:
+def _tags(text: bytes) -> list[tuple[str, str]]:
     try:
         tags = _tags_of(text)
     except msgspec.MsgspecError:  # no object: tags have no names then
-        return
-    for name in sorted(tags):
-        if name not in _NOT_IN_KEY and (value := _told(bytes(tags[name])).strip(_BLANKS)):
-            yield _component(f"tag:{name}", value)
+        return []
+    told = [(f"tag:{name}", _told(bytes(tags[name])).strip(_BLANKS)) for name in sorted(tags.keys() - _NOT_IN_KEY)]
+    return [(name, value) for name, value in told if value]
 
 
 def _told(text: bytes) -> str:

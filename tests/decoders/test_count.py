@@ -28,7 +28,7 @@ from workers._wire import field
 
 KEYS = ["specversion", "id", "type", "data", "hosts", "host_ip", "resourceLogs", "resource_logs", "scopeLogs",
         "logRecords", "x"]  # fmt: skip
-LIMITED = (events, sweep, records, json_form)
+LIMITED = (events, records, json_form)
 """Modules that count records in JSON."""
 
 
