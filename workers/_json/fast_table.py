@@ -97,7 +97,7 @@ def _member(field: Field) -> tuple[Any, ...]:
     kind: Any
     if field.type in RANGES:
         kind = Annotated[int, msgspec.Meta(ge=field.range[0], le=field.range[1])]
-    elif field.required and field.type == "text":
+    elif field.required and not field.blank:
         kind = Annotated[str, msgspec.Meta(min_length=1)]
     else:
         kind = _TYPES[field.type]
@@ -138,10 +138,17 @@ def _reals(field: Field, column: Sequence[msgspec.Raw], odd: set[int]) -> list[f
     return reals
 
 
+def _nested(field: Field, column: Sequence[msgspec.Raw], odd: set[int]) -> Sequence[bytes | None]:
+    texts = nested_json(column, odd)
+    if field.required and None in texts:
+        odd.update(place for place, text in enumerate(texts) if text is None)
+    return texts
+
+
 _COLUMN: Mapping[str, Callable[[Field, Sequence[Any], set[int]], Iterable[Any]]] = {
     "timestamptz": _times,
     "double precision": _reals,
-    "jsonb": lambda _, column, odd: nested_json(column, odd),
+    "jsonb": _nested,
     "blank": lambda _, column, odd: [text or None for text in column],
 }
 """How the columns of some types are made; all others are as they come."""

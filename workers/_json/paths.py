@@ -8,11 +8,11 @@ from operator import itemgetter
 from typing import Any, get_args
 
 from eventwriter.stream import Column, Message, PgType, Row, Stream
-from eventwriter.values import Unfit, parse_path, shown
+from eventwriter.values import Unfit, parse_path
 from workers._json import convert
 from workers._json.fast_table import fast_path_of
 from workers._json.records import Kind, Origin, decoder
-from workers._json.table import Field, Table
+from workers._json.table import Field, Table, misfit
 
 _TYPES: Mapping[str, PgType] = {
     **{each: each for each in get_args(PgType)},
@@ -65,12 +65,11 @@ class _Shape:
         self._keys = [parse_path(path) for path in paths.values()]
         fields = [_field(name, path, *live[name]) for name, path in paths.items()]
         self._table = Table(*fields)
-        self._types = [field.type for field in fields]
-        self._must = [place for place, name in enumerate(paths) if live[name][1]]
+        self._times = [place for place, field in enumerate(fields) if field.type == "timestamptz" and field.must]
         self._made = [(place, _FROM_MESSAGE[path][1]) for place, path in enumerate(paths.values()) if path[:1] == "$"]
         self._flat = all(len(keys) == 1 for keys in self._keys) and len({*self._keys}) == len(self._keys)
         self._taken = _tree(keys for keys, field in zip(self._keys, fields, strict=True) if field.given)
-        self.columns = tuple(Column(name, type_) for name, type_ in zip(paths, self._types, strict=True))
+        self.columns = tuple(Column(name, field.type) for name, field in zip(paths, fields, strict=True))
         self._full = False
         if rest is not None:
             type_, self._full = live[rest]
@@ -91,42 +90,30 @@ class _Shape:
         self._table.fill(given, kept, repairs)
         for place, make in self._made:
             given[place] = make(origin)
-        for place in self._must:
+        for place in self._times:
             if given[place] is None:
-                if self._types[place] != "timestamptz":
-                    raise self._refusal(place, kept)
                 given[place] = time
         if self._rest is not None:
             given.append(convert.metadata_of(left or None, kept, envelope) or (b"{}" if self._full else None))
         elif kept:
-            for place, field in enumerate(self._table.fields):
-                if given[place] is None and field.name in kept:
-                    raise self._refusal(place, kept)
+            for value, field in zip(given, self._table.fields, strict=True):
+                if value is None and field.name in kept:
+                    raise misfit(field, kept[field.name])
         return tuple(given)
-
-    def _refusal(self, place: int, kept: Mapping[str, Any]) -> Unfit:
-        name = self._table.fields[place].name
-        if name not in kept:
-            return Unfit("missing_field", f"{name} is missing")
-        return Unfit("bad_value", f"{name}: {shown(kept[name])} does not fit a column of type {self._types[place]}")
 
     def _fast_path(self) -> Callable[[Sequence[Message]], Sequence[Row | None]]:
         """The fast path, if the records that it takes may be flat; else what takes none."""
         keys = [each for each, field in zip(self._keys, self._table.fields, strict=True) if field.given]
         plain = all(key.isidentifier() and key[0] != "_" for each in keys for key in each)
         apart = not any(one == other[: len(one)] for one, other in permutations(keys, 2))
-        made = [self._types[place] for place, _ in self._made]
-        if not (plain and apart and keys) or not _SPECIAL.isdisjoint(self._types) or {*made} - {"timestamptz"}:
+        types = {column.type for column in self.columns}
+        made = {self.columns[place].type for place, _ in self._made}
+        if not (plain and apart and keys) or self._full or types & _SPECIAL or made - {"timestamptz"}:
             return lambda messages: ()
         table = Table(*self._table.fields)
         if self._rest is not None:
             table.columns += (Column("", "jsonb"),)  # NULL, for nothing is left
-        fast = fast_path_of(table, f'"{keys[0][0]}"'.encode(), closed=self._rest is not None)
-        must = [*self._must, *([len(self._types)] if self._full else [])]
-        if not must:
-            return fast
-        needed = itemgetter(*must, must[0])  # of one, too, a tuple
-        return lambda messages: [row if row is not None and None not in needed(row) else None for row in fast(messages)]
+        return fast_path_of(table, f'"{keys[0][0]}"'.encode(), closed=self._rest is not None)
 
 
 def _field(name: str, path: str, live: str, not_null: bool) -> Field:
@@ -138,9 +125,9 @@ def _field(name: str, path: str, live: str, not_null: bool) -> Field:
         if _FROM_MESSAGE[path][0] != type_:
             raise Unfit("bad_value", f"column {name} is {live}: {path} needs {_FROM_MESSAGE[path][0]}")
         return Field(path, type_, given=False)
-    must = not_null and type_ not in _SPECIAL  # as _Shape.row says it
     limits = _SMALLINT if live == "smallint" else None
-    return Field(".".join(parse_path(path)), type_, exact=True, must=must, limits=limits)
+    required = not_null and type_ != "timestamptz"
+    return Field(".".join(parse_path(path)), type_, exact=True, must=not_null, required=required, limits=limits)
 
 
 _Tree = dict[str, Any]

@@ -19,7 +19,10 @@ from workers._json import convert
 from workers._json.convert import EXACT, packed
 
 RANGES: Mapping[PgType, tuple[int, int]] = {"integer": (INT4_MIN, INT4_MAX), "bigint": (INT8_MIN, INT8_MAX)}
-_MEANING: Mapping[PgType, str] = {"text": "text", "boolean": "a boolean"}
+_MEANING: Mapping[PgType, str] = {
+    "text": "text", "double precision": "a number", "boolean": "a boolean", "timestamptz": "a time", "uuid": "a UUID",
+    "inet": "an address", "text[]": "an array of texts",
+}  # fmt: skip
 
 
 def _address(text: str) -> str:
@@ -32,6 +35,7 @@ _CONVERT: Mapping[PgType, Callable[..., Any]] = {
     "double precision": convert.real,
     "boolean": partial(convert.fitting, values.boolean),
     "timestamptz": convert.moment_or_kept,
+    "jsonb": lambda name, value, rest, repairs: convert.jsonb(value),
     "uuid": partial(convert.fitting, partial(convert.made_of_text, UUID)),
     "inet": partial(convert.fitting, partial(convert.made_of_text, _address)),
     "text[]": partial(convert.fitting, convert.texts),
@@ -177,7 +181,7 @@ def _compiled(fields: Sequence[Field]) -> Callable[[list[Any], dict[str, Any], l
             continue
         known |= {f"default{place}": field.default, f"step{place}": _step_of(field)}
         absent = "pass" if field.default is None else "{2} = default{3}"
-        choices = [] if field.required else [f"{{0}} is None: {absent}"]
+        choices = [f"{{0}} is None: {absent if not field.required else '{2} = step{3}(None, rest, repairs)'}"]
         choices += [f"{usual}{'' if field.blank else ' and {0}'}: {made}" for usual, made in _USUAL.get(field.type, ())]
         choices = [f"    {'elif' if number else 'if'} {choice}" for number, choice in enumerate(choices)]
         choices.append("    else: {2} = step{3}({0}, rest, repairs)")
@@ -195,28 +199,30 @@ def prefer(given: list[Any], rest: dict[str, Any], place: int, name: str, value:
     given[place] = value
 
 
+def misfit(field: Field, value: Any) -> Unfit:
+    """Why a value does not fit the column of a field."""
+    whole = f"a whole number from {field.range[0]} to {field.range[1]}"
+    return Unfit("bad_value", f"{field.name}: {shown(value)} is not {_MEANING.get(field.type, whole)}")
+
+
 def _step_of(field: Field) -> Step:
     """What makes the value of a field's column from one that is not as usual."""
-    if field.type == "jsonb":
-        return lambda value, rest, repairs: convert.jsonb(value) or field.default
     if field.type == "timestamptz" and field.must:
         return lambda value, rest, repairs: convert.moment(value, field.name, repairs)
     fitting: Step
-    meaning = _MEANING.get(field.type, "a number")
     if field.type in RANGES:
         fitting = partial(convert.clamped if field.clamp else convert.integer, field.name, *field.range)
-        meaning = f"a whole number from {field.range[0]} to {field.range[1]}"
     else:
         fitting = partial(_CONVERT[field.type], field.name)
 
     def step(value: Any, rest: dict[str, Any], repairs: list[str]) -> Any:
-        if value is None or (value == "" and not field.blank):
+        if value is None or (value == "" and (field.type == "jsonb" or not field.blank)):
             if field.required:
                 raise Unfit("missing_field", f"{field.name} is missing")
             return field.default
         found = fitting(value, rest, repairs)
         if found is None and field.must:
-            raise Unfit("bad_value", f"{field.name}: {shown(value)} is not {meaning}")
+            raise misfit(field, value)
         return found
 
     return step
