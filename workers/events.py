@@ -13,9 +13,8 @@ from eventwriter.masking.community import masked
 from eventwriter.stream import Decoded, Message, Reject, Row, Stream
 from eventwriter.values import EPOCH, Unfit, dump_json, shown, usual_time
 from workers._guard import total
-from workers._json import convert
 from workers._json.cloudevents import data_of, envelope_in, is_event, is_text
-from workers._json.event_shapes import LEVELS, Facts, facts_of, level_of, timestamp_of
+from workers._json.event_shapes import LEVELS, facts_of, level_of, timestamp_of
 from workers._json.events_fast import AnyEvent, GelfEvent, any_columns, gelf_columns
 from workers._json.fast import fast_path, in_turn
 from workers._json.payload import read_json, unpack
@@ -26,11 +25,11 @@ from workers._limits import RECORDS_MAX, Room, too_many
 TABLE = Table(
     Field("event_timestamp", "timestamptz", own=True),
     Field("specversion", "text"),
-    Field("id", "text", own=True),
-    Field("source", "text", own=True),
+    Field("id", "text"),
+    Field("source", "text"),
     Field("type", "text"),
     Field("datacontenttype", "text"),
-    Field("subject", "text", own=True),
+    Field("subject", "text"),
     Field("remote_addr", "text"),
     Field("host", "text"),
     Field("level", "integer", own=True),
@@ -40,7 +39,7 @@ TABLE = Table(
     Field("raw_data", "text", own=True),
     Field("received_at", "timestamptz", given=False, core=False),
 )
-
+_ID, _SOURCE, _SUBJECT = (TABLE.at[name] for name in ("id", "source", "subject"))
 _OTEL = {"logs": "LOGS", "traces": "OTEL_TRACES", "metrics": "OTEL_METRICS"}
 _ENVELOPE = frozenset(("specversion", "id", "source", "type", "datacontenttype", "subject"))
 """Context attributes that have columns."""
@@ -94,27 +93,18 @@ def _row(event: Mapping[str, Any], raw: bytes, index: int, origin: Origin, room:
     source = get("source")
     if source is None and not wrapped and "class_uid" in event:
         source = get("log_provider")
-    if type(source) is not str:  # it is part of the key
-        source = _text(source, repairs) or ""
     if level is not None:
         is_named, level = not wrapped and severity is None and type(level) in (int, str), level_of(level, repairs)
         if is_named and level is not None and 0 <= level < len(LEVELS):
             severity = LEVELS[level]
-    identity = get("id")
-    if type(identity) is not str or not identity:
-        identity = _text(identity, repairs) or f"{message.sequence}-{message.time}-{index}"
-    about = get("subject") or message.subject
-    if type(about) is not str:
-        about = _text(about, repairs) or message.subject
-    row = [timestamp, specversion, identity, source, get("type"), get("datacontenttype"), about, remote_addr, host,
-           level, severity, short_message, version, masked(raw).decode("utf-8", "replace"), received]  # fmt: skip
+    row = [timestamp, specversion, get("id"), source, get("type"), get("datacontenttype"), get("subject") or None,
+           remote_addr, host, level, severity, short_message, version, masked(raw).decode("utf-8", "replace"),
+           received]  # fmt: skip
     TABLE.fill(row, {}, repairs)  # raw_data has what does not fit
+    row[_ID] = row[_ID] or f"{message.sequence}-{message.time}-{index}"
+    row[_SOURCE] = row[_SOURCE] or ""  # it is part of the key
+    row[_SUBJECT] = row[_SUBJECT] or message.subject
     return tuple(row)
-
-
-def _text(value: Any, repairs: list[str]) -> str | None:
-    """Text, also from a number or a bool; None for anything else, which raw_data has."""
-    return convert.fitting(values.text, "", value, {}, repairs)
 
 
 def _owner(subject: str) -> str | None:
@@ -168,7 +158,7 @@ def _plain_text(octets: bytes) -> str | None:
     return None if _CONTROL.search(text) else text
 
 
-def _facts_of_other(event: Mapping[str, Any], repairs: list[str], room: Room) -> Facts:
+def _facts_of_other(event: Mapping[str, Any], repairs: list[str], room: Room) -> tuple[Any, ...]:
     """The facts of a CloudEvent whose data is not an object as it stands."""
     data = data_of(event, repairs, room)
     if type(data) is dict:

@@ -12,8 +12,6 @@ from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, shown
 from workers._json.convert import clamped, moment
 
 FACTS = ("time", "remote_addr", "host", "level", "severity", "short_message", "version")
-Facts = tuple[Any, Any, Any, Any, Any, Any, Any]
-"""One value for each of FACTS. A bare tuple, for one is made per event."""
 
 LEVELS = ("emergency", "alert", "critical", "error", "warning", "notice", "info", "debug")
 """Names of syslog's levels 0 to 7 (RFC 5424)."""
@@ -41,8 +39,8 @@ _LATEST = 9_909_000_000
 """Seconds since 1970, in the year 2283: a number beyond is no time of an event."""
 
 
-def facts_of(data: Mapping[str, Any], *, wrapped: bool) -> Facts:
-    """The facts of an event's data; ``wrapped``: it came in a CloudEvent. Raises Unfit for an OTLP request."""
+def facts_of(data: Mapping[str, Any], *, wrapped: bool) -> tuple[Any, ...]:
+    """The FACTS of an event's data; ``wrapped``: it came in a CloudEvent. Raises Unfit for an OTLP request."""
     get = data.get
     time, host, level, severity, version = get("timestamp"), get("host"), get("level"), get("severity"), get("version")
     if time is None or (not wrapped and get("time") is not None):
@@ -151,13 +149,11 @@ def _first(data: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 
 def _address(source: Any) -> str | None:
     """The address of ``ip:port``, ``[ipv6]:port``, or of an address alone; None if there is none."""
-    if type(source) is not str or not source:
+    if type(source) is not str:
         return None
-    if source[0] == "[":
+    if source[:1] == "[":
         return source[1:].partition("]")[0] or None
-    if source.count(":") == 1:
-        return source.partition(":")[0] or None
-    return source
+    return (source.partition(":")[0] if source.count(":") == 1 else source) or None
 
 
 def _shown(value: Any) -> str:
