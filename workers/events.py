@@ -114,7 +114,7 @@ def _owner(subject: str) -> str | None:
 def _event_in(payload: bytes, headers: Mapping[str, str] | None, repairs: list[str]) -> tuple[Any, bytes]:
     """The JSON of a payload, an event or several, and its text."""
     try:
-        if headers is not None and (envelope := envelope_in(headers, repairs)) is not None:
+        if (envelope := envelope_in(headers, repairs)) is not None:
             return _binary_event(envelope, payload, repairs)
         raw, event = read_json(payload, repairs)
     except Unfit as error:

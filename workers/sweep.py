@@ -77,13 +77,12 @@ def _host_record(host: Mapping[str, Any], common: Mapping[str, Any], others: Map
         record["port_scan_results"] = record.pop("port_results")
     icmp = record.get("icmp_status")
     if type(icmp) is dict:
-        left = dict(icmp)
+        record["icmp_status"] = left = dict(icmp)
         for name, column in _ICMP:
             if record.get(column) is None and name in left:
                 record[column] = left.pop(name)
-        del record["icmp_status"]
-        if left:
-            record["icmp_status"] = left
+        if not left:
+            del record["icmp_status"]
     if others:
         record["sweep"] = others
     return record

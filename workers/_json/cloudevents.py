@@ -36,20 +36,16 @@ def envelope_of(event: Mapping[str, Any]) -> dict[str, Any]:
 def envelope_in(headers: Mapping[str, str] | None, repairs: list[str]) -> dict[str, str] | None:
     """The context attributes of an event in binary mode (``ce-id`` … in any case, and ``content-type``),
     percent-encoded as in the HTTP binding; None if the headers are not an envelope."""
-    if not headers:
+    given = {header.lower(): value for header, value in (headers or {}).items()}
+    if "ce-specversion" not in given:
         return None
-    found: dict[str, str] = {}
-    content_type = None
-    for header, value in headers.items():
-        name = header.lower()
-        if name.startswith("ce-"):
-            found[values.clean(name[3:], repairs)] = values.clean(unquote(value), repairs)
-        elif name == "content-type":
-            content_type = values.clean(value, repairs)
-    if "specversion" not in found:
-        return None
-    if content_type is not None:
-        found.setdefault("datacontenttype", content_type)
+    found = {
+        values.clean(name[3:], repairs): values.clean(unquote(value), repairs)
+        for name, value in given.items()
+        if name.startswith("ce-")
+    }
+    if "content-type" in given:
+        found.setdefault("datacontenttype", values.clean(given["content-type"], repairs))
     return found
 
 

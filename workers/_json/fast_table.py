@@ -15,8 +15,6 @@ from workers._json.records import Origin
 from workers._json.table import RANGES, Field, Table, prefer
 
 _NULL = msgspec.Raw(b"null")
-_WITH_DEFAULT = 3
-"""How long the declaration of a member is that may be missing."""
 _SURE = 15
 """Digits of a number that float64 tells apart, and of an integer that it has exactly."""
 _DECIMAL = b"0123456789.-"
@@ -86,7 +84,7 @@ def _record(
     for key, inner in below.items():
         struct, optional = _record(key, inner, closed=closed)
         found.append((key, struct, msgspec.field(default_factory=struct)) if optional else (key, struct))
-    optional = all(len(member) == _WITH_DEFAULT for member in found)
+    optional = all(default for _, _, *default in found)
     return msgspec.defstruct(name, found, forbid_unknown_fields=closed, gc=False, kw_only=True), optional
 
 

@@ -23,13 +23,6 @@ _MEANING: Mapping[PgType, str] = {
     "text": "text", "double precision": "a number", "boolean": "a boolean", "timestamptz": "a time", "uuid": "a UUID",
     "inet": "an address", "text[]": "an array of texts",
 }  # fmt: skip
-
-
-def _address(text: str) -> str:
-    ip_interface(text)
-    return text
-
-
 _CONVERT: Mapping[PgType, Callable[..., Any]] = {
     "text": partial(convert.fitting, values.text),
     "double precision": convert.real,
@@ -37,7 +30,7 @@ _CONVERT: Mapping[PgType, Callable[..., Any]] = {
     "timestamptz": convert.moment_or_kept,
     "jsonb": lambda name, value, rest, repairs: convert.jsonb(value),
     "uuid": partial(convert.fitting, partial(convert.made_of_text, UUID)),
-    "inet": partial(convert.fitting, partial(convert.made_of_text, _address)),
+    "inet": partial(convert.fitting, partial(convert.made_of_text, lambda text: ip_interface(text) and text)),
     "text[]": partial(convert.fitting, convert.texts),
 }
 
