@@ -30,8 +30,9 @@ _OUTLINE = bytes.maketrans(b"123456789.E", b"0000000000e")
 _NUMBERS = (b"0" * 17, b"0e000")
 """Numbers of which the fallback might keep less, in outline and without signs: with more digits than float64 tells
 apart, or an exponent beyond its own."""
-_odd_number = re.compile(rb"[0-9]{20}|[0-9](?=[0-9]*[.eE])[0-9.]{16}|[eE][-+]?[0-9]{3}").search
-"""The same but for integers of 19 digits, which the fallback takes exactly."""
+_number = re.compile(rb"[0-9][0-9.]{16,}[eE]?|[eE][-+]?[0-9]{3}").findall
+_INTEGER_MAX = 19
+"""Digits of an integer that the fallback takes exactly."""
 
 Fast = Callable[[Sequence[Message]], list[Row | None]]
 """A fast path."""
@@ -145,7 +146,11 @@ def _mark_numbers(columns: Sequence[Iterable[bytes | None]], odd: set[int]) -> N
     outline = b" ".join(filter(None, chain.from_iterable(columns))).translate(_OUTLINE, b"+-")
     if any(number in outline for number in _NUMBERS):  # one search for all of them, as there hardly ever is one
         for column in columns:
-            odd.update(place for place, text in enumerate(column) if text and _odd_number(text))
+            odd.update(place for place, text in enumerate(column) if text and any(map(_is_odd, _number(text))))
+
+
+def _is_odd(number: bytes) -> bool:
+    return not number.isdigit() or len(number) > _INTEGER_MAX
 
 
 def members_of(record: type[T]) -> Callable[[Sequence[T]], dict[str, tuple[Any, ...]]]:
