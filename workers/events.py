@@ -15,10 +15,9 @@ from eventwriter.masking.community import all_masked, masked
 from eventwriter.stream import Decoded, Message, Reject, Row, Stream
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, dump_json, shown, usual_time, usual_times
 from workers._guard import total
-from workers._json.cloudevents import data_of, envelope_in, is_event, is_text
 from workers._json.event_shapes import FACTS, LEVELS, facts_of, level_of, timestamp_of
 from workers._json.fast import Arrivals, Columns, fast_path, in_turn, members_of, received
-from workers._json.payload import read_json, unpack
+from workers._json.payload import data_of, envelope_in, is_event, is_text, read_json, unpack
 from workers._json.table import Field, Table
 from workers._limits import RECORDS_MAX, Room, too_many
 
