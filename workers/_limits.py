@@ -42,8 +42,6 @@ def too_full() -> TooLarge:
 class Room:
     """What the compressed parts of one message may still inflate to."""
 
-    __slots__ = ("left",)
-
     def __init__(self) -> None:
         self.left = ALL_INFLATED_MAX
 

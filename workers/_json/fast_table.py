@@ -23,10 +23,8 @@ _DECIMAL = b"0123456789.-"
 def row_of(table: Table, time: str) -> Callable[[Mapping[str, Any], Origin], Row]:
     """Makes the row of a flat record: the column ``time`` has that of the message if the record has none, metadata what
     has no column, and the older name of the gateway, the only one of ``others``, comes before the newer."""
-    sort, fill = table.places.sort, table.fill
-    at_time, gateway, metadata, receipt = (
-        table.at[time], table.at["gateway_id"], table.at["metadata"], table.at.get("received_at"),
-    )  # fmt: skip
+    at, sort, fill = table.at, table.places.sort, table.fill
+    at_time, gateway, metadata, receipt = at[time], at["gateway_id"], at["metadata"], at.get("received_at")
 
     def row(record: Mapping[str, Any], origin: Origin) -> Row:
         _, received, time, envelope, repairs = origin
@@ -51,20 +49,16 @@ def fast_path_of(table: Table, mark: bytes, *, closed: bool = True) -> Fast:
     given = [field for field in table.fields if field.given]
     record, _ = _record("record", [(field.name.split("."), _member(field)) for field in given], closed=closed)
     members_in = members_of(record)
-    converters = [(field, _COLUMN.get("blank" if not field.blank else field.type)) for field in given]
+    kinds = [(field, field.type if field.blank else "blank") for field in given]
+    converters = [(field, _COLUMN[kind]) for field, kind in kinds if kind in _COLUMN]
     others = [field.name for field in table.fields if not field.given]
-
     nested = [field.name for field in given if field.type == "jsonb"]
 
     def columns_of(arrivals: Arrivals, records: Sequence[msgspec.Struct], odd: set[int]) -> Columns:
-        columns: dict[str, Iterable[Any]] = {}
-        members = members_in(records)
+        columns: dict[str, Any] = {**members_in(records)}
         for field, converter in converters:
-            column = members[field.name]
-            columns[field.name] = column if converter is None else converter(field, column, odd)
-        for name in others:
-            columns[name] = received(arrivals)
-        return columns
+            columns[field.name] = converter(field, columns[field.name], odd)
+        return columns | {name: received(arrivals) for name in others}
 
     return fast_path(table.columns, record, mark, columns_of, nested)
 

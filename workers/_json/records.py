@@ -115,8 +115,6 @@ def _text(octets: bytes, repairs: list[str]) -> str:
 class Records(Room):
     """The records of a message, as they are found. Its methods raise Unfit only before they have added any."""
 
-    __slots__ = ("kind", "rejects", "rows")
-
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         super().__init__()
