@@ -165,7 +165,7 @@ def _compiled(fields: Sequence[Field]) -> Callable[[list[Any], dict[str, Any], l
 
     if v1 is None: given[1] = default1
     elif type(v1) is str: pass
-    else: given[1] = step1(v1, rest, repairs)
+    elif True: given[1] = step1(v1, rest, repairs)
     """
     lines = ["def fill(given, rest, repairs):", f"    {''.join(f'v{place}, ' for place in range(len(fields)))}= given"]
     known: dict[str, Any] = {"packed": packed, "usual_time": usual_time}
@@ -174,10 +174,10 @@ def _compiled(fields: Sequence[Field]) -> Callable[[list[Any], dict[str, Any], l
             continue
         known |= {f"default{place}": field.default, f"step{place}": _step_of(field)}
         absent = "pass" if field.default is None else "{2} = default{3}"
-        choices = [f"{{0}} is None: {absent if not field.required else '{2} = step{3}(None, rest, repairs)'}"]
+        choices = [] if field.required else [f"{{0}} is None: {absent}"]
         choices += [f"{usual}{'' if field.blank else ' and {0}'}: {made}" for usual, made in _USUAL.get(field.type, ())]
+        choices.append("True: {2} = step{3}({0}, rest, repairs)")
         choices = [f"    {'elif' if number else 'if'} {choice}" for number, choice in enumerate(choices)]
-        choices.append("    else: {2} = step{3}({0}, rest, repairs)")
         lines += [choice.format(f"v{place}", field.range, f"given[{place}]", place) for choice in choices]
     exec("\n".join(lines), known)
     fill: Callable[[list[Any], dict[str, Any], list[str]], None] = known["fill"]
