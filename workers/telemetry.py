@@ -64,10 +64,8 @@ def _told(text: bytes) -> str:
     if text.startswith(b'"'):
         return msgspec.json.decode(text, type=str)
     if text.startswith((b"[", b"{")):
-        return (dump_json(parse_json(text, [])) or b"").decode()
-    if text.lower().isalpha():  # true, false
-        return text.decode()
-    if text.lstrip(b"-").isdigit():
+        return dump_json(parse_json(text, [])).decode()
+    if text.isalpha() or text.lstrip(b"-").isdigit():  # true, false, an integer
         return "0" if text == b"-0" else text.decode()
     return f"{float(text):.20e}"
 

@@ -130,11 +130,8 @@ def _field(name: str, path: str, live: str, not_null: bool) -> Field:
     return Field(".".join(parse_path(path)), type_, exact=True, must=not_null, required=required, limits=limits)
 
 
-_Tree = dict[str, Any]
-"""Keys → the keys within what they have, or None for all of it."""
-
-
-def _tree(paths: Iterable[Sequence[str]]) -> _Tree:
+def _tree(paths: Iterable[Sequence[str]]) -> dict[str, Any]:
+    """Keys → the keys within what they have, or None for all of it."""
     below: dict[str, list[Sequence[str]]] = {}
     for first, *more in paths:
         below.setdefault(first, []).append(more)
@@ -153,7 +150,7 @@ def _at(value: Any, keys: Sequence[str]) -> Any:
     return value
 
 
-def _left(value: Mapping[str, Any], taken: _Tree) -> dict[str, Any]:
+def _left(value: Mapping[str, Any], taken: Mapping[str, Any]) -> dict[str, Any]:
     """What no path takes. An array stays whole, whatever paths lead into it."""
     left = {}
     for key, member in value.items():
