@@ -18,10 +18,10 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from eventwriter.stream import Message, Row
-from eventwriter.values import EPOCH, INT4_MAX, INT8_MAX
+from eventwriter.values import EPOCH
 from workers._flow.flow_pb2 import FlowFields, Flows
 from workers._flow.json_form import TABLE
-from workers._flow.texts import JS_SAFE, KEPT, OWN, PLAIN, REST, address, metadata_of, repairs_of, tail_value
+from workers._flow.texts import JS_SAFE, KEPT, NUMBERS, OWN, PLAIN, REST, address, metadata_of, repairs_of, tail_value
 
 Column = Sequence[Any]
 """The values of one field, in the order of the flows; 0, b"" or an empty list where a flow does not have it."""
@@ -42,10 +42,9 @@ _OTHERS = frozenset(("time_received", "time_flow_end", "unassigned"))
 _field = itemgetter(0)
 Table = tuple[Sequence[int], Sequence[int], tuple[str, ...], list[Column]]
 """The flows of some messages: which messages they are, the times of those, names of fields, and a column for each."""
-_LIMITS = {
-    "type": 4, "src_port": 0xFFFF, "dst_port": 0xFFFF, "proto": 0xFF, "in_if": INT4_MAX, "out_if": INT4_MAX,
-    "packets": INT8_MAX, "bytes": INT8_MAX, "sampling_rate": JS_SAFE,
-}  # fmt: skip
+_LIMITS = {"type": 4, "sampling_rate": JS_SAFE} | {
+    name: TABLE.fields[TABLE.places.place_of[name]].range[1] for name in NUMBERS
+}
 """Beyond these a number is repaired, or written in another form."""
 _ZEROS: Any = repeat(0)
 _NULLS = repeat(None)
@@ -169,8 +168,8 @@ def _table_of(messages: Sequence[Message]) -> Table | None:
         places = [*compress(places, bodies)]
         bodies = tuple(filter(None, bodies))
     read = _read(bodies)
-    if read is None and any(map(_fits, bodies[:_SAMPLE])):
-        fits = [*map(_fits, bodies)]
+    if read is None and any(_read([body]) for body in bodies[:_SAMPLE]):
+        fits = [_read([body]) is not None for body in bodies]
         places = [*compress(places, fits)]
         read = _read([*compress(bodies, fits)]) if len(places) >= _FEWEST else None
     if read is None:
@@ -214,14 +213,3 @@ def _reader(
     """The names of these fields and what reads them all; None if it is only one or not FlowMessage's."""
     names = tuple(field.name for field in fields)
     return names, attrgetter(*names) if len(names) > 1 and _OTHERS.isdisjoint(names) else None
-
-
-def _fits(body: bytes) -> bool:
-    """Whether these bytes are a flow, and all its fields are FlowMessage's."""
-    try:
-        flow = FlowFields.FromString(body)
-    except DecodeError:
-        return False
-    if len(body) > _LONGEST or len(UnknownFieldSet(flow)):
-        return False
-    return not (flow.HasField("time_received") or flow.HasField("time_flow_end") or flow.HasField("unassigned"))

@@ -7,9 +7,9 @@ some payloads parse as both; then the reading wins whose flows look like flows, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from eventwriter.values import Unfit
@@ -18,16 +18,16 @@ from workers._flow.texts import KEPT, OWN, fields_of
 from workers._limits import COUNTED_FROM, RECORDS_MAX, too_many
 from workers._wire import each_of, fields
 
-M = TypeVar("M", bound=Message)
-
-Flow = tuple[bytes, FlowHead, bool, tuple[Any, ...]]
-"""The bytes of one flow, what most flows have, whether it has more than that, and the values of ``fields_of``."""
+Flow = tuple[FlowHead, FlowTail, dict[int, list[Any]], dict[int, list[Any]], tuple[Any, ...]]
+"""The two messages that have the fields of one flow; by their numbers the values of those that are not in the head,
+and of those that are in neither; and what ``fields_of`` says of the head."""
 
 Flows = Sequence[Flow | None]
 
 _HEAD = FlowHead.DESCRIPTOR.fields_by_number
 _TAIL = FlowTail.DESCRIPTOR.fields_by_number
 _SIZES = frozenset((0, 4, 16))
+_NO_TAIL, _NONE = FlowTail(), dict[int, list[Any]]()
 _TYPE, _COLUMNS = OWN.index("type"), slice(len(KEPT), len(KEPT) + 6)
 
 
@@ -97,19 +97,21 @@ def _split(payload: bytes) -> tuple[list[tuple[int, int]], bool]:
 def _parse(payload: bytes) -> Flow | None:
     if not payload or (len(payload) > COUNTED_FROM and _has_too_many_fields(payload)):
         return None
-    try:  # as parsed() does, without a call more for each flow
+    try:
         head = FlowHead.FromString(payload)
     except DecodeError:
         return None
-    return payload, head, len(UnknownFieldSet(head)) > 0, fields_of(head)
-
-
-def parsed(kind: type[M], octets: bytes) -> M | None:
-    """The message that these bytes are; None if they cannot be read so."""
+    beyond = UnknownFieldSet(head)
+    if not len(beyond):
+        return head, _NO_TAIL, _NONE, _NONE, fields_of(head)
+    others = by_number(beyond)
     try:
-        return kind.FromString(octets)
+        tail = FlowTail.FromString(payload)
     except DecodeError:
-        return None
+        return head, _NO_TAIL, others, others, fields_of(head)
+    known = by_number(UnknownFieldSet(tail))
+    unknown = {number: values for number, values in known.items() if number in others}
+    return head, tail, others, unknown, fields_of(head)
 
 
 def _has_too_many_fields(payload: bytes) -> bool:
@@ -124,7 +126,7 @@ def _is_good(flow: Flow | None) -> bool:
     """Whether it has an address, and nothing that a flow cannot have."""
     if flow is None:
         return False
-    fields = flow[3]
+    fields = flow[-1]
     src_addr, dst_addr, sampler_address, src_port, dst_port, proto = fields[_COLUMNS]
     if fields[_TYPE] > 4 or proto > 0xFF or src_port > 0xFFFF or dst_port > 0xFFFF:
         return False
@@ -134,25 +136,16 @@ def _is_good(flow: Flow | None) -> bool:
 
 def _is_clean(flow: Flow | None) -> bool:
     """Whether it is good, and has no field that we do not know."""
-    return flow is not None and _is_good(flow) and not unknown_in(flow, parsed(FlowTail, flow[0]))
+    return flow is not None and not flow[3] and _is_good(flow)
 
 
 def _is_sound(flow: Flow | None) -> bool:
     """Whether it is good, or has any field of a flow and none with the wire type of another message's field."""
     if flow is None or _is_good(flow):
         return flow is not None
-    tail = parsed(FlowTail, flow[0])
-    if not flow[1].ListFields() and (tail is None or not tail.ListFields()):
+    if not flow[0].ListFields() and not flow[1].ListFields():
         return False
-    return not any(number in _HEAD or number in _TAIL for number in unknown_in(flow, tail))
-
-
-def unknown_in(flow: Flow, tail: FlowTail | None) -> dict[int, list[Any]]:
-    """The values of fields, by their numbers, that are neither in the head nor in the tail."""
-    found = by_number(UnknownFieldSet(flow[1]))
-    if tail is None:
-        return found
-    return {number: values for number, values in by_number(UnknownFieldSet(tail)).items() if number in found}
+    return not any(number in _HEAD or number in _TAIL for number in flow[3])
 
 
 def by_number(unknown: UnknownFieldSet) -> dict[int, list[Any]]:

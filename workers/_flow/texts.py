@@ -122,8 +122,9 @@ KEPT: Mapping[str, Callable[[Any], Any]] = {
     "protocol_name": protocol_text,
 }
 """Fields of FlowHead that have another form in metadata, and what makes it."""
-OWN = (*KEPT, "src_addr", "dst_addr", "sampler_address", "src_port", "dst_port", "proto", "packets", "bytes", "in_if",
-       "out_if")  # fmt: skip
+ADDRESSES = ("src_addr", "dst_addr", "sampler_address")
+NUMBERS = ("src_port", "dst_port", "proto", "packets", "bytes", "in_if", "out_if")
+OWN = (*KEPT, *ADDRESSES, *NUMBERS)
 """Those, and the fields that have columns."""
 PLAIN = (
     "sampling_rate", "sequence_num", "in_if", "out_if", "etype", "ip_tos", "ip_ttl", "tcp_flags", "src_as", "dst_as",
@@ -131,8 +132,9 @@ PLAIN = (
     "next_hop_as", "observation_domain_id",
 )  # fmt: skip
 """Fields of FlowHead that go into metadata as they are; the common ones first."""
-REST = tuple(field.name for field in FlowTail.DESCRIPTOR.fields if field.name in FlowMessage.DESCRIPTOR.fields_by_name)
-"""Fields beyond FlowHead that go into metadata."""
+TAIL = tuple(field.name for field in FlowTail.DESCRIPTOR.fields)
+"""Fields beyond FlowHead that go into metadata; those of version 1 come last."""
+REST = tuple(name for name in TAIL if name in FlowMessage.DESCRIPTOR.fields_by_name)
 fields_of = attrgetter(*OWN, *PLAIN)
 """All that a FlowHead has, the values of OWN first."""
 COLUMNS = slice(len(KEPT) - 1, len(OWN) + 1)
