@@ -94,8 +94,8 @@ def fate(dsn: str, stream: str, found: Sequence[Finding]) -> tuple[str, str]:
     assert outcome.rejects == {}
     assert outcome.rows == records
     table = DECLARED[stream].table
-    assert query(dsn, f"SELECT count(*) FROM {table}") == [(records,)]
     with psycopg.connect(dsn) as connection:
+        assert connection.execute(sql.SQL(f"SELECT count(*) FROM {table}")).fetchone() == (records,)
         plan = read_plan(connection, DECLARED[stream], table)
     notes = [f"without {', '.join(plan.omitted)}"] if plan.omitted else []
     notes += [f"the latest row of ({', '.join(key)}) replaces" for key in plan.keys if plan.mode == "upsert"]
