@@ -104,5 +104,5 @@ STREAM = Stream(
     table="logs",
     columns=TABLE.columns,
     decode=decoder(_SIGNAL),
-    fast=fast_path(TABLE.columns, FlatLog, b'"severity_text"', columns_of, ["attributes"]),
+    fast=fast_path(TABLE.columns, FlatLog, b'"severity_text"', columns_of),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, compress, repeat
+from itertools import compress, repeat
 from operator import itemgetter
 from typing import Any, TypeVar, get_type_hints
 
@@ -50,9 +50,8 @@ def fast_path(
     record: type[T],
     mark: bytes,
     columns_of: ColumnsOf[T],
-    nested: Sequence[str] = (),
 ) -> Fast:
-    """The fast path for messages that are a ``record`` each, with the key ``mark``; ``nested`` has JSON as it came.
+    """The fast path for messages that are a ``record`` each, with the key ``mark``.
 
     Neighbours are mostly of one kind: if the first few lack the mark none is tried, for to fail costs as much as to
     decode.
@@ -78,7 +77,6 @@ def fast_path(
     def rows_of(arrivals: Arrivals, records: Sequence[T]) -> list[Row | None]:
         odd: set[int] = set()
         values = columns_of(arrivals, records, odd)
-        _mark_numbers([values[name] for name in nested], odd)
         nulls = repeat(None)  # endless: ``zip`` ends with the others
         rows: list[Row | None] = [*zip(*[values.get(name, nulls) for name in names], strict=False)]
         for place in odd:
@@ -141,14 +139,6 @@ def _is_deep(payload: bytes) -> bool:
     )
 
 
-def _mark_numbers(columns: Sequence[Iterable[bytes | None]], odd: set[int]) -> None:
-    """Adds the places of nested JSON with numbers that the fallback might write in another way."""
-    outline = b" ".join(filter(None, chain.from_iterable(columns))).translate(_OUTLINE, b"+-")
-    if any(number in outline for number in _NUMBERS):  # one search for all of them, as there hardly ever is one
-        for column in columns:
-            odd.update(place for place, text in enumerate(column) if text and any(map(_is_odd, _number(text))))
-
-
 def _is_odd(number: bytes) -> bool:
     return not number.isdigit() or len(number) > _INTEGER_MAX
 
@@ -176,6 +166,9 @@ def received(arrivals: Arrivals) -> list[int]:
 def nested_json(raws: Iterable[msgspec.Raw], odd: set[int], kinds: bytes = b"{[") -> Sequence[bytes | None]:
     """The texts of objects and arrays, or of one of these ``kinds``; None for null."""
     texts = all_masked([*map(bytes, raws)])
+    outline = b" ".join(texts).translate(_OUTLINE, b"+-")
+    if any(number in outline for number in _NUMBERS):  # one search for all of them, as there hardly ever is one
+        odd.update(place for place, text in enumerate(texts) if any(map(_is_odd, _number(text))))
     others = {*map(_first, texts)}.difference(kinds)
     if not others:
         return texts

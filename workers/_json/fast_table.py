@@ -52,7 +52,6 @@ def fast_path_of(table: Table, mark: bytes, *, closed: bool = True) -> Fast:
     kinds = [(field, field.type if field.blank else "blank") for field in given]
     converters = [(field, _COLUMN[kind]) for field, kind in kinds if kind in _COLUMN]
     others = [field.name for field in table.fields if not field.given]
-    nested = [field.name for field in given if field.type == "jsonb"]
 
     def columns_of(arrivals: Arrivals, records: Sequence[msgspec.Struct], odd: set[int]) -> Columns:
         columns: dict[str, Any] = {**members_in(records)}
@@ -60,7 +59,7 @@ def fast_path_of(table: Table, mark: bytes, *, closed: bool = True) -> Fast:
             columns[field.name] = converter(field, columns[field.name], odd)
         return columns | {name: received(arrivals) for name in others}
 
-    return fast_path(table.columns, record, mark, columns_of, nested)
+    return fast_path(table.columns, record, mark, columns_of)
 
 
 def _record(
