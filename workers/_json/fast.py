@@ -27,7 +27,7 @@ _DEEP = 2 * MAX_DEPTH
 _NULLS = {*b"n"}
 _first = itemgetter(0)
 _OUTLINE = bytes.maketrans(b"123456789.E", b"0000000000e")
-_NUMBERS = (b"0" * 17, b"0e000")
+_LONG, _FAR = b"0" * 17, b"0e000"
 """Numbers of which the fallback might keep less, in outline and without signs: with more digits than float64 tells
 apart, or an exponent beyond its own."""
 _number = re.compile(rb"[0-9][0-9.]{16,}[eE]?|[eE][-+]?[0-9]{3}").findall
@@ -167,7 +167,7 @@ def nested_json(raws: Iterable[msgspec.Raw], odd: set[int], kinds: bytes = b"{["
     """The texts of objects and arrays, or of one of these ``kinds``; None for null."""
     texts = all_masked([*map(bytes, raws)])
     outline = b" ".join(texts).translate(_OUTLINE, b"+-")
-    if any(number in outline for number in _NUMBERS):  # one search for all of them, as there hardly ever is one
+    if _LONG in outline or _FAR in outline:  # one search for all of them, as there hardly ever is one
         odd.update(place for place, text in enumerate(texts) if any(map(_is_odd, _number(text))))
     others = {*map(_first, texts)}.difference(kinds)
     if not others:
