@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import inf, isinf
 from typing import Any
@@ -192,7 +193,8 @@ def test_an_endpoint_that_does_not_take_them_is_one_line(
     url = f"http{'s' if mode == 'no TLS' else ''}://user:{SECRET}@{host}/v1/metrics?key={SECRET}"
     timeout = 2.0 if mode in ("no TLS", 503, 401) else 0.2  # who answers takes its time on a busy machine
     pusher = otlp.Pusher(otlp.Target(url, 0.01, timeout), "here:9465", read)
-    request.addfinalizer(lambda: (pusher.end(), pusher._thread.join(30)))  # or it goes on beside other tests
+    request.addfinalizer(partial(pusher._thread.join, 30))  # or it goes on beside other tests
+    request.addfinalizer(pusher.end)
     wait_until(lambda: len(tries) > 3, lambda: f"some tries: {caplog.text}")
     shown = f"{url.partition(':')[0]}://{host}/v1/metrics"
     assert caplog.messages == [
