@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import dropwhile
-from typing import Annotated, Any
-
-import msgspec
+from typing import Any
 
 from eventwriter import values
-from eventwriter.masking.community import all_masked, masked
+from eventwriter.masking.community import masked
 from eventwriter.stream import Decoded, Message, Reject, Row, Stream
-from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, dump_json, shown, usual_time, usual_times
+from eventwriter.values import EPOCH, Unfit, dump_json, shown, usual_time
 from workers._guard import total
-from workers._json.event_shapes import FACTS, LEVELS, facts_of, level_of, timestamp_of
-from workers._json.fast import Arrivals, Columns, fast_path, in_turn, members_of, received
-from workers._json.payload import data_of, envelope_in, is_event, is_text, read_json, unpack
+from workers._json.cloudevents import data_of, envelope_in, is_event, is_text
+from workers._json.event_shapes import LEVELS, facts_of, level_of, timestamp_of
+from workers._json.events_fast import AnyEvent, Envelope, GelfEvent, any_columns, gelf_columns
+from workers._json.fast import fast_path, in_turn
+from workers._json.payload import read_json, unpack
 from workers._json.table import Field, Table
 from workers._limits import RECORDS_MAX, Room, too_many
 
@@ -139,7 +139,7 @@ def _binary_event(envelope: Mapping[str, Any], payload: bytes, repairs: list[str
             if data is None:
                 raise Unfit(error.reason, f"a CloudEvent whose data is neither JSON nor text: {error}") from None
             raw, inner = data.encode(), dump_json(data)
-    if not envelope.keys() <= set(_Envelope.__struct_fields__):
+    if not envelope.keys() <= set(Envelope.__struct_fields__):
         raw = b'%b,"data":%b}' % (dump_json(envelope)[:-1], inner)
     return {**envelope, "data": data}, raw
 
@@ -163,105 +163,6 @@ def _facts_of_other(event: Mapping[str, Any], repairs: list[str], room: Room) ->
     return None, None, None, None, None, data if type(data) is str else None, None
 
 
-# --- the fast paths: GELF in a CloudEvent, as syslog receivers publish it, and data of any other shape ----------
-
-
-class _Envelope(msgspec.Struct, gc=False, kw_only=True):
-    """The context attributes that have columns."""
-
-    specversion: str
-    id: str
-    source: str = ""
-    type: str | None = None
-    datacontenttype: str | None = None
-    subject: str | None = None
-
-
-class _Gelf(msgspec.Struct, gc=False):
-    """The fields that fill columns; ``raw_data`` has all others."""
-
-    version: str
-    short_message: str
-    timestamp: float
-    host: str | None = None
-    level: Annotated[int, msgspec.Meta(ge=INT4_MIN, le=INT4_MAX)] | None = None
-    severity: str | None = None
-    remote_addr: str | None = msgspec.field(name="_remote_addr", default=None)
-    other_addr: str | None = msgspec.field(name="remote_addr", default=None)
-    camel_addr: str | None = msgspec.field(name="remoteAddr", default=None)
-
-
-class _GelfEvent(_Envelope, gc=False, kw_only=True):
-    """A CloudEvent with GELF."""
-
-    data: _Gelf
-
-
-class _AnyEvent(_Envelope, gc=False, kw_only=True):
-    """A CloudEvent with any object."""
-
-    data: dict[str, Any]
-    time: str | None = None
-
-
-_gelf_event, _any_event = members_of(_GelfEvent), members_of(_AnyEvent)
-_GELF_NAMES = (*_GelfEvent.__struct_fields__, *_Gelf.__struct_fields__)
-
-
-def _gelf_columns(arrivals: Arrivals, records: Sequence[_GelfEvent], odd: set[int]) -> Columns:
-    """The columns of events with GELF."""
-    gelf: dict[str, Sequence[Any]] = dict(zip(_GELF_NAMES, _gelf_event(records).values(), strict=True))
-    gelf["event_timestamp"] = [*map(values.time_from_seconds, gelf["timestamp"])]
-    for other in (gelf["other_addr"], gelf["camel_addr"]):
-        if other.count(None) < len(other):
-            gelf["remote_addr"] = [b if a is None else a for a, b in zip(gelf["remote_addr"], other, strict=True)]
-    return _columns(arrivals, gelf, odd)
-
-
-def _any_columns(arrivals: Arrivals, records: Sequence[_AnyEvent], odd: set[int]) -> Columns:
-    """The columns of events with data of other shapes."""
-    event = _any_event(records)
-    facts = dict(zip(FACTS, zip(*map(_facts_or_not, event["data"]), strict=True), strict=True))
-    own, outer, levels = facts.pop("time"), event["time"], [*facts.pop("level")]
-    times = usual_times([outer[place] if time is None else time for place, time in enumerate(own)])
-    for place, (time, level) in enumerate(zip(times, levels, strict=True)):
-        repairs: list[str] = []
-        if level is not None:
-            levels[place] = level_of(level, repairs)
-        if time is None:
-            times[place] = timestamp_of(own[place], outer[place], arrivals[2][place] // 1000 - EPOCH, True, repairs)
-        if repairs:
-            odd.add(place)
-    texts = {str, type(None)}
-    for column in facts.values():
-        if not texts.issuperset(map(type, column)):
-            odd.update(place for place, value in enumerate(column) if type(value) not in texts)
-    return _columns(arrivals, {**event, **facts, "level": levels, "event_timestamp": times}, odd)
-
-
-def _facts_or_not(data: dict[str, Any]) -> tuple[Any, ...]:
-    try:
-        return facts_of(data, wrapped=True)
-    except Unfit as error:
-        return (error,) * len(FACTS)  # which is no text
-
-
-def _columns(arrivals: Arrivals, columns: dict[str, Sequence[Any]], odd: set[int]) -> Columns:
-    """All columns, from those that the event itself has."""
-    subjects, payloads, _ = arrivals
-    times, ids = columns["event_timestamp"], columns["id"]
-    if None in times or not all(ids):
-        odd.update(place for place, found in enumerate(zip(times, ids, strict=True)) if None in found or not found[1])
-    if bad := {each for each in {*subjects} if "otel" in each or "netflow" in each or "\0" in each}:
-        odd.update(place for place, subject in enumerate(subjects) if subject in bad)
-    return {
-        **columns,
-        "subject": [about or subject for about, subject in zip(columns["subject"], subjects, strict=True)],
-        "raw_data": [*map(bytes.decode, all_masked(payloads))],
-        "received_at": received(arrivals),
-    }
-
-
 STREAM = Stream(
     name="EVENTS",
     subjects=("events.>",),
@@ -269,8 +170,8 @@ STREAM = Stream(
     columns=TABLE.columns,
     decode=decode,
     fast=in_turn(
-        fast_path(TABLE.columns, _GelfEvent, b'"short_message"', _gelf_columns),
-        fast_path(TABLE.columns, _AnyEvent, b'"specversion"', _any_columns),
+        fast_path(TABLE.columns, GelfEvent, b'"short_message"', gelf_columns),
+        fast_path(TABLE.columns, AnyEvent, b'"specversion"', any_columns),
     ),
     key=("event_timestamp", "id", "source"),
     former_key=("event_timestamp", "id"),

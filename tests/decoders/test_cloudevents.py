@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from compression import gz
 from eventwriter.values import Unfit
 from records import json_values
-from workers._json.payload import data_of, envelope_in, envelope_of, is_event
+from workers._json.cloudevents import data_of, envelope_in, envelope_of, is_event
 
 
 def b64(octets: bytes) -> str:

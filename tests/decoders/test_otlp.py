@@ -24,7 +24,7 @@ from strategies_otlp import NOW, as_dict, message, requests, to_json
 from workers import logs, otel_metrics, otel_traces
 from workers._guard import total
 from workers._otlp import parts, reader
-from workers._otlp.request import mended
+from workers._otlp.utf8 import mended
 
 STREAMS = [logs.STREAM, otel_traces.STREAM, otel_metrics.STREAM]
 KINDS: dict[str, Any] = {

@@ -15,8 +15,9 @@ from eventwriter import values
 from eventwriter.stream import Decoded, Message, Reject, Row
 from eventwriter.values import EPOCH, Unfit, dump_json, shown
 from workers._guard import total
+from workers._json.cloudevents import data_of, envelope_in, envelope_of, is_event, is_text
 from workers._json.convert import moment, trimmed
-from workers._json.payload import data_of, envelope_in, envelope_of, is_event, is_text, read_json, unpack
+from workers._json.payload import read_json, unpack
 from workers._limits import COUNTED_FROM, RECORDS_MAX, SHARED_MAX, Room, too_many
 
 _MAX_DEPTH = 8

@@ -20,7 +20,8 @@ from workers._json.payload import parse, unpack
 from workers._json.records import Kind, Origin, Records, check_depth
 from workers._otlp.json_form import build_request
 from workers._otlp.reader import FALLBACK, Reader, fast_reader
-from workers._otlp.request import check_request, clean_text, parse_request, unreadable
+from workers._otlp.request import check_request, parse_request, unreadable
+from workers._otlp.utf8 import clean_text
 
 _SIGNALS = ("resourceLogs", "resource_logs", "resourceSpans", "resource_spans", "resourceMetrics", "resource_metrics",
             "resourceProfiles", "resource_profiles")  # fmt: skip
@@ -34,7 +35,7 @@ class Signal(Kind):
 
     request: type[Message]
     lean: type[Message] | None
-    """The same request for the fast path, which is for those in protobuf without envelope."""
+    """The same request for the fast path, which is for those in protobuf without envelope; None: there is none."""
     otlp_rows: Callable[[Reader, Any, Origin], list[Row]]
     """All records of a request, in order. On the fast path it may raise ValueError or DecodeError instead."""
 
