@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from eventwriter.embedded import free_port
 from fix_browser import Window, browser, pictures
-from fix_service import World, wait_until
+from fix_service import World
 
 
 def test_the_page_shows_what_the_service_does(world: World, tmp_path: Path) -> None:
@@ -46,8 +46,6 @@ def test_the_page_shows_what_the_service_does(world: World, tmp_path: Path) -> N
         expect(window.page.locator("#verdict")).to_have_text("Ready: all 7 streams are being written", timeout=30_000)
 
         world.execute("DROP TABLE logs")
-        worker = wait_until(lambda: world.worker("LOGS"), "the worker is back")
-        worker.send_signal(signal.SIGKILL)
         expect(window.page.locator("#problems")).to_contain_text("schema apply", timeout=30_000)
         picture = window.page.locator('#lanes svg[aria-label^="LOGS:"]')
         expect(picture).to_have_attribute("data-stuck", "right")
