@@ -25,6 +25,7 @@ from workers import logs, otel_metrics, otel_traces
 from workers._guard import total
 from workers._otlp import parts, reader
 from workers._otlp.utf8 import mended
+from workers._wire import field
 
 STREAMS = [logs.STREAM, otel_traces.STREAM, otel_metrics.STREAM]
 KINDS: dict[str, Any] = {
@@ -213,15 +214,25 @@ def test_text_that_is_not_utf8_costs_no_record() -> None:
     assert decoded.repairs == ["invalid_utf8"] * 2
 
 
+def test_text_that_is_not_utf8_is_looked_for_at_any_depth() -> None:
+    """Where protobuf takes it; what is nested deeper is no request, and not worth a stack."""
+    for levels, repairs in ((30, ["invalid_utf8"]), (80, []), (20_000, [])):
+        value = field(0x0A, b"\xff")
+        for _ in range(levels):
+            value = field(0x2A, field(0x0A, value))
+        decoded = decode(logs.STREAM, field(0x0A, field(0x12, field(0x12, field(0x2A, value)))))
+        assert decoded.repairs == repairs
+        assert [reject.reason for reject in decoded.rejects] == ([] if repairs else ["malformed"])
+
+
 @every_stream
 @given(data=st.data())
 @settings(max_examples=examples(30))
 def test_mending_leaves_valid_requests_alone(stream: Stream, data: st.DataObject) -> None:
-    """Protobuf reads every field as what it is, but text as bytes."""
+    """What is text is told from what may look like it."""
     request = data.draw(requests(KINDS[stream.name]))
     repairs: list[str] = []
-    octets = mended(type(request), request.SerializeToString(), repairs)
-    assert repr(type(request).FromString(octets)) == repr(request)
+    assert repr(mended(type(request), request.SerializeToString(), repairs)) == repr(request)
     assert not repairs
 
 

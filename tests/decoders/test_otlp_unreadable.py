@@ -231,7 +231,7 @@ def test_binary_in_one_text_leaves_its_neighbours(stream: Stream, hexadecimal: s
     assert "\ufffd" not in repr(decoded.rows[1])
 
 
-@pytest.mark.parametrize("binary", [b"\xff\x00\x01", b"\x01\xc3", b"\x16\x03\x01\xfc", b"\xed\xa0\x80"])
+@pytest.mark.parametrize("binary", [b"\xff\x00\x01", b"\x01\xc3", b"\x16\x03\x01\xfc", b"\xed\xa0\x80", 99 * b"\xff"])
 def test_binary_is_what_it_is_in_json(binary: bytes) -> None:
     """The rows of the two encodings are the same, and so are their repairs."""
     values = (binary, b"innocent")
