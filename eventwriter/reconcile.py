@@ -75,7 +75,7 @@ class Reconciler:
         self._asked: tuple[list[Segment], Future[list[Segment]]] | None = None
         self._read: Future[None] | None = None
         self._passed = 0
-        self._said = ""
+        self._said = self._failed = ""
         self._asked_for = False
         self._count = 0
         self._ranges = 0
@@ -120,9 +120,10 @@ class Reconciler:
             told = (
                 isinstance(error.__cause__, ForbiddenError) or self._source.link.trouble or not self._source.connected
             )
-            if str(error) != self._said and not told:  # already
-                self._said = str(error)
+            if str(error) == self._failed != self._said and not told:  # already; and once may be the first of an outage
+                self._said = self._failed
                 log.warning("the ledger cannot be compared with the stream now: %s", error, extra=self._extra)
+            self._failed = str(error)
         except UnavailableError:  # PostgreSQL: as for any batch
             self._postpone()
             raise
@@ -240,7 +241,7 @@ class Reconciler:
         if self._doubt and passed < self._target:
             self._next = monotonic() + SOON
             return
-        self._doubt = self._said = ""
+        self._doubt = self._said = self._failed = ""
         self._asked_for = False
         self._target = 0
         self._next = monotonic() + PERIOD

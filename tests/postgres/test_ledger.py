@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -25,7 +26,7 @@ from eventwriter.config import loading
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.config.subjects import subject_matches
 from eventwriter.coverage import Segment
-from eventwriter.errors import ConfigurationError, LedgerChangedError
+from eventwriter.errors import ConfigurationError, LedgerChangedError, UnavailableError
 from eventwriter.jetstream.consumer import ConsumerInfo, StreamInfo
 from eventwriter.jetstream.limits import Limits
 from eventwriter.postgres.ledger import Done, Identity
@@ -311,6 +312,7 @@ class Jetstream:
         self.connected = True
         self.reconnects = 0
         self.rereads = self
+        self.link = SimpleNamespace(trouble="")
         self.batches: deque[Batch] = deque()
 
     def ours(self, sequence: int, filters: Sequence[str] | None = None) -> bool:
@@ -772,6 +774,27 @@ def test_a_doubt_does_not_end_with_what_was_asked_before_it(
     for _ in range(3):
         reconciler.step()
     assert [message.sequence for message in run.js.batches[0].messages] == [9, 11, 12]
+
+
+def test_what_cannot_be_compared_is_told_when_it_goes_on(
+    machine: type[Delivery], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once: each worker would tell of an outage that begins, before anybody knows that it is one."""
+    monkeypatch.setattr("eventwriter.reconcile.SOON", 0.0)
+    run = machine()
+    run.published_before()
+    reconciler = Reconciler(run.workers[0].sink, run.js, SETTINGS, Nobody())  # type: ignore[arg-type]
+
+    def away() -> StreamInfo:
+        raise UnavailableError("JetStream does not answer stream requests")
+
+    told = []
+    for answer in (away, run.js.stream_info, away, away, away):
+        monkeypatch.setattr(run.js, "stream_info", answer)
+        reconciler._next = 0.0
+        reconciler.step()
+        told.append(caplog.text.count("the ledger cannot be compared with the stream now: JetStream does not answer"))
+    assert told == [0, 0, 0, 1, 1]
 
 
 def resume(sink: Sink, first: int) -> int:
