@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from types import UnionType
@@ -104,7 +105,7 @@ class Slot:
     def read(self, kind: type[T] | UnionType) -> T | None:
         """The latest state, which is of this kind; None if there is none."""
         data = self._latest()[1]
-        return cast("T", msgspec.json.decode(data, type=kind)) if data else None
+        return cast("T", _decoder(kind).decode(data)) if data else None
 
     def _latest(self) -> tuple[int, bytes]:
         """(number of the write, its data) of the newest state; (0, b"") if there is none.
@@ -130,6 +131,19 @@ class Slot:
         begin = start + _HEADER.size
         data = self._memory[begin : begin + min(length, LARGEST)]
         return (number, data) if not number or _checksum(number, data) == checksum else (-1, b"")
+
+
+_MAKING = threading.Lock()
+_DECODERS: dict[object, msgspec.json.Decoder[object]] = {}
+
+
+def _decoder(kind: object) -> msgspec.json.Decoder[object]:
+    """One thread makes it: what msgspec knows of a Struct is there for others while it is made, and ends a process that
+    decodes by half of it."""
+    with _MAKING:
+        if kind not in _DECODERS:
+            _DECODERS[kind] = msgspec.json.Decoder(cast("type[object]", kind))
+        return _DECODERS[kind]
 
 
 def _checksum(number: int, data: bytes) -> int:

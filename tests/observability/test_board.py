@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from eventwriter.observability.report import Report
 from eventwriter.stream import Outcome
 from patience import PATIENCE
 
+ROOT = Path(__file__).resolve().parents[2]
 states = st.dictionaries(
     st.text(max_size=20).filter(lambda text: text.isprintable()),
     st.one_of(st.integers(-(2**53), 2**53), st.text(max_size=50).filter(str.isprintable), st.none(), st.booleans()),
@@ -166,3 +170,24 @@ def test_what_is_counted_after_a_commit_is_on_the_board_at_once() -> None:
         report.took(batch(1), 0.0)
         report.wrote(batch(1), Outcome(written=1))
         assert noted(board.slot("LOGS"))["counters"]["written"] == number
+
+
+def test_several_threads_may_be_the_first_to_read_a_kind() -> None:
+    """Such as a monitor's when it starts: in a process of its own, which did not survive it."""
+    code = """
+import sys, threading, msgspec
+from eventwriter.observability.board import Board
+sys.setswitchinterval(1e-6)
+board = Board()
+board.slot("a").write({})
+for _ in range(100):
+    inner = [msgspec.defstruct("Inner", [("x", int, 0)]) for _ in range(10)]
+    kind = msgspec.defstruct("Kind", [(f"f{number}", each, None) for number, each in enumerate(inner)])
+    begin = threading.Barrier(4)
+    threads = [threading.Thread(target=lambda: (begin.wait(), [*board.read(kind)])) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60 * PATIENCE)

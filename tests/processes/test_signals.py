@@ -77,7 +77,7 @@ def test_second_signal_ends_the_process_at_once(second: signal.Signals) -> None:
     with python(
         "with on_stop(lambda: os.write(1, b'draining\\n')):\n"  # print() in a handler may meet the other one
         "    print('ready', flush=True)\n"
-        "    try: time.sleep(60)\n"
+        "    try: time.sleep(3600)\n"
         "    finally: print('cleanup', flush=True)"
     ) as process:
         assert line(process) == "ready"
