@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from eventwriter.stream import Reject
@@ -114,8 +114,8 @@ def parse_request(kind: type[Message], payload: bytes, repairs: list[str]) -> Me
         request = kind.FromString(payload)
     except DecodeError:
         try:
-            request = mended(kind, payload, repairs)
-        except (ValueError, DecodeError, RecursionError):
+            request = kind.FromString(mended(kind, payload, repairs))
+        except (DecodeError, EncodeError):
             raise Unfit("malformed", f"neither JSON nor a protobuf {kind.DESCRIPTOR.name}") from None
     record: Any = request
     for _ in range(3):

@@ -4,61 +4,74 @@ PostgreSQL does not take, is replaced.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from eventwriter import values
 from workers._limits import RECORDS_MAX, too_many
-from workers._wire import LENGTH, field, fields
 
 
-def mended(kind: type[Message], payload: bytes, repairs: list[str]) -> Message:
+def mended(kind: type[Message], payload: bytes, repairs: list[str]) -> bytes:
     """A request whose only fault is text that is not UTF-8, with U+FFFD in its place: exporters exist that cut a text
-    inside a character. Raises DecodeError or ValueError if there is another fault, RecursionError for far too many
-    levels, TooLarge for too many texts."""
-    found: list[str] = []
+    inside a character. Raises DecodeError if there is another fault, TooLarge for too many."""
 
-    def mend(octets: bytes) -> bytes | None:
+    def mend(octets: bytes) -> bytes:
         text = octets.decode("utf-8", "replace").encode()
         if text == octets:
-            return None
-        found.append("invalid_utf8")
-        if len(found) > RECORDS_MAX:
+            return octets
+        repairs.append("invalid_utf8")
+        if len(repairs) > RECORDS_MAX:
             raise too_many("texts that are not UTF-8")
         return text
 
-    request = kind.FromString(_mended(payload, 0, len(payload), kind.DESCRIPTOR, mend) or payload)
-    repairs += found
-    return request
+    request = _with_bytes(kind.DESCRIPTOR).FromString(payload)
+    _replace(request, kind.DESCRIPTOR, mend)
+    return request.SerializeToString()
 
 
-def _mended(data: bytes, start: int, stop: int, message: Any, mend: Callable[[bytes], bytes | None]) -> bytes | None:
-    """Such a message, from ``start`` to ``stop``, with every text in it mended; None if there is nothing to mend."""
-    parts: list[bytes] = []
-    copied = place = start
-    for tag, begin, end in fields(data, start, stop):
-        known = message.fields_by_number.get(tag >> 3) if tag & 7 == LENGTH else None
-        inner = None
-        if known is not None and known.message_type is not None:
-            inner = _mended(data, begin, end, known.message_type, mend)
-        elif known is not None and known.type == known.TYPE_STRING:
-            inner = mend(data[begin:end])
-        if inner is not None:
-            parts += data[copied:place], field(tag, inner)
-            copied = end
-        place = end
-    return b"".join((*parts, data[copied:stop])) if parts else None
+@cache
+def _with_bytes(request: Any) -> type[Message]:
+    """The type of such a request with bytes for text, which protobuf does not look into."""
+    pool = DescriptorPool()
+
+    def add(file: Any) -> None:
+        for other in file.dependencies:
+            add(other)
+        proto = FileDescriptorProto()
+        file.CopyToProto(proto)
+        change(proto.message_type)
+        pool.Add(proto)
+
+    def change(messages: Iterable[DescriptorProto]) -> None:
+        for message in messages:
+            for field in message.field:
+                if field.type == field.TYPE_STRING:
+                    field.type = field.TYPE_BYTES
+            change(message.nested_type)
+
+    add(request.file)
+    return GetMessageClass(pool.FindMessageTypeByName(request.full_name))
 
 
-def clean_text(message: Message, repairs: list[str]) -> None:
+def clean_text(request: Message, repairs: list[str]) -> None:
     """Replaces U+0000 in every text of a request."""
-    for known, value in message.ListFields():
+    _replace(request, request.DESCRIPTOR, lambda text: values.clean(text, repairs))
+
+
+def _replace(message: Message, kind: Any, replaced: Callable[[Any], Any]) -> None:
+    """Replaces every text of a message; ``kind`` says which fields those are."""
+    for field, value in message.ListFields():
+        known = kind.fields_by_number[field.number]
         if known.message_type is not None:
             for inner in value if known.is_repeated else (value,):
-                clean_text(inner, repairs)
+                _replace(inner, known.message_type, replaced)
         elif known.type == known.TYPE_STRING and known.is_repeated:
-            value[:] = [values.clean(text, repairs) for text in value]
+            value[:] = [replaced(text) for text in value]
         elif known.type == known.TYPE_STRING:
-            setattr(message, known.name, values.clean(value, repairs))
+            setattr(message, field.name, replaced(value))
