@@ -75,7 +75,8 @@ class Reconciler:
         self._asked: tuple[list[Segment], Future[list[Segment]]] | None = None
         self._read: Future[None] | None = None
         self._passed = 0
-        self._said = self._failed = ""
+        self._said = ""
+        self._failed = False
         self._asked_for = False
         self._count = 0
         self._ranges = 0
@@ -120,10 +121,10 @@ class Reconciler:
             told = (
                 isinstance(error.__cause__, ForbiddenError) or self._source.link.trouble or not self._source.connected
             )
-            if str(error) == self._failed != self._said and not told:  # already; and once may be the first of an outage
-                self._said = self._failed
+            if self._failed and str(error) != self._said and not told:  # already, or as the beginning of an outage
+                self._said = str(error)
                 log.warning("the ledger cannot be compared with the stream now: %s", error, extra=self._extra)
-            self._failed = str(error)
+            self._failed = True
         except UnavailableError:  # PostgreSQL: as for any batch
             self._postpone()
             raise
@@ -241,8 +242,8 @@ class Reconciler:
         if self._doubt and passed < self._target:
             self._next = monotonic() + SOON
             return
-        self._doubt = self._said = self._failed = ""
-        self._asked_for = False
+        self._doubt = self._said = ""
+        self._failed = self._asked_for = False
         self._target = 0
         self._next = monotonic() + PERIOD
         self._claim(0.0)  # a worker that begins, perhaps with other filters, need not wait for our turn to end
