@@ -23,7 +23,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 import forkserver
 from beside import beside
@@ -38,7 +37,7 @@ from eventwriter.observability.report import Report, passing
 from eventwriter.observability.server import Server
 from eventwriter.observability.states import SupervisorState
 from eventwriter.stream import Message, Reject
-from fix_monitor import Endpoint
+from fix_monitor import Endpoint, rendered
 from fix_service import ROOT, STREAMS, clean_environment, wait_until
 from patience import PATIENCE
 from processes import ending
@@ -530,14 +529,6 @@ def test_no_service_is_one_clear_line(answer: bytes) -> None:
     assert len(done.stderr.splitlines()) == 1
     assert address in done.stderr
     assert "http.listen" in done.stderr
-
-
-def rendered(document: dict[str, Any], width: int) -> str:
-    """What a terminal so wide shows, without colours."""
-    console = Console(width=width, color_system=None)
-    with console.capture() as captured:
-        console.print(status_table.render(document, width))
-    return captured.get()
 
 
 def large() -> dict[str, Any]:

@@ -13,8 +13,10 @@ from functools import cache
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
 
 from beside import beside
+from eventwriter.commands import status_table
 from patience import PATIENCE
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
@@ -104,3 +106,11 @@ class Endpoint:
 
         with beside(watch):
             yield
+
+
+def rendered(document: dict[str, Any], width: int) -> str:
+    """What a terminal so wide shows, without colours."""
+    console = Console(width=width, color_system=None)
+    with console.capture() as captured:
+        console.print(status_table.render(document, width))
+    return captured.get()
