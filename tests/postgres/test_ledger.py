@@ -788,8 +788,11 @@ def test_what_cannot_be_compared_is_told_when_it_goes_on(
     def away() -> StreamInfo:
         raise UnavailableError("JetStream does not answer stream requests")
 
+    def slow() -> StreamInfo:
+        raise UnavailableError("JetStream does not answer in time")
+
     told = []
-    for answer in (away, run.js.stream_info, away, away, away):
+    for answer in (away, run.js.stream_info, slow, away, away):
         monkeypatch.setattr(run.js, "stream_info", answer)
         reconciler._next = 0.0
         reconciler.step()
