@@ -53,7 +53,10 @@ _GAUGES: dict[str, tuple[Callable[[Any], float | None], str]] = {
         lambda s: len(s["columns_omitted"]),
         "Columns left out for the table lacks them and omit does not name them.",
     ),
-    "lag_seconds": (lambda s: s["lag_seconds"], "Age of the newest message written while others wait, else 0."),
+    "lag_seconds": (
+        lambda s: s["lag_seconds"],
+        "Age of the newest message in the batch at hand or, while others wait, of the newest written; else 0.",
+    ),
     "last_commit_timestamp_seconds": (lambda s: s["last_commit"], "When a batch was last committed."),
     "worker_up": (lambda s: int(s["state"] not in _DOWN), "1 while every worker of the stream is alive."),
     "worker_rss_bytes": (lambda s: sum(p["rss_bytes"] for p in s["processes"]), "Resident memory of the workers."),

@@ -137,14 +137,15 @@ class Report:
         counters.bytes += batch.size
         counters.redelivered += batch.redelivered
         histograms.spent(self._state, "wait", waited, batch.messages[-1].sequence)
+        self._state.batches.append(0.0 if batch.reread else batch.messages[-1].time / 1e9)
         self.beat()
 
     def wrote(self, batch: Batch, outcome: Outcome) -> None:
         """Every committed batch; ``outcome`` is what its parts have not told if it was not written at once."""
-        state = self._state
+        received = self._state.batches.pop(0)
         if not batch.reread:
-            histograms.aged(state, batch, time.time())
-            state.newest = batch.messages[-1].time / 1e9
+            histograms.aged(self._state, batch, time.time())
+            self._state.newest = received
         self.wrote_part(outcome, batch.messages[-1].sequence)
 
     def wrote_part(self, outcome: Outcome, sequence: int) -> None:
@@ -225,7 +226,7 @@ class Report:
             state.passing |= isinstance(error, SchemaError)
         self._release()
         state.ready = state.nats = state.postgres = False
-        state.pending = state.ack_pending = None
+        state.pending, state.ack_pending, state.batches = None, None, []
         self.beat(force=True)
 
     def _release(self) -> None:

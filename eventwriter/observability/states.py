@@ -118,6 +118,8 @@ class WorkerState(Kept, tag="worker", tag_field="kind", kw_only=True):
     ack_pending: int | None = None
     newest: float | None = None
     """When JetStream received the newest message that is written."""
+    batches: list[float] = field(default_factory=list)
+    """The same of each batch that is taken and not written, in order; 0 of one that is read again."""
     waiting_since: float | None = None
     """Since when messages wait without any commit."""
     way: str = ""

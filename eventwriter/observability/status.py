@@ -104,10 +104,11 @@ def _stream(
     every = [worker for worker in workers.values() if worker.stream == stream.name]
     counters = tally.added(map(_counters, every))
     pending, ack_pending = (fresh[0].pending, fresh[0].ack_pending) if fresh else (None, None)
-    newest = tally.latest(worker.newest for worker in every)
+    writing = [worker.batches[0] for worker in fresh if any(worker.batches[:1])]
+    newest = min(writing, default=tally.latest(worker.newest for worker in every))
     lag: float | None = None
     if pending is not None:
-        lag = 0.0 if not pending else None if newest is None else max(0.0, now - newest)
+        lag = 0.0 if not (pending or writing) else None if newest is None else max(0.0, now - newest)
     return {
         "state": worst["state"],
         "reason": worst["reason"],

@@ -209,8 +209,9 @@ def test_a_bucket_names_the_latest_batch_that_fell_into_it() -> None:
     for name, count, seconds in (("LOGS/1", 7, 0.7), ("LOGS/2", 8, 0.8), ("LOGS/1", 9, 20.0), ("LOGS/2", 3, 99.0)):
         write(reports[name], count, seconds={"decode": seconds})
     reports["LOGS/1"].wrote_part(Outcome(written=5, seconds={"copy": 4.0}), 12)
-    reports["LOGS/2"].wrote(batch(6, age=45.0), Outcome(written=6))
-    reports["LOGS/2"].wrote(batch(11, age=2000.0)._replace(reread=True), Outcome(written=11))
+    for taken in (batch(6, age=45.0), batch(11, age=2000.0)._replace(reread=True)):
+        reports["LOGS/2"].took(taken, 0.0)
+        reports["LOGS/2"].wrote(taken, Outcome(written=len(taken.messages)))
     for report in reports.values():
         report.beat(force=True)
     body = Monitor(board, settings(**more)).answer("/metrics", {"accept": "application/openmetrics-text"}).body

@@ -49,6 +49,7 @@ def reporting(board: Board, view: View = of) -> Report:
 def wrote(report: Report, *letters: tuple[Message, Reject]) -> None:
     """A commit of these."""
     batch = Batch([message for message, _ in letters], None)
+    report.took(batch, 0.0)
     report.wrote(batch, Outcome(deadlettered=len(letters), rejects={"malformed": len(letters)}, latest=[*letters]))
 
 

@@ -36,7 +36,7 @@ from eventwriter.observability.monitor import STEP, Monitor
 from eventwriter.observability.report import Report, passing
 from eventwriter.observability.server import Server
 from eventwriter.observability.states import SupervisorState
-from eventwriter.stream import Message, Reject
+from eventwriter.stream import Message, Outcome, Reject
 from fix_monitor import Endpoint, rendered
 from fix_service import ROOT, STREAMS, clean_environment, wait_until
 from patience import PATIENCE
@@ -90,6 +90,50 @@ def test_each_state_says_what_is_wrong() -> None:
         "OTEL_TRACES": "draining",
     }
     assert document["streams"]["EVENTS"]["lag_seconds"] is None
+
+
+def test_lag_is_that_of_the_batch_at_hand_too() -> None:
+    """All that was published may be in the hands of a worker that cannot write it: none waits in the consumer then."""
+    board = Board()
+    _, reports = running(board, settings())
+    report = reports["LOGS"]
+
+    def lag() -> float | None:
+        report.beat(force=True)
+        found: float | None = status.read(board, settings())["streams"]["LOGS"]["lag_seconds"]
+        return found
+
+    assert lag() == 0
+    report.consumer(True, 0, 20)
+    first, second = batch(10, age=600.0), batch(10, age=300.0)
+    report.took(first, 0.0)
+    report.waits(UnavailableError("PostgreSQL: no"), 1.0)
+    assert lag() == pytest.approx(600, abs=5)
+    report.took(second, 0.0)  # while the first is being written
+    assert lag() == pytest.approx(600, abs=5)
+    report.wrote(first, Outcome(written=10))
+    assert lag() == pytest.approx(300, abs=5)
+    report.consumer(True, 7, 10)
+    assert lag() == pytest.approx(300, abs=5), "messages behind it are no older"
+    report.wrote(second, Outcome(written=10))
+    assert lag() == pytest.approx(300, abs=5), "that of what was written last, while messages wait"
+    report.consumer(True, 0, 10)
+    assert lag() == 0
+    report.took(batch(5, age=86_400.0)._replace(reread=True), 0.0)
+    assert lag() == 0, "what was missing, and is read again, is no sign of lag"
+    report.ended(UnavailableError("PostgreSQL: no"))
+    assert lag() is None
+
+
+def test_lag_is_that_of_the_process_that_is_furthest_behind() -> None:
+    """The others of the stream may well write what is newer."""
+    board, two = Board(), settings(STREAMS__LOGS__PROCESSES="2")
+    _, reports = running(board, two)
+    reports["LOGS/1"].took(batch(10, age=600.0), 0.0)
+    reports["LOGS/2"].took(batch(10, age=1.0), 0.0)
+    for report in reports.values():
+        report.beat(force=True)
+    assert status.read(board, two)["streams"]["LOGS"]["lag_seconds"] == pytest.approx(600, abs=5)
 
 
 def test_a_worker_that_opens_its_ledger_again_is_ready_again() -> None:
