@@ -463,14 +463,36 @@ def test_flat_metrics_without_a_name(payload: Any, name: str) -> None:
         "base64_ids.json",
         {"name": "op", "traceId": "W47/95gDgQPSabYzgT/GDA==", "spanId": "7uGbfsPBsXQ="},
         {"name": "op", "traceId": "W47_95gDgQPSabYzgT_GDA==", "spanId": "7uGbfsPBsXQ="},
+        {"name": "op", "traceId": "W47_95gDgQPSabYzgT_GDA", "spanId": "7uGbfsPBsXQ"},
+        {"resourceSpans": [{"scopeSpans": [{"spans": [
+            {"name": "op", "traceId": "W47/95gDgQPSabYzgT/GDA", "spanId": "7uGbfsPBsXQ"}]}]}]},
     ],
-)
+)  # fmt: skip
 def test_ids_in_base64_are_ids(payload: Any) -> None:
-    """Which is counted."""
+    """Which is counted; padded or not, in either alphabet, as readers of protobuf's JSON take bytes."""
     found = decoded("OTEL_TRACES", payload)
     (row,) = rows("OTEL_TRACES", found)
     assert (row["trace_id"], row["span_id"]) == ("5b8efff798038103d269b633813fc60c", "eee19b7ec3c1b174")
     assert found.repairs == ["bad_id", "bad_id"]
+
+
+@pytest.mark.parametrize("name", ["LOGS", "OTEL_TRACES", "OTEL_METRICS"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("5B8EFFF798038103D269B633813FC60C", "5b8efff798038103d269b633813fc60c"),
+        ("ABC", "abc"),
+        ("ABCDEF0123ABCDEF012345", "abcdef0123abcdef012345"),  # as long as base64, and yet hexadecimal
+        ("W47/95gDgQPSabYzgT/G", "W47/95gDgQPSabYzgT/G"),
+        ("Order-17", "Order-17"),
+        ("Ü", "Ü"),
+        ("0" * 32, ""),
+    ],
+)
+def test_only_hexadecimal_ids_are_written_in_lower_case(name: str, text: str, expected: str) -> None:
+    """Any other text would lose by it. In flat records; of OTLP, whose ids are bytes, no other text is one."""
+    usual = {"LOGS": {"body": "x"}, "OTEL_TRACES": {"name": "op"}, "OTEL_METRICS": {"span_name": "op"}}[name]
+    assert only(name, usual | {"trace_id": text})["trace_id"] == expected
 
 
 # --- the index of a bad record ----------------------------------------------------------------------------------

@@ -242,6 +242,23 @@ COMMON: dict[str, dict[str, Any]] = {
 }
 
 
+ID_RECORD = LOG_RECORD | {"trace_id": "5B8EFFF798038103D269B633813FC60C", "span_id": "eee19b7ec3c1b174"}
+
+
+@pytest.mark.parametrize(
+    "text", ["Order-17", "ABC", "W47/95gDgQPSabYzgT/GDA", "7uGbfsPBsXQ=", "0" * 16, "A B", "\u00dc", ""]
+)
+@pytest.mark.parametrize("name", ["trace_id", "span_id"])
+def test_ids_of_logs(name: str, text: str) -> None:
+    """One that is none, or no hexadecimal text, takes the fallback, alone; all of them are as there."""
+    records = (ID_RECORD, ID_RECORD | {name: text}, ID_RECORD)
+    payloads = [json.dumps(record, ensure_ascii=False).encode() for record in records]
+    messages = [
+        Message("logs.x", payload, number, 1_765_535_400_123_456_789) for number, payload in enumerate(payloads)
+    ]
+    assert agree_on_all(STREAMS["LOGS"], messages) == [True, text in ("ABC", ""), True]
+
+
 NESTED = {"LOGS": "attributes", "TELEMETRY": "tags", "EVENTS": "extension", "SWEEP": "metadata"}
 
 

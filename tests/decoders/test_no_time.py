@@ -42,7 +42,7 @@ and uint64, where it wraps around; and what becomes of those when they are read 
 
 
 @pytest.mark.parametrize("stream", RECORDS)
-@pytest.mark.parametrize("time", [*GO_ZEROS, "", None, 0, "0"])
+@pytest.mark.parametrize("time", [*GO_ZEROS, "", None, 0, 0.0, "0", "0.0", "000"])
 def test_no_time_is_that_of_the_message(stream: str, time: object) -> None:
     """Go's zero, nothing, and 0."""
     payload = json.dumps({**RECORDS[stream], NAME.get(stream, "timestamp"): time}).encode()

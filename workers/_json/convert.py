@@ -26,6 +26,7 @@ _GO_ZERO_NANOS = -7_742_049_378_871_346
 """1754-08-30T22:43:41.128654Z: the same in int64 nanoseconds since 1970, where it wraps around."""
 _GO_ZERO_TEXT = re.compile("0000-12-31T.*|11651379494838206464|-6795364578871345152|-62135596800(000)?")
 """The same west of Greenwich, in a year that Python has not; in uint64 nanoseconds; and as texts of numbers."""
+_ZERO_TEXT = re.compile(r"(0+(\.0*)?)?")
 
 
 def keep(rest: dict[str, Any], name: str, value: Any) -> None:
@@ -70,7 +71,7 @@ def moment(value: Any, name: str = "time", repairs: list[str] | None = None) -> 
 
 
 def _micros(value: Any, name: str) -> int | None:
-    if value in (None, "", "0") or (value == 0 and value is not False):
+    if value is None or (value == 0 and value is not False) or (type(value) is str and _ZERO_TEXT.fullmatch(value)):
         return None
     unit = UNITS.get(name[-2:])
     if unit is None or type(value) is bool or (type(value) is str and ("-" in value[1:] or value[10:11] == "T")):
@@ -203,9 +204,9 @@ def made_of_text(make: Callable[[str], Any], value: Any) -> Any:
 
 
 def from_base64(text: Any) -> bytes | None:
-    """The bytes that a text is in base64; None for anything else."""
+    """The bytes that a text is in base64, of either alphabet; None for anything else."""
     try:
-        return b64decode(text, validate=True)
+        return b64decode(text, b"-_", validate=True)
     except (TypeError, ValueError):
         return None
 

@@ -5,7 +5,6 @@ Trace and span ids, of 16 and 8 bytes, are hexadecimal in rows, sometimes base64
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,8 +18,10 @@ from workers._json.convert import from_base64, keep, merged, packed, parsed
 NO_TRACE, NO_SPAN = bytes(16), bytes(8)
 """OpenTelemetry's invalid ids, which some exporters write for those that are absent."""
 _NO_IDS = frozenset((NO_TRACE.hex(), NO_SPAN.hex()))
-_HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
-_SIZES = {"trace_id": 16, "span_id": 8, "parent_span_id": 8}
+_USUAL = frozenset((0, 16, 32))
+"""Characters of ids."""
+_BASE64_LENGTHS = {"trace_id": 22, "span_id": 11, "parent_span_id": 11}
+"""Without what pads it."""
 SERVICE: Mapping[str, str] = {
     "service_name": "service.name",
     "service_version": "service.version",
@@ -54,7 +55,7 @@ def converted(field: FieldDescriptor, raw: Any, repairs: list[str]) -> Any:
     if field.type != FieldDescriptor.TYPE_BYTES:
         return _CONVERT[field.cpp_type](raw)
     if field.name == "bytes_value":
-        octets = _from_base64(raw + "=" * (-len(raw) % 4)) if isinstance(raw, str) else None
+        octets = from_base64(_padded(raw)) if isinstance(raw, str) else None
         if octets is None:
             raise Unfit("bad_value", f"{shown(raw)} is not base64")
         return octets
@@ -62,7 +63,7 @@ def converted(field: FieldDescriptor, raw: Any, repairs: list[str]) -> Any:
     if octets is not None:
         repairs.append("bad_id")
         return octets
-    if not isinstance(raw, str) or not _HEX.fullmatch(raw):
+    if not isinstance(raw, str) or len(raw) % 2 or not _is_hex(raw):
         raise Unfit("bad_id", f"{field.name} is {shown(raw)}, not hexadecimal text")
     return bytes.fromhex(raw)
 
@@ -77,15 +78,24 @@ def enum_number(field: FieldDescriptor, raw: Any) -> int:
     return int(_CONVERT[FieldDescriptor.CPPTYPE_INT32](raw))
 
 
-def _from_base64(text: str) -> bytes | None:
-    """The bytes that a text is in base64, in either alphabet."""
-    return from_base64(text.replace("-", "+").replace("_", "/"))
+def _padded(text: str) -> str:
+    return text + "=" * (-len(text) % 4)
+
+
+def _is_hex(text: str) -> bool:
+    digits = text + "0" if len(text) % 2 else text
+    try:
+        return 2 * len(bytes.fromhex(digits)) == len(digits)  # or there are spaces
+    except ValueError:
+        return False
 
 
 def octets_of(name: str, text: Any) -> bytes | None:
-    """The bytes of an id in base64, which protobuf's own JSON has: it ends in "=", and so is no hexadecimal text."""
-    octets = _from_base64(text) if isinstance(text, str) and text[-1:] == "=" else None
-    return octets if octets is not None and len(octets) == _SIZES.get(name) else None
+    """The bytes of an id in base64, padded or not, as protobuf's own JSON has it; None of any other text."""
+    if not isinstance(text, str) or len(digits := text.rstrip("=")) != _BASE64_LENGTHS.get(name) or _is_hex(text):
+        return None
+    padded = _padded(digits)
+    return from_base64(padded) if text in (digits, padded) else None
 
 
 def present(text: str) -> str:
@@ -97,18 +107,20 @@ def fill_ids(row: list[Any], at: Mapping[str, int], columns: tuple[str, ...], re
     """The ids of a flat record as lower-case hexadecimal text; "" for those that are absent. Another text stays."""
     for column in columns:
         text = row[at[column]] or ""
-        octets = octets_of(column, text) if text[-1:] == "=" else None
-        if octets is not None:
-            repairs.append("bad_id")
-            text = octets.hex()
-        row[at[column]] = present(text.lower())
+        if len(text) not in _USUAL or text != text.lower():
+            if _is_hex(text):
+                text = text.lower()
+            elif (octets := octets_of(column, text)) is not None:
+                repairs.append("bad_id")
+                text = octets.hex()
+        row[at[column]] = present(text)
 
 
 def unusual(ids: Sequence[str]) -> set[int]:
-    """The places of those lower-case ids that take the fallback."""
-    if "=" not in "".join(ids) and _NO_IDS.isdisjoint(ids):
+    """The places of those ids that take the fallback: of zeros, or not hexadecimal."""
+    if _is_hex("".join(ids)) and _NO_IDS.isdisjoint(ids):
         return set()
-    return {place for place, text in enumerate(ids) if "=" in text or text in _NO_IDS}
+    return {place for place, text in enumerate(ids) if not _is_hex(text) or text in _NO_IDS}
 
 
 def fill_service(given: list[Any], at: Mapping[str, int]) -> Any:
