@@ -39,6 +39,7 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _BETWEEN = 946_684_800
 """Seconds from 1970 to 2000."""
 _RENAMED = re.compile(r"(?:(?:record|original|outer)\.)+")
+_HEX = re.compile("[0-9a-fA-F]+")
 _UNSAFE = re.compile("[\0\ud800-\udfff]")
 
 ALIASES: Mapping[str, Mapping[str, str]] = {
@@ -192,7 +193,7 @@ def _is_same(given: Any, found: Any) -> bool:
     if found is None:
         return False
     text = str(given)
-    if text == found or _UNSAFE.sub("\ufffd", text) == found or text.lower() == found:
+    if text == found or _UNSAFE.sub("\ufffd", text) == found or (text.lower() == found and _HEX.fullmatch(text)):
         return True
     if isinstance(given, Number) and found.count(":") == 5:  # a MAC address
         return text.isdigit() and f"{int(text):012x}" == found.replace(":", "")
