@@ -64,6 +64,9 @@ class _Session(requests.Session):
     wrong = ""
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        if kwargs.get("timeout") == 0:  # for another try: what was wrong with the one before stays
+            self.wrong = self.wrong or "timed out"
+            raise requests.Timeout
         try:
             answer = super().request(*args, **kwargs)
         except Exception as error:

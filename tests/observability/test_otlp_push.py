@@ -14,6 +14,7 @@ from math import inf, isinf
 from typing import Any
 
 import pytest
+import requests
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
@@ -26,6 +27,7 @@ from eventwriter.embedded import free_port
 from eventwriter.observability import otlp, status
 from eventwriter.observability.board import FATES, Board
 from eventwriter.observability.exposition import expose
+from eventwriter.observability.otlp_export import Exporter
 from fix_monitor import Endpoint, Sample, samples
 from fix_service import World, only, wait_until
 from patience import PATIENCE
@@ -216,6 +218,19 @@ def test_an_endpoint_that_does_not_take_them_is_one_line(
     assert time.monotonic() - began < otlp.LAST + PATIENCE
     assert len(said_so_far()) <= 4
     assert SECRET not in caplog.text
+
+
+def test_a_push_without_time_says_so(receiver: Receiver) -> None:
+    """The exporter tries in no time, which libraries refuse in words of their own. What a try before it found stays."""
+    exporter = Exporter(receiver.url, 1e-9, "here:9465")
+    assert exporter.push(document()) == "timed out"
+    assert not receiver.requests
+    receiver.mode = 503
+    session = exporter._session
+    session.request("POST", receiver.url, data=b"", timeout=60.0)
+    with pytest.raises(requests.Timeout):
+        session.request("POST", receiver.url, data=b"", timeout=0.0)
+    assert session.wrong == "it answers 503 Service Unavailable"
 
 
 BASE = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318/"}
