@@ -210,7 +210,8 @@ def stops(stream):
     def at(here):
         if here == sys.argv[1]:
             print("stopped", flush=True)
-            time.sleep(1000)
+            while True:
+                time.sleep(0.01)
     return at
 
 worker.failpoint = stops

@@ -77,7 +77,8 @@ def test_second_signal_ends_the_process_at_once(second: signal.Signals) -> None:
     with python(
         "with on_stop(lambda: os.write(1, b'draining\\n')):\n"  # print() in a handler may meet the other one
         "    print('ready', flush=True)\n"
-        "    try: time.sleep(3600)\n"
+        "    try:\n"
+        "        while True: time.sleep(0.01)\n"  # a signal right before a long sleep is not seen until its end
         "    finally: print('cleanup', flush=True)"
     ) as process:
         assert line(process) == "ready"

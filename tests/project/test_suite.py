@@ -18,7 +18,7 @@ from processes import ending
 
 def test_what_is_started_can_be_interrupted(tmp_path: Path) -> None:
     """Ctrl-C ends a child, whoever started pytest."""
-    command = [sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()"]
+    command = [sys.executable, "-c", "import time; print('ready', flush=True)\nwhile True: time.sleep(0.01)"]
     with ending(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"ready\n"
