@@ -64,13 +64,14 @@ class _Session(requests.Session):
     wrong = ""
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        if kwargs.get("timeout") == 0:  # for another try: what was wrong with the one before stays
-            self.wrong = self.wrong or "timed out"
-            raise requests.Timeout
         try:
+            if kwargs.get("timeout") == 0:  # which libraries refuse in words of their own
+                raise TimeoutError("timed out")
             answer = super().request(*args, **kwargs)
         except Exception as error:
-            self.wrong = _root(error)
+            wrong = _root(error)
+            if not self.wrong or "timed out" not in wrong:  # another try may have hardly any time left
+                self.wrong = wrong
             raise
         self.wrong = "" if answer.ok else f"it answers {answer.status_code} {answer.reason}"
         return answer

@@ -193,30 +193,25 @@ def test_an_endpoint_that_does_not_take_them_is_one_line(
         return told
 
     url = f"http{'s' if mode == 'no TLS' else ''}://user:{SECRET}@{host}/v1/metrics?key={SECRET}"
-    timeout = 2.0 if mode in ("no TLS", 503, 401) else 0.2
-
-    def said_so_far() -> list[str]:
-        """Without what a busy machine adds: that who answers takes longer than that."""
-        return [message for message in caplog.messages if mode == "hang" or "timed out" not in message]
-
+    timeout = 2.0 if mode in ("no TLS", 503, 401) else 0.2  # who answers takes its time on a busy machine
     pusher = otlp.Pusher(otlp.Target(url, 0.01, timeout), "here:9465", read)
     request.addfinalizer(partial(pusher._thread.join, 30))  # or it goes on beside other tests
     request.addfinalizer(pusher.end)
-    wait_until(lambda: len(tries) > 3 and len(said_so_far()) > 1, lambda: f"some tries: {caplog.text}")
+    wait_until(lambda: len(tries) > 3, lambda: f"some tries: {caplog.text}")
     shown = f"{url.partition(':')[0]}://{host}/v1/metrics"
-    assert said_so_far() == [
+    assert caplog.messages == [
         f"pushing metrics to {shown} every 0.01 s",
         f"metrics cannot be pushed to {shown}: {said}: the writers go on, trying again every 0.01 s",
     ]
     if receiver.mode != "take":
         receiver.mode = "take"
-        wait_until(lambda: len(said_so_far()) > 2, "the end of it")
-        assert said_so_far()[2].startswith("OTLP endpoint is back after ")
+        wait_until(lambda: len(caplog.messages) > 2, "the end of it")
+        assert caplog.messages[2].startswith("OTLP endpoint is back after ")
         receiver.mode = "hang"
     began = time.monotonic()
     pusher.end()
     assert time.monotonic() - began < otlp.LAST + PATIENCE
-    assert len(said_so_far()) <= 4
+    assert len(caplog.messages) <= 4
     assert SECRET not in caplog.text
 
 
@@ -228,8 +223,10 @@ def test_a_push_without_time_says_so(receiver: Receiver) -> None:
     receiver.mode = 503
     session = exporter._session
     session.request("POST", receiver.url, data=b"", timeout=60.0)
-    with pytest.raises(requests.Timeout):
-        session.request("POST", receiver.url, data=b"", timeout=0.0)
+    receiver.mode = "hang"
+    for seconds in (0.0, 0.1):
+        with pytest.raises((requests.RequestException, TimeoutError)):
+            session.request("POST", receiver.url, data=b"", timeout=seconds)
     assert session.wrong == "it answers 503 Service Unavailable"
 
 
