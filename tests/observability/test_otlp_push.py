@@ -306,6 +306,7 @@ def test_a_service_pushes_what_it_did_last(world: World, receiver: Receiver) -> 
         return steady[0] == steady[2] == steady[1]
 
     wait_until(same, lambda: f"the same: {set(endpoint.metrics().items()) ^ set(receiver.latest().items())}")
+    assert "exited after" not in world.log, "a monitor that died is another matter"
     assert world.stop(service) == 0, world.log
     labels = (("stream", "LOGS"),)
     receiver.requests.clear()
