@@ -99,19 +99,19 @@ def _set(connection: BusyConnection, limits: Mapping[str, str], always: Mapping[
 
     For each transaction anew where a pooler stands between: what is set for a session there is set for strangers.
     """
-    statement = (
-        "SELECT set_config(name, value, %s) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value) "
-        "JOIN pg_settings USING (name) WHERE source <> 'client' OR name = ANY(%s)"
-    )
     connection.autocommit = True
     pooled = is_pooled(connection)
     always = always or {}
+    if connection.info.options:
+        said = connection.execute("SELECT name FROM pg_settings WHERE source = 'client'").fetchall()
+        limits = {name: value for name, value in limits.items() if (name,) not in said}
     values = {**limits, **always}
+    statement = "SELECT set_config(name, value, %s) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)"
     try:
-        connection.execute(statement, [pooled, [*values], [*values.values()], [*always]])
-    except psycopg.errors.InvalidParameterValue:  # on the server's operating system this one cannot be had
+        connection.execute(statement, [pooled, [*values], [*values.values()]])
+    except (psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject):  # this server cannot have this one
         del values["client_connection_check_interval"]
-        connection.execute(statement, [pooled, [*values], [*values.values()], [*always]])
+        connection.execute(statement, [pooled, [*values], [*values.values()]])
     connection.autocommit = False
     if pooled:
         connection.pool(values)
