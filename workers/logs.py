@@ -22,7 +22,7 @@ from workers._otlp.message import signal_of
 from workers._otlp.otlp_lean_pb2 import Logs
 from workers._otlp.parts import BACKSLASH
 from workers._otlp.reader import ABSENT, FALLBACK, Reader, plain_text
-from workers._otlp.severity import BANDS, number_of
+from workers._otlp.severity import BANDS, number_of, says_nothing
 from workers._wire import within
 
 _TIMES = ("time_unix_nano", "observed_time_unix_nano")
@@ -48,6 +48,10 @@ def otlp_rows(read: Reader, request: Any, origin: Origin) -> list[Row]:
             found = attributes(pairs)
             if time > INT8_MAX or observed > INT8_MAX:
                 time, observed = parts.times_of(record, _TIMES, found, repairs)
+            band = BANDS.get(number)
+            if severity != band and severity and band and says_nothing(severity):
+                keep(found, "severity_text", severity)
+                severity = ""
             observed_timestamp = observed // 1000 - EPOCH if observed else received
             if envelope is not None:
                 keep(found, "cloudevent", envelope)
@@ -65,7 +69,7 @@ def otlp_rows(read: Reader, request: Any, origin: Origin) -> list[Row]:
                 (
                     time // 1000 - EPOCH if time else observed_timestamp, observed_timestamp,
                     "" if trace_id == NO_TRACE else trace_id.hex(), "" if span_id == NO_SPAN else span_id.hex(),
-                    flags & 0xFF, flags, severity or BANDS.get(number),
+                    flags & 0xFF, flags, severity or band,
                     number or (number_of(severity) if severity else None),
                     text, event_name or None, service, version, instance, scope_name, scope_version, scope_attributes,
                     packed, resource_attributes, dropped, schema_url, resource_schema_url, source, data,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from eventwriter.stream import Row, Stream
-from eventwriter.values import Unfit
+from eventwriter.values import Unfit, dump_json
 from workers._json.records import Origin, decoder
 from workers._json.table import Field, Table
 from workers._otlp.data_points import otlp_rows
@@ -25,7 +25,7 @@ TABLE = Table(
     # service_name, span_id) as their key, and there it must be part of it.
     Field("series_key", "text", aliases=("span_id",), core=False),
     Field("span_id", "text"),
-    Field("service_name", "text"),
+    Field("service_name", "text", default="unknown"),
     Field("service_version", "text", core=False),
     Field("service_instance", "text", core=False),
     Field("span_name", "text", ("name", "metric_name", "metricName")),
@@ -67,6 +67,12 @@ TABLE = Table(
 
 _AT = TABLE.at
 _ABOUT = ("span_name", "metric_type", "http_method", "http_route", "grpc_service", "grpc_method")
+_SERIES = (
+    "service_version", "service_instance", "span_kind", "unit", "temporality", "http_method", "http_route",
+    "http_status_code", "grpc_service", "grpc_method", "grpc_status_code", "component", "level", "scope_name",
+    "scope_version", "scope_attributes", "attributes", "resource_attributes",
+)  # fmt: skip
+"""Beside the names of service and record, and the type of the metric."""
 _MEASURES = ("value", "duration_ms", "duration_seconds", "count", "sum")
 
 
@@ -91,19 +97,23 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     row[_AT["is_slow"]] = bool(row[_AT["is_slow"]])
     fill_ids(row, _AT, ("trace_id", "span_id"), repairs)
     attributes = row[_AT["attributes"]]
-    row[_AT["attributes"]] = packed = attributes_of(attributes, rest, None)
+    row[_AT["attributes"]] = attributes_of(attributes, rest, None)
     if row[_AT["series_key"]] is None:
-        row[_AT["series_key"]] = _record_key(row[_AT["span_id"]], row[_AT["metric_type"]], packed)
+        row[_AT["series_key"]] = _record_key(row)
     if envelope is not None:
         row[_AT["attributes"]] = attributes_of(attributes, rest, envelope)
     return tuple(row)
 
 
-def _record_key(span_id: str, metric_type: str | None, attributes: bytes) -> str:
-    """Tells apart the records that a slow span makes: the span itself, its HTTP or gRPC call, its slowness."""
+def _record_key(row: Sequence[Any]) -> str:
+    """Tells apart the records that a slow span makes: the span itself, its HTTP or gRPC call, its slowness; and those
+    without a span, by all that says what was measured."""
+    span_id, metric_type = row[_AT["span_id"]], row[_AT["metric_type"]]
     if not span_id:
-        span_id = blake2b(attributes, digest_size=8).hexdigest()
-    return span_id if metric_type in (None, "span") else f"{span_id}#{metric_type}"
+        told = [row[_AT[column]] for column in _SERIES]
+        text = dump_json([each.decode() if type(each) is bytes else each for each in told])
+        span_id = blake2b(text, digest_size=8).hexdigest()
+    return str(span_id) if metric_type in (None, "span") else f"{span_id}#{metric_type}"
 
 
 _SIGNAL = signal_of(ExportMetricsServiceRequest, Metrics, otlp_rows, flat_row)

@@ -36,7 +36,7 @@ TABLE = Table(
     Field("kind", "integer", ("span_kind", "spanKind")),
     Field("start_time_unix_nano", "bigint"),
     Field("end_time_unix_nano", "bigint"),
-    Field("service_name", "text"),
+    Field("service_name", "text", default="unknown"),
     Field("service_version", "text"),
     Field("service_instance", "text"),
     Field("scope_name", "text"),

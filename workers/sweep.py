@@ -7,6 +7,7 @@ from typing import Any
 
 from eventwriter.stream import Stream
 from eventwriter.values import Unfit, dump_json
+from workers._json.convert import same
 from workers._json.fast_table import fast_path_of, row_of
 from workers._json.records import Kind, Origin, Records, decoder
 from workers._json.table import Field, Table
@@ -33,6 +34,8 @@ TABLE = Table(
     others=[("poller_id", "pollerId")],
 )
 _HOST_NAMES = TABLE.fields[0].names
+_GATEWAYS = dict.fromkeys(("poller_id", "pollerId"), TABLE.at["gateway_id"])
+_PLACE_OF = {**TABLE.places.place_of, **_GATEWAYS}
 _COLUMN_OF = {"network": "network_cidr", "last_sweep": "last_sweep_time"}
 """What a summary calls otherwise than its hosts do."""
 _ICMP = (("available", "icmp_available"), ("round_trip", "icmp_response_time_ns"), ("packet_loss", "icmp_packet_loss"))
@@ -55,8 +58,11 @@ def _hosts(summary: Mapping[str, Any]) -> list[Any]:
     Its other keys are kept with every host, or, if they are large, with the first. Raises Unfit("too_large") if what
     fills the columns of all hosts is.
     """
-    said = {_COLUMN_OF.get(name, name): value for name, value in summary.items() if name != "hosts"}
-    common = {name: value for name, value in said.items() if name in TABLE.places.place_of}
+    said = {name: value for name, value in summary.items() if name != "hosts"}
+    for name, column in _COLUMN_OF.items():
+        if name in said and said.get(column) is None:
+            said[column] = said.pop(name)
+    common = {name: value for name, value in said.items() if name in _PLACE_OF}
     others = {name: value for name, value in said.items() if name not in common}
     if len(dump_json(common)) > SHARED_MAX:
         raise Unfit("too_large", f"what a summary says of all its hosts is more than {SHARED_MAX} bytes")
@@ -68,8 +74,11 @@ def _hosts(summary: Mapping[str, Any]) -> list[Any]:
 
 
 def _host_record(host: Mapping[str, Any], common: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    record = {**common, **{name: value for name, value in host.items() if value is not None or name not in common}}
-    if hidden := {name: value for name, value in common.items() if record[name] != value}:
+    own = {_PLACE_OF[name] for name, value in host.items() if value is not None and name in _PLACE_OF}
+    lent = {name: value for name, value in common.items() if _PLACE_OF[name] not in own}
+    record = {**lent, **{name: value for name, value in host.items() if value is not None or name not in lent}}
+    hidden = {name: value for name, value in common.items() if name not in lent and not same(host.get(name), value)}
+    if hidden:
         others = {**others, **hidden}
     if record.get("host_ip") is None:
         record["host_ip"] = record.pop("host", None)

@@ -10,8 +10,9 @@ import base64
 import binascii
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from re import Match
 
 from eventwriter.masking import HIDDEN
 
@@ -25,8 +26,12 @@ _in_json = re.compile(
 ).match
 # In JSON that is a text there, whose quotation marks have backslashes.
 _in_text = re.compile(
-    rb'(\\+")' + _NAME + rb"\1\s*:\s*(?:\1(?P<value>(?:(?!\1)(?:\\.|[^\\]))*)\1|(?P<number>-?\d[\d.e+-]*))", _FLAGS
+    rb'(?P<quote>(?P<slashes>\\+)")' + _NAME + rb"(?P=quote)\s*:\s*(?:(?P=quote)|(?P<number>-?\d[\d.e+-]*))", _FLAGS
 ).match
+_PREFIX_MAX = len('"_snmp-c')
+"""Octets from the quotation mark of a name to what is looked for."""
+_SLASHES_MAX = 256
+"""Below this many backslashes a quotation mark is one of JSON within JSON: in eight levels there are 255."""
 LOWER, UPPER = b"ommunity", b"OMMUNITY"
 CAPITAL = ord("U")
 """An octet is found in a sixth of the time that a word takes."""
@@ -48,23 +53,55 @@ def _masked(text: bytes) -> bytes:
     done, lower, upper = 0, text.find(LOWER), text.find(UPPER)
     while lower >= 0 or upper >= 0:  # several times as fast as looking for the whole expression everywhere
         at = lower if upper < 0 or 0 <= lower < upper else upper
-        begin = text.rfind(b'"', done, at)
+        begin = text.rfind(b'"', max(done, at - _PREFIX_MAX), at)
         found, quote = (_in_json(text, begin), b'"') if begin >= 0 else (None, b"")
         if found is None and begin > done and text[begin - 1] == _BACKSLASH:
-            begin = len(text[done:begin].rstrip(b"\\")) + done
-            found = _in_text(text, begin)
-            quote = found[1] if found else b""
+            found, quote = _found_in_text(text, max(done, begin - _SLASHES_MAX), begin)
         at += 1
         if found is not None:
-            kind = found.lastgroup or ""
-            begin, at = found.span(kind)
-            parts += (text[done:begin], quote + _HIDDEN + quote if kind == "number" else _HIDDEN)
+            is_number = found.lastgroup == "number"
+            begin, at = found.span(found.lastgroup or "")
+            parts += (text[done:begin], quote + _HIDDEN + quote if is_number else _HIDDEN)
             done = at
         if 0 <= lower < at:
             lower = text.find(LOWER, at)
         if 0 <= upper < at:
             upper = text.find(UPPER, at)
     return b"".join([*parts, text[done:]]) if parts else text
+
+
+def _found_in_text(text: bytes, start: int, mark: int) -> tuple[Match[bytes] | None, bytes]:
+    """A community in JSON that is a text, by the quotation mark of its name, which has the backslashes before it; and
+    that mark with these."""
+    found = _in_text(text, start + len(text[start:mark].rstrip(b"\\")))
+    if found is None or len(found["slashes"]) >= _SLASHES_MAX:
+        return None, b""
+    quote = found["quote"]
+    if found["number"] is None:
+        found = _text_from(text, found.end(), len(found["slashes"]), b'"')
+        if not text.startswith(quote, found.end()):
+            return None, b""
+    return found, quote
+
+
+def _text_from(data: bytes, begin: int, slashes: int, mark: bytes) -> Match[bytes]:
+    """The ``value`` of a text in JSON behind its quotation mark, which has so many backslashes; it ends before another
+    one with as many, besides those of what is before it."""
+    found = _text_of(slashes, mark)(data, begin)
+    assert found is not None, "it may be empty"
+    return found
+
+
+@lru_cache(maxsize=2 * _SLASHES_MAX)
+def _text_of(slashes: int, mark: bytes) -> Callable[[bytes, int], Match[bytes] | None]:
+    # Each level of JSON makes 2 n + 1 backslashes of n before a quotation mark, and 2 n of those of a text: so a mark
+    # within the text has ``inner`` of them, and ``whole`` are one backslash of it. What has others ends a text around.
+    level = 1 << slashes.bit_length()
+    inner, whole = slashes + level, 2 * level
+    return re.compile(
+        rb"(?P<value>(?:[^\\%b]++|\\++(?!%b)|(?:\\{%d})*+\\{%d}%b)*+(?:\\{%d})*+)"
+        % (mark, mark, whole, inner, mark, whole)
+    ).match
 
 
 _cached = lru_cache(maxsize=1024)(_masked)
@@ -85,10 +122,8 @@ _GZIP = b"\x1f\x8b"
 _binary = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]").search
 _named = re.compile(rb"(?<![\w.-])(?:ce-)?" + _NAME + rb"(?![\w.-])", _FLAGS).finditer
 _between = re.compile(rb'(?P<quote>\\*["\'])?\s*(?:=>?|:|,\s*\\*["\']value\\*["\']\s*:)\s*').match
-_text_value = re.compile(
-    rb'(\\*["\'])(?P<value>(?:(?!\1)(?:\\.|[^\\]))*)|(?P<bare>[^\s,;&{}()\[\]"\'\\]+)', re.DOTALL
-).match
-_token = re.compile(rb'(?<!\\)(\\*+")(?:(?!\1)(?:\\.|[^\\]))*\1|[\[{]|[\]}]', _FLAGS).finditer
+_value = re.compile(rb'(?P<slashes>\\*)(?P<mark>["\'])|(?P<bare>[^\s,;&{}()\[\]"\'\\]+)').match
+_token = re.compile(rb'(?<!\\)(?P<slashes>\\*+)"|[\[{]|[\]}]').search
 _value_first = re.compile(
     rb'value(?P<quote>\\*")\s*:\s*(?P<value>\{[^{}]*\})\s*,\s*\\*"(?:key|name)\\*"\s*:\s*\\*"' + _NAME + rb'\\*"',
     _FLAGS,
@@ -174,18 +209,28 @@ def _values(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int, bytes
         start = between.end()
         if data[start : start + 1] in (b"[", b"{"):
             yield start, _balanced(data, start), between["quote"] or b""
-        elif found := _text_value(data, start):
-            bare = found["bare"] is not None
-            yield *found.span("bare" if bare else "value"), (between["quote"] or b"") if bare else b""
+        elif (found := _value(data, start)) and found["bare"] is not None:
+            yield *found.span("bare"), between["quote"] or b""
+        elif found:
+            slashes = len(found["slashes"])
+            inside = _text_from(data, found.end(), slashes, found["mark"]) if slashes < _SLASHES_MAX else None
+            yield found.end(), inside.end() if inside else len(data), b""
 
 
 def _balanced(data: bytes, start: int) -> int:
     """Where an array or an object ends."""
     depth = 0
-    for token in _token(data, start):
-        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token[0], 0)
+    while token := _token(data, start):
+        start = token.end()
+        if (slashes := token["slashes"]) is not None:
+            if len(slashes) >= _SLASHES_MAX:
+                break
+            start = _text_from(data, start, len(slashes), b'"').end()
+            start += len(token[0]) * data.startswith(token[0], start)
+            continue
+        depth += 1 if token[0] in b"[{" else -1
         if depth == 0:
-            return token.end()
+            return start
     return len(data)
 
 

@@ -41,7 +41,7 @@ def is_rounded(number: float, text: str) -> bool:
     """Whether a finite float64 has not every digit of the decimal text that it was made of."""
     if not number:
         return bool(text.lower().partition("e")[0].strip().strip("+-0."))
-    if len(text) <= _SURE + ("." in text):
+    if len(text) <= _SURE + ("." in text) and abs(number) > _TINY:
         return False
     shortest = orjson.dumps(number)
     return shortest != text.encode() and Decimal(shortest.decode()) != Decimal(text)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
+from eventwriter.values.jsontext import LongNumber
 from eventwriter.values.scalars import INT8_MAX, INT8_MIN
 from eventwriter.values.unfit import Unfit, shown
 
@@ -21,6 +22,8 @@ _UNIX_2000 = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _SECONDS_MIN, _SECONDS_MAX = 2.0**30, 2.0**33
 _from_text = datetime.fromisoformat
+_EXACT = Context(prec=5000)
+"""More digits than any number has that is parsed."""
 
 
 def time_from_nanos(nanos: int) -> int:
@@ -78,20 +81,19 @@ def usual_times(values: Sequence[Any]) -> list[int | None]:
 
 def time_from_number(number: int | float | Decimal) -> int:
     """A number since 1970 as timestamptz; its magnitude tells the unit: below 1e11 s, 1e14 ms, 1e17 µs, else ns."""
-    if isinstance(number, float):
+    if type(number) is float:
         if (time := time_from_seconds(number)) is not None:
             return time
         if not math.isfinite(number):
             raise Unfit("bad_time", f"{number} is not a time")
     # Decimal, not float64: 1765535400.123456 has no exact binary form, its shortest text has.
-    exact: Any = Decimal(repr(number)) if isinstance(number, float) else number
+    exact: Any = number
+    if isinstance(number, float):
+        exact = Decimal(number.text if isinstance(number, LongNumber) else repr(number))
     size = abs(exact)
-    if size < 100_000_000_000:
-        micros = exact * 1_000_000
-    elif size < 100_000_000_000_000:
-        micros = exact * 1000
-    elif size < 100_000_000_000_000_000:
-        micros = exact
+    if size < 100_000_000_000_000_000:
+        unit = 1_000_000 if size < 100_000_000_000 else 1000 if size < 100_000_000_000_000 else 1
+        micros = exact * unit if isinstance(exact, int) else _EXACT.multiply(exact, unit)
     elif size <= INT8_MAX:
         micros = exact // 1000
     else:

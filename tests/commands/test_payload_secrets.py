@@ -24,6 +24,7 @@ PAYLOADS = {
     "json": JSON,
     "blanks": b'{ "Community" :  "hu\\"hush" , "kept": "shown"}',
     "in a text": DEEP,
+    "in a text, with a mark": json.dumps({"a": json.dumps({"b": '{"community":"a\\"hush","kept":"shown"}'})}).encode(),
     "prefix": b'{"snmp.community":"hush", "_community":"hush", "SNMP_COMMUNITY":"hush", "kept":"shown"}',
     "broken": b'{"kept":"shown", "community":"hush',
     "list": b'{"community":["a", "]hush"], "kept":"shown"}',

@@ -104,6 +104,11 @@ def test_records_under_unknown_names_are_told(name: str, sample: Any, written: i
         ("SWEEP", b'{"host_ip":"h","x":9007199254740993.5}', "metadata", {"x": "9007199254740993.5"}),
         ("OTEL_TRACES", b'{"name":"n","attributes":{"a":3.14159265358979323846264338}}', "attributes",
          {"a": "3.14159265358979323846264338"}),
+        ("NETFLOW", b'{"src_addr":"10.0.0.1","bytes":123456789012345678901234567890.0}', "metadata",
+         {"octets": "123456789012345678901234567890"}),
+        ("SWEEP", b'{"host_ip":"h","icmp_response_time_ns":18446744073709551617.0}', "metadata",
+         {"icmp_response_time_ns": "18446744073709551617"}),
+        ("TELEMETRY", b'{"value":1,"tags":{"a":1.234567e-320}}', "tags", {"a": "1.234567e-320"}),
     ],
 )  # fmt: skip
 def test_every_digit_is_kept(name: str, payload: Any, column: str, kept: dict[str, Any]) -> None:
@@ -126,6 +131,7 @@ def test_every_digit_is_kept(name: str, payload: Any, column: str, kept: dict[st
          {"value": "123456789012345678901234567890"}),
         ("TELEMETRY", b'{"value":0.1234567890123456789}', "metadata", ("value", 0.12345678901234568),
          {"value": "0.1234567890123456789"}),
+        ("TELEMETRY", b'{"value":1.234567e-320}', "metadata", ("value", 1.234567e-320), {"value": "1.234567e-320"}),
         ("TELEMETRY", b'{"value":"9007199254740993"}', "metadata", ("value", 9007199254740992.0),
          {"value": "9007199254740993"}),
         ("SWEEP", b'{"host_ip":"h","icmp_packet_loss":1.00000000000000000001}', "metadata", ("icmp_packet_loss", 1.0),
@@ -151,6 +157,32 @@ def test_depth_has_one_rule(name: str, depth: int) -> None:
         refused = [("bad_value", place) for place in range(count)]
         assert (len(found.rows), rejects(found)) == ((count, []) if depth < 254 else (0, refused))
     assert rejects(decoded("LOGS", "deep_300.json")) == [("bad_value", 0)]
+
+
+@pytest.mark.parametrize("depth", [300, 900, 1015])
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("LOGS", "timestamp"), ("LOGS", "observed_timestamp"), ("TELEMETRY", "timestamp"), ("SWEEP", "last_sweep_time"),
+        ("SWEEP", "first_seen"), ("NETFLOW", "timestamp"), ("NETFLOW", "time_received_ns"),
+        ("OTEL_TRACES", "timestamp"), ("OTEL_METRICS", "timestamp"), ("EVENTS", "time"),
+        ("SWEEP", "agent_id"), ("LOGS", "severity_text"),
+    ],
+)  # fmt: skip
+def test_what_is_nested_too_deep_is_a_reject_of_its_own(name: str, place: str, depth: int) -> None:
+    """Wherever it is; the records beside it are rows, and so is one around which it is in a CloudEvent."""
+    good = '"value":1,"host_ip":"h","body":"b","name":"n","src_addr":"h","short_message":"m","version":"1.1"'
+    deep = "[" * depth + "]" * depth
+    found = decoded(name, f'[{{{good}}},{{{good},"{place}":{deep}}},{{{good}}}]'.encode())
+    assert [place for _, place in rejects(found)] in ([1], [])
+    assert {reason for reason, _ in rejects(found)} <= {"bad_time", "bad_value"}
+    assert len(found.rows) == 3 - len(found.rejects)
+    event = f'{{"specversion":"1.0","id":"1","source":"s","time":{deep},"data":{{{good}}}}}'
+    assert "internal" not in [reason for reason, _ in rejects(decoded(name, event.encode()))]
+    outer = f'{{"specversion":"1.0","id":"2","source":"s","x":{deep},"data":{event[:-1]},"x":{deep}}}}}'
+    assert "internal" not in [reason for reason, _ in rejects(decoded(name, outer.encode()))]
+    summary = f'{{"hosts":[{{"host":"1","agent_id":{deep}}},{{"host":"2"}}],"agent_id":{deep}}}'
+    assert "internal" not in [reason for reason, _ in rejects(decoded(name, summary.encode()))]
 
 
 # --- times ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compression import gz
-from eventwriter.values import INT4_MAX, INT4_MIN
+from eventwriter.stream import Message
+from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN
 from profiles import examples
 from records import (
     HOSTILE,
@@ -424,6 +426,26 @@ def test_V1_V2_an_events_own_time_comes_first(stamp: object, expected: str) -> N
     gelf = {"version": "1.1", "short_message": "m", "timestamp": stamp}
     assert wrapped(gelf, time="2025-12-12T10:00:00Z")["event_timestamp"] == at(expected)
     assert bare(**gelf)["event_timestamp"] == at(expected)
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    ["1765535400.123456999", "1765535400.99999999", "1765535400.1234567", "1765535400.123456", "1765535400",
+     "1.7655354e9", "1765535400.12345678901234567890", '"1765535400.123456999"',
+     "null", "true", "[1]", "{}", "1e400", "-5", "0"],
+)  # fmt: skip
+def test_a_time_is_truncated_whatever_its_digits(stamp: str) -> None:
+    """By decimal digits, as they came, on either path: it is part of the key."""
+    gelf = f'{{"version":"1.1","short_message":"m","timestamp":{stamp}}}'
+    payload = f'{{"specversion":"1.0","id":"1","source":"s","time":"2025-12-12T10:00:00Z","data":{gelf}}}'
+    (found,) = rows(STREAM, decoded(STREAM, payload))
+    exact = Decimal(stamp) if stamp[0].isdigit() and 10**9 < Decimal(stamp) < 10**10 else None
+    if exact is not None:
+        assert found["event_timestamp"] == int(exact.scaleb(6)) - EPOCH
+    ours = Message("events.x", payload.encode(), 1, 1_765_535_400_000_000_000)
+    assert STREAM.fast is not None
+    (fast,) = STREAM.fast([ours])
+    assert fast in (None, STREAM.decode(ours).rows[0])
 
 
 @pytest.mark.parametrize("stamp", [None, 0, "", "0001-01-01T00:00:00Z"])

@@ -321,6 +321,14 @@ def test_otlp_times_beyond_int64_are_kept() -> None:
         ({"level": 5, "severity_text": ""}, ("INFO", 10)),
         ({"level": 3.0, "severity_text": "UNKNOWN"}, ("ERROR", 17)),
         ({"level": 3, "severity": "whatever"}, ("whatever", 17)),
+        ({"severity_number": 9, "severity_text": ""}, ("INFO", 9)),
+        ({"severity_number": 9, "severity_text": "Unknown"}, ("INFO", 9)),
+        ({"severity_text": "Unknown", "level": "info"}, ("info", 9)),
+        ({"severity_text": "Unknown", "severity": "High"}, ("High", 17)),
+        ({"severity_text": "", "severity": "High"}, ("High", 17)),
+        ({"severity_number": 0, "severity_text": "", "level": 3}, ("ERROR", 17)),
+        ({"severity_text": "Unknown"}, ("Unknown", None)),
+        ({"severity_text": ""}, (None, None)),
         ({"severity": "Very High"}, ("Very High", 21)),
         ({"severityText": "INFO2"}, ("INFO2", 10)),
         ({}, (None, None)),
@@ -348,6 +356,19 @@ def test_L3_severity_number_of_protobuf() -> None:
     assert (row["severity_text"], row["severity_number"]) == ("odd", None)
 
 
+@pytest.mark.parametrize("text", ["Unknown", " UNSPECIFIED", "-"])
+def test_a_severity_that_says_nothing_makes_way_for_a_number(text: str) -> None:
+    """In every encoding, and is kept; without a number it is all there is."""
+    flat = {"timestamp": 1765535400123456789, "body": "b", "attributes": {}, "resource": {}, "severity_text": text}
+    for payload in (record(severity_number=10, severity_text=text), {**flat, "severity_number": 10}):
+        (row,) = rows(payload)
+        assert (row["severity_text"], row["severity_number"]) == ("INFO", 10)
+        assert json.loads(row["attributes"]) == {"severity_text": text}
+    for payload in (record(severity_text=text), flat):
+        (row,) = rows(payload)
+        assert (row["severity_text"], row["severity_number"], json.loads(row["attributes"])) == (text, None, {})
+
+
 @pytest.mark.parametrize("name", ["severity", "severity_text"])
 def test_a_severity_that_says_nothing_is_kept(name: str) -> None:
     """Number and text come from the level."""
@@ -373,6 +394,17 @@ def test_the_service_by_its_dotted_names() -> None:
     assert json.loads(row["attributes"]) == {}
     (row,) = rows({"body": "x", "service_name": "own", **dotted})
     assert row["service_name"] == "own"
+
+
+def test_the_service_of_the_resource_comes_before_the_application() -> None:
+    """And that before the host; what is not the service is kept."""
+    names: dict[str, Any] = {"application_name": "nginx", "app_name": "n", "host": "h"}
+    (row,) = rows({"body": "x", **names, "resource": {"service.name": "cart"}})
+    assert (row["service_name"], json.loads(row["attributes"])) == ("cart", names)
+    (row,) = rows({"body": "x", **names, "resource": {"a": 1}})
+    assert (row["service_name"], json.loads(row["attributes"])) == ("nginx", {"app_name": "n", "host": "h"})
+    (row,) = rows({"body": "x", "app_name": "n", "host": "h"})
+    assert (row["service_name"], json.loads(row["attributes"])) == ("n", {"host": "h"})
     (row,) = rows({"body": "x", "service.name": "core", "service": "s", "resource": {"service.name": "r"}})
     assert row["service_name"] == "core"
 

@@ -198,7 +198,7 @@ def test_sample_summary_is_decoded_from_its_original() -> None:
     found = rows(event)
     assert [row["span_name"] for row in found] == ["queue.depth", "http.server.request.duration"]
     assert orjson.loads(found[0]["data"])["cloudevent"]["id"] == "i"
-    for bad in ("%%%", None, 5):
+    for bad in ("%%%", None, 5, ""):
         assert [r.reason for r in decode(summary | {"raw_payload": bad}).rejects] == ["malformed"]
 
 
@@ -525,3 +525,18 @@ def _exemplar(exemplar: Any) -> dict[str, Any]:
         "span_id": exemplar.span_id.hex(),
         "filtered_attributes": pairs(exemplar.filtered_attributes),
     }
+
+
+def test_a_record_without_a_service_or_a_span() -> None:
+    """Its service is unknown, as in OTLP; whatever says what was measured tells its series apart."""
+    calls: list[dict[str, Any]] = [
+        {"http_route": "/a"}, {"http_route": "/b"}, {"http_method": "GET"},
+        {"http_method": "GET", "http_status_code": 500}, {"grpc_method": "Get"}, {"resource": {"host.name": "n"}},
+        {"scope_name": "s"}, {"unit": "s"}, {"x": 1}, {"x": 2},
+    ]  # fmt: skip
+    found = rows([{"name": "r", "metric_type": "http", "value": 1, **call} for call in calls * 2])
+    keys = [row["series_key"] for row in found]
+    assert keys[: len(calls)] == keys[len(calls) :]
+    assert len({*keys}) == len(calls)
+    assert all(key.endswith("#http") for key in keys)
+    assert {row["service_name"] for row in found} == {"unknown"}

@@ -329,3 +329,10 @@ def test_V10_every_field_of_every_span_is_in_its_row(request: ExportTraceService
                 assert row["resource_schema_url"] == text(group.schema_url)
                 assert row["service_name"] == (attribute_text(group.resource, "service.name") or "unknown")
     assert next(found, None) is None
+
+
+def test_a_flat_span_without_a_service() -> None:
+    """Its service is unknown, as in OTLP; null is none."""
+    for service in ({}, {"service_name": None}, {"resource": {"host.name": "n"}}):
+        (row,) = rows({"trace_id": "a", "span_id": "b", "name": "n", **service})
+        assert row["service_name"] == "unknown"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from checks import decode_checked
 from compression import gz
 from eventwriter import registry
+from eventwriter.masking import community
 from eventwriter.stream import Message
+from patience import PATIENCE
 
 DECLARED = registry.load()
 RECORDS: dict[str, dict[str, Any]] = {
@@ -149,6 +152,48 @@ def test_no_way_to_write_its_name_shows_it(name: str) -> None:
             assert "47" not in repr(row)
             (held,) = (json.loads(each) for each in row if isinstance(each, bytes) and b"***" in each)
             assert held["x"].get(name, "***") == "***"
+
+
+@pytest.mark.parametrize("value", ['hu"sh', "hush\\", 'hu\\"sh', '\\\\"sh', '"', "é\\u0022sh"])
+def test_whatever_is_in_it_all_of_it_is_masked(value: str) -> None:
+    """Also in JSON that is text, or text of text: and that still is JSON."""
+    text, within = json.dumps({"community": value, "kept": 1}), list[str]()
+    for _ in range(4):
+        message = Message("logs.x", json.dumps({"message": "m", "x": text, "z": 1}).encode(), 1, 1)
+        row = decode_checked(DECLARED["LOGS"], message).rows[0]
+        (held,) = (json.loads(each) for each in row if isinstance(each, bytes) and b"***" in each)
+        inner = held["x"]
+        for name in within:
+            inner = json.loads(inner)[name]
+        assert (json.loads(inner), held["z"]) == ({"community": "***", "kept": 1}, 1)
+        text = json.dumps({"in": text})
+        within.append("in")
+
+
+def _never_closed(longest: int, tail: int) -> bytes:
+    """Communities in quotation marks of ever less backslashes, none of which ends another one."""
+    runs = ("\\" * count for count in range(longest, 0, -1))
+    return ("".join(f'{run}"community{run}":{run}"' for run in runs) + "x" * tail).encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _never_closed(100, 400_000),
+        b"ommunity " * 100_000,
+        b'"community":[' + _never_closed(100, 400_000),
+        b'"community":' + b"\\" * 1_000_000,
+        b'\\"community\\":\\"' * 50_000,
+    ],
+    ids=["never closed", "words", "in an array", "backslashes", "many"],
+)
+def test_to_look_for_it_takes_no_time(text: bytes) -> None:
+    """However it is written: the time is that of going through it a few times."""
+    payload = json.dumps({"body": "b", "k": text.decode()}).encode()
+    begin = time.process_time()
+    decode_checked(DECLARED["LOGS"], Message("logs.x", payload, 1, 1))
+    community.hidden(text)
+    assert time.process_time() - begin < 2 * PATIENCE
 
 
 @pytest.mark.parametrize("name", ["communities", "bgp_community", "community_id"])

@@ -158,6 +158,37 @@ def test_a_summary_gives_its_hosts_what_they_lack() -> None:
     assert second["port_scan_results"] == []
 
 
+def test_a_summary_that_says_it_twice() -> None:
+    """The column's own name wins, in any order, and nothing is lost."""
+    said = {"network": "10.0.0.0/8", "network_cidr": "10.1.0.0/16", "last_sweep": 1765535760,
+            "last_sweep_time": 1765535000}  # fmt: skip
+    for summary in (said, dict(reversed(said.items()))):
+        (row,) = rows(STREAM, decoded(STREAM, {**summary, "hosts": [{"host": "1"}]}))
+        assert row["network_cidr"] == "10.1.0.0/16"
+        assert row["metadata"] == {"sweep": {"network": "10.0.0.0/8", "last_sweep": 1765535760}}
+        assert row["last_sweep_time"] == 1765535000_000000 - 946684800_000000
+    (row,) = rows(STREAM, decoded(STREAM, {"network": "10.0.0.0/8", "network_cidr": None, "hosts": [{"host": "1"}]}))
+    assert (row["network_cidr"], row["metadata"]) == ("10.0.0.0/8", None)
+
+
+@pytest.mark.parametrize(
+    ("said", "own", "column"),
+    [
+        ("agent_id", "agentId", "agent_id"),
+        ("agentId", "agent_id", "agent_id"),
+        ("poller_id", "gateway_id", "gateway_id"),
+        ("gateway_id", "pollerId", "gateway_id"),
+        ("network", "networkCidr", "network_cidr"),
+    ],
+)  # fmt: skip
+def test_what_a_host_says_comes_before_its_summary(said: str, own: str, column: str) -> None:
+    """Whatever either calls it; what the summary said is kept."""
+    first, second = rows(STREAM, decoded(STREAM, {said: "A", "hosts": [{"host": "1", own: "B"}, {"host": "2"}]}))
+    assert (first[column], second[column]) == ("B", "A")
+    assert first["metadata"] == {"sweep": {"network_cidr" if said == "network" else said: "A"}}
+    assert second["metadata"] is None
+
+
 def test_a_bad_host_of_a_summary_leaves_the_others_alone() -> None:
     """It is rejected by its number."""
     found = decoded(STREAM, {"hosts": [{"host": "1"}, {"available": True}, 5, {"host": "2"}, {"host": [1]}]})

@@ -14,7 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventwriter import values
-from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, INT8_MAX, INT8_MIN, MAX_DEPTH, MAX_TIME, MIN_TIME, Unfit
+from eventwriter.values import (
+    EPOCH,
+    INT4_MAX,
+    INT4_MIN,
+    INT8_MAX,
+    INT8_MIN,
+    MAX_DEPTH,
+    MAX_TIME,
+    MIN_TIME,
+    LongNumber,
+    Unfit,
+)
 from records import at, json_values
 
 
@@ -186,6 +197,10 @@ MOMENT = at("2025-12-12T10:30:00.250000Z")
         (1765535400.123456, at("2025-12-12T10:30:00.123456Z")),
         (1765535400250.75, at("2025-12-12T10:30:00.250750Z")),
         ("1765535400.123456789", at("2025-12-12T10:30:00.123456Z")),
+        ("1765535400.9999999999999999999999999999999999999999999999", at("2025-12-12T10:30:00.999999Z")),
+        (LongNumber("1765535400.123456999"), at("2025-12-12T10:30:00.123456Z")),
+        (LongNumber("1765535400.99999999"), at("2025-12-12T10:30:00.999999Z")),
+        (LongNumber("1765535400123.456999999"), at("2025-12-12T10:30:00.123456Z")),
         ("1765535400250", MOMENT),
         ("1765535400250000999", MOMENT),
         (946684800, 0),

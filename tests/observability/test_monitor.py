@@ -232,6 +232,8 @@ def test_streams_that_cannot_work_are_named_and_the_others_run(world: World) -> 
     assert "not ready: 2 of 7 streams" in shown.stdout
     assert "parked" in shown.stdout
     assert "eventwriter schema apply" in " ".join(shown.stdout.split())
+    crashes = world.log.count("restarting in")
+    wait_until(lambda: world.log.count("restarting in") > crashes, "a crash: none happens while the service ends", 60)
     assert world.stop(service) == 0
     away = world.run("status", "--url", f"http://{address}", check=False)
     assert away.returncode == 69

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from orjson import dumps
@@ -26,7 +27,7 @@ _GO_ZERO_NANOS = -7_742_049_378_871_346
 """1754-08-30T22:43:41.128654Z: the same in int64 nanoseconds since 1970, where it wraps around."""
 _GO_ZERO_TEXT = re.compile("0000-12-31T.*|11651379494838206464|-6795364578871345152|-62135596800(000)?")
 """The same west of Greenwich, in a year that Python has not; in uint64 nanoseconds; and as texts of numbers."""
-_ZERO_TEXT = re.compile(r"(0+(\.0*)?)?")
+_ZERO_TEXT = re.compile(r"(0+(\.0*)?(e[+-]?\d+)?)?", re.IGNORECASE)
 
 
 def keep(rest: dict[str, Any], name: str, value: Any) -> None:
@@ -60,7 +61,7 @@ def moment(value: Any, name: str = "time", repairs: list[str] | None = None) -> 
     try:
         micros = _micros(value, name)
     except Unfit as error:
-        if _GO_ZERO_TEXT.fullmatch(str(value)):
+        if not isinstance(value, list | dict) and _GO_ZERO_TEXT.fullmatch(str(value)):
             return None
         raise Unfit("bad_time", f"{name}: {error}") from None
     if repairs is not None and type(value) is str and value[17:19] == "60":
@@ -117,12 +118,27 @@ def clamped(name: str, low: int, high: int, value: Any, rest: dict[str, Any], re
     try:
         return values.integer(value, low, high)
     except Unfit as error:
-        exact = value.strip() if isinstance(value, str) else str(int(value)) if error.reason == "out_of_range" else ""
+        exact = _exact(value) if error.reason == "out_of_range" else ""
         if error.reason != "out_of_range" or (low == 0 and exact.startswith("-")):
             keep_original(rest, name, value, repairs, error.reason)
             return None
     keep_original(rest, name, exact, repairs, "clamped")
     return low if exact.startswith("-") else high
+
+
+def _exact(value: Any) -> str:
+    """The digits of an integer, however it came, all of them."""
+    if isinstance(value, str):
+        return value.strip()
+    return str(int(Decimal(value.text) if type(value) is LongNumber else value))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal; nesting that nobody can compare is not."""
+    try:
+        return bool(one == other)
+    except RecursionError:
+        return False
 
 
 def packed(value: Any) -> bytes:
@@ -145,7 +161,7 @@ def jsonb(value: Any) -> bytes | None:
 
 def parsed(value: Any) -> Any:
     """The JSON value that a text holds; any other value, and a text that holds none, as it is."""
-    if not isinstance(value, str) or value[:1] not in ("{", "["):
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
     try:
         return values.parse_json(value.encode(), [])

@@ -29,7 +29,7 @@ class _Gelf(msgspec.Struct, gc=False):
 
     version: str
     short_message: str
-    timestamp: float
+    timestamp: msgspec.Raw
     host: str | None = None
     level: Annotated[int, msgspec.Meta(ge=INT4_MIN, le=INT4_MAX)] | None = None
     severity: str | None = None
@@ -51,6 +51,8 @@ class AnyEvent(Envelope, gc=False, kw_only=True):
     time: str | None = None
 
 
+_MICROSECONDS = len("1765535400.123456")
+"""A time of so many characters, or fewer, is all in a float64."""
 _gelf_event, _any_event = members_of(GelfEvent), members_of(AnyEvent)
 _GELF_NAMES = (*GelfEvent.__struct_fields__, *_Gelf.__struct_fields__)
 
@@ -58,11 +60,22 @@ _GELF_NAMES = (*GelfEvent.__struct_fields__, *_Gelf.__struct_fields__)
 def gelf_columns(arrivals: Arrivals, records: Sequence[GelfEvent], odd: set[int]) -> Columns:
     """The columns of events with GELF."""
     gelf: dict[str, Sequence[Any]] = dict(zip(_GELF_NAMES, _gelf_event(records).values(), strict=True))
-    gelf["event_timestamp"] = [*map(time_from_seconds, gelf["timestamp"])]
+    gelf["event_timestamp"] = _times([*map(bytes, gelf["timestamp"])])
     for other in (gelf["other_addr"], gelf["camel_addr"]):
         if other.count(None) < len(other):
             gelf["remote_addr"] = [b if a is None else a for a, b in zip(gelf["remote_addr"], other, strict=True)]
     return _columns(arrivals, gelf, odd)
+
+
+def _times(texts: Sequence[bytes]) -> list[int | None]:
+    """Seconds since 1970 as timestamptz; None for what takes the fallback, such as more digits than float64 has."""
+    try:
+        times = [*map(time_from_seconds, map(float, texts))]
+    except ValueError:
+        times = [time_from_seconds(float(text)) if text[-1:].isdigit() else None for text in texts]
+    if max(map(len, texts)) > _MICROSECONDS:
+        times = [None if len(text) > _MICROSECONDS else time for text, time in zip(texts, times, strict=True)]
+    return times
 
 
 def any_columns(arrivals: Arrivals, records: Sequence[AnyEvent], odd: set[int]) -> Columns:

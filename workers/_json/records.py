@@ -16,7 +16,7 @@ from eventwriter.stream import Decoded, Message, Reject, Row
 from eventwriter.values import EPOCH, Unfit, dump_json, shown
 from workers._guard import total
 from workers._json.cloudevents import data_of, envelope_in, envelope_of, is_event, is_text
-from workers._json.convert import moment, trimmed
+from workers._json.convert import moment, same, trimmed
 from workers._json.payload import read_json, unpack
 from workers._limits import COUNTED_FROM, RECORDS_MAX, SHARED_MAX, Room, too_many
 
@@ -215,7 +215,7 @@ def within(origin: Origin, envelope: Mapping[str, Any]) -> Origin:
     if outer is not None:
         envelope = {**envelope}
         for name, value in outer.items():
-            while envelope.get(name, value) != value:
+            while not same(envelope.get(name, value), value):
                 name = f"outer.{name}"
             envelope[name] = value
     return message, received, time, envelope, repairs

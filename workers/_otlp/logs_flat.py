@@ -7,7 +7,7 @@ among the attributes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from workers._json.fast import Arrivals, Columns, members_of, nested_json, recei
 from workers._json.records import Origin
 from workers._json.table import Field, Table, prefer
 from workers._otlp.json_values import SERVICE, attributes_of, fill_ids, fill_service, unusual
-from workers._otlp.severity import BANDS, severity_number, severity_of
+from workers._otlp.severity import BANDS, says_nothing, severity_number, severity_of
 
 _UINT32 = (0, 2**32 - 1)
 TABLE = Table(
@@ -35,7 +35,7 @@ TABLE = Table(
     Field("severity_number", "integer", own=True),
     Field("body", "text", ("message", "msg", "summary", "short_message", "event", "log", "varbinds"), own=True),
     Field("event_name", "text", core=False),
-    Field("service_name", "text", ("service.name", "service", "application_name", "app_name"), default="unknown"),
+    Field("service_name", "text", ("service.name", "service"), default="unknown"),
     Field("service_version", "text", ("service.version",)),
     Field("service_instance", "text", ("service_instance_id", "service.instance.id")),
     Field("scope_name", "text"),
@@ -48,11 +48,12 @@ TABLE = Table(
     Field("resource_schema_url", "text", core=False),
     Field("source", "text", own=True, core=False),
     Field("data", "jsonb", given=False, core=False),
-    others=[("scope",), ("level",), ("severity",), ("host",)],
+    others=[("scope",), ("level",), ("severity",), ("application_name", "app_name"), ("host",)],
 )  # fmt: skip
 _PLACES, _AT = TABLE.places, TABLE.at
 (_TIME, _OBSERVED, _TRACE, _SPAN, _TRACE_FLAGS, _FLAGS, _SEVERITY, _NUMBER, _BODY, _, _SERVICE, _, _, _SCOPE, _, _,
  _ATTRIBUTES, _RESOURCE, _, _, _, _SOURCE, _DATA) = range(len(TABLE.columns))  # fmt: skip
+_APPLICATION, _HOST = _DATA + 4, _DATA + 5
 _SCOPED = [*zip(("name", "version", "attributes"), range(_SCOPE, len(TABLE.columns)), strict=False)]
 _ORIGINS = ("host", "hostname", "remote_addr", "source", "ip")
 _OTHER_ORIGINS = frozenset(_ORIGINS[1:])
@@ -72,7 +73,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         raise Unfit("missing_field", "an empty object")
     row, rest = _PLACES.sort(record)
     (time, observed, _, _, trace_flags, _, severity, number, body, _, service, _, _, _, _, _, attributes, resource, _,
-     _, _, source, _, scope, level, word, host) = row  # fmt: skip
+     _, _, source, _, scope, level, word, application, host) = row  # fmt: skip
     del row[_DATA + 1 :]
     if observed is not None:  # it stands for a missing other one, and the time of receipt for a missing observed one
         convert = partial(moment, name=_PLACES.name_in(record, _OBSERVED) or "", repairs=repairs)
@@ -85,7 +86,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         name = "timestamp" if record.get("timestamp") is time else _PLACES.name_in(record, _TIME)
         given = moment(time, name or "", repairs)
         row[_TIME] = received_at if given is None else given
-    if level is not None or word is not None:
+    if level is not None or word is not None or says_nothing(severity):
         severity, number = severity_of(severity, number, level, word, rest)
     if type(number) is not int or not 0 < number <= 24:
         number = severity_number(number, severity, rest, repairs)
@@ -93,15 +94,12 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     row[_NUMBER] = number
     if resource is not None:
         row[_RESOURCE] = packed(fill_service(row, _AT))
-        service = row[_SERVICE]
     elif type(host) is str and len(host) <= _HOST_MAX and record.keys().isdisjoint(_OTHER_ORIGINS):
         row[_RESOURCE] = _only_host(host)
     else:
         row[_RESOURCE] = packed({name: record[name] for name in _ORIGINS if name in record})
-    if service is None:
-        row[_SERVICE] = host
-    elif host is not None:
-        rest["host"] = host
+    if service is None or application is not None or host is not None:
+        _name_service(row, record, ((_APPLICATION, application), (_HOST, host)), rest)
     if scope is not None:
         spread(row, _SCOPED, "scope", scope if type(scope) is dict else {"name": scope}, rest)
     row[_SOURCE] = source_of(message.subject)
@@ -125,6 +123,17 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         row[_TRACE_FLAGS] = None if row[_FLAGS] is None else row[_FLAGS] & 0xFF
     row[_ATTRIBUTES] = packed(rest) if attributes is envelope is None else attributes_of(attributes, rest, envelope)
     return tuple(row)
+
+
+def _name_service(
+    row: list[Any], record: Mapping[str, Any], names: Iterable[tuple[int, Any]], rest: dict[str, Any]
+) -> None:
+    """Names a service that has no name after the first of these; the others are kept."""
+    for place, given in names:
+        if row[_SERVICE] is None:
+            row[_SERVICE] = given
+        elif given is not None:
+            rest[_PLACES.name_in(record, place) or ""] = given
 
 
 @lru_cache(maxsize=1024)
@@ -194,6 +203,8 @@ def columns_of(arrivals: Arrivals, records: Sequence[FlatLog], odd: set[int]) ->
     for column in (resources, attributes):
         if None in column:
             odd.update(place for place, text in enumerate(column) if text is None)
+    if silent := {*filter(says_nothing, {*log["severity_text"]})}:
+        odd.update(place for place, text in enumerate(log["severity_text"]) if text in silent)
     traces, spans = [*map(str.lower, log["trace_id"])], [*map(str.lower, log["span_id"])]
     odd.update(unusual(traces), unusual(spans))
     return {

@@ -87,8 +87,8 @@ class Signal(Kind):
             raise Unfit("malformed", f"{other}: OTLP of another signal than {self.groups[0]}")
         elif "raw_payload" in value and "resource_metric_count" in value:
             octets = from_base64(given := value["raw_payload"])
-            if octets is None:
-                raise Unfit("malformed", f"raw_payload is {shown(given)}, not base64")
+            if octets is None or (not octets and value["resource_metric_count"]):
+                raise Unfit("malformed", f"raw_payload is {shown(given)}, not a request in base64")
             self.read(records, octets, origin, depth + 1)
         else:
             return False

@@ -46,36 +46,35 @@ def number_of(text: str) -> int | None:
 def severity_of(severity: Any, number: Any, level: Any, word: Any, rest: dict[str, Any]) -> tuple[Any, Any]:
     """Severity from ``level`` and ``severity`` too: a level is a name, or syslog's number, which is kept besides.
 
-    A number comes first, then a text, then syslog's level. A text that says nothing makes way for a level, and is kept.
+    A number comes first, then a text, then syslog's level. A text that says nothing makes way for whatever does, and is
+    kept, as is every text beside the first.
     """
     if type(level) is int and 0 <= level <= 7 and severity is number is word is None:  # GELF
         rest["level"] = level
         return None, SYSLOG[level]
+    number = None if number in (0, "0") else number
     from_level: int | None = None
+    texts = {"severity_text": severity, "level": None, "severity": word}
     if isinstance(level, str) and not _NUMBER.fullmatch(level.strip()):
-        if severity is None:
-            severity = level
-        else:
-            rest["level"] = level
+        texts["level"] = level
     elif level is not None:
         rest["level"] = level
         if not isinstance(level, bool) and isinstance(level, int | float | str):
             from_level = SYSLOG.get(float(level) if isinstance(level, str) else level)
-    if word is not None:
-        if severity is None:
-            severity = word
-        else:
-            rest["severity"] = word
-    if from_level is None or number is not None:
+    texts = {name: text for name, text in texts.items() if text is not None and text != ""}
+    telling = [name for name, text in texts.items() if not says_nothing(text)]
+    if not telling and number is from_level is None:
+        telling = [*texts]
+    severity = texts.pop(telling[0]) if telling else None
+    rest |= texts
+    if from_level is None or number is not None or (isinstance(severity, str) and number_of(severity) is not None):
         return severity, number
-    if isinstance(severity, str):
-        if number_of(severity) is not None:
-            return severity, None
-        if severity.strip().lower() in _NOTHING:
-            if severity:
-                rest["severity" if word == severity else "severity_text"] = severity
-            severity = None
     return severity, from_level
+
+
+def says_nothing(severity: Any) -> bool:
+    """Whether it is a text without a meaning."""
+    return isinstance(severity, str) and severity.strip().lower() in _NOTHING
 
 
 def severity_number(number: Any, severity: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
