@@ -196,6 +196,11 @@ class Batch(NamedTuple):
         return [self.span[0], *(message.sequence + 1 for message in self.messages[:-1])]
 
     @property
+    def newest(self) -> Message:
+        """The message with the highest sequence."""
+        return self.messages[-1] if self.span is not None else max(self.messages, key=lambda each: each.sequence)
+
+    @property
     def repeats(self) -> bool:
         """Whether a message is in it twice."""
         return self.span is None and len({message.sequence for message in self.messages}) < len(self.messages)

@@ -22,7 +22,6 @@ from eventwriter.errors import (
     LedgerChangedError,
     UnavailableError,
 )
-from eventwriter.jetstream.consumer import restored
 from eventwriter.jetstream.durable import begins_anew
 from eventwriter.jetstream.source import Source
 from eventwriter.jetstream.turn import Turn
@@ -217,10 +216,9 @@ def _prepare(
     used = before is not None
     believed = beliefs(settings.subjects, settings.exclude)
     ledger = sink.begin(Opening(identity, believed, begins, settings.continues, used, seen))
-    highest = sink.look().highest
+    known = sink.look()
     # Other workers of this consumer may be at work: what is behind is asked first, what is ahead of it second.
-    if highest > stream.last_sequence and highest > (last := source.stream_info().last_sequence):
-        raise restored(settings, last, highest)
+    source.check_continues(known.highest, known.newest)
     if at:
         at("at_consumer")
     with sink.session.connection() as connection:

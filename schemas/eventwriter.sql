@@ -44,7 +44,11 @@ ALTER TABLE eventwriter.ledger
     ADD COLUMN IF NOT EXISTS continued_by text,
     -- Whose turn it is to compare the ledger with the stream, and until when.
     ADD COLUMN IF NOT EXISTS comparing uuid,
-    ADD COLUMN IF NOT EXISTS comparing_until timestamptz;
+    ADD COLUMN IF NOT EXISTS comparing_until timestamptz,
+    -- The message of ours with the highest sequence, and when JetStream received it, in nanoseconds since 1970: a stream
+    -- in which that sequence has another time was restored to an earlier state, and gives sequences out a second time.
+    ADD COLUMN IF NOT EXISTS newest bigint,
+    ADD COLUMN IF NOT EXISTS newest_time bigint;
 
 -- What was believed done under earlier filters. It only changes together with the incarnation.
 CREATE TABLE IF NOT EXISTS eventwriter.ledger_past (

@@ -45,6 +45,14 @@ class Binding:
         """The consumer as it is now; None if it is gone."""
         return await consumer.consumer_info(self._request, self._config)
 
+    async def continues(self, highest: int, newest: tuple[int, int] | None) -> None:
+        """Raises ConfigurationError if the stream does not continue what a ledger knows up to the sequence ``highest``,
+        with the sequence and the time of the ``newest`` message, if that is known."""
+        stream = await self.stream_info()
+        has = stream.last_sequence >= highest
+        if not has or (newest and not await consumer.has(self._request, self._config, stream, *newest)):
+            raise consumer.restored(self._config, stream.last_sequence, highest)
+
     async def changed(self) -> EventWriterError | None:
         """The error that says why what this consumer delivers from now on would not fit our ledger, if that is so."""
         # Before the stream is asked: while it answers more may come, of an earlier pull, which it does not know yet.

@@ -86,7 +86,7 @@ class Handover:
         self.in_flight.append(batch.reply_subjects)
         if batch.reread:
             return
-        newest = batch.messages[-1]
+        newest = batch.newest
         if newest.sequence > self.newest[0]:
             self.newest = (newest.sequence, newest.time)
         self.claims.add(batch)

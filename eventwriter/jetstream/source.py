@@ -108,6 +108,10 @@ class Source:
         """The stream as it is now."""
         return self.loop.call(self.link.binding.stream_info(), CONNECT_TIMEOUT)
 
+    def check_continues(self, highest: int, newest: tuple[int, int] | None) -> None:
+        """Raises ConfigurationError if the stream does not continue what a ledger knows, as ``Binding.continues``."""
+        self.loop.call(self.link.binding.continues(highest, newest), CONNECT_TIMEOUT)
+
     def consumer_info(self) -> ConsumerInfo | None:
         """The consumer as it is now; None if it is gone."""
         return self.loop.call(self.link.binding.consumer_info(), CONNECT_TIMEOUT)

@@ -161,7 +161,7 @@ def check_server(connection: Connection[Any]) -> None:
         raise ConfigurationError(f"PostgreSQL {version // 10000} is too old: eventwriter needs 14 or later")
     if connection.execute("SELECT to_regclass('eventwriter.ledger')").fetchone() == (None,):
         raise TableError("the table eventwriter.ledger does not exist: run `eventwriter schema apply`")
-    latest = "SELECT FROM pg_attribute WHERE attrelid = 'eventwriter.ledger'::regclass AND attname = 'comparing_until'"
+    latest = "SELECT FROM pg_attribute WHERE attrelid = 'eventwriter.ledger'::regclass AND attname = 'newest_time'"
     if connection.execute(latest).fetchone() is None:
         raise TableError("the table eventwriter.ledger is that of an earlier release: run `eventwriter schema apply`")
 

@@ -53,6 +53,8 @@ class Glance:
     """How many ranges ``done`` has."""
     lost: int
     """Sequences that are missing and gone from the stream, and that nobody accepted yet."""
+    newest: tuple[int, int] | None
+    """Sequence and time of the newest message of ours, nanoseconds since 1970; None: unknown."""
 
 
 class Ledger:
@@ -88,12 +90,14 @@ class Ledger:
         done: Done,
         *,
         fresh: Iterable[Range] | None = None,
+        newest: Message | None = None,
         beside: str = "NULL",
         values: Mapping[str, object] | None = None,
     ) -> bool:
         """Adds ``ranges`` and counts; False and no change if any of them was done before.
 
-        Once some are known, ``fresh`` are the sequences of the others alone: only these must not be done. The last
+        Once some are known, ``fresh`` are the sequences of the others alone: only these must not be done; ``newest`` is
+        the last message of them. The last
         statement before COMMIT: it locks the row that all workers of the durable share. ``beside`` is an expression
         with ``values`` whose ``answer`` costs no round trip of its own here.
         """
@@ -102,7 +106,9 @@ class Ledger:
             "UPDATE eventwriter.ledger SET done = done + %(r)s::int8multirange, updated_at = now(), "
             "version = version + 1, messages_written = messages_written + %(w)s, "
             "messages_deadlettered = messages_deadlettered + %(d)s, "
-            "messages_excluded = messages_excluded + %(e)s, rows_written = rows_written + %(n)s "
+            "messages_excluded = messages_excluded + %(e)s, rows_written = rows_written + %(n)s, "
+            "newest_time = CASE WHEN newest >= %(q)s::bigint THEN newest_time ELSE %(t)s::bigint END, "
+            "newest = greatest(newest, %(q)s::bigint) "
             "WHERE id = %(id)s AND incarnation = %(incarnation)s AND continued_by IS NULL "
             "AND NOT done && %(f)s::int8multirange RETURNING version, " + beside,
             {
@@ -112,6 +118,8 @@ class Ledger:
                 "d": done.messages_deadlettered,
                 "e": done.messages_excluded,
                 "n": done.rows_written,
+                "q": newest.sequence if newest else 0,
+                "t": newest.time if newest else None,
                 **self._key,
                 **(values or {}),
             },
@@ -153,17 +161,18 @@ class Ledger:
         row = connection.execute(
             "SELECT version, coalesce(upper(done) - 1, 0), begins, (SELECT count(*) FROM unnest(done)), "
             "(SELECT coalesce(sum(last - first + 1), 0)::bigint FROM eventwriter.ledger_losses "
-            "WHERE ledger_id = id AND accepted_at IS NULL) "
+            "WHERE ledger_id = id AND accepted_at IS NULL), newest, newest_time "
             "FROM eventwriter.ledger WHERE id = %(id)s AND incarnation = %(incarnation)s AND continued_by IS NULL",
             self._key,
         ).fetchone()
         if row is None:
             self._verify(connection)
             raise self._changed()
-        version, highest, self.begins, ranges, lost = row
+        version, highest, self.begins, ranges, lost, *newest = row
         rewound = version < self._version
         self._version = version
-        return Glance(rewound, max(highest, self.scope.past_last), self.begins, ranges, lost)
+        known = (newest[0], newest[1]) if newest[1] else None
+        return Glance(rewound, max(highest, self.scope.past_last), self.begins, ranges, lost, known)
 
     def resume(self, connection: Connection[Any], first: int) -> int:
         """The lowest sequence from ``first`` on of which something is missing: where a new consumer starts."""

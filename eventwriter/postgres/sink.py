@@ -213,8 +213,8 @@ class Sink:
             return
         counts = Done(outcome.written, outcome.deadlettered, outcome.excluded, outcome.rows)
         fresh = attempt.fresh(done) if attempt.check_ledger else None
-        values = {"table": self._table.name}
-        if not self.ledger.record(connection, ranges, counts, fresh=fresh, beside=SHAPE, values=values):
+        values, newest = {"table": self._table.name}, attempt.batch.newest
+        if not self.ledger.record(connection, ranges, counts, fresh=fresh, newest=newest, beside=SHAPE, values=values):
             raise _AlreadyDone
         # Asked after the rows: the lock that came with them keeps the table as it is until the commit.
         if self.ledger.answer != plan.shape:

@@ -102,6 +102,22 @@ def test_guard_and_record(connection: Any) -> None:
     assert row.fetchone() == (6, 1, 9)
 
 
+def test_the_newest_message(connection: Any) -> None:
+    """Has the highest sequence, in whatever order messages come; another durable that goes on knows of none."""
+    ledger = open_ledger(connection, Opening(IDENTITY, STREAM.subjects))
+    assert ledger.glance(connection).newest is None
+    for number, newest in ((7, (7, 70)), (2**40, (2**40, 70)), (5, (2**40, 70)), (2**40 + 1, (2**40 + 1, 70))):
+        ours = message(number)._replace(time=70)
+        assert ledger.record(connection, [(number, number)], Done(), newest=ours)
+        assert ledger.glance(connection).newest == newest
+    assert ledger.record(connection, [(9, 9)], Done())
+    assert ledger.glance(connection).newest == (2**40 + 1, 70)
+    batch = Batch([message(number) for number in (3, 9, 4)], [1, 5, 4])
+    assert batch.newest.sequence == 9
+    other = open_ledger(connection, Opening(replace(IDENTITY, durable="b"), STREAM.subjects, continues="writer"))
+    assert (other.glance(connection).highest, other.glance(connection).newest) == (2**40 + 1, None)
+
+
 def test_what_is_missing(connection: Any) -> None:
     """A consumer begins again at the first gap; what lies before the ledger's beginning is not missing."""
     ledger = open_ledger(connection, Opening(IDENTITY, STREAM.subjects, begins=lambda: 2))

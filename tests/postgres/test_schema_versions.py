@@ -90,7 +90,7 @@ def test_a_later_version(db: psycopg.Connection[Any], monkeypatch: pytest.Monkey
     "damage",
     [
         "DROP TABLE eventwriter.ledger CASCADE",
-        "ALTER TABLE eventwriter.ledger DROP COLUMN comparing_until",
+        "ALTER TABLE eventwriter.ledger DROP COLUMN newest_time",
         "DROP INDEX eventwriter.ledger_past_ledger; DROP VIEW eventwriter.dead_letters",
         "DROP TABLE eventwriter.schema_versions",
         "TRUNCATE eventwriter.schema_versions",

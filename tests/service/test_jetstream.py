@@ -167,9 +167,11 @@ def test_another_worker_is_ahead_on_a_new_stream(world: World) -> None:
     world.assert_exact()
 
 
+@pytest.mark.parametrize("unseen", [0, 150], ids=["shorter", "filled up"])
 @pytest.mark.parametrize("running", [False, True], ids=["stopped", "running"])
-def test_a_stream_restored_to_an_earlier_state_is_refused(world: World, running: bool) -> None:
-    """Its next messages would get sequences that are done: the worker says so and exits 78, writing none of them."""
+def test_a_stream_restored_to_an_earlier_state_is_refused(world: World, running: bool, unseen: int) -> None:
+    """Its next messages get sequences that are done: the worker says so and exits 78, writing none of them; so does
+    every other one, and whoever wants to read again, also when the sequences are given out again, and more."""
     world.traffic(["LOGS"], count=100, broken=0)
     process = world.start("worker", "--stream", "LOGS", **QUICK)
     world.wait_settled()
@@ -181,13 +183,16 @@ def test_a_stream_restored_to_an_earlier_state_is_refused(world: World, running:
         else:
             assert world.stop(process) == 0
     before = world.counts("LOGS")
-    if running:  # and by the time it looks, the sequences are given out again, and more
-        publish_unseen(world, 150)
+    publish_unseen(world, unseen)
+    if running:
         process.send_signal(signal.SIGCONT)
     else:
         process = world.start("worker", "--stream", "LOGS", **QUICK)
     assert ended(process) == 78
-    assert "was restored to an earlier state" in world.log
+    assert ended(world.start("worker", "--stream", "LOGS", **QUICK)) == 78
+    assert world.log.count("was restored to an earlier state") == 2
+    replay = world.run("replay", "--stream", "LOGS", check=False)
+    assert (replay.returncode, "was restored to an earlier state" in replay.stderr) == (78, True)
     assert world.counts("LOGS") == before
 
 
