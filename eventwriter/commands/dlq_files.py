@@ -16,11 +16,13 @@ from eventwriter.commands.dlq_selection import LETTERS, Selection
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.errors import BAD_DATA, EventWriterError
 from eventwriter.postgres import deadletters
-from eventwriter.postgres.errors import translated
+from eventwriter.postgres.errors import RowRefused, translated
 
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 _Index = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 _Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[^\0]*$")]
+"""Kept as it is, where other text is made fit; no text of PostgreSQL has U+0000."""
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,17 +31,17 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     record_index: _Index | None
     reason: str
     detail: str
-    sqlstate: str | None
+    sqlstate: _Name | None
     replayed_at: _Time | None
 
 
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A message with the records of it that are dead letters: a line of the file."""
 
-    logical_stream: str
-    stream: str
+    logical_stream: _Name
+    stream: _Name
     stream_created: _Time
-    durable: str
+    durable: _Name
     sequence: _Sequence
     subject: str
     headers: dict[str, str | list[str]] | None
@@ -125,7 +127,11 @@ def load(
                     line = msgspec.json.decode(text, type=Line)
                 except (msgspec.DecodeError, UnicodeDecodeError) as error:
                     raise BadFileError(f"line {number} is no dead letter of `dlq export`: {error}") from None
-                new, done = _insert(connection, _ledger(connection, line, ledgers), line, fit)
+                try:
+                    with translated(connection):
+                        new, done = _insert(connection, _ledger(connection, line, ledgers), line, fit)
+                except RowRefused as refusal:  # a name that the encoding of this database lacks
+                    raise BadFileError(f"line {number} is no dead letter for this database: {refusal}") from None
                 count = len(line.records)
                 found = Imported(
                     found.imported + new,

@@ -53,6 +53,8 @@ _CREDENTIALS = re.compile("authentication failed|no password supplied|no pg_hba.
 _ADDED = re.compile(r"^connection (?:failed|is bad): |\s*Is the server running [^?]*\?")
 """Around what keeps a connection from being made: what psycopg says of all, and what libpq asks whoever reads it."""
 _NO_DATABASE = re.compile('no such database|database "[^"]*" does not exist')
+_MISTAKES = (psycopg.ProgrammingError, psycopg.NotSupportedError)
+"""What the driver raises by itself without a word about the connection."""
 
 _REMEDIES = {
     "42P01": "run `eventwriter schema apply`",  # no such table
@@ -81,7 +83,10 @@ def translated(connection: Connection[Any] | None = None) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise classify(error, connection) from error
+        meant = classify(error, connection)
+        if meant is error:
+            raise
+        raise meant from error
 
 
 @contextmanager
@@ -143,13 +148,16 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
     at once may do; credentials → AuthenticationError; all else (42: schema, permission) → SchemaError. What ends the
     session says nothing about rows or tables, whatever its code (an upgraded extension: FATAL 42710): UnavailableError.
     Only credentials and a missing database end one, too, and do not pass: whoever connects is told; ``connection``,
-    which served already, is replaced by a new one, which will be told.
+    which served already, is replaced by a new one, which will be told. Without a SQLSTATE it is the driver that speaks:
+    of the connection, of a value without a form for PostgreSQL (a refusal), or of a mistake of ours (the error itself).
     """
     code = error.sqlstate
     text = dsn.told(error)
     first = text.splitlines()[0]
+    if code is None and isinstance(error, psycopg.DataError):
+        return RowRefused(None, None, f"{type(error).__name__}: {first}")
     if code is None:
-        return _unconnected(text, error.pgconn)
+        return error if isinstance(error, _MISTAKES) else _unconnected(text, error.pgconn)
     if code == "25P04":
         return OversizedError(f"PostgreSQL: {first} ({code})", _OVERSIZED[code])
     if connection is not None and connection.broken:

@@ -149,6 +149,8 @@ GOOD = {
             ("sequence", -1), ("sequence", 2**63), ("sequence", "1"), ("payload_base64", "no base64!"), ("more", 1),
             ("created_at", "2026-01-01T00:00:00"), ("created_at", "now"), ("headers", {"a": 1}), ("records", [{}]),
             ("records", [GOOD["records"][0] | {"record_index": 2**31}]),  # type: ignore[index]
+            *((name, "a\0b") for name in ("logical_stream", "stream", "durable")),
+            ("records", [GOOD["records"][0] | {"sqlstate": "\0"}]),  # type: ignore[index]
         ]),
     ],
 )  # fmt: skip
@@ -161,3 +163,13 @@ def test_a_line_that_cannot_be_read_is_named_and_nothing_is_imported(databases: 
     assert lines(database) == []
     assert load(database[1], [json.dumps(GOOD).encode(), b"\n"]) == Imported(imported=1)
     assert json.loads(lines(database)[0])["payload_base64"] == "eA=="
+
+
+def test_a_name_that_the_database_lacks_the_letters_for_is_the_line_s_fault(databases: list[Database]) -> None:
+    """It is kept as it is, unlike what messages hold; nothing is imported, as with any other such line."""
+    database = databases[3]
+    emptied(database)
+    for name in ("logical_stream", "stream", "durable"):
+        with pytest.raises(BadFileError, match=r"line 2 is no dead letter for this database: .*no equivalent"):
+            load(database[1], [json.dumps(each).encode() for each in (GOOD, GOOD | {name: "\U0001f4a9"})])
+    assert lines(database) == []

@@ -362,6 +362,20 @@ def test_what_ends_the_first_session(connection: Any, database: str, code: str, 
             sink.open()
 
 
+def test_what_the_driver_says_without_the_server_is_no_outage(connection: Any, sink: Sink) -> None:
+    """A value that has no form for PostgreSQL is refused, a mistake of ours is told as such; the session lives."""
+    with pytest.raises(errors.RowRefused, match="cannot contain NUL"), sink.session.connection() as ours:
+        ours.execute("SELECT %s::text", ["a\0b"])
+    with pytest.raises(psycopg.ProgrammingError, match="cannot adapt type"), sink.session.connection() as ours:
+        ours.execute("SELECT %s", [object()])
+    assert sink.write(batch(3)).written == 3
+    with sink.session.connection() as ours:
+        pass
+    ours.close()
+    with pytest.raises(UnavailableError, match="the connection is closed"), errors.translated():
+        ours.execute("SELECT 1")
+
+
 @pytest.mark.parametrize("hosts", ["host=127.0.0.1 port=1", "host=/nowhere", "host=127.0.0.1,127.0.0.1 port=1,2"])
 def test_nobody_is_asked_whether_the_server_runs(hosts: str) -> None:
     """As libpq asks in its second line: the reason is told, and what follows it is not put behind a question."""
