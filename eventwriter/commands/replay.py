@@ -24,11 +24,16 @@ _SHOWN = 20
 
 
 def _first(visitor: Visitor, stream: StreamConfig, first: int | None, since: datetime | timedelta | None) -> int:
-    """The first sequence that shall be the ledger's business, if it is not anyway."""
+    """The first sequence that shall be the ledger's business, if it is not anyway; UsageError beyond the stream's end.
+
+    A new ledger that begins there would leave out all that the stream holds.
+    """
+    info = visitor.stream_info()
     if since is None:
+        if (first or 1) > max(info.last_sequence, 1):
+            raise UsageError(f"--from-seq {first}: the last sequence of stream {info.name} is {info.last_sequence}")
         return first or 1
     time = datetime.now(UTC) - since if isinstance(since, timedelta) else since
-    info = visitor.stream_info()
     return visitor.ask(lambda request: holdings.since(request, stream, info, time))
 
 

@@ -281,3 +281,19 @@ def test_a_subject_that_was_excluded_by_mistake(world: World) -> None:
     assert "not logs.app1" in refused.stderr
     assert world.stop(service) == 0
     world.assert_exact()
+
+
+def test_a_replay_from_beyond_the_end_of_the_stream(world: World) -> None:
+    """A slip of the hand: told, with the last sequence there is, and no ledger is made that leaves all else out."""
+    world.publish("LOGS", lines(1, 20))
+    for beyond in (21, 10_000, 2**63, 2**70):
+        refused = world.run("replay", "--stream", "LOGS", "--from-seq", str(beyond), check=False)
+        assert refused.returncode == 64, (beyond, refused.stderr)
+        assert f"--from-seq {beyond}: the last sequence of stream LOGS is 20" in refused.stderr
+    assert world.query("SELECT count(*) FROM eventwriter.ledger") == [(0,)]
+    worker = world.start("worker", "--stream", "LOGS")
+    world.wait_settled()
+    assert world.stop(worker) == 0
+    world.assert_exact()
+    for name, sequence in (("LOGS", 20), ("EVENTS", 1)):  # the last one, and the first of a stream without any
+        assert world.run("replay", "--stream", name, "--from-seq", str(sequence)).returncode == 0
