@@ -60,11 +60,13 @@ class Told(Protocol):
 class Reconciler:
     """One worker's comparisons; ``step`` is called between batches, and never waits for more than a few answers."""
 
-    def __init__(self, sink: Sink, source: Source, config: StreamConfig, told: Told) -> None:
+    def __init__(self, sink: Sink, source: Source, config: StreamConfig, told: Told, last: int = 0) -> None:
+        """Without a consumer it goes up to ``last``; if that is 0, it waits until there is one again."""
         self._sink = sink
         self._source = source
         self._config = config
         self._told = told
+        self._last = last
         self._extra = {"stream": config.name}
         self._who = uuid4()
         self._next = 0.0
@@ -76,10 +78,8 @@ class Reconciler:
         self._read: Future[None] | None = None
         self._passed = 0
         self._said = ""
-        self._failed = False
-        self._asked_for = False
-        self._count = 0
-        self._ranges = 0
+        self._failed = self._asked_for = False
+        self._count = self._ranges = 0
         self._begins = sink.ledger.begins
         self.ended: Literal["", "complete", "in vain"] = ""
         """How the latest comparison ended: nothing is missing up to where it looked, or what is cannot be written."""
@@ -177,11 +177,11 @@ class Reconciler:
         with _asking():
             stream = self._source.stream_info()
             consumer = self._source.consumer_info()
-        if consumer is None:
+        if consumer is None and not self._last:
             self._next = monotonic() + SOON
             return
-        passed = holdings.passed(stream, consumer)
-        self._target = self._target or consumer.delivered
+        passed = holdings.passed(stream, consumer) if consumer else self._last
+        self._target = self._target or (consumer.delivered if consumer else passed)
         with self._sink.session.connection() as connection:
             missing = self._sink.ledger.missing(connection, 1, passed)
         kept = losses.note(self._sink, self._config, missing, stream, asked_for=self._asked_for)

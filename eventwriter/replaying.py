@@ -103,7 +103,8 @@ class Replay:
         where it was when it is begun again.
         """
         report = Report(self._stream.name, self._stream.name)
-        reconciler = Reconciler(self.sink, self.source, self._settings, report)
+        last = max(last for _, last in ranges)  # nobody may make the consumer anew meanwhile, if there is none
+        reconciler = Reconciler(self.sink, self.source, self._settings, report, last)
         trial = Trial(self.sink, self._settings, report.beat, lambda: self.interrupted)
         writing = Writing(
             *(self.sink, self._stream, reconciler, report, trial, self._settings.writer),

@@ -297,3 +297,23 @@ def test_a_replay_from_beyond_the_end_of_the_stream(world: World) -> None:
     world.assert_exact()
     for name, sequence in (("LOGS", 20), ("EVENTS", 1)):  # the last one, and the first of a stream without any
         assert world.run("replay", "--stream", name, "--from-seq", str(sequence)).returncode == 0
+
+
+def test_a_replay_without_a_consumer(world: World) -> None:
+    """Its service is stopped, and its durable deleted: what `verify` names is written, and no durable is made."""
+    written(world, *lines(1, 100))
+    forget(world, 41, 60)
+    world.call(lambda client: client.jetstream().delete_consumer("LOGS", "eventwriter-logs"))
+    world.publish("LOGS", lines(101, 10))
+    found = verified(world, 1)
+    assert (found["gaps"], found["missing"], found["waiting"]) == ([[41, 60]], 20, 10)
+    replay = world.start("replay", "--stream", "LOGS")
+    assert replay.wait(60) == 0, world.log
+    assert "20 of 20 missing messages are written" in world.log
+    assert (verified(world, 0)["done"], verified(world, 0)["waiting"]) == (100, 10)
+    consumers = world.call(lambda client: client.jetstream().consumers_info("LOGS"))
+    assert not any(each.config.durable_name for each in consumers)
+    worker = world.start("worker", "--stream", "LOGS")
+    wait_until(lambda: world.query("SELECT count(*) FROM logs") == [(110,)], lambda: world.log)
+    assert world.stop(worker) == 0
+    world.assert_exact()
