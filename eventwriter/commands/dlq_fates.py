@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from eventwriter.postgres.budget import Budget
 from eventwriter.stream import Decoded, Message, Reject, Row
 
 
@@ -106,3 +107,18 @@ class Piece:
             elif index not in self._records:
                 waiting[number] = Reject("missing_record", f"the message has no record {index} for the present decoder")
         return waiting, added
+
+
+def gathered(
+    messages: Iterable[tuple[Message, Mapping[int, int | None]]], decode: Callable[[Message], Decoded]
+) -> list[Piece]:
+    """The first of the messages: as many as a transaction has room for the rows of, at least one."""
+    pieces, budget, rejects = list[Piece](), Budget.staged(), 0
+    for message, letters in messages:
+        if pieces and budget.enough(len(pieces), rejects):
+            break
+        decoded = decode(message)
+        budget.take(decoded.rows)
+        rejects += len(decoded.rejects)
+        pieces.append(Piece(message, letters, decoded))
+    return pieces

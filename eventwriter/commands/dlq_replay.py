@@ -9,11 +9,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from psycopg import Connection, sql
 
-from eventwriter.commands.dlq_fates import Left, Piece, Result
+from eventwriter.commands.dlq_fates import Left, Piece, Result, gathered
 from eventwriter.commands.dlq_letters import messages_of
 from eventwriter.commands.dlq_selection import LETTERS, Selection
 from eventwriter.commands.settings import Loaded
@@ -23,6 +24,7 @@ from eventwriter.config.subjects import matcher
 from eventwriter.errors import OversizedError, RaisedError, SchemaError
 from eventwriter.postgres import deadletters
 from eventwriter.postgres.attempt import Attempt
+from eventwriter.postgres.budget import TooMuchError
 from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.connection import check_server
 from eventwriter.postgres.errors import RowRefused, about_rows
@@ -150,17 +152,20 @@ class _Replayer:
 
     def _halve(self, share: _Share, stream: Stream, table: str) -> None:
         """Replays letters; what is too much for one transaction in two, and so on."""
+        left = share.numbers
         try:
-            self._replay(share, stream, table)
-        except OversizedError as error:
-            middle = len(share.numbers) // 2
+            while left:
+                left = self._replay(share._replace(numbers=left), stream, table)
+        except (OversizedError, TooMuchError) as error:
+            middle = len(left) // 2
             if not middle:
-                self._result.leave(Left(self.name, "oversized", None), str(error), share.numbers)
+                self._result.leave(Left(self.name, "oversized", None), str(error), left)
                 return
-            for half in (share.numbers[:middle], share.numbers[middle:]):
+            for half in (left[:middle], left[middle:]):
                 self._halve(share._replace(numbers=half), stream, table)
 
-    def _replay(self, share: _Share, stream: Stream, name: str) -> None:
+    def _replay(self, share: _Share, stream: Stream, name: str) -> Sequence[int]:
+        """Replays as many letters as their rows leave room for; those that are left."""
         with self._session.connection() as connection:
             if self._table is None:
                 table = Table(stream, name)
@@ -168,7 +173,10 @@ class _Replayer:
                 self._table = table
             messages = [*messages_of(connection, share.ledger, share.numbers)]
         # Not within a transaction: PostgreSQL ends a session whose transaction waits long for its next statement.
-        pieces = [Piece(message, letters, self._decoded(stream, message)) for message, letters in messages]
+        pieces = gathered(messages, partial(self._decoded, stream))
+        later = {number for _, letters in messages[len(pieces) :] for number in letters}
+        left = [number for number in share.numbers if number in later]
+        share = share._replace(numbers=[number for number in share.numbers if number not in later])
         isolate = False
         while True:
             try:
@@ -196,6 +204,7 @@ class _Replayer:
                 isolate = False
         self._at("after_commit")
         self._result.add(found)
+        return left
 
     def _decoded(self, stream: Stream, message: Message) -> Decoded:
         if self._excluded(message.subject):

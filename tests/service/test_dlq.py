@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from compression import gz
 from eventwriter.embedded import PostgresServer
 from eventwriter.postgres import deadletters
 from eventwriter.postgres.binary import JsonbDumper
@@ -243,6 +244,27 @@ def test_what_is_too_much_at_once_is_replayed_in_parts(letters: World) -> None:
     assert bodies(letters) == sorted(set(EXPECTED) - {"b07", "b08"})
     left = {(1007, 1), (1008, 1), (2000, None)}
     assert {(each["sequence"], each["record_index"]) for each in listed(letters)} == left
+
+
+def test_what_becomes_more_rows_than_a_transaction_may_have(world: World) -> None:
+    """Few bytes may be many rows, or large ones: as many messages as there is room for come first, the rest then."""
+    written(world, logs("there"))
+    kept(world, "LOGS", [logs(*(f"{number}-{record}" for record in range(1000))) for number in range(120)])
+    died = world.run("dlq", "replay", check=False, EVENTWRITER_CRASH_AT="LOGS:after_commit")
+    assert died.returncode == CRASHED
+    assert (len(listed(world)), world.query("SELECT count(*) FROM logs")) == (20, [(1 + 100_000,)])
+    done = json.loads(world.run("dlq", "replay", "--output", "json").stdout)
+    assert (done["selected"], done["replayed"], done["rows"], done["left"]) == (20, 20, 20_000, [])
+    assert world.query("SELECT count(*), count(DISTINCT body) FROM logs") == [(1 + 120_000,) * 2]
+
+    # Messages are taken for as large as their first records are; of these only the second is to be a row.
+    large = [logs("x", f"{number:02}" + "y" * 2**20) for number in range(40)]
+    packed = [Publication(each.subject, gz(each.payload), ()) for each in large]
+    kept(world, "LOGS", packed, 2000, Reject("refused", "too large for an earlier table", 1))
+    done = json.loads(world.run("dlq", "replay", "--output", "json").stdout)
+    assert (done["selected"], done["replayed"], done["rows"], done["left"]) == (40, 40, 40, [])
+    assert world.query("SELECT count(DISTINCT body) FROM logs WHERE length(body) > 1000000") == [(40,)]
+    assert listed(world) == []
 
 
 def test_what_is_being_replayed_is_not_removed(letters: World) -> None:
