@@ -27,7 +27,6 @@ PgType = Literal[
 
 Row = tuple[Any, ...]
 
-
 HEADERS_MAX = 4000
 """Lines of headers of a message that anybody looks at."""
 

@@ -100,12 +100,6 @@ class Link:
             raise ForbiddenError(self._permissions.trouble)
         return await self.binding.open()
 
-    async def check_create(self) -> None:
-        """Raises ForbiddenError if NATS lets us neither create our consumer nor change it; does nothing else."""
-        await self.api.ask(
-            self.api.subject(f"CONSUMER.DURABLE.CREATE.{self._config.stream}.{self._config.durable}"), b"{}"
-        )
-
     async def start(self) -> None:
         """Begins to pull, to keep alive, and to watch."""
         inbox = self.puller.pull.inbox = self._client.new_inbox()

@@ -116,10 +116,6 @@ class Source:
         """The consumer as it is now; None if it is gone."""
         return self.loop.call(self.link.binding.consumer_info(), CONNECT_TIMEOUT)
 
-    def check_create(self) -> None:
-        """Raises ForbiddenError if NATS lets us neither create our consumer nor change it; does nothing else."""
-        self.loop.call(self.link.check_create(), CONNECT_TIMEOUT)
-
     def held(self, segments: Sequence[Segment]) -> Future[list[Segment]]:
         """What the stream still holds of them, as ``gaps.held`` tells; it may take seconds."""
         return self.loop.begin(gaps.held(self.link.api.request, self._config, segments))

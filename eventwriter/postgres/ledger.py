@@ -97,9 +97,8 @@ class Ledger:
         """Adds ``ranges`` and counts; False and no change if any of them was done before.
 
         Once some are known, ``fresh`` are the sequences of the others alone: only these must not be done; ``newest`` is
-        the last message of them. The last
-        statement before COMMIT: it locks the row that all workers of the durable share. ``beside`` is an expression
-        with ``values`` whose ``answer`` costs no round trip of its own here.
+        the last message of all. The last statement before COMMIT: it locks the row that all workers of the durable
+        share. ``beside`` is an expression with ``values`` whose ``answer`` costs no round trip of its own here.
         """
         changed = to_multirange(ranges)
         row = connection.execute(
@@ -111,19 +110,11 @@ class Ledger:
             "newest = greatest(newest, %(q)s::bigint) "
             "WHERE id = %(id)s AND incarnation = %(incarnation)s AND continued_by IS NULL "
             "AND NOT done && %(f)s::int8multirange RETURNING version, " + beside,
-            {
-                "r": changed,
-                "f": changed if fresh is None else to_multirange(fresh),
-                "w": done.messages_written,
-                "d": done.messages_deadlettered,
-                "e": done.messages_excluded,
-                "n": done.rows_written,
-                "q": newest.sequence if newest else 0,
-                "t": newest.time if newest else None,
-                **self._key,
-                **(values or {}),
-            },
-        ).fetchone()
+            {"r": changed, "f": changed if fresh is None else to_multirange(fresh), "w": done.messages_written,
+             "d": done.messages_deadlettered, "e": done.messages_excluded, "n": done.rows_written,
+             "q": newest.sequence if newest else 0, "t": newest.time if newest else None, **self._key,
+             **(values or {})},
+        ).fetchone()  # fmt: skip
         if row is None:
             self._verify(connection)
             return False
