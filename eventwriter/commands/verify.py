@@ -19,7 +19,7 @@ from eventwriter.commands.settings import Loaded, Settings
 from eventwriter.config.loading import StreamConfig
 from eventwriter.coverage import beliefs
 from eventwriter.errors import MISSING, OK, EventWriterError, UsageError
-from eventwriter.jetstream import holdings
+from eventwriter.jetstream import continuity, holdings
 from eventwriter.jetstream.api import Request
 from eventwriter.jetstream.holdings import Held
 from eventwriter.jetstream.visitor import Visitor, visiting
@@ -66,6 +66,7 @@ def verify(connection: Connection[Any], visitor: Visitor, stream: StreamConfig, 
     consumer = visitor.consumer_info()
     with translated():
         known = looking.look_up(connection, Identity(stream.name, info.name, info.created, stream.durable))
+    visitor.ask(lambda request: continuity.check(request, stream, known.highest, known.newest))
     # Where there is no consumer, a new one begins with what is missing; so far it is.
     last = holdings.passed(info, consumer) if consumer else known.highest
     first = max(info.first_sequence, known.begins + 1, 1)

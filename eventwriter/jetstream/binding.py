@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from eventwriter.config.loading import StreamConfig
 from eventwriter.errors import ConfigurationError, ConsumerEditedError, EventWriterError, UnavailableError
-from eventwriter.jetstream import consumer
+from eventwriter.jetstream import consumer, continuity
 from eventwriter.jetstream.api import Request
 from eventwriter.jetstream.consumer import ConsumerInfo, StreamInfo
 from eventwriter.jetstream.handover import Handover
@@ -45,14 +45,6 @@ class Binding:
         """The consumer as it is now; None if it is gone."""
         return await consumer.consumer_info(self._request, self._config)
 
-    async def continues(self, highest: int, newest: tuple[int, int] | None) -> None:
-        """Raises ConfigurationError if the stream does not continue what a ledger knows up to the sequence ``highest``,
-        with the sequence and the time of the ``newest`` message, if that is known."""
-        stream = await self.stream_info()
-        has = stream.last_sequence >= highest
-        if not has or (newest and not await consumer.has(self._request, self._config, stream, *newest)):
-            raise consumer.restored(self._config, stream.last_sequence, highest)
-
     async def changed(self) -> EventWriterError | None:
         """The error that says why what this consumer delivers from now on would not fit our ledger, if that is so."""
         # Before the stream is asked: while it answers more may come, of an earlier pull, which it does not know yet.
@@ -60,8 +52,8 @@ class Binding:
         stream = await self.stream_info()
         if self._stream is None or stream.created != self._stream.created:
             return UnavailableError(f"stream {self._config.stream} was created anew: starting again with a new ledger")
-        if sequence and not await consumer.has(self._request, self._config, stream, sequence, time):
-            return consumer.restored(self._config, stream.last_sequence, sequence)
+        if sequence and not await continuity.has(self._request, self._config, stream, sequence, time):
+            return continuity.restored(self._config, stream.last_sequence, sequence)
         info = await self.consumer_info()
         return self.deleted() if info is None else self.edited(info)
 

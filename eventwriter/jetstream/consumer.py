@@ -217,28 +217,3 @@ async def stripped(request: Request, config: StreamConfig, messages: Iterable[Me
             if "error" in answer or answer["message"].get("data"):
                 return sequence
     return None
-
-
-async def has(request: Request, config: StreamConfig, stream: StreamInfo, sequence: int, time: int) -> bool:
-    """Whether the stream still is one in which a message of this sequence has this time (nanoseconds since 1970).
-
-    False for a stream that was restored to an earlier state, or lost its latest messages in a power failure: there
-    the sequences are given out a second time. True also if the message is gone, so that nothing can be told.
-    """
-    if stream.last_sequence < sequence:
-        return False
-    answer = await request(f"STREAM.MSG.GET.{config.stream}", {"seq": sequence})
-    if "error" in answer:
-        return True
-    return abs(datetime.fromisoformat(answer["message"]["time"]).timestamp() - time / _NANO) < 1e-3
-
-
-def restored(config: StreamConfig, last: int, known: int) -> ConfigurationError:
-    """What to tell of a stream that no longer continues what the ledger knows up to the sequence ``known``."""
-    copy = f"eventwriter ledger copy --stream {config.name} --from {config.durable} --to NEW --through N"
-    return ConfigurationError(
-        f"stream {config.stream} was restored to an earlier state, or lost its latest messages: it does not continue "
-        f"what the ledger knows up to sequence {known} (it ends at {last}), and new messages would be "
-        f"taken for written ones: run `{copy}`, where N is the last sequence that the stream was restored with, and "
-        f"set streams.{config.name}.durable to NEW"
-    )

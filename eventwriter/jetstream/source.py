@@ -11,7 +11,7 @@ from typing import Any
 from eventwriter.config.loading import NatsConfig, StreamConfig
 from eventwriter.coverage import Segment
 from eventwriter.errors import EventWriterError
-from eventwriter.jetstream import gaps
+from eventwriter.jetstream import continuity, gaps
 from eventwriter.jetstream.ackall import AckAll
 from eventwriter.jetstream.buffer import Gap
 from eventwriter.jetstream.consumer import ConsumerInfo, StreamInfo
@@ -109,8 +109,8 @@ class Source:
         return self.loop.call(self.link.binding.stream_info(), CONNECT_TIMEOUT)
 
     def check_continues(self, highest: int, newest: tuple[int, int] | None) -> None:
-        """Raises ConfigurationError if the stream does not continue what a ledger knows, as ``Binding.continues``."""
-        self.loop.call(self.link.binding.continues(highest, newest), CONNECT_TIMEOUT)
+        """Raises ConfigurationError if the stream does not continue what a ledger knows."""
+        self.loop.call(continuity.check(self.link.api.request, self._config, highest, newest), CONNECT_TIMEOUT)
 
     def consumer_info(self) -> ConsumerInfo | None:
         """The consumer as it is now; None if it is gone."""

@@ -27,6 +27,8 @@ class Known:
     """The beliefs, as ``coverage`` has them; None: it is believed for all."""
     done: tuple[Range, ...] = ()
     past: tuple[Past, ...] = ()
+    newest: tuple[int, int] | None = None
+    """Sequence and time of the newest message of ours, as ``Glance`` has them."""
 
     @property
     def highest(self) -> int:
@@ -45,19 +47,21 @@ class Known:
 def look_up(connection: Connection[Any], identity: Identity) -> Known:
     """What the ledger of this identity knows; raises ConfigurationError where another durable goes on with it."""
     row = connection.execute(
-        "SELECT id, begins, filters, array(SELECT ARRAY[lower(r), upper(r) - 1] FROM unnest(done) r), continued_by "
+        "SELECT id, begins, filters, array(SELECT ARRAY[lower(r), upper(r) - 1] FROM unnest(done) r), continued_by, "
+        "CASE WHEN newest_time IS NOT NULL THEN ARRAY[newest, newest_time] END "
         "FROM eventwriter.ledger WHERE stream = %(stream)s AND stream_created = %(created)s AND durable = %(durable)s",
         identity_keys(identity),
     ).fetchone()
     if row is None:
         return Known()
-    number, begins, filters, done, continued_by = row
+    number, begins, filters, done, continued_by, newest = row
     if continued_by is not None:
         raise ConfigurationError(continued(identity, continued_by))
     # What moves from the row to its past meanwhile is in both, and means the same in either.
     ranges = tuple((first, last) for first, last in done)
+    beliefs = None if filters is None else tuple(filters)
     return Known(
-        number, begins, None if filters is None else tuple(filters), ranges, tuple(past_of(connection, number))
+        number, begins, beliefs, ranges, tuple(past_of(connection, number)), (newest[0], newest[1]) if newest else None
     )
 
 

@@ -191,8 +191,9 @@ def test_a_stream_restored_to_an_earlier_state_is_refused(world: World, running:
     assert ended(process) == 78
     assert ended(world.start("worker", "--stream", "LOGS", **QUICK)) == 78
     assert world.log.count("was restored to an earlier state") == 2
-    replay = world.run("replay", "--stream", "LOGS", check=False)
-    assert (replay.returncode, "was restored to an earlier state" in replay.stderr) == (78, True)
+    for command in ("replay", "verify"):
+        told = world.run(command, "--stream", "LOGS", check=False)
+        assert (told.returncode, "was restored to an earlier state" in told.stdout + told.stderr) == (78, True)
     assert world.counts("LOGS") == before
 
 
