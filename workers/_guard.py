@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from eventwriter.stream import HEADERS_MAX, Decoded, LateHeaders, Message, Reject, Row, Stream
-from eventwriter.values import shown
+from eventwriter.values import clean, shown
 from workers._limits import REJECTS_MAX, ROWS_MAX, TooLarge
 
 _STEP = 16
 """One row of so many is weighed: a run of fewer large ones is at most so many times their payload."""
 _FEW = 8 * _STEP
 """Rows of a message that are not worth weighing."""
+_WORD, _SENTENCE = 100, 500
+"""Characters of a reason, and of a detail: they stand on the board, in the log, in metrics and in the database."""
 
 
 def total(decode: Callable[[Message], Decoded]) -> Callable[[Message], Decoded]:
@@ -57,14 +59,16 @@ def guarded(stream: Stream) -> Stream:
         decoded = decode(message)
         if not isinstance(decoded, Decoded):
             raise TypeError(f"decode returned {shown(decoded)}, not Decoded")
-        rows, rejects, repairs = decoded
+        rows, rejects, repairs = decoded[0], [*(decoded[1] or ())], [*decoded[2]]
         for row in rows:
             if not isinstance(row, tuple) or len(row) != width:
                 raise TypeError(f"decode returned the row {shown(row)}, not a tuple of {width} values")
-        if rejects:
-            _check(rejects, len(rows))
         if not all(isinstance(reason, str) for reason in repairs):
             raise TypeError(f"decode returned the repairs {shown(repairs)}, not words")
+        if rejects:
+            _check(rejects, len(rows))
+        if rejects or repairs:
+            return Decoded(rows, [_told(reject) for reject in rejects], [_cut(reason, _WORD) for reason in repairs])
         return decoded
 
     def narrow(messages: Sequence[Message]) -> Sequence[Row | None]:
@@ -86,6 +90,16 @@ def _check(rejects: Sequence[Reject], rows: int) -> None:
     if len(known) < len(places):
         text = f"for {rows} rows and {len(rejects)} rejects, not a place of its own for each among all records"
         raise ValueError(f"decode returned record_index {shown(places)} {text}")
+
+
+def _told(reject: Reject) -> Reject:
+    """The same in texts that fit wherever they are told."""
+    reason, detail, place, sqlstate = reject
+    return Reject(_cut(reason, _WORD), _cut(detail, _SENTENCE), place, _cut(sqlstate, _WORD) if sqlstate else None)
+
+
+def _cut(text: str, most: int) -> str:
+    return clean(text[:most], [])
 
 
 def _weigh(rows: Sequence[Row]) -> None:

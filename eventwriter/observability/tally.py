@@ -6,10 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import msgspec
+
 log = logging.getLogger("eventwriter.worker")
 
 REASONS = 100
 """Reasons of a stream that are counted by themselves."""
+LENGTH = 100
+"""Bytes of JSON of such a reason: all of them, of rejects and of repairs, are in a slot of the board."""
 OTHER = "other"
 _PAUSE = 60.0
 """Seconds between two lines of the log, as between those of an outage."""
@@ -18,7 +22,7 @@ _PAUSE = 60.0
 def count(counts: dict[str, int], more: Mapping[str, int]) -> None:
     """Adds to what is counted; what would be one reason too many counts as OTHER."""
     for reason, number in more.items():
-        known = reason in counts or (len(counts) < REASONS and len(reason) <= REASONS)
+        known = reason in counts or (len(counts) < REASONS and len(msgspec.json.encode(reason)) <= LENGTH)
         name = reason if known else OTHER
         counts[name] = counts.get(name, 0) + number
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from eventwriter.observability.board import LARGEST
 from eventwriter.observability.tally import OTHER, REASONS, Letters, count
 
 
@@ -35,3 +37,13 @@ def test_reasons_are_few(name: str) -> None:
     assert all(len(reason) <= REASONS for reason in counts)
     assert sum(counts.values()) == 2000
     assert counts[OTHER] >= 2 * (1000 - REASONS)
+
+
+@pytest.mark.parametrize("letter", ["r", "\x01", "\N{GRINNING FACE}"])
+def test_reasons_are_short_where_they_are_written(letter: str) -> None:
+    """In JSON, where a character may take six bytes: rejects and repairs together leave room for the rest of a slot."""
+    counts: dict[str, int] = {}
+    for number in range(1000):
+        count(counts, {f"{number}{letter * 97}": 10**9})
+    assert 2 * len(msgspec.json.encode(counts)) < LARGEST / 2
+    assert sum(counts.values()) == 1000 * 10**9

@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 
 from eventwriter import registry
+from eventwriter.embedded import free_port
 from eventwriter.errors import ConfigurationError
 from eventwriter.postgres.attempt import fast_rows
 from eventwriter.stream import Message
+from fix_monitor import Endpoint
+from fix_servers import WRITER
 from fix_service import ROOT, World, only, wait_until
 
 CODE = '''
@@ -29,6 +32,18 @@ def decode(message):
 
 STREAM = Stream("{name}", ("{table}.>",), "{table}", (Column("n", "bigint"), Column("text", "text")), decode)
 '''
+ODD = """
+import json
+from eventwriter.stream import Column, Decoded, Reject, Stream
+
+def decode(message):
+    kind, number = json.loads(message.payload)
+    odd = {"long": "r" * 15_000, "lone": "\\ud800", "nul": "a\\0b", "many": chr(number + 200) * 100}[kind]
+    record = () if kind == "long" else [(number, "good")]
+    return Decoded(record, [Reject(odd, odd * 9, len(record), odd)], [odd])
+
+STREAM = Stream("{name}", ("{table}.>",), "{table}", (Column("n", "bigint"), Column("text", "text")), decode)
+"""
 NOTES = """
 [streams.NOTES]
 decoder = "json"
@@ -251,4 +266,28 @@ def test_streams_of_others_are_written_exactly_once(world: World, tmp_path: Path
     (folder / "alerts.py").unlink()
     wait_until(lambda: world.worker("ALERTS") is None, "its end")
     assert not re.search("Traceback", world.log)
+    assert world.stop(service) == 0
+
+
+def test_reasons_may_be_any(world: World, tmp_path: Path) -> None:
+    """Long, many, or what no text is: each dead letter has its reason, cut, the board tells all, and no worker ends."""
+    write(tmp_path / "streams", "alerts", ODD)
+    world.environment |= {"EVENTWRITER_PLUGINS__FOLDERS": str(tmp_path / "streams")} | only()
+    world.run("streams", "create")
+    world.run("schema", "apply")
+    world.execute(f"GRANT INSERT ON alerts TO {WRITER}")
+    endpoint = Endpoint(f"127.0.0.1:{free_port()}")
+    service = world.start(EVENTWRITER_HTTP__LISTEN=endpoint.address)
+    pid = wait_until(lambda: world.worker("ALERTS"), "the worker").pid
+    sent = [("long", n) for n in range(5)] + [("lone", 5), ("nul", 6)] + [("many", n) for n in range(7, 150)]
+    publish(world, "ALERTS", *(json.dumps(each).encode() for each in sent))
+    told = {"written": 145, "deadlettered": 5}
+    wait_until(lambda: told.items() <= endpoint.status()["streams"]["ALERTS"]["messages"].items(), lambda: world.log)
+    assert [child.pid for child in [world.worker("ALERTS")] if child] == [pid]
+    assert endpoint.status()["streams"]["ALERTS"]["restarts"] == 0
+    query = "SELECT reason, count(*) FROM eventwriter.dead_letter_records GROUP BY 1"
+    reasons: dict[str, int] = dict(world.query(query))
+    assert {"r" * 100, "\ufffd", "a\ufffdb", chr(207) * 100, chr(349) * 100} <= reasons.keys()
+    assert reasons["r" * 100] == 5
+    assert sum(reasons.values()) == len(sent)
     assert world.stop(service) == 0
