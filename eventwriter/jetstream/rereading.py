@@ -77,7 +77,7 @@ class Reader:
         try:
             await self._read(_Missing(near), name, inbox)
         finally:
-            if self._nc.is_connected:
+            if not self._nc.is_closed:  # during an outage too: the client would subscribe again after it
                 await subscription.unsubscribe()
         return True
 

@@ -76,7 +76,7 @@ class Tap:
                     if ended is None:
                         return
         finally:
-            if self._nc.is_connected:
+            if not self._nc.is_closed:  # during an outage too: the client would subscribe again after it
                 await subscription.unsubscribe()
 
     async def _pull(self, name: str, inbox: str, *, alone: bool) -> None:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
+from collections.abc import AsyncIterator, Callable
 from typing import Any
+
+import pytest
 
 import forkserver
 import reference
+from consumers import STREAM
 from eventwriter.commands.tap import coloured
+from eventwriter.config.loading import NatsConfig
+from eventwriter.coverage import Segment
+from eventwriter.errors import UnavailableError
+from eventwriter.jetstream.api import Api
+from eventwriter.jetstream.connection import Client
+from eventwriter.jetstream.handover import Handover
+from eventwriter.jetstream.rereading import Reader
+from eventwriter.jetstream.tapping import Tap
+from eventwriter.jetstream.visit import Visit
 from fix_service import World, wait_until
 from traffic import Publication
 
+Reading = Callable[[Client, Api], AsyncIterator[object]]
 BROKEN = Publication("logs.app", b'[{"body": "fine"}, 5]', ())
 BINARY = Publication("logs.app", b"\x1b]0;\xff", (), headers={"a": "b"})
 
@@ -26,6 +41,22 @@ def tapped(world: World, *options: str) -> list[Any]:
     """The lines that it prints before it ends by itself."""
     lines = world.run("tap", "--stream", "LOGS", "--since", "1h", *options).stdout.splitlines()
     return [json.loads(line) for line in lines]
+
+
+async def again(client: Client, api: Api) -> AsyncIterator[object]:
+    """Reads LOGS as a worker reads what it misses; goes on when it is asked for more."""
+    handover = Handover(STREAM)
+    task = asyncio.create_task(Reader(client, api, STREAM, handover).read([Segment(1, 1000, STREAM.subjects)]))
+    while not task.done():
+        if len(handover.rereads) > 1 or client.is_reconnecting:
+            yield handover.rereads.take()
+        await asyncio.sleep(0.01)
+    await task
+
+
+def tapping(client: Client, api: Api) -> AsyncIterator[object]:
+    """Reads LOGS as ``tap`` does."""
+    return Tap(client, api, STREAM, STREAM.subjects).messages(1)
 
 
 def test_what_there_was_as_rows_rejects_and_as_it_came(world: World) -> None:
@@ -73,3 +104,31 @@ def test_what_arrives_meanwhile_each_once(world: World) -> None:
     assert sequences == [*range(1, 19)]
     world.wait_settled()
     assert world.stop(service) == 0
+
+
+@pytest.mark.parametrize("reading", [again, tapping])
+def test_what_an_outage_interrupts_leaves_no_subscription(world: World, reading: Reading) -> None:
+    """The client would keep it, with its task and its queue, and subscribe again at every connection that follows."""
+    world.publish("LOGS", [log(f"{number}") for number in range(1000)])
+
+    async def subscriptions() -> list[set[int]]:
+        visit = Visit(NatsConfig(url=(world.nats.url,)), "test")
+        await visit.open()
+        api, _ = visit.questions(STREAM)
+        await api.request("STREAM.INFO.LOGS", {})  # with a subscription for answers, which stays
+        before = {*visit.client._subs}
+        interrupted = reading(visit.client, api)
+        await anext(interrupted)
+        during = {*visit.client._subs}
+        world.nats.kill()
+        with pytest.raises(UnavailableError):
+            async for _ in interrupted:
+                pass
+        assert visit.client.is_reconnecting
+        after = {*visit.client._subs}
+        world.nats.start()
+        await visit.close()
+        return [before, during, after]
+
+    before, during, after = asyncio.run(subscriptions())
+    assert (len(during), after) == (len(before) + 1, before)
