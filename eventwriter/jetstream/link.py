@@ -81,6 +81,8 @@ class Link:
     @property
     def trouble(self) -> str:
         """What keeps messages or acks from flowing although there is a connection; empty if nothing does."""
+        if self._handover.claims.full:  # for want of an answer: that it is forbidden is part of why
+            return self._progress.trouble or self._permissions.trouble
         return self._permissions.trouble or self._progress.trouble
 
     def told(self) -> tuple[bool, int | None, int | None, str, str]:

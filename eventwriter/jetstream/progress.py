@@ -51,10 +51,19 @@ class Progress:
         """Acks were confirmed: there is a way for them."""
         self._unconfirmed = None
 
-    def look(self, info: ConsumerInfo | None, now: float, *, connected: bool, eager: bool, silent: str = "") -> None:
+    def look(
+        self,
+        info: ConsumerInfo | None,
+        now: float,
+        *,
+        connected: bool,
+        eager: bool,
+        silent: str = "",
+        full: bool = False,
+    ) -> None:
         """Decides from what the consumer says every few seconds, or else why it is ``silent``, what ``trouble`` is.
 
-        ``eager``: messages would be taken now.
+        ``eager``: messages would be taken now. ``full``: none until the consumer can be asked.
         """
         if not connected or self._answered is None:
             self._answered = now
@@ -69,7 +78,7 @@ class Progress:
             self._deliveries = info.deliveries
             if not info.ack_pending:
                 self._unconfirmed = None
-        self.trouble = self._cause(info, now, silent)
+        self.trouble = self._cause(info, now, silent, full)
         if self.trouble:
             self._outage.failed(self.trouble, "looking again")
         elif connected and info is not None:
@@ -80,12 +89,13 @@ class Progress:
         if not self.trouble and not self._refusal:
             self._outage.over()
 
-    def _cause(self, info: ConsumerInfo | None, now: float, silent: str) -> str:
+    def _cause(self, info: ConsumerInfo | None, now: float, silent: str, full: bool) -> str:
         if info is not None and info.paused:
             remedy = f"nats consumer resume {self._config.stream} {self._config.durable}"
             return f"{self._name} is paused until {info.paused}, so nothing is delivered: resume it ({remedy})"
         if self._answered is not None and now - self._answered > STALLED:
-            return f"JetStream tells nothing of our consumer: {silent}"
+            held = ", and no more is pulled until it does" if full else ""
+            return f"JetStream tells nothing of our consumer{held}: {silent}"
         if info is not None and now - self._delivered > STALLED:
             return f"messages wait, and {self._name} delivers none: {self._why(info)}"
         if self._unconfirmed is not None and now - self._unconfirmed > STALLED:

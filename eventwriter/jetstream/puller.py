@@ -99,6 +99,7 @@ class Puller:
             self._client.is_connected
             and not handover.holding
             and not handover.stopping
+            and not handover.claims.full
             and messages >= writer.batch_messages // 2
             and size >= writer.batch_bytes // 2
         )

@@ -53,7 +53,7 @@ class Watch:
 
     async def look(self) -> float:
         """Looks once; seconds until the next look. Raises the error to end with if only binding anew helps."""
-        info, silent = None, ""
+        info, silent, full = None, "", self._claims.full
         try:
             if self._client.is_connected:
                 if not self._permissions.complete:
@@ -65,8 +65,12 @@ class Watch:
             if (edited := self._binding.edited(info)) is not None:
                 raise edited
             self._claims.seen()
+            if full:
+                self._puller.wake.set()
         eager = self._puller.eager and not self._puller.standby
-        self._progress.look(info, monotonic(), connected=self._client.is_connected, eager=eager, silent=silent)
+        self._progress.look(
+            info, monotonic(), connected=self._client.is_connected, eager=eager, silent=silent, full=full
+        )
         self._puller.stuck(stands_still(self.latest, info))
         self.latest = info
         return SAMPLE if info is not None else SOON

@@ -43,3 +43,14 @@ def test_they_are_kept_until_the_consumer_was_seen_twice() -> None:
     assert claims.ranges() == [(1, 2), (4, 4)]
     claims.seen()
     assert claims.ranges() == []
+
+
+def test_they_are_not_many() -> None:
+    """Without a look at the consumer nothing more is pulled beyond a limit, until there is one."""
+    claims, full = Claims(most=6), []
+    for _ in range(3):
+        claims.add(batch([(1, 0), (0, 0), (2, 0)], span=True))
+        full.append(claims.full)
+    claims.seen()
+    assert [*full, claims.full] == [False, False, True, False]
+    assert len(claims.ranges()) == 6

@@ -88,6 +88,11 @@ def test_a_jetstream_that_does_not_answer() -> None:
         "JetStream tells nothing of our consumer: JetStream does not answer",
     ]
     assert watched([None] * 4, silent="x", connected=False) == [""] * 4
+    progress = Progress(STREAM)
+    for now in (0.0, 7.0):
+        progress.look(None, now, connected=True, eager=False, silent="forbidden", full=True)
+    told = "JetStream tells nothing of our consumer, and no more is pulled until it does: forbidden"
+    assert progress.trouble == told
 
 
 def test_acks_without_confirmation() -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from consumers import STREAM
+from consumers import GAP, STREAM
 from eventwriter.config.loading import NatsConfig
 from eventwriter.errors import ConfigurationError, ConsumerEditedError, EventWriterError, UnavailableError
 from eventwriter.jetstream.binding import Binding
 from eventwriter.jetstream.buffer import Gap
+from eventwriter.jetstream.claims import Claims
 from eventwriter.jetstream.handover import Handover
 from eventwriter.jetstream.permissions import Permissions
 from eventwriter.jetstream.progress import Progress
@@ -162,16 +163,22 @@ def test_a_pull_whose_bytes_are_used_up_is_over(bench: Bench) -> None:
     assert bench.pulls()
 
 
-@pytest.mark.parametrize("what", ["holding", "stopping", "disconnected", "refused"])
+@pytest.mark.parametrize("what", ["holding", "stopping", "disconnected", "refused", "unseen"])
 def test_no_pull_that_would_be_in_vain(bench: Bench, what: str) -> None:
-    """During an outage, at the end, without a connection, without permission."""
+    """During an outage, at the end, without a connection, without permission, or when the consumer cannot be asked."""
     if what == "disconnected":
         bench.server.is_connected = False
     elif what == "refused":
         bench.permissions.note(f'nats: permissions violation for publish to "{NEXT}"')
+    elif what == "unseen":
+        bench.handover.claims = Claims(most=1)
+        bench.handover.claims.add(GAP)
     else:
         setattr(bench.handover, what, True)
     assert not bench.pulls()
+    if what == "unseen":
+        bench.handover.claims.seen()
+        assert bench.pulls()
 
 
 def test_pulls_that_end_with_nothing_do_not_follow_each_other_at_once(bench: Bench) -> None:

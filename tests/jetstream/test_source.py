@@ -10,9 +10,10 @@ from itertools import count
 
 import pytest
 
-from consumers import STREAM
+from consumers import GAP, STREAM
 from eventwriter.config.loading import NatsConfig
 from eventwriter.errors import UnavailableError
+from eventwriter.jetstream.claims import Claims
 from eventwriter.jetstream.source import Source
 from eventwriter.jetstream.wire import Delivery
 
@@ -102,3 +103,16 @@ def test_deliveries_without_numbers_end_the_worker(source: Source) -> None:
     source.link.puller.deliver([(b"logs.x", b"x", b"$JS.ACK.LOGS.eventwriter-logs.1.2", None)], 1)
     with pytest.raises(UnavailableError, match="cannot be read"):
         source.take()
+
+
+def test_a_consumer_that_may_not_be_asked_keeps_more_from_coming(source: Source) -> None:
+    """Once as much is in doubt as is kept in mind: then it is told that nothing is pulled, with what is forbidden."""
+    link, handover = source.link, source._handover
+    link._permissions.note(f'nats: permissions violation for publish to "$JS.API.CONSUMER.INFO.LOGS.{STREAM.durable}"')
+    assert link.trouble.startswith("NATS forbids to publish to $JS.API.CONSUMER.INFO.LOGS")
+    handover.claims = Claims(most=1)
+    handover.took(GAP)
+    for now in (0.0, 7.0):
+        link._progress.look(None, now, connected=True, eager=False, silent=link._permissions.trouble, full=True)
+    assert "no more is pulled until it does: NATS forbids to publish to $JS.API.CONSUMER.INFO.LOGS" in link.trouble
+    assert not link.puller.eager

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from consumers import STREAM
+from consumers import GAP, STREAM
 from eventwriter.config.loading import NatsConfig
 from eventwriter.errors import ConsumerEditedError, UnavailableError
 from eventwriter.jetstream.api import Api
@@ -42,7 +42,7 @@ class World:
         self.wake = asyncio.Event()
         self.story: list[str] = []
         self.permissions = Permissions(NatsConfig(), STREAM)
-        self.claims = Claims()
+        self.claims = Claims(most=1)
         client, api, binding, puller = cast(Client, self), cast(Api, self), cast(Binding, self), cast(Puller, self)
         self.watch = Watch(client, api, binding, puller, self.permissions, Progress(STREAM), self.claims)
 
@@ -96,6 +96,21 @@ def test_a_consumer_that_was_edited_ends_the_worker() -> None:
     world.look()
     world.look()
     assert world.claims.ranges() == []
+
+
+def test_a_consumer_that_is_seen_again_after_long_is_pulled_from() -> None:
+    """At once; until then nothing was, for what lies between the messages of batches is kept in mind."""
+    world = World()
+    world.info = UnavailableError("JetStream does not answer")
+    world.look()
+    assert not world.wake.is_set()
+    world.claims.add(GAP)
+    world.look()
+    assert not world.wake.is_set()
+    world.info = INFO
+    world.look()
+    assert world.wake.is_set()
+    assert not world.claims.full
 
 
 @pytest.mark.parametrize(

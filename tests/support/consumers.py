@@ -9,6 +9,7 @@ from typing import Any
 
 from eventwriter.config.loading import StreamConfig, WriterConfig
 from eventwriter.embedded import free_port
+from eventwriter.stream import Batch, Message
 from fix_monitor import Endpoint
 from fix_service import STREAMS, World, wait_until
 
@@ -21,6 +22,8 @@ STREAM = StreamConfig(
     writer=replace(WriterConfig(), batch_messages=100, batch_bytes=100_000, linger=0.01),
 )
 ONLY_LOGS = {f"EVENTWRITER_STREAMS__{name}__ENABLED": "false" for name in STREAMS if name != "LOGS"}
+GAP = Batch([Message("logs.x", b"", 9, 1)], [5])
+"""A batch of one message, before which there may be some of somebody else."""
 TOLD = 10.0
 """Seconds within which /readyz must name a cause."""
 
