@@ -16,13 +16,15 @@ Began = dict[str, float]
 """Of each stream that is not being written: since when, by the monotonic clock."""
 
 
-def follow(began: Began, streams: Mapping[str, Mapping[str, Any]]) -> None:
-    """Notes which streams are in trouble now: since when, whatever becomes of the trouble until it is over."""
-    for name in [name for name in began if not streams.get(name, {}).get("reason")]:
-        del began[name]
-    for name, stream in streams.items():
-        if stream["reason"]:
-            began.setdefault(name, time.monotonic())
+def follow(began: Began, streams: Mapping[str, Mapping[str, Any]]) -> Began:
+    """Notes which streams are in trouble now, and tells them: since when, whatever becomes of it until it is over.
+
+    Threads may share ``began``: whatever takes more than one step of the interpreter may meet a change of another's.
+    """
+    for name in list(began):
+        if not streams.get(name, {}).get("reason"):
+            began.pop(name, None)
+    return {name: began.setdefault(name, time.monotonic()) for name, stream in streams.items() if stream["reason"]}
 
 
 def grouped(document: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -58,10 +58,9 @@ def read(
         for name, stream in config.streams.items()
         if stream.enabled
     }
-    began = {} if began is None else began
-    causes.follow(began, streams)
+    trouble = causes.follow({} if began is None else began, streams)
     for name, each in streams.items():
-        each["since"] = now - (moment - began[name]) if name in began else None
+        each["since"] = now - (moment - trouble[name]) if name in trouble else None
     problems = [
         {"stream": name, "text": each["reason"], "since": each["since"]}
         for name, each in streams.items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from typing import Any
 
@@ -93,6 +95,34 @@ def test_one_cause_is_one_while_each_stream_tries_again_in_its_own_time() -> Non
     for stream, state in zip(STREAMS, ("starting", "restarting", "waiting", "draining") * 2, strict=False):
         found["streams"][stream]["state"] = state
     assert [cause["who"] for cause in causes.grouped(found)] == ["all 7 streams"]
+
+
+def test_threads_may_follow_at_once() -> None:
+    """As those of the monitor do that sample, answer and push: each knows since when what it found is so."""
+    began: causes.Began = {}
+    wrong: list[Exception] = []
+    ill, well = ({name: {"reason": reason} for name in map(str, range(50))} for reason in ("away", ""))
+
+    def follow() -> None:
+        try:
+            for _ in range(200):
+                found = causes.follow(began, ill)
+                assert found.keys() == ill.keys()
+                causes.follow(began, well)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            wrong.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=follow) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not wrong
 
 
 def test_since_when_is_remembered_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
