@@ -186,18 +186,18 @@ def check_writable(connection: Connection[Any]) -> None:
 
 
 def open_pool(
-    settings: PostgresConfig, application_name: str, size: int, connected: Callable[[], None] = lambda: None
+    settings: PostgresConfig, application_name: str, size: int, connected: Callable[[], Mapping[str, str]] = dict
 ) -> ConnectionPool[BusyConnection]:
     """A pool of one worker, opened after the fork: an inherited one would use the parent's backend.
 
-    ``connected`` is called, in whatever thread, for each connection that is made.
+    ``connected`` is called, in whatever thread, for each connection that is made, and tells what else limits it.
     """
 
     def configure(connection: BusyConnection) -> None:
-        connected()
+        more = connected()
         connection.adapters.register_dumper(None, JsonbDumper)
         timeout = {"statement_timeout": f"{int(settings.statement_timeout * 1000)}ms"}
-        _set(connection, _LINK | _IDLE, _OURS | timeout)
+        _set(connection, {**_LINK, **_IDLE, **more}, _OURS | timeout)
 
     pool = ConnectionPool(
         lambda: connection_string(settings, application_name),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,10 +21,17 @@ NOT_ALONE = (
     'ack = "all" needs a session of PostgreSQL for itself, and behind a pooler there is none: let postgres.dsn lead to '
     'PostgreSQL itself, or set ack = "each"'
 )
+# What is between may keep the server's end of a connection whose other end is lost, and with it the lock, from whoever
+# comes next, the worker itself as well. It says something every 2 s, or after the 30 s of its longest question to NATS.
+_ALONE = {"idle_session_timeout": "60s"}
 
 
 class Session:
-    """The connections of one worker. With a ``lock`` there is only one, and it holds that advisory lock."""
+    """The connections of one worker. With a ``lock`` there is only one, and it holds that advisory lock.
+
+    PostgreSQL ends it when it is silent for long, and its worker makes another, which may be silent for longer: so may
+    one that was stopped, or whose decoder takes as long for a batch, which it would begin again for ever.
+    """
 
     def __init__(self, settings: PostgresConfig, stream: str) -> None:
         self.connections = 0
@@ -36,6 +43,7 @@ class Session:
         self._name = f"eventwriter {stream}"
         self._pool: ConnectionPool[BusyConnection] | None = None
         self._lock: str | None = None
+        self._limits: Mapping[str, str] = {}
         self._locked: weakref.WeakSet[Connection[Any]] = weakref.WeakSet()
 
     @contextmanager
@@ -46,10 +54,12 @@ class Session:
 
     def open(self, *, alone: bool = False) -> None:
         """Opens the pool, after the fork; with one connection where the worker is to be ``alone``."""
+        self._limits = _ALONE if alone else {}
         self._pool = open_pool(self._settings, self._name, 1 if alone else self._settings.pool_size, self._connected)
 
-    def _connected(self) -> None:
+    def _connected(self) -> Mapping[str, str]:
         self.connections += 1
+        return self._limits
 
     def lock(self, name: str) -> None:
         """From now on every connection holds this advisory lock, or ExclusiveError is raised: somebody else has it."""
@@ -72,6 +82,9 @@ class Session:
                         check_writable(connection)
                     yield connection
                     connection.commit()  # not left to the pool: what it raises is to be classified here
+                except psycopg.errors.IdleSessionTimeout:
+                    self._limits = {}  # before the pool makes the next one
+                    raise
                 except (psycopg.errors.ReadOnlySqlTransaction, ReadOnlyError, RestoringError) as error:
                     # A demoted primary, or a default of the session: it does not pass with time, a new connection may.
                     if not isinstance(error, RestoringError) or error.here:
@@ -94,8 +107,9 @@ class Session:
         got = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name]).fetchone()
         if got != (True,):
             raise ExclusiveError(
-                f'{self._stream}: another worker serves this consumer, and ack = "all" needs it alone: '
-                'stop the other one, or set ack = "each"'
+                f'{self._stream}: another worker serves this consumer, and ack = "all" needs it alone, or its own '
+                "session from before a lost connection is still open, which PostgreSQL ends within a minute: stop the "
+                'other one, or set ack = "each"'
             )
         self._locked.add(connection)
 

@@ -16,9 +16,12 @@ from psycopg import conninfo, sql
 
 from eventwriter.config.loading import PostgresConfig
 from eventwriter.embedded import NatsServer
+from eventwriter.errors import ExclusiveError, UnavailableError
 from eventwriter.postgres import connection as connecting
+from eventwriter.postgres import session
 from eventwriter.postgres.ledger import Done, Identity
 from eventwriter.postgres.ledgers import Opening
+from eventwriter.postgres.session import Session
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Column, Decoded, Message, Stream
 from fix_hosts import second_host
@@ -200,6 +203,79 @@ def test_a_worker_that_falls_silent_gives_the_ledger_free(proxied: Proxied) -> N
     world.assert_exact()
     assert world.query("SELECT count(*) FROM eventwriter.dead_letters") == [(0,)]
     assert all(service.poll() is None for service in world.services), world.log
+
+
+def alone(dsn: str) -> Session:
+    """That of a worker with ``ack = "all"``."""
+    opened = Session(PostgresConfig(dsn=dsn), "NUMBERS")
+    opened.open(alone=True)
+    opened.lock("the consumer of NUMBERS")
+    return opened
+
+
+def silence(opened: Session) -> str:
+    """For how long this one may be silent."""
+    with opened.connection() as connection:
+        return str(connection.execute("SHOW idle_session_timeout").fetchall()[0][0])
+
+
+def test_a_session_that_fell_silent_gives_the_consumer_free(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one whose worker lost its connection, while something between keeps the server's end. If its worker is
+    there all the same, as after a pause, it goes on with another one, which is not ended again and again for it."""
+    first = alone(database)
+    assert silence(first) == "1min"
+    first.close()
+    monkeypatch.setattr(session, "_ALONE", {"idle_session_timeout": "3s"})
+    first, second = alone(database), alone(database)
+    assert silence(first) == "3s"
+    with pytest.raises(ExclusiveError, match="its own session from before a lost connection is still open"):
+        silence(second)
+
+    def taken(by: Session) -> bool:
+        try:
+            return bool(silence(by))
+        except (ExclusiveError, UnavailableError):
+            return False
+
+    wait_until(lambda: taken(second), "the end of the first")
+    with pytest.raises(UnavailableError, match="idle-session timeout"):
+        silence(first)
+    second.close()
+    wait_until(lambda: taken(first), "its next try")
+    assert silence(first) == "0"
+    first.close()
+    other = Session(PostgresConfig(dsn=database), "NUMBERS")
+    other.open()
+    assert silence(other) == "0"
+    other.close()
+
+
+def test_a_batch_that_takes_longer_than_silence_may_last(
+    connection: psycopg.Connection[Any], database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its decoder is not begun again for ever, also where rows are gathered before PostgreSQL hears of them."""
+    monkeypatch.setattr(session, "_ALONE", {"idle_session_timeout": "1s"})
+    connection.execute("ALTER TABLE numbers ADD PRIMARY KEY (n)")
+    connection.execute("INSERT INTO numbers VALUES (1, 'there before')")
+
+    def slow(message: Message) -> Decoded:
+        time.sleep(1.5)
+        return decode(message)
+
+    sink = Sink(PostgresConfig(dsn=database), stream(slow, key=("n",)), "numbers", exclusive=True)
+    sink.open()
+    sink.begin(Opening(IDENTITY, ("numbers.>",)))
+    with pytest.raises(UnavailableError, match="idle-session timeout"):
+        sink.write(batch(1))
+
+    def written() -> bool:
+        try:
+            return bool(sink.write(batch(1)).written)
+        except UnavailableError:
+            return False
+
+    wait_until(written, "the batch")
+    sink.close()
 
 
 STOPPING = """
