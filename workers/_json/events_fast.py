@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
+from orjson import dumps
 
 from eventwriter.masking.community import all_masked
 from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, time_from_seconds, usual_times
@@ -53,6 +54,7 @@ class AnyEvent(Envelope, gc=False, kw_only=True):
 
 _MICROSECONDS = len("1765535400.123456")
 """A time of so many characters, or fewer, is all in a float64."""
+_reals = msgspec.json.Decoder(list[float]).decode
 _gelf_event, _any_event = members_of(GelfEvent), members_of(AnyEvent)
 _GELF_NAMES = (*GelfEvent.__struct_fields__, *_Gelf.__struct_fields__)
 
@@ -60,21 +62,27 @@ _GELF_NAMES = (*GelfEvent.__struct_fields__, *_Gelf.__struct_fields__)
 def gelf_columns(arrivals: Arrivals, records: Sequence[GelfEvent], odd: set[int]) -> Columns:
     """The columns of events with GELF."""
     gelf: dict[str, Sequence[Any]] = dict(zip(_GELF_NAMES, _gelf_event(records).values(), strict=True))
-    gelf["event_timestamp"] = _times([*map(bytes, gelf["timestamp"])])
+    gelf["event_timestamp"] = _times(gelf["timestamp"])
     for other in (gelf["other_addr"], gelf["camel_addr"]):
         if other.count(None) < len(other):
             gelf["remote_addr"] = [b if a is None else a for a, b in zip(gelf["remote_addr"], other, strict=True)]
     return _columns(arrivals, gelf, odd)
 
 
-def _times(texts: Sequence[bytes]) -> list[int | None]:
+def _times(raws: Sequence[msgspec.Raw]) -> list[int | None]:
     """Seconds since 1970 as timestamptz; None for what takes the fallback, such as more digits than float64 has."""
+    joined = b",".join(raws)
     try:
-        times = [*map(time_from_seconds, map(float, texts))]
-    except ValueError:
-        times = [time_from_seconds(float(text)) if text[-1:].isdigit() else None for text in texts]
-    if max(map(len, texts)) > _MICROSECONDS:
-        times = [None if len(text) > _MICROSECONDS else time for text, time in zip(texts, times, strict=True)]
+        seconds = _reals(b"[%b]" % joined)  # in a tenth of the time that float takes
+    except msgspec.ValidationError:
+        seconds = [float(text) if text[-1:].isdigit() else 0.0 for text in map(bytes, raws)]
+    times = [*map(time_from_seconds, seconds)]
+    shortest = dumps(seconds)[1:-1]
+    if joined != shortest:
+        times = [
+            time if len(text) <= _MICROSECONDS or text == short else None
+            for time, text, short in zip(times, map(bytes, raws), shortest.split(b","), strict=True)
+        ]
     return times
 
 

@@ -7,7 +7,7 @@ among the attributes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Annotated, Any
 
@@ -53,7 +53,7 @@ TABLE = Table(
 _PLACES, _AT = TABLE.places, TABLE.at
 (_TIME, _OBSERVED, _TRACE, _SPAN, _TRACE_FLAGS, _FLAGS, _SEVERITY, _NUMBER, _BODY, _, _SERVICE, _, _, _SCOPE, _, _,
  _ATTRIBUTES, _RESOURCE, _, _, _, _SOURCE, _DATA) = range(len(TABLE.columns))  # fmt: skip
-_APPLICATION, _HOST = _DATA + 4, _DATA + 5
+_APPLICATION = _DATA + 4
 _SCOPED = [*zip(("name", "version", "attributes"), range(_SCOPE, len(TABLE.columns)), strict=False)]
 _ORIGINS = ("host", "hostname", "remote_addr", "source", "ip")
 _OTHER_ORIGINS = frozenset(_ORIGINS[1:])
@@ -72,7 +72,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     if not record:
         raise Unfit("missing_field", "an empty object")
     row, rest = _PLACES.sort(record)
-    (time, observed, _, _, trace_flags, _, severity, number, body, _, service, _, _, _, _, _, attributes, resource, _,
+    (time, observed, _, _, trace_flags, _, severity, number, body, _, _, _, _, _, _, _, attributes, resource, _,
      _, _, source, _, scope, level, word, application, host) = row  # fmt: skip
     del row[_DATA + 1 :]
     if observed is not None:  # it stands for a missing other one, and the time of receipt for a missing observed one
@@ -92,14 +92,15 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
         number = severity_number(number, severity, rest, repairs)
     row[_SEVERITY] = BANDS.get(number) if severity is None and number is not None else severity
     row[_NUMBER] = number
-    if resource is not None:
-        row[_RESOURCE] = packed(fill_service(row, _AT))
-    elif type(host) is str and len(host) <= _HOST_MAX and record.keys().isdisjoint(_OTHER_ORIGINS):
-        row[_RESOURCE] = _only_host(host)
-    else:
-        row[_RESOURCE] = packed({name: record[name] for name in _ORIGINS if name in record})
-    if service is None or application is not None or host is not None:
-        _name_service(row, record, ((_APPLICATION, application), (_HOST, host)), rest)
+    row[_RESOURCE] = packed(fill_service(row, _AT)) if resource is not None else _origin_of(record, host)
+    if application is not None and row[_SERVICE] is None:
+        row[_SERVICE] = application
+    elif application is not None:
+        rest[_PLACES.name_in(record, _APPLICATION) or ""] = application
+    if row[_SERVICE] is None:
+        row[_SERVICE] = host
+    elif host is not None:
+        rest["host"] = host
     if scope is not None:
         spread(row, _SCOPED, "scope", scope if type(scope) is dict else {"name": scope}, rest)
     row[_SOURCE] = source_of(message.subject)
@@ -125,17 +126,6 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     return tuple(row)
 
 
-def _name_service(
-    row: list[Any], record: Mapping[str, Any], names: Iterable[tuple[int, Any]], rest: dict[str, Any]
-) -> None:
-    """Names a service that has no name after the first of these; the others are kept."""
-    for place, given in names:
-        if row[_SERVICE] is None:
-            row[_SERVICE] = given
-        elif given is not None:
-            rest[_PLACES.name_in(record, place) or ""] = given
-
-
 @lru_cache(maxsize=1024)
 def source_of(subject: str) -> str | None:
     """Where a record came in, by its subject: ``logs.syslog.processed`` → syslog, ``events.otel.logs`` → otel."""
@@ -149,9 +139,16 @@ def source_of(subject: str) -> str | None:
     return tokens[1]
 
 
+def _origin_of(record: Mapping[str, Any], host: Any) -> bytes:
+    """What a record without a resource says of where it is from."""
+    if type(host) is str and len(host) <= _HOST_MAX and record.keys().isdisjoint(_OTHER_ORIGINS):
+        return _only_host(host)
+    return packed({name: record[name] for name in _ORIGINS if name in record})
+
+
 @lru_cache(maxsize=1024)
 def _only_host(host: str) -> bytes:
-    """What a record without a resource says of where it is from, if that is its host: they come again and again."""
+    """The same if that is its host alone: they come again and again."""
     return packed({"host": host})
 
 
