@@ -17,24 +17,31 @@ from eventwriter.config.loading import StreamConfig
 from eventwriter.errors import MISSING, OK, UsageError
 from eventwriter.jetstream import holdings
 from eventwriter.jetstream.visitor import Visitor, visiting
+from eventwriter.postgres import looking
 from eventwriter.replaying import Replay
 
 _SHOWN = 20
 """Gaps that are shown to a person; a program gets all of them."""
 
 
-def _first(visitor: Visitor, stream: StreamConfig, first: int | None, since: datetime | timedelta | None) -> int:
-    """The first sequence that shall be the ledger's business, if it is not anyway; UsageError beyond the stream's end.
-
-    A new ledger that begins there would leave out all that the stream holds.
-    """
+def _first(
+    replay: Replay, visitor: Visitor, stream: StreamConfig, first: int | None, since: datetime | timedelta | None
+) -> int:
+    """The first sequence that shall be the ledger's business, if it is not anyway; UsageError beyond the stream's end
+    where there is no ledger: a new one would begin there, and leave out all that the stream holds."""
     info = visitor.stream_info()
     if since is None:
-        if (first or 1) > max(info.last_sequence, 1):
+        if (first or 1) > max(info.last_sequence, 1) and _is_new(replay):
             raise UsageError(f"--from-seq {first}: the last sequence of stream {info.name} is {info.last_sequence}")
         return first or 1
     time = datetime.now(UTC) - since if isinstance(since, timedelta) else since
     return visitor.ask(lambda request: holdings.since(request, stream, info, time))
+
+
+def _is_new(replay: Replay) -> bool:
+    """Whether it would make the ledger."""
+    with replay.sink.session.connection() as connection:
+        return looking.look_up(connection, replay.identity).row is None
 
 
 def _verified(replay: Replay, visitor: Visitor, stream: StreamConfig, tell: Tell) -> Verified:
@@ -92,7 +99,7 @@ def command(settings: Settings, name: str, first: int | None, since: str | None,
     opened = replaying.opened(loaded.config, stream, declared(loaded.declared, name))
     with visiting(loaded.config.nats, "replay") as visit, opened as replay:
         visitor = visit(stream)
-        replay.begin(_first(visitor, stream, first, when))
+        replay.begin(_first(replay, visitor, stream, first, when))
         with progress("looking for what is missing") as tell:
             before = after = _verified(replay, visitor, stream, tell)
         if before.gaps:

@@ -53,8 +53,6 @@ _CREDENTIALS = re.compile("authentication failed|no password supplied|no pg_hba.
 _ADDED = re.compile(r"^connection (?:failed|is bad): |\s*Is the server running [^?]*\?")
 """Around what keeps a connection from being made: what psycopg says of all, and what libpq asks whoever reads it."""
 _NO_DATABASE = re.compile('no such database|database "[^"]*" does not exist')
-_MISTAKES = (psycopg.ProgrammingError, psycopg.NotSupportedError)
-"""What the driver raises by itself without a word about the connection."""
 
 _REMEDIES = {
     "42P01": "run `eventwriter schema apply`",  # no such table
@@ -83,10 +81,7 @@ def translated(connection: Connection[Any] | None = None) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        meant = classify(error, connection)
-        if meant is error:
-            raise
-        raise meant from error
+        raise classify(error, connection) from error
 
 
 @contextmanager
@@ -149,7 +144,7 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
     session says nothing about rows or tables, whatever its code (an upgraded extension: FATAL 42710): UnavailableError.
     Only credentials and a missing database end one, too, and do not pass: whoever connects is told; ``connection``,
     which served already, is replaced by a new one, which will be told. Without a SQLSTATE it is the driver that speaks:
-    of the connection, of a value without a form for PostgreSQL (a refusal), or of a mistake of ours (the error itself).
+    of the connection, or of a value without a form for PostgreSQL, which is a refusal.
     """
     code = error.sqlstate
     text = dsn.told(error)
@@ -157,7 +152,7 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
     if code is None and isinstance(error, psycopg.DataError):
         return RowRefused(None, None, f"{type(error).__name__}: {first}")
     if code is None:
-        return error if isinstance(error, _MISTAKES) else _unconnected(text, error.pgconn)
+        return _unconnected(text, error.pgconn)
     if code == "25P04":
         return OversizedError(f"PostgreSQL: {first} ({code})", _OVERSIZED[code])
     if connection is not None and connection.broken:

@@ -297,6 +297,7 @@ def test_a_replay_from_beyond_the_end_of_the_stream(world: World) -> None:
     world.assert_exact()
     for name, sequence in (("LOGS", 20), ("EVENTS", 1)):  # the last one, and the first of a stream without any
         assert world.run("replay", "--stream", name, "--from-seq", str(sequence)).returncode == 0
+    assert "nothing is missing" in world.run("replay", "--stream", "LOGS", "--from-seq", str(2**70)).stdout
 
 
 def test_a_replay_without_a_consumer(world: World) -> None:
