@@ -28,14 +28,16 @@ def _first(
     replay: Replay, visitor: Visitor, stream: StreamConfig, first: int | None, since: datetime | timedelta | None
 ) -> int:
     """The first sequence that shall be the ledger's business, if it is not anyway; UsageError beyond the stream's end
-    where there is no ledger: a new one would begin there, and leave out all that the stream holds."""
-    info = visitor.stream_info()
-    if since is None:
-        if (first or 1) > max(info.last_sequence, 1) and _is_new(replay):
-            raise UsageError(f"--from-seq {first}: the last sequence of stream {info.name} is {info.last_sequence}")
-        return first or 1
-    time = datetime.now(UTC) - since if isinstance(since, timedelta) else since
-    return visitor.ask(lambda request: holdings.since(request, stream, info, time))
+    where there is no ledger: a new one would begin there, and leave out all that the stream holds. A consumer that is
+    there already goes on where it is."""
+    info, begin = visitor.stream_info(), first or 1
+    if since is not None:
+        time = datetime.now(UTC) - since if isinstance(since, timedelta) else since
+        begin = visitor.ask(lambda request: holdings.since(request, stream, info, time))
+    if begin > max(info.last_sequence, 1) and (first or not visitor.consumer_info()) and _is_new(replay):
+        given = f"--from-seq {first}" if first else "--since: no message is as late"
+        raise UsageError(f"{given}: the last sequence of stream {info.name} is {info.last_sequence}")
+    return begin
 
 
 def _is_new(replay: Replay) -> bool:

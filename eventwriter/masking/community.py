@@ -236,7 +236,7 @@ def _balanced(data: bytes, start: int) -> int:
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
-    while at < len(data):
+    while at < len(data) and shift < 70:
         value |= (data[at] & 0x7F) << shift
         shift += 7
         at += 1

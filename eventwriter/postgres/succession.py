@@ -85,11 +85,13 @@ def copy_ledger(connection: Connection[Any], identity: Identity, old: str, throu
     if found is None:
         return False
     row = connection.execute(
-        "INSERT INTO eventwriter.ledger AS l (logical_stream, stream, stream_created, durable, filters, begins) "
-        "SELECT logical_stream, stream, stream_created, %(durable)s, filters, "
-        "least(begins, coalesce(%(until)s::bigint - 1, begins)) FROM eventwriter.ledger "
+        "INSERT INTO eventwriter.ledger AS l (logical_stream, stream, stream_created, durable, filters, begins, "
+        "newest, newest_time) SELECT logical_stream, stream, stream_created, %(durable)s, filters, "
+        "least(begins, coalesce(%(until)s::bigint - 1, begins)), newest, "
+        "CASE WHEN %(until)s::bigint IS NULL OR newest < %(until)s THEN newest_time END FROM eventwriter.ledger "
         "WHERE stream = %(stream)s AND stream_created = %(created)s AND durable = %(old)s "
         "ON CONFLICT (stream, stream_created, durable) DO UPDATE SET begins = EXCLUDED.begins, continued_by = NULL, "
+        "newest = EXCLUDED.newest, newest_time = EXCLUDED.newest_time, "
         "version = l.version + 1, incarnation = gen_random_uuid() RETURNING id, filters",
         keys,
     ).fetchone()

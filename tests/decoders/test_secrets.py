@@ -184,12 +184,13 @@ def _never_closed(longest: int, tail: int) -> bytes:
         b'"community":[' + _never_closed(100, 400_000),
         b'"community":' + b"\\" * 1_000_000,
         b'\\"community\\":\\"' * 50_000,
+        b"community\x12" + b"\xff" * 200_000,
     ],
-    ids=["never closed", "words", "in an array", "backslashes", "many"],
+    ids=["never closed", "words", "in an array", "backslashes", "many", "a length without end"],
 )
 def test_to_look_for_it_takes_no_time(text: bytes) -> None:
     """However it is written: the time is that of going through it a few times."""
-    payload = json.dumps({"body": "b", "k": text.decode()}).encode()
+    payload = json.dumps({"body": "b", "k": text.decode("latin-1")}).encode()
     begin = time.process_time()
     decode_checked(DECLARED["LOGS"], Message("logs.x", payload, 1, 1))
     community.hidden(text)

@@ -32,6 +32,7 @@ from eventwriter.jetstream.limits import Limits
 from eventwriter.postgres.ledger import Done, Identity
 from eventwriter.postgres.ledgers import Opening, accept_losses, open_ledger
 from eventwriter.postgres.sink import Sink
+from eventwriter.postgres.succession import copy_ledger
 from eventwriter.reconcile import Reconciler
 from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Stream
 from profiles import examples
@@ -103,7 +104,7 @@ def test_guard_and_record(connection: Any) -> None:
 
 
 def test_the_newest_message(connection: Any) -> None:
-    """Has the highest sequence, in whatever order messages come; another durable that goes on knows of none."""
+    """Has the highest sequence, in whatever order messages come; another durable that goes on with all knows it."""
     ledger = open_ledger(connection, Opening(IDENTITY, STREAM.subjects))
     assert ledger.glance(connection).newest is None
     for number, newest in ((7, (7, 70)), (2**40, (2**40, 70)), (5, (2**40, 70)), (2**40 + 1, (2**40 + 1, 70))):
@@ -114,8 +115,11 @@ def test_the_newest_message(connection: Any) -> None:
     assert ledger.glance(connection).newest == (2**40 + 1, 70)
     batch = Batch([message(number) for number in (3, 9, 4)], [1, 5, 4])
     assert batch.newest.sequence == 9
-    other = open_ledger(connection, Opening(replace(IDENTITY, durable="b"), STREAM.subjects, continues="writer"))
-    assert (other.glance(connection).highest, other.glance(connection).newest) == (2**40 + 1, None)
+    for old, new, through in (("writer", "b", None), ("b", "c", 2**40)):
+        identity = replace(IDENTITY, durable=new)
+        assert copy_ledger(connection, identity, old, through)
+        found = open_ledger(connection, Opening(identity, STREAM.subjects)).glance(connection)
+        assert (found.highest, found.newest) == ((2**40, None) if through else (2**40 + 1, (2**40 + 1, 70)))
 
 
 def test_what_is_missing(connection: Any) -> None:

@@ -290,6 +290,11 @@ def test_a_replay_from_beyond_the_end_of_the_stream(world: World) -> None:
         refused = world.run("replay", "--stream", "LOGS", "--from-seq", str(beyond), check=False)
         assert refused.returncode == 64, (beyond, refused.stderr)
         assert f"--from-seq {beyond}: the last sequence of stream LOGS is 20" in refused.stderr
+    late = world.run("replay", "--stream", "LOGS", "--since", "2099-01-01T00:00:00Z", check=False)
+    assert (late.returncode, "no message is as late: the last sequence of stream LOGS is 20" in late.stderr) == (
+        64,
+        True,
+    )
     assert world.query("SELECT count(*) FROM eventwriter.ledger") == [(0,)]
     worker = world.start("worker", "--stream", "LOGS")
     world.wait_settled()

@@ -52,7 +52,8 @@ def severity_of(severity: Any, number: Any, level: Any, word: Any, rest: dict[st
     if type(level) is int and 0 <= level <= 7 and severity is number is word is None:  # GELF
         rest["level"] = level
         return None, SYSLOG[level]
-    number = None if number in (0, "0") else number
+    if type(number) is not bool and number in (0, "0"):
+        number = None
     from_level: int | None = None
     texts = {"severity_text": severity, "level": None, "severity": word}
     if isinstance(level, str) and not _NUMBER.fullmatch(level.strip()):
@@ -63,13 +64,19 @@ def severity_of(severity: Any, number: Any, level: Any, word: Any, rest: dict[st
             from_level = SYSLOG.get(float(level) if isinstance(level, str) else level)
     texts = {name: text for name, text in texts.items() if text is not None and text != ""}
     telling = [name for name, text in texts.items() if not says_nothing(text)]
-    if not telling and number is from_level is None:
+    if not telling and from_level is None and not _tells(number):
         telling = [*texts]
     severity = texts.pop(telling[0]) if telling else None
     rest |= texts
     if from_level is None or number is not None or (isinstance(severity, str) and number_of(severity) is not None):
         return severity, number
     return severity, from_level
+
+
+def _tells(number: Any) -> bool:
+    """Whether it is a severity number, or the name of one."""
+    rest: dict[str, Any] = {}
+    return severity_number(number, None, rest, []) is not None
 
 
 def says_nothing(severity: Any) -> bool:
