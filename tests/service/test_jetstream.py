@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,6 @@ from nats.js.errors import APIError
 
 from eventwriter import registry, worker
 from eventwriter.config import loading
-from eventwriter.embedded import free_port
 from eventwriter.embedded.nats import nats_binary
 from eventwriter.jetstream.source import Source
 from eventwriter.postgres.sink import Sink
@@ -358,9 +358,20 @@ def cluster_config(folder: Path, name: str, port: int, routes: list[int]) -> Pat
     return loading
 
 
-def test_a_cluster_loses_the_leader_of_stream_and_consumer(world: World, tmp_path: Path) -> None:
+@pytest.fixture
+def six_ports() -> Iterator[list[int]]:
+    """Ports for a cluster of three: nobody is given one who asks for any, and its servers get those they ask for."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(6)]
+        for probe in probes:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", 0))
+        yield [probe.getsockname()[1] for probe in probes]
+
+
+def test_a_cluster_loses_the_leader_of_stream_and_consumer(world: World, tmp_path: Path, six_ports: list[int]) -> None:
     """Three nodes, three replicas, the leader killed with -9 under load: the workers go on with the new one."""
-    ports, routes = [[free_port() for _ in range(3)] for _ in range(2)]
+    ports, routes = six_ports[:3], six_ports[3:]
     nodes = {
         f"n{i}": [
             str(nats_binary()),
@@ -375,7 +386,12 @@ def test_a_cluster_loses_the_leader_of_stream_and_consumer(world: World, tmp_pat
 
     async def publish(count: int) -> str:
         client = await nats.connect(urls, max_reconnect_attempts=-1, reconnect_time_wait=0.2, error_cb=ignore)
-        stream = client.jetstream()
+        try:
+            return await published(client.jetstream(), count)
+        finally:
+            await client.close()
+
+    async def published(stream: Any, count: int) -> str:
         loading = StreamConfig(name="LOGS", subjects=list(registry.load()["LOGS"].subjects), num_replicas=3)
         deadline = time.monotonic() + 40 * PATIENCE
         while True:
@@ -397,7 +413,6 @@ def test_a_cluster_loses_the_leader_of_stream_and_consumer(world: World, tmp_pat
                     assert time.monotonic() < deadline, "not published"
                     await asyncio.sleep(0.1)
         leader = (await stream.stream_info("LOGS")).cluster
-        await client.close()
         return str(leader.leader if leader else "")
 
     async def ignore(error: Exception) -> None:
