@@ -92,9 +92,6 @@ class Replay:
                     [first - 1, ledger.row],
                 )
             self.sink.begin(opening)
-        with self.sink.session.connection() as connection:
-            found = self.sink.ledger.glance(connection)
-        self.source.check_continues(found.highest, found.newest)
 
     def run(self, ranges: Sequence[Range], tell: Tell) -> bool:
         """Has everything written that is missing; False if that was interrupted, or cannot be.

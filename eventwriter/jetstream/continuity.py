@@ -29,6 +29,8 @@ async def has(request: Request, config: StreamConfig, stream: StreamInfo, sequen
 async def check(request: Request, config: StreamConfig, highest: int, newest: tuple[int, int] | None) -> None:
     """Raises ConfigurationError for a stream that does not continue what a ledger knows up to the sequence ``highest``,
     with the sequence and the time of the ``newest`` message, if that is known. Asks for the stream anew."""
+    if not highest:
+        return
     stream = await stream_info(request, config)
     if stream.last_sequence < highest or (newest and not await has(request, config, stream, *newest)):
         raise restored(config, stream.last_sequence, highest)

@@ -16,7 +16,7 @@ from eventwriter.values.jsontext import (
     scrub,
 )
 from eventwriter.values.paths import parse_path
-from eventwriter.values.scalars import INT4_MAX, INT4_MIN, INT8_MAX, INT8_MIN, boolean, integer, real, text
+from eventwriter.values.scalars import INT4_MAX, INT4_MIN, INT8_MAX, INT8_MIN, boolean, integer, real, text, whole
 from eventwriter.values.times import (
     EPOCH,
     MAX_TIME,
@@ -64,4 +64,5 @@ __all__ = [
     "time_to_text",
     "usual_time",
     "usual_times",
+    "whole",
 ]

@@ -17,21 +17,22 @@ _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
 def integer(value: Any, low: int = INT8_MIN, high: int = INT8_MAX) -> int:
-    """An integer in low…high from an int, a whole float, a decimal text or a bool; otherwise Unfit.
-
-    Out of range is ``out_of_range``, so that a caller may clamp; anything else is ``bad_value``.
-    """
-    if isinstance(value, LongNumber) and (exact := Decimal(value.text)) == exact.to_integral_value():
-        number = int(exact)
-    elif isinstance(value, int) or (type(value) is float and value.is_integer()):
-        number = int(value)
-    elif isinstance(value, str) and len(value) <= 400 and _INTEGER.fullmatch(text := value.strip()):
-        number = int(text)
-    else:
-        raise Unfit("bad_value", f"{shown(value)} is not an integer")
+    """An integer in low…high as ``whole`` has it; otherwise Unfit("out_of_range")."""
+    number = whole(value)
     if not low <= number <= high:
         raise Unfit("out_of_range", f"{shown(value)} is not between {low} and {high}")
     return number
+
+
+def whole(value: Any) -> int:
+    """An integer, with every digit, from an int, a whole float, a decimal text or a bool; else Unfit("bad_value")."""
+    if isinstance(value, LongNumber) and (exact := Decimal(value.text)) == exact.to_integral_value():
+        return int(exact)
+    if isinstance(value, int) or (type(value) is float and value.is_integer()):
+        return int(value)
+    if isinstance(value, str) and len(value) <= 400 and _INTEGER.fullmatch(text := value.strip()):
+        return int(text)
+    raise Unfit("bad_value", f"{shown(value)} is not an integer")
 
 
 def real(value: Any) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
 from typing import Any, TypeVar
 
 from orjson import dumps
@@ -116,21 +115,17 @@ def clamped(name: str, low: int, high: int, value: Any, rest: dict[str, Any], re
     if value is None:
         return None
     try:
-        return values.integer(value, low, high)
+        number = values.whole(value)
     except Unfit as error:
-        exact = _exact(value) if error.reason == "out_of_range" else ""
-        if error.reason != "out_of_range" or (low == 0 and exact.startswith("-")):
-            keep_original(rest, name, value, repairs, error.reason)
-            return None
-    keep_original(rest, name, exact, repairs, "clamped")
-    return low if exact.startswith("-") else high
-
-
-def _exact(value: Any) -> str:
-    """The digits of an integer, however it came, all of them."""
-    if isinstance(value, str):
-        return value.strip()
-    return str(int(Decimal(value.text) if type(value) is LongNumber else value))
+        keep_original(rest, name, value, repairs, error.reason)
+        return None
+    if low <= number <= high:
+        return number
+    if low == 0 and number < 0:
+        keep_original(rest, name, value, repairs, "out_of_range")
+        return None
+    keep_original(rest, name, value.strip() if isinstance(value, str) else str(number), repairs, "clamped")
+    return low if number < 0 else high
 
 
 def same(one: Any, other: Any) -> bool:
