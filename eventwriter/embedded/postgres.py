@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -15,6 +17,9 @@ from pathlib import Path
 
 from eventwriter.embedded.server import REMEDY, Server, become, environment
 from eventwriter.errors import ConfigurationError, UnavailableError
+
+_NOT_EPHEMERAL = range(10_000, 30_000)
+"""Ports below those that Linux (from 32768) and others (from 49152, RFC 6335) give to connections."""
 
 
 class PostgresServer(Server):
@@ -181,8 +186,10 @@ def reachable(path: Path) -> bool:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that nobody listens on at this moment, and that the kernel gives to nobody who asks for any."""
+    for _ in range(100):
+        port = _NOT_EPHEMERAL.start + secrets.randbelow(len(_NOT_EPHEMERAL))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise UnavailableError(f"no free port found on 127.0.0.1 in 100 of {_NOT_EPHEMERAL[0]} to {_NOT_EPHEMERAL[-1]}")

@@ -265,6 +265,19 @@ def test_postgres_chooses_another_port_when_one_is_taken_meanwhile(cluster: Path
             assert query(server.dsn(), "SELECT 1") == 1
 
 
+def test_a_free_port_is_none_that_connections_are_given() -> None:
+    """Else whatever connects in between, to anything, takes it; and nobody listens on it."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    if lowest < 30_000:
+        pytest.skip(f"here connections are given ports from {lowest}, as somebody has set it")
+    ports = {embedded.free_port() for _ in range(50)}
+    assert len(ports) > 40
+    assert max(ports) < lowest
+    for port in ports:
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+
+
 def test_an_interrupted_initdb_is_begun_again(folder: Path) -> None:
     """A cluster that was never finished is not taken for one."""
     rest = folder / "postgres" / "data.unfinished"
