@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import math
+import operator
 import os
 import re
 import shutil
@@ -94,9 +95,8 @@ def cpu(*pids: int) -> float:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
             for each in (process, *process.children(recursive=True)):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    times = each.cpu_times()
-                    total += times.user + times.system
+                with contextlib.suppress(OSError):  # clock_getcpuclockid(3): cpu_times() counts hundredths of a second
+                    total += time.clock_gettime(~each.pid << 3 | 2)
             times = process.cpu_times()
             total += times.children_user + times.children_system
     return total
@@ -201,7 +201,7 @@ class Bench:
         commits = self.commits()
         ranges = 0
         begun = 0.0
-        client_cpu = postgres_cpu = nats_cpu = 0.0
+        before = now = self.used(process.pid)
         used: list[tuple[float, float]] = []
         polls = 0
         left = dict(streams)
@@ -209,15 +209,12 @@ class Bench:
             if process.poll() is not None:
                 raise RuntimeError(f"the worker ended with {process.returncode}")
             near = not begun
+            if not begun:  # the first messages come behind ``before``, and all of few may be done here
+                before, now = now, self.used(process.pid)
             for name, last in [*left.items()]:
                 delivered, acknowledged = await progress(client, name)
                 if delivered and not begun:
                     begun = time.perf_counter()
-                    client_cpu, postgres_cpu, nats_cpu = (
-                        cpu(process.pid),
-                        self.postgres_cpu(),
-                        cpu(*self.servers.nats_pids),
-                    )
                 near = near or acknowledged >= 0.95 * last
                 if acknowledged >= last:
                     del left[name]
@@ -229,12 +226,13 @@ class Bench:
             # Looking costs the server and this process time that the worker lacks: seldom, but for beginning and end.
             await asyncio.sleep(0.01 if near else 0.1)
         seconds = time.perf_counter() - begun
+        client_cpu, postgres_cpu, nats_cpu = map(operator.sub, self.used(process.pid), before)
         used.append(memory(process.pid))
         result = Round(
             seconds,
-            cpu(process.pid) - client_cpu,
-            self.postgres_cpu() - postgres_cpu,
-            cpu(*self.servers.nats_pids) - nats_cpu,
+            client_cpu,
+            postgres_cpu,
+            nats_cpu,
             used,
             self.commits() - commits,
             ranges,
@@ -243,6 +241,10 @@ class Bench:
         process.wait(30)
         await client.close()
         return result
+
+    def used(self, worker: int) -> tuple[float, float, float]:
+        """CPU seconds of the workers, of PostgreSQL and of NATS so far."""
+        return cpu(worker), self.postgres_cpu(), cpu(*self.servers.nats_pids)
 
     def postgres_cpu(self) -> float:
         """CPU seconds of PostgreSQL so far."""

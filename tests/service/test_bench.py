@@ -39,8 +39,9 @@ def test_all_of_it_on_servers_of_its_own() -> None:
     assert line["ratio"] > 0
     assert abs(line["ratio"] - line["rows_per_s"] / line["copy_rows_per_s"]) < 0.01
     assert line["rss_mib"] > line["pss_mib"] > 0
-    for name in ("client_cpu_us_per_message", "server_cpu_us_per_row", "nats_cpu_us_per_message"):
-        assert line[name] >= 0  # so few may take less than a tick of the clock
+    assert line["client_cpu_us_per_message"] > 0
+    for name in ("server_cpu_us_per_row", "nats_cpu_us_per_message"):
+        assert line[name] >= 0  # of processes that ended, the kernel tells hundredths of a second
     assert found["naive"]["messages_per_s"] > 0
     assert found["together"]["rows"] == 7 * 200
     assert found["together"]["ratio"] > 0
