@@ -142,7 +142,8 @@ class Processes:
                     member=self._together.member(title),
                 )
                 settings = config.nats, config.postgres, config.log, config.dead_letters, stream, declared[name].code
-                found.append(Child(title, run, settings, passing=partial(report.passing, slot)))
+                passing = partial(report.passing, slot)
+                found.append(Child(title, run, settings, passing=passing, drain_timeout=drain_timeout(config)))
         if not found:
             raise ConfigurationError("no stream is enabled: set streams.<NAME>.enabled = true for at least one")
         room.check(TASKS + TASKS_OF_A_WORKER * len(found))

@@ -33,6 +33,8 @@ class Child:
     """Whether the service has a purpose without it: it ends when all that are essential are parked for good."""
     passing: Callable[[], bool] | None = None
     """Asked when it parks: whether what stopped it may be over though its settings stay; if not, it is for good."""
+    drain_timeout: float | None = None
+    """Seconds that its process has to end when told to, by the settings it was started with; None: as the service."""
 
 
 def fork(child: Child) -> int:

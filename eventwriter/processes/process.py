@@ -28,10 +28,13 @@ def settle() -> None:
     """What every command begins with, whoever starts it and however: standard streams, and no end by accident.
 
     SIGUSR1 and SIGUSR2 mean nothing to us, and are ignored, also by what is forked: by default they end a process.
+    As PID 1, of a container, SIGTERM ends it as it ends others: the kernel drops what PID 1 does not handle.
     """
     open_standard_streams()
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
 
 
 def open_standard_streams() -> None:

@@ -74,6 +74,7 @@ class Slot:
         self.parked: int | None = None
         self.waits = False
         """Whether a parked one keeps the service: what stopped it may be over though its settings stay."""
+        self._drain_timeout: float | None = None
         self._since = 0.0
         self._last: int | None = None
         """How its last process ended."""
@@ -95,6 +96,7 @@ class Slot:
             self.retry(now)
             return
         self.pid, self._since, self.due, self.parked = pid, now, None, None
+        self._drain_timeout = child.drain_timeout
         self._restarts.succeeded(now)
         self._looks.succeeded(now)
         logger.log(
@@ -103,7 +105,8 @@ class Slot:
         self._observer.started(self.name, pid)
 
     def drain(self, now: float, timeout: float) -> None:
-        """The process was told to end: it is killed after so many seconds."""
+        """The process was told to end: it is killed after so many seconds, if it has no deadline of its own."""
+        timeout = timeout if self._drain_timeout is None else self._drain_timeout
         self.draining, self.due = True, now + timeout
         logger.info("draining, pid %d, %g s left", self.pid, timeout, extra=self._extra)
 

@@ -547,11 +547,7 @@ def test_a_fork_that_fails_is_tried_again(service: Service) -> None:
 
 def test_works_as_pid_1(service: Service) -> None:
     """As the first process of a container it reaps orphans, restarts children and obeys SIGTERM."""
-    unshare = shutil.which("unshare")
-    prefix = [unshare or "", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if not unshare or subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no new process namespace possible here")
-    service.start({"LOGS": "orphan"}, prefix=prefix, tick=0.05)
+    service.start({"LOGS": "orphan"}, prefix=as_pid_1(), tick=0.05)
     service.ready("LOGS")
     (orphan,) = service.expect(r"LOGS orphan (\d+)")
     service.expect(rf"reaped process {orphan}, not one of ours: exit status 5")
@@ -561,6 +557,31 @@ def test_works_as_pid_1(service: Service) -> None:
     first.send_signal(signal.SIGTERM)
     assert service.status() == 0
     assert service.find("LOGS drained")
+
+
+def test_any_command_ends_at_sigterm_as_pid_1() -> None:
+    """From its beginning: a pod that is stopped while it starts does not wait for SIGKILL."""
+    command = [*as_pid_1(), sys.executable, "-m", "eventwriter", "decode", "--stream", "LOGS", "-"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as outside:
+        try:
+            deadline = time.monotonic() + 30 * PATIENCE
+            while outside.poll() is None:  # it cannot be told when it has begun
+                assert time.monotonic() < deadline, "SIGTERM changes nothing"
+                for first in psutil.Process(outside.pid).children():
+                    first.send_signal(signal.SIGTERM)
+                time.sleep(0.05)
+        finally:
+            outside.kill()
+    assert outside.returncode == 128 + signal.SIGTERM
+
+
+def as_pid_1() -> list[str]:
+    """What a command begins with that is to be the first process of a namespace; skips where none can be made."""
+    unshare = shutil.which("unshare")
+    prefix = [unshare or "", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if not unshare or subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no new process namespace possible here")
+    return prefix
 
 
 @pytest.mark.parametrize("names", [[], ["LOGS", "LOGS"]])

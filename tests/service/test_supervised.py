@@ -135,6 +135,20 @@ def test_a_changed_file_replaces_what_it_changes_and_sigterm_ends_all(running: R
     assert "Traceback" not in running.output
 
 
+def test_a_process_has_the_deadline_that_it_was_started_with(running: Running) -> None:
+    """A service that was told to be more patient does not kill what still drains."""
+    running.file.write_text(ENABLED + 'batch_messages = 100\ndrain_timeout = "1s"')
+    process = running.start()
+    wait_until(lambda: running.pids("LOGS", 100) and running.pids("SWEEP/1", 10_000), "the workers")
+    running.file.write_text(ENABLED + 'batch_messages = 10\ndrain_timeout = "60s"')
+    wait_until(lambda: running.pids("LOGS", 10), "the replaced worker")
+    process.terminate()
+    assert process.wait(20) == 0
+    left = dict(re.findall(r"draining, pid (\d+), (\S+) s left", running.output))
+    pids = [running.pids("LOGS", 100), running.pids("LOGS", 10), running.pids("SWEEP/1", 10_000)]
+    assert [left[str(pid)] for (pid,) in pids] == ["28", "63", "28"]
+
+
 def test_the_processes_are_those_that_the_settings_ask_for() -> None:
     """One or several per stream, and the monitor, without which the service is still one; each with its patience."""
     current = settings(
