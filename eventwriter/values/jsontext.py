@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +15,7 @@ from eventwriter.values.unfit import Unfit
 
 MAX_DEPTH = 254
 """Objects and arrays within each other that can be written; a text may be parsed and kept as text up to 1024."""
+_PARSED_DEPTH = 1024
 _TOO_DEEP = f"JSON nested more than {MAX_DEPTH} deep"
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -92,13 +94,18 @@ def parse_json(payload: bytes, repairs: list[str]) -> Any:
 
 
 def _parse_again(payload: bytes, repairs: list[str]) -> Any:
-    """The value of what msgspec does not take, which is more particular about depth than orjson, and tells less."""
+    """The value of what msgspec does not take, or not at this depth of calls: orjson's limit is the same everywhere."""
+    limit = sys.getrecursionlimit()
     try:
-        return orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
+        orjson.loads(payload)
+        sys.setrecursionlimit(limit + _PARSED_DEPTH)
+        return _decode(payload)
+    except (msgspec.MsgspecError, ValueError) as error:
         if payload[:3] == b"\xef\xbb\xbf" != payload[3:6]:
             return parse_json(payload[3:], repairs)
         return _parse_leniently(payload, error, repairs)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def _parse_leniently(payload: bytes, cause: Exception, repairs: list[str]) -> Any:

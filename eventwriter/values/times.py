@@ -9,7 +9,7 @@ from decimal import Context, Decimal
 from typing import Any
 
 from eventwriter.values.jsontext import LongNumber
-from eventwriter.values.scalars import INT8_MAX, INT8_MIN
+from eventwriter.values.scalars import INT8_MAX, INT8_MIN, whole
 from eventwriter.values.unfit import Unfit, shown
 
 EPOCH = 946_684_800_000_000
@@ -31,6 +31,30 @@ def time_from_nanos(nanos: int) -> int:
     if not INT8_MIN <= nanos <= INT8_MAX:
         raise Unfit("bad_time", f"{shown(nanos)} is not a time in int64 nanoseconds")
     return nanos // 1000 - EPOCH
+
+
+def _decimal(text: str) -> Decimal:
+    """The number that a text is, of ASCII digits and without "_", both of which Decimal takes; else ArithmeticError."""
+    return Decimal(text if text.isascii() and "_" not in text else "")
+
+
+def nanoseconds(value: Any, unit: int) -> int:
+    """A number, or the text of one, of units of so many nanoseconds, in nanoseconds, truncated; other values: Unfit.
+
+    So is a fraction of a nanosecond, where these are the unit.
+    """
+    try:
+        return whole(value) * unit
+    except Unfit:
+        if not isinstance(value, float | str) or (isinstance(value, str) and len(value) > 64):
+            raise
+    try:
+        exact = _decimal(value.text if isinstance(value, LongNumber) else str(value).strip())
+        if exact.is_finite() and exact.adjusted() < 400 and (unit > 1 or exact == exact.to_integral_value()):
+            return math.floor(_EXACT.multiply(exact, unit))
+    except ArithmeticError:
+        pass
+    raise Unfit("bad_time", f"{shown(value)} is not a time")
 
 
 def time_from_text(text: str, *, leap: bool = True) -> int:
@@ -98,8 +122,8 @@ def time_from_number(number: int | float | Decimal) -> int:
         micros = exact // 1000
     else:
         raise Unfit("bad_time", f"{shown(number)} is not a time")
-    whole: int = math.floor(micros)
-    return whole - EPOCH
+    floor: int = math.floor(micros)
+    return floor - EPOCH
 
 
 def time_from_seconds(seconds: float) -> int | None:
@@ -111,12 +135,12 @@ def time_from_seconds(seconds: float) -> int | None:
     """
     if not _SECONDS_MIN <= seconds < _SECONDS_MAX:
         return None
-    whole = int(seconds)
-    fraction = seconds - whole
-    nearest = whole * 1_000_000 + round(fraction * 1e6)
+    floor = int(seconds)
+    fraction = seconds - floor
+    nearest = floor * 1_000_000 + round(fraction * 1e6)
     if nearest / 1_000_000 == seconds:
         return nearest - EPOCH
-    return whole * 1_000_000 + round(fraction * 1e7) // 10 - EPOCH
+    return floor * 1_000_000 + round(fraction * 1e7) // 10 - EPOCH
 
 
 def time(value: Any) -> int:
@@ -129,7 +153,7 @@ def time(value: Any) -> int:
             raise Unfit("bad_time", f"{shown(value)} is not a time")
         if text[:1].isdecimal() and "T" not in text and text.count("-") < 2:
             try:
-                return time_from_number(Decimal(text))
+                return time_from_number(_decimal(text))
             except ArithmeticError:  # no number, or one with an exponent beyond all bounds
                 return time_from_text(text)
         return time_from_text(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from time import process_time
 from typing import Any
 
 import orjson
@@ -175,6 +176,36 @@ def test_L6_sample_trap() -> None:
     }  # fmt: skip
     del expected["attributes"]
     assert row == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "body"),
+    [
+        ("OCTET STRING: %LINEPROTO-5-UPDOWN: Gi0/1, changed state to DOWN: admin",
+         "%LINEPROTO-5-UPDOWN: Gi0/1, changed state to DOWN: admin"),
+        ("OCTET STRING: ALARM: FAN 2: failed", "ALARM: FAN 2: failed"),
+        ("  OCTET STRING:  eth0 ", "eth0"),
+        ("disk C: full, STATE: CRITICAL", "disk C: full, STATE: CRITICAL"),
+        ("ALARM: FAN 2: failed", "ALARM: FAN 2: failed"),
+        ("OBJECT IDENTIFIER: 1.3.6.1.6.3.1.1.5.3", "1.3.6.1.6.3.1.1.5.3"),
+        ("IP ADDRESS: 10.0.0.1", "10.0.0.1"), ("COUNTER64: 7", "7"), ("OPAQUE: [1, 2]", "[1, 2]"), ("NULL", "NULL"),
+        ("INTEGER:", "INTEGER:"),
+    ],
+)  # fmt: skip
+def test_the_body_of_a_trap_lacks_its_type_alone(value: str, body: str) -> None:
+    """What looks like one within the text, or is none that SNMP has, stays."""
+    payload = orjson.dumps({"varbinds": [{"oid": "1", "value": value}]})
+    (row,) = rows(payload, "logs.snmp")
+    assert row["body"] == body
+
+
+def test_a_long_value_of_a_trap_takes_no_longer_than_it_is_long() -> None:
+    """A megabyte took 40 minutes when each letter was a place to look for a type."""
+    for value in ("A" * 10**6, " " * 10**6 + "x", "A " * 500_000):
+        begun = process_time()
+        (row,) = rows(orjson.dumps({"varbinds": [{"oid": "1", "value": value}]}), "logs.snmp")
+        assert process_time() - begun < 5
+        assert row["body"] == value.strip()
 
 
 def test_sample_internal() -> None:

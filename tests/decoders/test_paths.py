@@ -75,6 +75,28 @@ def test_a_value_has_the_type_of_its_column(live: str, given: Any, expected: Any
             assert value is None
 
 
+@pytest.mark.parametrize("null", ["", "!"])
+@pytest.mark.parametrize(
+    ("path", "given", "expected"),
+    [
+        ("begins", 1765535400, TIME), ("alarms", 1765535400, TIME), ("items.params", 1765535400, TIME),
+        ("verano", 1765535400, TIME), ("begins", 1765535400.5, TIME + 500_000),
+        ("seen_ns", 1765535400, 1_765_535 - 946_684_800_000_000), ("seen.ms", 1765535400000.5, TIME + 500),
+        ("seenUnixNano", "1765535400000000999", TIME), ("ms", 0, None),
+    ],
+)  # fmt: skip
+def test_the_unit_of_a_time_is_the_last_word_of_its_name(path: str, given: Any, expected: Any, null: str) -> None:
+    """Where the column must have a value and where not; the time of the message stands for one that is missing."""
+    record: Any = given
+    for key in reversed(path.split(".")):
+        record = {key: record}
+    ((value, rest),) = decode(
+        stream({"c": path}, {"c": "timestamp with time zone" + null, "r": "jsonb"}, "r"), record
+    ).rows
+    assert value == (expected if expected is not None or not null else RECEIVED)
+    assert rest is None
+
+
 UNFIT = [
     ("text", [1]),
     ("smallint", 2**15),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -97,6 +98,28 @@ def test_repairs_go_to_a_fixed_depth(inner: bytes) -> None:
     values.parse_json(b"[" * MAX_DEPTH + inner + b"]" * MAX_DEPTH, [])
     for depth in (MAX_DEPTH + 1, 900, 20_000):
         assert reason(values.parse_json, b"[" * depth + inner + b"]" * depth, []) == "malformed"
+
+
+@pytest.mark.parametrize("depth", [250, 900, 1000, 1023, 1024, 3000])
+def test_how_deep_calls_are_changes_nothing(depth: int) -> None:
+    """Not what is parsed, and not the digits of numbers in it."""
+    payload = b'{"a":123456789012345678901234567890,"b":0.12345678901234567890,"c":%s}' % (b"[" * depth + b"]" * depth)
+
+    def parsed(calls: int) -> tuple[object, ...]:
+        if calls:
+            return parsed(calls - 1)
+        try:
+            found = values.parse_json(payload, [])
+        except Unfit as error:
+            return error.reason, str(error)
+        return found["a"], found["b"].text
+
+    limit = sys.getrecursionlimit()
+    first = parsed(0)
+    assert first[0] == (123456789012345678901234567890 if depth < 1024 else "malformed")
+    for calls in (10, 100, 500, 700):
+        assert parsed(calls) == first
+    assert sys.getrecursionlimit() == limit
 
 
 def test_json_is_written_to_a_fixed_depth() -> None:
@@ -223,7 +246,19 @@ def test_V1_V2_V3_a_time_of_any_form_keeps_its_microseconds(given_time: object, 
 @pytest.mark.parametrize(
     "given_time",
     [
-        *("", " ", "soon", "12abc", "2025-13-01T00:00:00Z", "2025-12-12T25:00:00Z", "9" * 65, "1e999999999", "1e30"),
+        *(
+            "",
+            " ",
+            "soon",
+            "12abc",
+            "2025-13-01T00:00:00Z",
+            "2025-12-12T25:00:00Z",
+            "9" * 65,
+            "1e999999999",
+            "1e30",
+            "1765_535400",
+            "١٧٦٥٥٣٥٤٠٠",
+        ),
         *(
             "-1",
             "\udc80",
@@ -281,6 +316,31 @@ def test_every_time_is_in_range_or_refused(value: Any) -> None:
     """No conversion gives what timestamptz cannot hold."""
     with suppress(Unfit):
         assert MIN_TIME <= values.time(value) <= MAX_TIME
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "expected"),
+    [
+        (1765535400123, 10**6, 1765535400123 * 10**6),
+        ("1765535400123", 10**6, 1765535400123 * 10**6),
+        (1765535400123.5, 10**6, 1765535400123500000),
+        ("1765535400123.456789", 10**6, 1765535400123456789),
+        (LongNumber("1765535400123.4567891"), 10**6, 1765535400123456789),
+        (-0.0000005, 10**6, -1), ("1.8446744073709552e+19", 1, 18446744073709552000), ("1e300", 1, 10**300),
+        (1.8446744073709552e19, 1, 18446744073709551616), (True, 10**6, 10**6),
+    ],
+)  # fmt: skip
+def test_numbers_in_a_known_unit_keep_every_digit(number: object, unit: int, expected: int) -> None:
+    """However they are written."""
+    assert values.nanoseconds(number, unit) == expected
+
+
+@pytest.mark.parametrize(
+    "number", ["soon", "", "1_0", "NaN", "inf", "1e999999", "1" * 65 + ".5", None, [1], math.inf, 1.5]
+)
+def test_what_is_no_number_is_no_time_in_a_unit(number: object) -> None:
+    """And takes no time to be refused."""
+    assert reason(values.nanoseconds, number, 1) in ("bad_time", "bad_value")
 
 
 def test_nanoseconds_beyond_int64_are_refused() -> None:

@@ -67,10 +67,10 @@ def agree_on_all(stream: Stream, messages: list[Message]) -> list[bool]:
 
 
 def exact(stream: Stream, row: tuple[Any, ...]) -> list[Any]:
-    """A row with its JSON parsed, and every digit of the numbers in it."""
+    """A row with its JSON parsed, and every digit of the numbers in it, the sign of 0 included."""
     return [
         json.loads(value, parse_float=Decimal, parse_int=Decimal)
         if column.type == "jsonb" and value is not None
-        else value
+        else (repr(value) if type(value) is float else value)
         for column, value in zip(stream.columns, row, strict=True)
     ]

@@ -13,9 +13,9 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from eventwriter.stream import Row
-from eventwriter.values import INT4_MAX, INT8_MAX, INT8_MIN, Unfit, integer
+from eventwriter.values import INT4_MAX, INT8_MAX, INT8_MIN, Unfit, integer, nanoseconds
 from workers._flow.texts import address, dump_safe, mac_text
-from workers._json.convert import UNITS, from_base64, keep_original, merged, moment
+from workers._json.convert import from_base64, keep_original, merged, moment, unit_of
 from workers._json.records import Origin
 from workers._json.table import Field, Table
 
@@ -127,7 +127,7 @@ def _time_in(rest: Mapping[str, Any], received: int, repairs: list[str]) -> int:
         if name not in rest:
             continue
         value = rest[name]
-        if (unit := UNITS.get(name[-2:])) and _is_beyond(value, unit):
+        if (unit := unit_of(name)) and _is_beyond(value, unit):
             repairs.append("bad_time")
         elif found is None:
             found = moment(value, name, repairs)
@@ -136,9 +136,9 @@ def _time_in(rest: Mapping[str, Any], received: int, repairs: list[str]) -> int:
 
 def _is_beyond(value: Any, unit: int) -> bool:
     """Whether a time in units of so many nanoseconds is beyond int64."""
-    if type(value) is str and len(value) <= 40 and value.isascii() and value.isdigit():
-        value = int(value)
-    return type(value) is int and not INT8_MIN <= value * unit <= INT8_MAX
+    with suppress(Unfit):
+        return not INT8_MIN <= nanoseconds(value, unit) <= INT8_MAX
+    return False
 
 
 # --- protobuf's own JSON form: bytes are base64, integers of 64 bits are texts --------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from orjson import dumps
@@ -54,7 +55,7 @@ def fitting(convert: Callable[[Any], T], name: str, value: Any, rest: dict[str, 
 def moment(value: Any, name: str = "time", repairs: list[str] | None = None) -> int | None:
     """A time of any form as timestamptz, in nanoseconds or milliseconds if its name says so; None if there is none:
     null, "", 0, or the zero of Go. Anything else raises Unfit("bad_time"). A leap second counts as repaired."""
-    usual = usual_time if type(value) is not float or name[-2:] in UNITS else time_from_seconds
+    usual = usual_time if type(value) is not float or unit_of(name) else time_from_seconds
     if (micros := usual(value)) is not None:
         return micros
     try:
@@ -73,19 +74,26 @@ def moment(value: Any, name: str = "time", repairs: list[str] | None = None) -> 
 def _micros(value: Any, name: str) -> int | None:
     if value is None or (value == 0 and value is not False) or (type(value) is str and _ZERO_TEXT.fullmatch(value)):
         return None
-    unit = UNITS.get(name[-2:])
+    unit = unit_of(name)
     if unit is None or type(value) is bool or (type(value) is str and ("-" in value[1:] or value[10:11] == "T")):
         return values.time(value)
-    return values.time_from_nanos(values.integer(value) * unit)
+    return values.time_from_nanos(values.nanoseconds(value, unit))
 
 
-UNITS: Mapping[str, int] = {"ns": 1, "Ns": 1, "no": 1, "ms": 1_000_000, "Ms": 1_000_000}
-"""How names such as time_received_ns, startTimeUnixNano and TimeFlowEndMs end → nanoseconds."""
+_last_word = re.compile(r"(?:[A-Z]|(?<![A-Za-z0-9]))[a-z]+\Z").search
+_UNITS: Mapping[str, int] = {"ns": 1, "nano": 1, "ms": 1_000_000}
+
+
+@lru_cache(maxsize=1024)
+def unit_of(name: str) -> int | None:
+    """Nanoseconds of the unit that ends a name, as a word: time_received_ns, startTimeUnixNano, TimeFlowEndMs."""
+    word = _last_word(name)
+    return _UNITS.get(word[0].lower()) if word else None
 
 
 def moment_or_kept(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
     """A time, or None with the original in ``rest``."""
-    return fitting(lambda given: moment(given, "time", repairs), name, value, rest, repairs)
+    return fitting(lambda given: moment(given, name, repairs), name, value, rest, repairs)
 
 
 def real(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> float | None:

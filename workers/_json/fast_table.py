@@ -112,6 +112,8 @@ def _times(field: Field, column: Sequence[str | None], odd: set[int]) -> Sequenc
 def _reals(field: Field, column: Sequence[msgspec.Raw], odd: set[int]) -> list[float | None]:
     """Numbers that float64 holds with every digit."""
     texts = [*map(bytes, column)]
+    if b"-0" in texts:  # an integer, and so without a sign
+        texts = [b"0" if text == b"-0" else text for text in texts]
     reals: list[float | None]
     try:
         reals = [*map(float, texts)]

@@ -60,7 +60,8 @@ _OTHER_ORIGINS = frozenset(_ORIGINS[1:])
 _HOST_MAX = 256
 """Characters of a host that is worth keeping."""
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_typed = re.compile(r"\s*[A-Z][A-Z0-9 ]*:")
+_TYPES = "(OCTET )?STRING|OBJECT IDENTIFIER|IP ADDRESS|INTEGER|TIMETICKS|(COUNTER|UNSIGNED|GAUGE)32|COUNTER64|OPAQUE"
+_typed = re.compile(rf"\A\s*({_TYPES}):")
 """The type before a value of SNMP."""
 _NANOSECONDS = 100_000_000_000_000_000
 """From here on a bare number is a time in nanoseconds."""
