@@ -101,12 +101,13 @@ class Need(NamedTuple):
 
 
 def creation(connection: Connection[Any]) -> list[Need]:
-    """What it takes to create our own schema and the streams' tables, the latter where they are looked for first."""
+    """What it takes to create our own schema and the streams' tables, the latter where they are looked for first, and
+    to compare them with temporary ones when they are there."""
     rows = connection.execute(
         "SELECT 'SCHEMA', quote_ident(nspname), p, oid::int8 FROM pg_namespace, unnest(ARRAY['USAGE', 'CREATE']) p "
         "WHERE nspname = current_schema()"
     )
-    return [*_on_database(connection, "CONNECT", "CREATE"), *(Need(*row) for row in rows)]
+    return [*_on_database(connection, "CONNECT", "CREATE", "TEMPORARY"), *(Need(*row) for row in rows)]
 
 
 def entrance(connection: Connection[Any]) -> Need:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_deploy import FOLDER, PORT, assert_command, manifests, readme, settings
+from test_deploy import FOLDER, PORT, assert_command, dockerfile, manifests, pods, readme, settings
 
 from eventwriter import __version__
 
@@ -110,9 +110,40 @@ def test_what_may_be_chosen_is_there(tmp_path: Path) -> None:
         monitor["spec"]["selector"]["matchLabels"].items()
         <= objects["Service", "west-eventwriter"]["metadata"]["labels"].items()
     )
+    label = monitor["spec"]["jobLabel"]  # else the job would be the Service, and the rules ask for that of the project
+    assert objects["Service", "west-eventwriter"]["metadata"]["labels"][label] == "eventwriter"
     budget = objects["PodDisruptionBudget", "west-eventwriter"]["spec"]
     assert (budget["selector"]["matchLabels"], budget["maxUnavailable"]) == (chosen, 1)
     assert "-n telemetry create secret generic eventwriter --from-file=http-token=… --from-file=" in notes
+
+
+@pytest.mark.parametrize("name", ["123", "0x1f", "1e3", "true", "null"])
+def test_a_release_that_is_called_like_a_number_has_labels_of_text(name: str) -> None:
+    """Kubernetes takes no others."""
+    objects, _ = render({"serviceMonitor": {"enabled": True}, "podDisruptionBudget": {"enabled": True}}, name)
+
+    def labels(value: Any) -> Iterator[Any]:
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            if key in ("labels", "matchLabels"):
+                yield from inner.values()
+            elif isinstance(inner, dict | list):
+                yield from labels(inner)
+
+    found = [each for one in objects.values() for each in labels(one)]
+    assert name in found
+    assert all(isinstance(each, str) for each in found)
+
+
+@pytest.mark.parametrize("name", ["eventwriter", "eventwriter-schema"])
+def test_the_settings_of_the_file_count_whatever_the_image_says(name: str, tmp_path: Path) -> None:
+    """Its variables would come before a file."""
+    environment = dict(pair.split("=", 1) for each, value in dockerfile() if each == "ENV" for pair in value.split())
+    objects, _ = render({"settings": '[http]\nlisten = "127.0.0.1:8080"\n'})
+    for pod in (pods()[name], pod_of(objects, "Job" if "schema" in name else "Deployment")[0]):
+        environment |= {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+        found = settings(tmp_path, environment, '[http]\nlisten = "127.0.0.1:8080"\n')
+        assert found.http.address == ("127.0.0.1", 8080)
+        assert not found.http.public
 
 
 def test_what_may_be_left_out_is_left_out() -> None:
@@ -208,10 +239,13 @@ def test_the_stack_runs_commands_that_exist_with_settings_that_are_accepted(tmp_
 
 
 def test_the_stack_tells_no_secret_and_is_open_to_this_machine_alone() -> None:
-    """Secrets come from variables that the guide sets; what listens does so for the machine itself."""
+    """Secrets come from files that the guide makes, the only ones that Compose can bring into containers that are
+    read-only, and that git leaves out; what listens does so for the machine itself."""
     found = compose()
-    variables = {each["environment"] for each in found["secrets"].values()}
-    assert all(f" {variable}" in readme() for variable in variables)
+    files = {each["file"] for each in found["secrets"].values()}
+    assert {f"secrets/{name}" for name in found["secrets"]} == files
+    assert all(f" {name}" in readme() for name in found["secrets"])
+    assert "docs/deploy/secrets/" in (FOLDER.parents[1] / ".gitignore").read_text().splitlines()
     assert not re.search(
         r"(?i)(password|token): (?!/run/secrets/)\S", (FOLDER / "compose.yaml").read_text().partition("secrets:\n  ")[0]
     )

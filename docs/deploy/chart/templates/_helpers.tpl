@@ -6,7 +6,7 @@
 {{/* Labels of the pods of the service, by which they are chosen. */}}
 {{- define "eventwriter.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* Labels of every object. */}}
@@ -63,6 +63,9 @@ image: {{ include "eventwriter.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 env:
   - {name: EVENTWRITER_CONFIG, value: /etc/eventwriter/eventwriter.toml}
+  # What the image sets would come before the file.
+  - {name: EVENTWRITER_HTTP__LISTEN, value: ""}
+  - {name: EVENTWRITER_HTTP__PUBLIC, value: ""}
   {{- if include "eventwriter.plugins" . }}
   - {name: EVENTWRITER_PLUGINS__FOLDERS, value: /etc/eventwriter-plugins}
   {{- end }}
