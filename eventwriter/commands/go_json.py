@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
-from eventwriter.config import kinds
+from eventwriter.config.kind import Kind
 
 
 def section(source: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -27,7 +27,7 @@ def path(holder: Mapping[str, Any], tls: Mapping[str, Any], key: str) -> str:
     return posixpath.join(text(holder, "cert_dir"), name) if name else ""
 
 
-def valid(kind: kinds.Kind, value: object) -> bool:
+def valid(kind: Kind, value: object) -> bool:
     """Whether a setting of ours takes this value."""
     try:
         kind.parse(value)

@@ -10,6 +10,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
+from eventwriter import masking
 from eventwriter.config.model import HttpConfig
 from eventwriter.errors import AuthenticationError, UnavailableError
 from eventwriter.terminal import one_line
@@ -47,22 +48,44 @@ class Service:
 
 def fetch(service: Service) -> dict[str, Any]:
     """The status document of a service; raises UnavailableError, or AuthenticationError."""
-    address = service.url.rstrip("/")
+    address = masking.url(service.url.rstrip("/"))
     try:
-        with service.opener().open(f"{address}/status", timeout=service.patience) as answer:
-            document: dict[str, Any] = json.loads(answer.read())
-        if "streams" not in document:
-            raise ValueError("something else listens there")
-    except (OSError, ValueError, TypeError, http.client.HTTPException) as error:
-        if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 421):
+        return _asked(service, address)
+    except (OSError, http.client.IncompleteRead) as error:
+        why = one_line(str(getattr(error, "reason", None) or error))
+        hint = "is `eventwriter supervise` running, and is this its http.listen?"
+        raise UnavailableError(f"no service answers at {address}: {why}; {hint}") from None
+    except (http.client.InvalidURL, ValueError):  # what they say quotes headers, and logins of URLs
+        raise UnavailableError(f"{address} cannot be asked: expected a URL such as http://127.0.0.1:9465") from None
+    except http.client.HTTPException:
+        raise _other(address) from None
+
+
+def _asked(service: Service, address: str) -> dict[str, Any]:
+    try:
+        with service.opener().open(f"{service.url.rstrip('/')}/status", timeout=service.patience) as answer:
+            return _document(answer.read(), address)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code not in (401, 403, 421):
+                raise _other(address, f" (it answers {error.code})") from None
             said = one_line(error.read(200).decode(errors="replace").strip())
             raise AuthenticationError(f"the service at {address} answers {error.code}: {said}") from None
-        why = getattr(error, "reason", None) or error
-        raise UnavailableError(
-            f"no service answers at {address}: {one_line(str(why))}; is `eventwriter supervise` running, and is this "
-            "its http.listen?"
-        ) from None
+
+
+def _document(text: bytes, address: str) -> dict[str, Any]:
+    """What was answered, if it is what a service says."""
+    try:
+        document: dict[str, Any] = json.loads(text)
+        if "streams" not in document:
+            raise _other(address)
+    except (ValueError, TypeError):
+        raise _other(address) from None
     return document
+
+
+def _other(address: str, more: str = "") -> UnavailableError:
+    return UnavailableError(f"what answers at {address} is no eventwriter{more}: is this the service's http.listen?")
 
 
 def address(config: HttpConfig) -> str:

@@ -15,6 +15,7 @@ import click
 from eventwriter.commands import options, streams_new
 from eventwriter.commands.settings import Settings
 from eventwriter.config import kinds
+from eventwriter.config.kind import Kind
 from eventwriter.config.loading import NatsConfig, StreamConfig
 from eventwriter.errors import OK, ConfigurationError, EventWriterError, ForbiddenError, UnavailableError
 from eventwriter.jetstream import creation
@@ -92,7 +93,7 @@ def _as_dict(made: Made, *, dry_run: bool) -> dict[str, Any]:
     return found | {"subjects": [*made.stream.subjects], "command": made.command}
 
 
-def _setting(kind: kinds.Kind) -> Any:
+def _setting(kind: Kind) -> Any:
     """Has an option read as a setting is."""
 
     def read(context: click.Context, option: click.Parameter, value: str | None) -> Any:

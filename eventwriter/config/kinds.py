@@ -1,44 +1,21 @@
-"""What a setting may be: how a value is read from TOML or from text, checked, written back, and masked."""
+"""The kinds of settings there are: how a value is read from TOML or from text, checked, written back, and masked."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from eventwriter import masking
 from eventwriter.config import dsn, subjects, units
+from eventwriter.config.kind import Expected, Kind
 from eventwriter.values import Unfit, parse_path
-
-
-class Expected(ValueError):
-    """A value is wrong in a way that says more than the kind's own ``expected``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How one setting is read and shown."""
-
-    expected: str
-    """What a value has to be, for the message that refuses another."""
-    parse: Callable[[object], Any]
-    """The checked value of what TOML gave; raises ValueError, or Expected if there is more to say."""
-    from_text: Callable[[str], object] = lambda text: text
-    """Turns text from the environment or the command line into what TOML would have given."""
-    show: Callable[[Any], Any] = lambda value: value
-    """A checked value as TOML and JSON hold it."""
-    mask: Callable[[str], str] | None = None
-    """Hides the secret part of a text; None: it holds no secret."""
-    from_file: bool = False
-    """Whether the environment may name a file that holds the value (``…_FILE``)."""
 
 
 def _text(check: Callable[[str], bool] = lambda text: bool(text)) -> Callable[[object], str]:
     def parse(value: object) -> str:
-        if isinstance(value, str) and "\0" not in value and check(value):
+        if isinstance(value, str) and check(value):
             return value
         raise ValueError
 
@@ -190,6 +167,12 @@ FILE = Kind(
 )
 BOOL = Kind("true or false", _bool, _bool_from_text)
 SECRET = Kind("a text that is not empty", _text(), mask=masking.whole, from_file=True)
+BEARER = Kind(
+    "a token of visible ASCII characters, without blanks",
+    _text(lambda text: re.fullmatch("[!-~]+", text) is not None),
+    mask=masking.whole,
+    from_file=True,
+)
 NKEY = Kind(
     "the seed of a user's nkey: SU and 56 more capitals and digits",
     _text(lambda text: re.fullmatch(r"SU[A-Z2-7]{56}", text) is not None),

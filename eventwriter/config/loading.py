@@ -18,7 +18,7 @@ from typing import Any
 from eventwriter.config import secrets
 from eventwriter.config.checking import check
 from eventwriter.config.declaring import without_code
-from eventwriter.config.kinds import Kind
+from eventwriter.config.kind import Kind
 from eventwriter.config.model import (
     SECTIONS,
     Config,

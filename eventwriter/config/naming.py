@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 
-from eventwriter.config.kinds import Kind
+from eventwriter.config.kind import Kind
 from eventwriter.errors import ConfigurationError
 
 PREFIX = "EVENTWRITER_"

@@ -8,7 +8,7 @@ from typing import Any
 
 from eventwriter import masking
 from eventwriter.config import kinds
-from eventwriter.config.kinds import Kind
+from eventwriter.config.kind import Kind
 from eventwriter.config.model import SECTIONS, Config, StreamConfig, WriterConfig, kinds_of
 
 

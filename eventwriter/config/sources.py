@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eventwriter.config.kinds import Expected, Kind
+from eventwriter.config.kind import Expected, Kind
 from eventwriter.config.naming import one_line
 from eventwriter.errors import ConfigurationError
 from eventwriter.masking import HIDDEN

@@ -13,7 +13,9 @@ _ASSIGNED = re.compile(
 )
 
 # Seeds of nkeys, JWTs, and what a header shows.
-_KEYS = re.compile(r"\bS[ACNOU][A-Z2-7]{56}\b|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*|(?<=Authorization: )\w+ \S+")
+_KEYS = re.compile(
+    r"\bS[ACNOU][A-Z2-7]{56}\b|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*|(?<=Authorization: )\w+ \S+|(?<=\bBearer )\S+"
+)
 
 
 def whole(value: str) -> str:

@@ -17,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 
 from eventwriter import masking
 from eventwriter.config import loading
+from eventwriter.config.model import all_kinds
 from eventwriter.errors import CONFIGURATION, ConfigurationError
 from eventwriter.stream import Column, Decoded, Message, Stream
 from profiles import examples
@@ -311,6 +312,44 @@ def test_a_refused_secret_is_not_told(flags: Mapping[str, object]) -> None:
     message = refusal(flags=flags)
     assert "s3cret" not in message
     assert message.startswith(f"{next(iter(flags))} = *** (flag): expected ")
+
+
+@pytest.mark.parametrize(
+    "token", ["s3cret\n", "pässs3cret", "p€s3cret", " s3cret ", "s3 cret", "s3cret\x7f", "s3cret\udcff"]
+)
+def test_a_token_that_no_header_holds_is_refused(token: str) -> None:
+    """Whoever would show it could not, or would never be let in; it is not told."""
+    place = "environment EVENTWRITER_HTTP__TOKEN"
+    message = refusal(environ={"EVENTWRITER_HTTP__TOKEN": token})
+    assert message == f"http.token = *** ({place}): expected a token of visible ASCII characters, without blanks"
+
+
+def test_a_token_in_a_file_may_end_its_line(tmp_path: Path) -> None:
+    """As every secret in a file."""
+    file = tmp_path / "token"
+    file.write_text("!s3cret~+/=\n")
+    assert load({"EVENTWRITER_HTTP__TOKEN_FILE": str(file)}).http.token == "!s3cret~+/="
+
+
+@pytest.mark.parametrize("text", ["x\udcff", "x\0"])
+def test_text_that_no_program_takes_is_refused_whatever_its_kind(text: str) -> None:
+    """Such as bytes of the environment that are no UTF-8, which would end the process that is to use them."""
+    for kind in all_kinds(DECLARED).values():
+        for value in (text, [text], {"a": text}, {text: "a"}):
+            with pytest.raises(ValueError):  # noqa: PT011 - Expected, or what the kind itself says
+                kind.parse(value)
+    message = refusal(environ={"EVENTWRITER_POSTGRES__PASSWORD": f"s3cret{text}"})
+    place = "environment EVENTWRITER_POSTGRES__PASSWORD"
+    assert message == f"postgres.password = *** ({place}): expected text in UTF-8, without NUL"
+    for key in (
+        "nats.user",
+        "nats.password",
+        "nats.token",
+        "nats.tls.hostname",
+        "plugins.folders",
+        "streams.LOGS.omit",
+    ):
+        assert refusal(flags={key: text}).endswith(" (flag): expected text in UTF-8, without NUL")
 
 
 def test_a_secret_in_place_of_its_file_is_not_told() -> None:

@@ -36,6 +36,8 @@ TEXTS = [
     (f"seed {SEED}, key {KEY}", f"seed ***, key {KEY}"),
     (f'bad "{JWT}".', 'bad "***".'),
     ("Authorization: Bearer s3cret x", "Authorization: *** x"),
+    ("Invalid header value b'Bearer s3cret-1\\n'", "Invalid header value b'Bearer ***"),
+    ("shown as a bearer token", "shown as a bearer token"),
     ("serving http://127.0.0.1:9465/", "serving http://127.0.0.1:9465/"),
     ("check nats.password, nats.token: see a@b", "check nats.password, nats.token: see a@b"),
 ]
