@@ -37,11 +37,19 @@ class Service:
         return cls(address(settings), settings.token, settings.tls.cert)
 
     def opener(self) -> urllib.request.OpenerDirector:
-        """What opens URLs there. No proxy, which would ask its own localhost."""
+        """What opens URLs there. No proxy, which would ask its own localhost; no redirect, which would take the token
+        elsewhere; no other scheme."""
         context = ssl.create_default_context(cafile=self.certificate)
         context.check_hostname = self.certificate is None
-        handlers = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-        opener = urllib.request.build_opener(*handlers)
+        opener = urllib.request.OpenerDirector()
+        for handler in (
+            urllib.request.HTTPHandler(),
+            urllib.request.HTTPSHandler(context=context),
+            urllib.request.UnknownHandler(),
+            urllib.request.HTTPErrorProcessor(),
+            urllib.request.HTTPDefaultErrorHandler(),
+        ):
+            opener.add_handler(handler)
         opener.addheaders = [("Authorization", f"Bearer {self.token}")] if self.token is not None else []
         return opener
 
@@ -67,6 +75,10 @@ def _asked(service: Service, address: str) -> dict[str, Any]:
             return _document(answer.read(), address)
     except urllib.error.HTTPError as error:
         with error:
+            if 300 <= error.code < 400:
+                where = masking.url(one_line(error.headers.get("location", "nowhere")[:200]))
+                text = f"{address} leads on to {where}, where the token is not shown: ask the service itself"
+                raise UnavailableError(text) from None
             if error.code not in (401, 403, 421):
                 raise _other(address, f" (it answers {error.code})") from None
             said = one_line(error.read(200).decode(errors="replace").strip())
