@@ -89,6 +89,9 @@ def supervise(load: Load, file: Path | None, environ: Mapping[str, str], run: Ru
             log.error("the configuration is wrong, everything stays as it is: %s", error)
             processes.children.reloaded(str(error))
             return None
+        except Exception as error:  # a bug, which the supervisor logs
+            processes.children.reloaded(f"they cannot be read, the log tells why: {type(error).__name__}")
+            raise
         processes.children.reloaded("")
         return wanted
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -52,13 +51,13 @@ def duration(least: float = 0.001, most: float = 86_400.0) -> Kind:
 
     def parse(value: object) -> float:
         if isinstance(value, str):
-            seconds = units.parse_duration(value)
+            seconds: float = units.parse_duration(value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            seconds = float(value) if math.isfinite(value) else -1.0
+            seconds = value
         else:
             raise ValueError
         if least <= seconds <= most:
-            return round(seconds, 9)  # finer than any clock, and short to write
+            return round(float(seconds), 9) + 0.0  # finer than any clock, and short to write; -0.0 is 0
         raise ValueError
 
     bounds = f"{units.format_duration(least)} to {units.format_duration(most)}"

@@ -540,7 +540,44 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert refusal(file=binary) == f"configuration file {binary} is not UTF-8: byte 5"
 
 
+DEEP = {
+    "lists": f"[writer]\nlinger = {'[' * 3000}{']' * 3000}",
+    "tables": f"[writer]\nlinger = {'{a=' * 3000}1{'}' * 3000}",
+    "names": f"a{'.a' * 3000} = 1",
+    "a table": f"[a{'.a' * 3000}]",
+    "names in a list": f"[writer]\nlinger = [{{ a{'.a' * 3000} = 1 }}]",
+}
+
+
+@pytest.mark.parametrize("text", DEEP.values(), ids=DEEP)
+def test_what_is_nested_too_deeply_is_refused(tmp_path: Path, text: str) -> None:
+    """In one line, whatever is in whatever."""
+    place = "configuration file /eventwriter.toml"
+    assert refusal_of(tmp_path, text) == f"{place}: what stands in it is nested too deeply"
+
+
+@pytest.mark.parametrize("key", ["linger", "batch_messages", "batch_bytes", "ack", "ack_wait"])
+def test_a_number_of_any_size_is_refused(tmp_path: Path, key: str) -> None:
+    """By the setting if it can be read at all, as hexadecimal ones always can."""
+    for sign in ("", "-"):
+        message = refusal_of(tmp_path, f"[writer]\n{key} = {sign}1{'0' * 400}")
+        assert message.startswith(f"writer.{key} = {sign}1000")
+        message = refusal_of(tmp_path, f"[writer]\n{key} = {sign}1{'0' * 5000}")
+        assert message == "configuration file /eventwriter.toml: a number in it has thousands of digits"
+    for value in (f"0x1{'f' * 5000}", f"[0x1{'f' * 5000}]"):
+        message = refusal_of(tmp_path, f"[writer]\n{key} = {value}")
+        assert message.startswith(f"writer.{key} = a number of thousands of digits (file ")
+
+
 # ---- shown again
+
+
+def test_no_time_is_less_than_none(tmp_path: Path) -> None:
+    """What is shown of a negative zero can be read again."""
+    found = load_text(tmp_path, "[writer]\nlinger = -0.0")
+    shown = loading.render(found)
+    assert 'linger = "0s"' in shown
+    assert load_text(tmp_path, shown) == found
 
 
 def test_origins_are_comments(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,11 @@ from eventwriter.observability.board import Slot
 from eventwriter.outage import Member
 from eventwriter.processes.signals import on_stop
 from eventwriter.stream import Stream
+from fix_monitor import Endpoint
 from fix_service import ROOT, wait_until
+
+BUG = "# what nobody thought of"
+"""In a file of settings: something that cannot be read, and is no mistake."""
 
 
 def work(
@@ -53,9 +57,13 @@ def serve(file: Path) -> int:
     """The service of the settings in a file."""
     logging.basicConfig(stream=sys.stdout, level=logging.INFO)
     declared = registry.load()
-    return service.supervise(
-        lambda: (loading.load(declared, file=file, environ={}, flags={}), declared), file, {}, run=work
-    )
+
+    def load() -> tuple[Config, Mapping[str, Stream]]:
+        if BUG in file.read_text():
+            raise OverflowError("password=s3cret")
+        return loading.load(declared, file=file, environ={}, flags={}), declared
+
+    return service.supervise(load, file, {}, run=work)
 
 
 class Running:
@@ -147,6 +155,25 @@ def test_a_process_has_the_deadline_that_it_was_started_with(running: Running) -
     left = dict(re.findall(r"draining, pid (\d+), (\S+) s left", running.output))
     pids = [running.pids("LOGS", 100), running.pids("LOGS", 10), running.pids("SWEEP/1", 10_000)]
     assert [left[str(pid)] for (pid,) in pids] == ["28", "63", "28"]
+
+
+def test_a_reload_that_fails_by_a_bug_has_failed(running: Running) -> None:
+    """Its traceback is in the log, and metric and status tell that the settings are not those of the file."""
+    running.file.write_text(ENABLED)
+    process = running.start()
+    wait_until(lambda: "serving http" in running.output, "the monitor")
+    endpoint = Endpoint(running.output.partition("serving http://")[2].partition("/")[0])
+    wait_until(lambda: endpoint.value("config_last_reload_successful") == 1, "the settings in force")
+    running.file.write_text(ENABLED + BUG)
+    wait_until(lambda: endpoint.value("config_last_reload_successful") == 0, "the failure")
+    (told,) = (each["text"] for each in endpoint.status()["problems"] if each["stream"] == "configuration")
+    assert "OverflowError" in told
+    assert "s3cret" not in told
+    wait_until(lambda: "Traceback" in running.output, "the traceback")
+    running.file.write_text(ENABLED)
+    wait_until(lambda: endpoint.value("config_last_reload_successful") == 1, "the settings of the file")
+    process.terminate()
+    assert process.wait(20) == 0
 
 
 def test_the_processes_are_those_that_the_settings_ask_for() -> None:
