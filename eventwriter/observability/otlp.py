@@ -6,6 +6,7 @@ Only the monitor pushes, from a thread of its own: nobody waits for an endpoint.
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ log = logging.getLogger("eventwriter.monitor")
 
 LAST = 2.0
 """Seconds that the last push may take; a service that ends gives its monitor a second more."""
+_LONGEST = 86_400_000
+"""Milliseconds that anything is waited for: what a thread can wait for has an end, too."""
 _NAMED = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
@@ -75,7 +78,7 @@ def _either(given: Mapping[str, str], what: str) -> tuple[str, str]:
 
 def _seconds(name: str, text: str, default: float) -> float:
     """What is wrong is told, and as if it were not there: so it is specified."""
-    if text.isascii() and text.isdigit() and int(text):
+    if re.fullmatch("[0-9]{1,18}", text) and 0 < int(text) <= _LONGEST:
         return int(text) / 1000
     if text:
         log.warning("%s must be a number of milliseconds above 0, %d are taken", name, 1000 * default)

@@ -277,6 +277,23 @@ def test_the_variables_mean_what_opentelemetry_says(
         )
 
 
+@pytest.mark.parametrize("text", ["9223372036854775807", "86400001", "0", f"1{'0' * 400}", f"1{'0' * 5000}", "٣"])
+def test_an_interval_that_nobody_can_wait_for_is_as_if_it_were_not_there(
+    text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told as what is no number at all; a day is the longest."""
+    names = "OTEL_METRIC_EXPORT_INTERVAL", "OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_METRIC_EXPORT_TIMEOUT"
+    found = otlp.target(BASE | dict.fromkeys(names, text))
+    assert found == ("http://collector:4318/v1/metrics", 60.0, 10.0)
+    assert caplog.messages == [
+        f"{name} must be a number of milliseconds above 0, {usual} are taken"
+        for name, usual in zip(names, (60_000, 10_000, 30_000), strict=True)
+    ]
+    found = otlp.target(BASE | {names[0]: "86400000"})
+    assert found is not None
+    assert found.interval == 86_400.0
+
+
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """In one line, with what installs it."""
     monkeypatch.setitem(sys.modules, "eventwriter.observability.otlp_export", None)
