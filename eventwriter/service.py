@@ -123,14 +123,17 @@ class Processes:
         self.children = Children(self._board.slot(SUPERVISOR))
 
     def wanted(self, config: Config, declared: Mapping[str, Stream]) -> list[Child]:
-        """The children that these settings ask for; ConfigurationError if no stream is enabled."""
+        """The children that these settings ask for; ConfigurationError, and nothing is changed, if that cannot be."""
+        enabled = {name: stream for name, stream in config.streams.items() if stream.enabled}
+        titles = [title for stream in enabled.values() for title in stream.titles]
+        if not titles:
+            raise ConfigurationError("no stream is enabled: set streams.<NAME>.enabled = true for at least one")
+        room.check(TASKS + TASKS_OF_A_WORKER * len(titles))
+        self._board.reserve([SUPERVISOR, monitor.NAME, *map(monitor.history_name, enabled), *titles])
         stall_timeouts = {monitor.NAME: monitor.HUNG}
         found = []
-        for name, stream in config.streams.items():
-            if stream.enabled:
-                self._board.slot(monitor.history_name(name))
-            for number in range(1, stream.processes + 1 if stream.enabled else 1):
-                title = name if stream.processes == 1 else f"{name}/{number}"
+        for name, stream in enabled.items():
+            for title in stream.titles:
                 stall_timeouts[title] = stream.writer.stall_timeout
                 slot = self._board.slot(title)
                 turn = self._turns.of(name) if stream.processes > 1 else None
@@ -147,9 +150,6 @@ class Processes:
                 settings = config.nats, config.postgres, config.log, config.dead_letters, stream, declared[name].code
                 passing = partial(report.passing, slot)
                 found.append(Child(title, run, settings, passing=passing, drain_timeout=drain_timeout(config)))
-        if not found:
-            raise ConfigurationError("no stream is enabled: set streams.<NAME>.enabled = true for at least one")
-        room.check(TASKS + TASKS_OF_A_WORKER * len(found))
         serve = partial(monitor.run, self._board, config, self._board.slot(monitor.NAME))
         self.children.stall_timeouts = stall_timeouts
         return [*found, Child(monitor.NAME, serve, config, essential=False)]

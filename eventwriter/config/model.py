@@ -189,6 +189,12 @@ class StreamConfig:
     writer: WriterConfig = WriterConfig()
     """The values of [writer] with this stream's overrides."""
 
+    @property
+    def titles(self) -> list[str]:
+        """The names of its processes."""
+        several = range(1, self.processes + 1)
+        return [self.name] if self.processes == 1 else [f"{self.name}/{number}" for number in several]
+
 
 @dataclass(frozen=True, slots=True)
 class Config:

@@ -10,7 +10,7 @@ import mmap
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import UnionType
 from typing import TypeVar, cast
 
@@ -54,11 +54,25 @@ class Board:
 
     def slot(self, name: str) -> Slot:
         """The slot of this name, made before its writer is forked; raises ConfigurationError when all are taken."""
-        if name not in self._places:
-            if len(self._places) >= SLOTS:
-                raise ConfigurationError(f"too many processes and streams: there is room for {SLOTS} of them")
-            self._places[name] = len(self._places)
+        self.reserve([name])
         return Slot(self._memory, self._places[name] * _SIZE)
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """A place for each of these names, or for none of them: raises ConfigurationError when there are too few.
+
+        A place stays that of its name, wanted or not: what its process has counted is told for as long as we live.
+        """
+        wanted = dict.fromkeys(names)
+        earlier = len(self._places.keys() - wanted.keys())
+        if earlier + len(wanted) > SLOTS:
+            text = f"too many processes and streams: there is room for {SLOTS} of them"
+            if len(wanted) <= SLOTS:
+                text += (
+                    f", and {earlier} keep what was counted under earlier settings: a restart of the service ends that"
+                )
+            raise ConfigurationError(text)
+        for name in wanted:
+            self._places.setdefault(name, len(self._places))
 
     def read(self, kind: type[T] | UnionType, *, beside: bool = False) -> Iterator[T]:
         """The latest state, of this kind, of every slot made before this process was forked. It tells whose it is.

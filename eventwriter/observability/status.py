@@ -91,8 +91,7 @@ def _stream(
     now: float,
     since: Since,
 ) -> dict[str, Any]:
-    count = stream.processes
-    names = [stream.name] if count == 1 else [f"{stream.name}/{number}" for number in range(1, count + 1)]
+    names = stream.titles
     processes = [_process(name, workers.get(name), children.get(name, ChildState()), since) for name in names]
     worst = min(processes, key=lambda process: STATES.index(process["state"]))
     current = [workers[name] for name in names if name in workers]

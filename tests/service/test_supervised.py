@@ -195,6 +195,25 @@ def test_the_processes_are_those_that_the_settings_ask_for() -> None:
     assert other["EVENTS"] != again["EVENTS"]
 
 
+def test_settings_that_are_refused_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what comes after them there is as much as before; for what was in force before, a restart makes room."""
+    monkeypatch.setattr(service, "TASKS_OF_A_WORKER", 0)
+    processes, declared = service.Processes(), registry.load()
+
+    def wanted(**count: int) -> int:
+        named = {f"STREAMS__{name}__PROCESSES": str(number) for name, number in count.items()}
+        return len(processes.wanted(settings(**named), declared))
+
+    assert wanted(LOGS=250) == 257
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=r"there is room for 512 of them$"):
+            wanted(LOGS=256, EVENTS=256)
+    assert wanted(LOGS=250, EVENTS=20) == 276
+    assert wanted(SWEEP=20) == 27
+    with pytest.raises(ConfigurationError, match=r"291 keep .* a restart of the service"):
+        wanted(NETFLOW=256)
+
+
 def test_nothing_to_write_is_a_mistake() -> None:
     """And changes nothing of what is watched."""
     processes = service.Processes()
