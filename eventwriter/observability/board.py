@@ -103,11 +103,11 @@ class Slot:
         """The place for what is written more seldom, of another kind."""
         return Slot(self._memory, self._start + _PAIR)
 
-    def write(self, state: object) -> None:
-        """Replaces the state. What does not fit is left as it was: there is nobody to tell."""
+    def write(self, state: object) -> bool:
+        """Replaces the state, if the new one fits; whether it does."""
         data = msgspec.json.encode(state)
         if len(data) > LARGEST:
-            return
+            return False
         if self._writes is None:
             self._writes = self._latest()[0]
         self._writes += 1
@@ -115,6 +115,7 @@ class Slot:
         begin = start + _HEADER.size
         self._memory[begin : begin + len(data)] = data
         _HEADER.pack_into(self._memory, start, self._writes, len(data), _checksum(self._writes, data))
+        return True
 
     def read(self, kind: type[T] | UnionType) -> T | None:
         """The latest state, which is of this kind; None if there is none."""

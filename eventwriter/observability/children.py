@@ -9,13 +9,20 @@ import signal
 import time
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from eventwriter.observability.board import SUPERVISOR, Board, Slot
 from eventwriter.observability.states import Beat, ChildState, SupervisorState
+from eventwriter.terminal import one_line
 
 log = logging.getLogger("eventwriter.supervisor")
 
 AWAKE = 1.0
 """Seconds that one look counts for at most; they are that far apart, unless the supervisor was kept from looking."""
+
+
+_ERROR = 500
+"""Characters of what is wrong with the settings."""
 
 
 class Children:
@@ -63,7 +70,7 @@ class Children:
 
     def reloaded(self, error: str) -> None:
         """The settings were read again; why they stay as they are, if they were wrong."""
-        self._state.config_error = error
+        self._state.config_error = one_line(error)[:_ERROR]
         self._write()
 
     def stopping(self) -> None:
@@ -97,4 +104,11 @@ class Children:
 
     def _write(self) -> None:
         self._state.beat = self._clock()
-        self._slot.write(self._state)
+        if self._slot.write(self._state):
+            return
+        for child in sorted(self._state.children.values(), key=lambda child: child.since or 0.0):
+            if child.why:
+                child.why = ""  # the least of what is told, and the oldest of that
+                if self._slot.write(self._state):
+                    return
+        self._slot.write(replace(self._state, children={}))  # whoever counts the beats counts on them

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from boards import noted
-from eventwriter.observability.board import SUPERVISOR, Board
+from eventwriter.observability.board import SLOTS, SUPERVISOR, Board
 from eventwriter.observability.children import Children
 from eventwriter.observability.report import Report
 from patience import PATIENCE
@@ -97,3 +99,41 @@ def test_a_pause_saves_no_worker_that_hangs() -> None:
             for _ in range(2):
                 service.look(after=late)
             assert service.process.wait(10 * PATIENCE) == -9
+
+
+@pytest.mark.parametrize(("name", "known"), [("OTEL_METRICS", True), ("OTEL_METRICS" * 20, False)])
+def test_the_supervisor_beats_however_much_there_is_to_tell(name: str, known: bool) -> None:
+    """What is known of hundreds of processes that were killed may be more than fits: the oldest causes go first."""
+    names = [f"{name}/{number}" for number in range(SLOTS - 10)]
+    now, board = 1000.0, Board()
+    children = Children(board.slot(SUPERVISOR), clock=lambda: now)
+    children.stall_timeouts = dict.fromkeys(names, TIMEOUT)
+    with ending(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)) as process:
+        for each in names:
+            now += 0.001
+            children.started(each, process.pid)
+        for _ in range(10):
+            now += 1.0
+            children.kill_stalled(board)
+        assert process.wait(10 * PATIENCE) == -9
+    state = noted(board.slot(SUPERVISOR))
+    assert state["beat"] == now
+    if known:
+        assert [*state["children"]] == names
+        whys = [child["why"] for child in state["children"].values()]
+        assert whys == sorted(whys)
+        assert whys[0] == ""
+        assert whys[-1].endswith("killed")
+
+
+def test_the_supervisor_beats_however_long_an_error_is() -> None:
+    """Of settings that are wrong, the beginning is told; also of a name that is no text."""
+    now, board = 1000.0, Board()
+    children = Children(board.slot(SUPERVISOR), clock=lambda: now)
+    for error in ("wrong" * 50_000, "no such file: \udcff"):
+        now += 1.0
+        children.reloaded(error)
+        state = noted(board.slot(SUPERVISOR))
+        assert state["beat"] == now
+        assert state["config_error"].startswith(error[:10])
+        assert len(state["config_error"]) <= 500
