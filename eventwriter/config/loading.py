@@ -157,6 +157,9 @@ def _from_tree(
 def _leaves(tree: Mapping[str, Any], prefix: str, kinds: Mapping[str, Kind], origin: str) -> Iterator[tuple[str, Any]]:
     for name, value in tree.items():
         key = f"{prefix}{name}"
+        if "." in name and (key in kinds or _is_table(key, kinds)):  # TOML has it beside the setting, as another one
+            wanted = f"expected {key}, without quotation marks"
+            raise ConfigurationError(f'{prefix}"{name}" ({origin}) is one name with a dot in it: {wanted}')
         if isinstance(value, dict) and key not in kinds:
             if not value:  # an empty table is nothing to say, if there is such a table
                 yield from (() if _is_table(key, kinds) else ((key, value),))

@@ -387,6 +387,16 @@ def test_a_secret_in_place_of_its_file_is_not_told() -> None:
         ("[streams.FOO]\nx = 1", f"unknown stream FOO in streams.FOO.x (file /eventwriter.toml): {STREAMS}"),
         ("nats = 1", "nats (file /eventwriter.toml) is not a table: expected [nats] with settings in it"),
         ("[[streams]]", "streams (file /eventwriter.toml) is not a table: expected [streams] with settings in it"),
+        ('"nats.url" = "nats://a"\n[nats]\nurl = "nats://b"',
+         '"nats.url" (file /eventwriter.toml) is one name with a dot in it: '
+         "expected nats.url, without quotation marks"),
+        ('[nats.tls]\nca = "a"\n[nats]\n"tls.ca" = "b"',
+         'nats."tls.ca" (file /eventwriter.toml) is one name with a dot in it: '
+         "expected nats.tls.ca, without quotation marks"),
+        ('["streams.LOGS"]\nprocesses = 1', '"streams.LOGS" (file /eventwriter.toml) is one name with a dot in it: '
+         "expected streams.LOGS, without quotation marks"),
+        ('"plugins.folders" = []', '"plugins.folders" (file /eventwriter.toml) is one name with a dot in it: '
+         "expected plugins.folders, without quotation marks"),
         ("a = 1\nb = \n", "configuration file /eventwriter.toml, line 2, column 5: Invalid value"),
     ],
 )  # fmt: skip
