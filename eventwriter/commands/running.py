@@ -8,15 +8,78 @@ import ssl
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from eventwriter import masking
 from eventwriter.config.model import HttpConfig
 from eventwriter.errors import AuthenticationError, UnavailableError
+from eventwriter.observability.states import DeadLetter
 from eventwriter.terminal import one_line
 
 PATIENCE = 5.0
 """Seconds to wait for an answer."""
+
+
+_Time = Annotated[float, msgspec.Meta(ge=0, le=2**36)]
+"""Seconds since 1970, of which the time of the day can be told."""
+
+
+class _History(msgspec.Struct):
+    rows_per_s: list[float | None]
+
+
+class _Messages(msgspec.Struct):
+    deadlettered: int
+
+
+class _Stream(msgspec.Struct):
+    state: str
+    table: str
+    history: _History
+    messages: _Messages
+    rows_written: int
+    batch_messages: int
+    consumer_pending: int | None
+    lag_seconds: float | None
+    event_age_p50: float | None
+    event_age_p99: float | None
+    last_commit: float | None
+    restarts: int
+    missing: int
+    dead_letters: list[DeadLetter]
+    stream: str = ""
+    durable: str = ""
+    dead_letters_per_minute: int | None = None
+    columns_omitted: list[str] = []
+    batch_durations: dict[str, list[int]] | None = None
+
+
+class _Problem(msgspec.Struct):
+    stream: str
+    text: str
+    since: _Time | None = None
+
+
+class _Cause(msgspec.Struct):
+    who: str
+    text: str
+    streams: list[str]
+    since: _Time | None
+
+
+class _Document(msgspec.Struct):
+    """What the commands read of the status document; what earlier versions do not tell may be missing."""
+
+    version: str
+    now: _Time
+    started: float
+    ready: bool
+    problems: list[_Problem]
+    streams: dict[str, _Stream]
+    uptime: float | None = None
+    causes: list[_Cause] | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +151,9 @@ def _asked(service: Service, address: str) -> dict[str, Any]:
 def _document(text: bytes, address: str) -> dict[str, Any]:
     """What was answered, if it is what a service says."""
     try:
+        msgspec.json.decode(text, type=_Document)
         document: dict[str, Any] = json.loads(text)
-        if "streams" not in document:
-            raise _other(address)
-    except (ValueError, TypeError):
+    except (ValueError, RecursionError):
         raise _other(address) from None
     return document
 

@@ -170,7 +170,7 @@ def _table(streams: Mapping[str, Any], now: float, width: int) -> Table:
     """One line a stream, with as many columns as there is room for: none is ever cut."""
     cells = [[column.cell(name, stream, now) for column in COLUMNS] for name, stream in streams.items()]
     widths = [
-        2 + max(len(column.title), *(line[place].cell_len for line in cells)) for place, column in enumerate(COLUMNS)
+        2 + max([len(column.title), *(line[place].cell_len for line in cells)]) for place, column in enumerate(COLUMNS)
     ]
     kept = sorted(range(len(COLUMNS)), key=lambda place: COLUMNS[place].rank)
     while sum(widths[place] for place in kept) > width and COLUMNS[kept[-1]].rank:
