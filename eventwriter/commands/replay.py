@@ -48,7 +48,7 @@ def _is_new(replay: Replay) -> bool:
 
 def _verified(replay: Replay, visitor: Visitor, stream: StreamConfig, tell: Tell) -> Verified:
     with replay.sink.session.connection() as connection:
-        return verify(connection, visitor, stream, tell)
+        return verify(connection, visitor, stream, tell, letters=False)
 
 
 def _document(name: str, before: Verified, after: Verified, *, interrupted: bool) -> str:

@@ -60,8 +60,13 @@ class Verified:
         }
 
 
-def verify(connection: Connection[Any], visitor: Visitor, stream: StreamConfig, tell: Tell) -> Verified:
-    """Compares. What is behind is asked first: stream, consumer, ledger."""
+def verify(
+    connection: Connection[Any], visitor: Visitor, stream: StreamConfig, tell: Tell, *, letters: bool = True
+) -> Verified:
+    """Compares. What is behind is asked first: stream, consumer, ledger.
+
+    Without ``letters`` dead letters are done as well, and nobody has to be permitted to read them.
+    """
     info = visitor.stream_info()
     consumer = visitor.consumer_info()
     with translated():
@@ -82,7 +87,7 @@ def verify(connection: Connection[Any], visitor: Visitor, stream: StreamConfig, 
     found.gaps = visitor.ask(lambda request: holdings.gaps_of(request, stream, missing, whole=whole, tell=tell))
     found.missing = sum(each.messages for each in found.gaps)
     found.checked = max(found.checked, found.missing)
-    if known.row is not None:
+    if letters and known.row is not None:
         with translated():
             found.dead_letters = looking.dead_letters(connection, known.row, first, last)
     found.done = max(0, found.checked - found.missing - found.dead_letters)

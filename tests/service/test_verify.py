@@ -323,3 +323,18 @@ def test_a_replay_without_a_consumer(world: World) -> None:
     wait_until(lambda: world.query("SELECT count(*) FROM logs") == [(110,)], lambda: world.log)
     assert world.stop(worker) == 0
     world.assert_exact()
+
+
+def test_a_replay_takes_the_role_of_the_writer(world: World) -> None:
+    """Which may not read dead letters: the first ledger is made, and what one lacks is written."""
+    world.publish("LOGS", [*lines(1, 9), Publication("logs.syslog", b"\xff", (), 1)])
+
+    def replay() -> Any:
+        arguments = ("replay", "--stream", "LOGS", "--output", "json")
+        return told(world.run(*arguments, check=False, EVENTWRITER_POSTGRES__DSN=world.writer), 0)
+
+    assert replay()["missing"] == 0
+    written(world)
+    forget(world, 3, 5)
+    assert replay()["written"] == 3
+    world.assert_exact()
