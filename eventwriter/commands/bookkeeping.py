@@ -16,7 +16,7 @@ from eventwriter.commands.settings import Settings
 from eventwriter.config.loading import PostgresConfig, StreamConfig
 from eventwriter.errors import UsageError
 from eventwriter.postgres.connection import check_server, connect
-from eventwriter.postgres.errors import translated
+from eventwriter.postgres.errors import needing, translated
 from eventwriter.postgres.ledger import Identity
 from eventwriter.postgres.ledgers import accept_losses
 from eventwriter.postgres.succession import copy_ledger
@@ -98,6 +98,7 @@ def group() -> None:
 @options.stream
 @options.output
 @click.pass_obj
+@needing("writer")
 def _accept(settings: Settings, name: str, as_json: bool) -> None:
     """Take note of messages that are missing and gone from the stream, so that nobody is told of them any more.
 
@@ -119,6 +120,7 @@ def _accept(settings: Settings, name: str, as_json: bool) -> None:
     help="Only up to this sequence: the last that a restored stream has in common with the ledger.",
 )
 @click.pass_obj
+@needing("writer")
 def _copy(settings: Settings, name: str, old: str, new: str, through: int | None) -> None:
     """Let another durable go on with a ledger, so that nothing is written twice; the old one writes nothing any more.
 

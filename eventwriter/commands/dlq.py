@@ -21,6 +21,7 @@ from eventwriter.commands import (
 from eventwriter.commands.progress import INTERRUPTED, progress
 from eventwriter.commands.settings import Settings
 from eventwriter.errors import BAD_DATA, CONFIGURATION, OK, SchemaError, UsageError
+from eventwriter.postgres.errors import needing
 
 
 @click.group("dlq")
@@ -37,6 +38,7 @@ def group() -> None:
 )
 @options.output
 @click.pass_obj
+@needing("reader")
 def _list(settings: Settings, /, summary: bool, limit: int, as_json: bool, **selected: Any) -> None:
     """List the dead letters that wait, one line for each record that was rejected, the latest first.
 
@@ -58,6 +60,7 @@ def _list(settings: Settings, /, summary: bool, limit: int, as_json: bool, **sel
 @click.option("--full", is_flag=True, help="The whole payload, and all records.")
 @options.output
 @click.pass_obj
+@needing("reader")
 def _show(settings: Settings, /, number: int, full: bool, as_json: bool) -> None:
     """Show one dead letter: why, which record, its payload, and what that decodes to now.
 
@@ -82,6 +85,7 @@ def _show(settings: Settings, /, number: int, full: bool, as_json: bool) -> None
 @click.option("--dry-run", is_flag=True, help="Try it, and take it back.")
 @options.output
 @click.pass_obj
+@needing("operator")
 def _replay(settings: Settings, /, numbers: tuple[int, ...], dry_run: bool, as_json: bool, **selected: Any) -> None:
     """Write dead letters that wait: all, or those selected, by the present decoder into the present table.
 
@@ -118,6 +122,7 @@ def _replay(settings: Settings, /, numbers: tuple[int, ...], dry_run: bool, as_j
 @click.option("--all", "everything", is_flag=True, help="All of them, where nothing else selects.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
+@needing("operator")
 def _purge(settings: Settings, /, numbers: tuple[int, ...], everything: bool, yes: bool, **selected: Any) -> None:
     """Remove dead letters for good.
 
@@ -144,6 +149,7 @@ def _purge(settings: Settings, /, numbers: tuple[int, ...], everything: bool, ye
 @dlq_selection.options
 @click.option("--replayed", is_flag=True, help="Those that were replayed, instead of those that wait.")
 @click.pass_obj
+@needing("reader")
 def _export(settings: Settings, /, numbers: tuple[int, ...], **selected: Any) -> None:
     """Print dead letters with all that is known of them, a line of JSON for each message.
 
@@ -165,6 +171,7 @@ def _export(settings: Settings, /, numbers: tuple[int, ...], **selected: Any) ->
 @group.command("import")
 @click.argument("file", type=click.File("rb"))
 @click.pass_obj
+@needing("operator")
 def _import(settings: Settings, file: IO[bytes]) -> None:
     """Bring back what `dlq export` printed: all of FILE or nothing, and nothing twice.
 

@@ -55,7 +55,7 @@ def count(settings: PostgresConfig, selection: Selection) -> int:
 def read(settings: PostgresConfig, number: int) -> tuple[Letter, Message]:
     """A letter, and the message as a decoder gets it; UsageError if there is none of that number."""
     query = sql.SQL("SELECT {}, m.headers, m.payload FROM {} WHERE r.id = %(number)s").format(_LETTER, LETTERS)
-    with reading(settings) as connection, connection.cursor(row_factory=dict_row) as cursor:
+    with translated(), reading(settings) as connection, connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(query, {"number": number}).fetchone()
     if row is None:
         raise UsageError(f"there is no dead letter {number}: `eventwriter dlq list` shows those there are")

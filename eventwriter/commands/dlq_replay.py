@@ -27,7 +27,7 @@ from eventwriter.postgres.attempt import Attempt
 from eventwriter.postgres.budget import TooMuchError
 from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.connection import check_server
-from eventwriter.postgres.errors import RowRefused, about_rows
+from eventwriter.postgres.errors import RowRefused, about_rows, needing
 from eventwriter.postgres.policy import following
 from eventwriter.postgres.session import Session
 from eventwriter.postgres.staged import StagedWrite
@@ -164,6 +164,7 @@ class _Replayer:
             for half in (left[:middle], left[middle:]):
                 self._halve(share._replace(numbers=half), stream, table)
 
+    @needing("operator")
     def _replay(self, share: _Share, stream: Stream, name: str) -> Sequence[int]:
         """Replays as many letters as their rows leave room for; those that are left."""
         with self._session.connection() as connection:

@@ -18,6 +18,7 @@ from eventwriter.errors import MISSING, OK, UsageError
 from eventwriter.jetstream import holdings
 from eventwriter.jetstream.visitor import Visitor, visiting
 from eventwriter.postgres import looking
+from eventwriter.postgres.errors import needing
 from eventwriter.replaying import Replay
 
 _SHOWN = 20
@@ -80,6 +81,7 @@ def _text(name: str, before: Verified, after: Verified) -> str:
 @click.option("--since", metavar="WHEN", help="The same by when it was received: an age such as 2h or 7d, or a time.")
 @options.output
 @click.pass_obj
+@needing("writer")
 def command(settings: Settings, name: str, first: int | None, since: str | None, as_json: bool) -> None:
     """Write what the stream still holds and the ledger lacks, also from before there was a ledger.
 

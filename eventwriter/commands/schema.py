@@ -10,6 +10,7 @@ import click
 from eventwriter.commands import findings, options, schema_apply, schema_check, schema_roles, schema_version
 from eventwriter.commands.settings import Settings
 from eventwriter.config import units
+from eventwriter.postgres.errors import needing
 from eventwriter.postgres.steps import Wanted
 
 
@@ -96,6 +97,7 @@ def _apply(settings: Settings, /, wait: float, lock_wait: float, **wanted: Any) 
 @group.command("version")
 @options.output
 @click.pass_obj
+@needing("reader")
 def _version(settings: Settings, as_json: bool) -> None:
     """Show which version of eventwriter's own tables the database has; exits 78 if `schema apply` is needed.
 

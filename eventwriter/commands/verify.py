@@ -25,7 +25,7 @@ from eventwriter.jetstream.holdings import Held
 from eventwriter.jetstream.visitor import Visitor, visiting
 from eventwriter.postgres import looking
 from eventwriter.postgres.connection import check_server, connect
-from eventwriter.postgres.errors import translated
+from eventwriter.postgres.errors import needing, translated
 from eventwriter.postgres.ledger import Identity
 
 _SHOWN = 20
@@ -165,6 +165,7 @@ def command(
     sys.exit(_run(loaded, streams, against, window, as_json=as_json))
 
 
+@needing("reader")
 def _run(
     loaded: Loaded, streams: Sequence[StreamConfig], table: str | None, window: against.Window, *, as_json: bool
 ) -> int:
@@ -176,14 +177,15 @@ def _run(
             check_server(connection)
         for stream in streams:
             try:
-                with progress(f"verifying {stream.name}") as tell:
+                with needing("reader"), progress(f"verifying {stream.name}") as tell:
                     found = verify(connection, visitor(stream), stream, tell)
                 connection.rollback()
                 results[stream.name] = found.as_dict()
                 lines.append(shown(stream.name, found))
                 differs = differs or bool(found.gaps)
                 if table is not None:
-                    beside = against.compare(connection, loaded.declared[stream.name], stream.table, table, *window)
+                    with needing("reader", "SELECT on both tables"):
+                        beside = against.compare(connection, loaded.declared[stream.name], stream.table, table, *window)
                     results[stream.name]["against"] = beside.as_dict()
                     lines.append(against.shown(beside))
                     differs = differs or not beside.same

@@ -85,6 +85,20 @@ def translated(connection: Connection[Any] | None = None) -> Iterator[None]:
 
 
 @contextmanager
+def needing(role: str, more: str = "") -> Iterator[None]:
+    """For what people do: who may not is told which role of `schema sql --roles` may, and what it takes ``more``."""
+    try:
+        yield
+    except SchemaError as error:
+        cause = error.__cause__
+        if not isinstance(cause, psycopg.Error) or cause.sqlstate != FORBIDDEN:
+            raise
+        told = _said(cause, dsn.told(cause).splitlines()[0])
+        takes = f"this takes the role eventwriter_{role} of `eventwriter schema sql --roles`"
+        raise SchemaError(f"{told}: {takes}{more and f', and {more}'}") from cause
+
+
+@contextmanager
 def about_rows(connection: Connection[Any]) -> Iterator[None]:
     """For statements that write rows: what only may be about one is raised as a refusal, too."""
     try:

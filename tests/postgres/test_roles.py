@@ -261,3 +261,42 @@ def test_dead_letters_have_readers_and_operators(place: Place, tmp_path: Path) -
     for arguments in (["ledger", "accept"], ["ledger", "copy", *other]):
         status, said = command(place.writer, *arguments, "--stream", "EVENTS")
         assert status == 0, (arguments, said)
+
+
+@pytest.mark.parametrize(
+    ("who", "arguments", "needed"),
+    [
+        ("writer", ["dlq", "list", "--summary"], "reader"),
+        ("writer", ["dlq", "show", "1"], "reader"),
+        ("writer", ["dlq", "export"], "reader"),
+        ("writer", ["dlq", "purge", "--all", "--yes"], "operator"),
+        ("writer", ["dlq", "replay"], "operator"),
+        ("reader", ["dlq", "purge", "--all", "--yes"], "operator"),
+        ("reader", ["dlq", "import"], "operator"),
+        ("reader", ["ledger", "accept", "--stream", "LOGS"], "writer"),
+        ("reader", ["ledger", "copy", "--stream", "LOGS", "--from", "a", "--to", "b"], "writer"),
+        ("stranger", ["dlq", "list"], "reader"),
+        ("stranger", ["schema", "version"], "reader"),
+    ],
+)
+def test_who_lacks_a_role_is_told_which(
+    place: Place, tmp_path: Path, who: str, arguments: list[str], needed: str
+) -> None:
+    """Of a command for people: `schema check` looks at what the service needs, and would find nothing."""
+    place.connection.execute(
+        "TRUNCATE eventwriter.ledger, eventwriter.dead_letter_messages CASCADE; "
+        "WITH l AS (INSERT INTO eventwriter.ledger (logical_stream, stream, stream_created, durable) "
+        "VALUES ('LOGS', 'LOGS', '2026-01-01', 'a') RETURNING id), "
+        "m AS (INSERT INTO eventwriter.dead_letter_messages (ledger_id, sequence, subject, payload, message_time) "
+        "SELECT id, 1, 'logs.a', '{}', '2026-01-01' FROM l) "
+        "INSERT INTO eventwriter.dead_letter_records (ledger_id, sequence, reason, detail) "
+        "SELECT id, 1, 'refused', '' FROM l"
+    )
+    (tmp_path / "letters").write_text(command(place.reader, "dlq", "export")[1])
+    if arguments[-1] == "import":
+        arguments = [*arguments, str(tmp_path / "letters")]
+    stranger = settings(login(str(place.reader.postgres.dsn).replace("a_reader", "postgres"), "a_stranger"))
+    status, said = command(stranger if who == "stranger" else getattr(place, who), *arguments)
+    assert (status, "42501" in said) == (CONFIGURATION, True), said
+    assert f"this takes the role eventwriter_{needed} of `eventwriter schema sql --roles`" in said
+    assert "schema check" not in said
