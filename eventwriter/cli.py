@@ -14,8 +14,8 @@ import click
 from eventwriter import __version__, errors, masking, service, terminal, worker
 from eventwriter.commands import (
     bookkeeping,
+    configuring,
     dlq,
-    go_import,
     options,
     replay,
     running,
@@ -164,49 +164,7 @@ def decode(
     sys.exit(decoding.run(stream, read, click.echo, **options))
 
 
-@cli.group("config")
-def config_group() -> None:
-    """The settings."""
-
-
-@config_group.command("show")
-@click.option("--origin", is_flag=True, help="Say where each value comes from.")
-@options.output
-@click.pass_obj
-def config_show(settings: Settings, origin: bool, as_json: bool) -> None:
-    """Print the effective settings, secrets masked.
-
-    \b
-        eventwriter config show --origin
-    """
-    options.say(settings.shown(origins=origin, as_json=as_json))
-
-
-@config_group.command("import")
-@click.argument("file", type=click.File("r", encoding="utf-8"))
-@click.option(
-    *("--env", "environments"),
-    type=click.File("r", encoding="utf-8"),
-    multiple=True,
-    help="A file with the environment that the writer runs with: lines of NAME=VALUE, compose, a manifest.",
-)
-@click.pass_obj
-def config_import(settings: Settings, file: IO[str], environments: tuple[IO[str], ...]) -> None:
-    """Turn the configuration of the Go db-event-writer, or of the Elixir writer, into ours.
-
-    FILE is the JSON of the Go writer; or YAML with it, such as a ConfigMap or the values of helm; or the environment of
-    the Elixir writer (EVENT_WRITER_…), as lines of NAME=VALUE or within a manifest or compose file. What has no
-    counterpart is a comment in the result, and a note on standard error.
-
-    \b
-        eventwriter config import db-event-writer.json --env compose.yaml > eventwriter.toml
-    """
-    text, notes = go_import.convert(file.read(), [each.read() for each in environments], settings.streams())
-    click.echo(text, nl=False)
-    for note in notes:
-        click.echo(f"note: {terminal.one_line(note)}", err=True)
-
-
+cli.add_command(configuring.group)
 cli.add_command(dlq.group)
 cli.add_command(schema.group)
 cli.add_command(streams.group)

@@ -129,7 +129,8 @@ def _conninfo(database: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
     for old, new in _SSL.items():
         found[new] = go_json.path(database, tls, old) or go_json.text(parameters, new)
     options = []
-    for key, value in parameters.items():
+    for name, value in parameters.items():
+        key = str(name)  # YAML has others than text: on is true
         if key in found:
             continue
         if key == "statement_timeout":
@@ -162,7 +163,7 @@ def _go_duration(value: object, notes: list[str]) -> float | None:
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             seconds = parse_duration(value)
-    elif isinstance(value, int | float):
+    elif isinstance(value, int | float) and value < 1e15:  # no float has 10**400
         seconds = round(value / 1e9, 6)
     if 0.001 <= seconds <= 86_000:
         return seconds

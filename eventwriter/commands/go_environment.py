@@ -52,7 +52,7 @@ def entered(source: Mapping[str, Any], environment: Mapping[str, str], notes: li
         try:
             result["streams"] = json.loads(streams)
             notes.append(f"streams are those of {_PREFIX}STREAMS_JSON, which replaces the list of the file")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             notes.append(
                 f"{_PREFIX}STREAMS_JSON is left out, the streams are those of the file: it is not JSON: {error}"
             )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -353,3 +355,64 @@ def test_comments_of_the_file_are_within_reason() -> None:
         # - """)
     )
     assert "\n\n[nats]\n" in text
+
+
+def test_a_file_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    """Such as Windows writes; what it puts before UTF-8 does no harm."""
+    file, environment = tmp_path / "x.json", tmp_path / "e"
+    environment.write_bytes("A=ä".encode("latin-1"))
+    text = json.dumps(FULL)
+    for wrong in (text.encode("utf-16"), "# ä\n".encode("latin-1")):
+        file.write_bytes(wrong)
+        done = CliRunner().invoke(cli.cli, ["config", "import", str(file)])
+        assert isinstance(done.exception, ConfigurationError)
+        assert f"{file} is not UTF-8" in str(done.exception)
+    file.write_text(text, encoding="utf-8-sig")
+    done = CliRunner().invoke(cli.cli, ["config", "import", str(file), "--env", str(environment)])
+    assert f"{environment} is not UTF-8" in str(done.exception)
+    assert CliRunner().invoke(cli.cli, ["config", "import", str(file)]).exit_code == 0
+    assert imported(file.read_text(encoding="utf-8"))[1] == imported(text)[1]
+
+
+def test_what_is_at_the_top_has_a_place() -> None:
+    """In the note that says what was read."""
+    assert "read from the top of the file" in imported(yaml.safe_dump(FULL))[2]
+
+
+@pytest.mark.parametrize(
+    "database",
+    [
+        "runtime_params: {on: 1, 2: 3, null: x, jit: off}",
+        f"statement_timeout: 1{'0' * 400}",
+        "statement_timeout: .inf",
+        "statement_timeout: .nan",
+    ],
+)
+def test_values_that_only_yaml_has(database: str) -> None:
+    """What cannot be carried over is left out, and told."""
+    _, _, notes = imported(f"nats_url: nats://n:4222\nstream_name: events\ncnpg:\n  host: h\n  {database}\n")
+    assert " is left out" in notes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a {b: *a, c: *a}",
+        "nats_url: x\ncnpg: &a {tls: *a, b: *a}",
+        "a: &a [x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in itertools.pairwise("abcdefghij")),
+        f"nats_url: x\ncnpg: {'[' * 110}{']' * 110}",
+        json.dumps({"nats_url": "x", "cnpg": json.loads("[" * 600 + "]" * 600)}),
+        f"nats_url: x\ncnpg: {{port: 0x{'f' * 5000}}}",
+        "nats_url: x\ncnpg: {port: !!int ''}",
+        "nats_url: x\ncnpg: !!bool perhaps",
+        "cnpg: !!timestamp soon",
+    ],
+    ids=itertools.count(),
+)
+def test_what_no_person_wrote_is_refused_at_once(text: str) -> None:
+    """Values that are part of themselves, or of so many others that nobody could look at them all."""
+    begun = time.process_time()
+    with pytest.raises(ConfigurationError):
+        look(text)
+    assert time.process_time() - begun < 5
