@@ -13,6 +13,7 @@ from psycopg import Connection
 
 from eventwriter.commands import options
 from eventwriter.commands.settings import Settings
+from eventwriter.config import kinds
 from eventwriter.config.loading import PostgresConfig, StreamConfig
 from eventwriter.errors import UsageError
 from eventwriter.postgres.connection import check_server, connect
@@ -113,7 +114,8 @@ def _accept(settings: Settings, name: str, as_json: bool) -> None:
 @group.command("copy")
 @options.stream
 @click.option("--from", "old", required=True, help="The durable whose ledger to go on with.")
-@click.option("--to", "new", required=True, help="The durable that shall go on with it.")
+@click.option("--to", "new", required=True, callback=options.setting(kinds.NAME),
+              help="The durable that shall go on with it.")  # fmt: skip
 @click.option(
     "--through",
     type=click.IntRange(0),

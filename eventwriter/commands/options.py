@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
 from eventwriter import terminal
+from eventwriter.config import units
+from eventwriter.config.kind import Kind
 
 output = click.option(
     *("--output", "as_json"),
@@ -17,6 +20,33 @@ output = click.option(
     callback=lambda context, option, value: value == "json",
 )
 stream = click.option("--stream", "name", required=True, help="The stream, such as LOGS.")
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, written with a unit."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            seconds = units.parse_duration(value)
+        except ValueError as error:
+            self.fail(f"{error}: write 30d, 12h or 30s", param, ctx)
+        return seconds
+
+
+def setting(kind: Kind) -> Any:
+    """Has an option read as a setting is."""
+
+    def read(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+        try:
+            return None if value is None else kind.parse(kind.from_text(value))
+        except ValueError:
+            raise click.BadParameter(f"expected {kind.expected}") from None
+
+    return read
 
 
 def say_exactly(text: str) -> None:

@@ -9,24 +9,8 @@ import click
 
 from eventwriter.commands import findings, options, schema_apply, schema_check, schema_roles, schema_version
 from eventwriter.commands.settings import Settings
-from eventwriter.config import units
 from eventwriter.postgres.errors import needing
 from eventwriter.postgres.steps import Wanted
-
-
-class _Duration(click.ParamType[float]):
-    """Seconds, written with a unit."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        try:
-            seconds = units.parse_duration(value)
-        except ValueError as error:
-            self.fail(f"{error}: write 30d, 12h or 30s", param, ctx)
-        return seconds
 
 
 def _interval(context: click.Context, option: click.Parameter, seconds: float | None) -> str:
@@ -39,7 +23,7 @@ def _interval(context: click.Context, option: click.Parameter, seconds: float | 
     return f"{days:.0f} day{'s' * (days > 1)}" if not rest else f"{seconds:.0f} seconds"
 
 
-_INTERVAL: Any = {"type": _Duration(), "callback": _interval}
+_INTERVAL: Any = {"type": options.Duration(), "callback": _interval}
 
 
 @click.group("schema")
@@ -75,8 +59,10 @@ def _sql(settings: Settings, roles: bool) -> None:
 @click.option("--compress-after", **_INTERVAL, help="TimescaleDB: compress chunks older than that.")
 @click.option("--retention", **_INTERVAL, help="TimescaleDB: drop chunks older than that.")
 @click.option("--migrate-data", is_flag=True, help="TimescaleDB: move the rows of large tables into hypertables, too.")
-@click.option("--lock-wait", type=_Duration(), default="30s", show_default=True, help="How long to try for locks.")
-@click.option("--wait", type=_Duration(), default="0s", help="Wait so long for PostgreSQL to answer.")
+@click.option(
+    "--lock-wait", type=options.Duration(), default="30s", show_default=True, help="How long to try for locks."
+)
+@click.option("--wait", type=options.Duration(), default="0s", help="Wait so long for PostgreSQL to answer.")
 @click.pass_obj
 def _apply(settings: Settings, /, wait: float, lock_wait: float, **wanted: Any) -> None:
     """Create or extend the tables of all enabled streams. Running it again changes nothing.

@@ -15,7 +15,6 @@ import click
 from eventwriter.commands import options, streams_new
 from eventwriter.commands.settings import Settings
 from eventwriter.config import kinds
-from eventwriter.config.kind import Kind
 from eventwriter.config.loading import NatsConfig, StreamConfig
 from eventwriter.errors import OK, ConfigurationError, EventWriterError, ForbiddenError, UnavailableError
 from eventwriter.jetstream import creation
@@ -93,18 +92,6 @@ def _as_dict(made: Made, *, dry_run: bool) -> dict[str, Any]:
     return found | {"subjects": [*made.stream.subjects], "command": made.command}
 
 
-def _setting(kind: Kind) -> Any:
-    """Has an option read as a setting is."""
-
-    def read(context: click.Context, option: click.Parameter, value: str | None) -> Any:
-        try:
-            return None if value is None else kind.parse(kind.from_text(value))
-        except ValueError:
-            raise click.BadParameter(f"expected {kind.expected}") from None
-
-    return read
-
-
 @click.group("streams")
 def group() -> None:
     """The JetStream streams that messages come from."""
@@ -117,11 +104,11 @@ group.add_command(streams_new.command)
 @click.option("--stream", "name", help="For this stream of ours alone, such as LOGS; default: all that are enabled.")
 @click.option("--dry-run", is_flag=True, help="Say what is missing, and create nothing.")
 @click.option("--max-age", metavar="TIME", default="7d", show_default=True, help="How long they hold a message.",
-              callback=_setting(kinds.duration(1.0, 100 * 365 * 86_400.0)))  # fmt: skip
+              callback=options.setting(kinds.duration(1.0, 100 * 365 * 86_400.0)))  # fmt: skip
 @click.option("--max-bytes", metavar="SIZE", help="How much each holds at most; then the oldest goes, read or not.",
-              callback=_setting(kinds.size(1, 2**62)))  # fmt: skip
+              callback=options.setting(kinds.size(1, 2**62)))  # fmt: skip
 @click.option("--replicas", type=click.IntRange(1, 5), default=1, show_default=True, help="On how many servers.")
-@click.option("--wait", type=float, default=0.0, help="Wait this many seconds for NATS to answer.")
+@click.option("--wait", type=options.Duration(), default="0s", help="Wait so long for NATS to answer.")
 @options.output
 @click.pass_obj
 def _create_command(

@@ -16,6 +16,7 @@ from eventwriter.commands import against, options
 from eventwriter.commands.dlq_selection import moment
 from eventwriter.commands.progress import Tell, progress
 from eventwriter.commands.settings import Loaded, Settings
+from eventwriter.config import kinds
 from eventwriter.config.loading import StreamConfig
 from eventwriter.coverage import beliefs
 from eventwriter.errors import MISSING, OK, EventWriterError, UsageError
@@ -134,7 +135,8 @@ def _received(times: Sequence[datetime | None]) -> str:
 
 @click.command("verify")
 @click.option("--stream", "name", help="Only this stream, such as LOGS.")
-@click.option("--against", metavar="TABLE", help="Also compare with this table, which another writer fills.")
+@click.option("--against", metavar="TABLE", callback=options.setting(kinds.TABLE),
+              help="Also compare with this table, which another writer fills.")  # fmt: skip
 @click.option("--since", metavar="WHEN", help="With --against: only rows since then, an age such as 2h or a time.")
 @click.option("--until", metavar="WHEN", help="With --against: only rows before then, an age or a time.")
 @options.output
