@@ -64,7 +64,7 @@ BOOL}` with one of the latter four; with `--raw` `{"sequence": NUMBER, "time": T
     "verify": """
 `{"ok": BOOL, "streams": {NAME: {"checked"?: NUMBER, "done"?: NUMBER, "dead_letters"?: NUMBER, "missing"?: NUMBER,
 "waiting"?: NUMBER, "before"?: NUMBER, "gaps"?: [[NUMBER, NUMBER]], "error"?: TEXT, "against"?: {"table": TEXT,
-"ours": NUMBER, "theirs": NUMBER, "hours": [[TIME, NUMBER, NUMBER]], "key": [TEXT], "only_ours": NUMBER,
+"ours": NUMBER, "theirs": NUMBER, "hours": [[TIME|TEXT|null, NUMBER, NUMBER]], "key": [TEXT], "only_ours": NUMBER,
 "only_theirs": NUMBER, "keys": {SIDE: [[TEXT]]}}}}}`. Gaps are sequences, the first and last of each, all else counts
 messages: checked = done + dead_letters + missing. A stream that could not be looked at has `error` and no counts.
 `against` comes with `--against`, and counts rows: the hours that differ, by ours and theirs, the columns by which

@@ -31,7 +31,11 @@ _HOURS = sql.SQL(
     "SELECT hour, coalesce(a.n, 0), coalesce(b.n, 0), a.keys IS NOT DISTINCT FROM b.keys FROM {ours} a "
     "FULL JOIN {theirs} b USING (hour) ORDER BY hour"
 )
-_SIDE = sql.SQL("(SELECT date_trunc('hour', {time}) AS hour, count(*) AS n, {keys} AS keys FROM {rows} GROUP BY 1)")
+_SIDE = sql.SQL("(SELECT {hour} AS hour, n, keys FROM (SELECT date_trunc('hour', {time}) AS time, count(*) AS n, "
+                "{keys} AS keys FROM {rows} GROUP BY 1) hours)")  # fmt: skip
+# As text: other writers may have none, and such as no datetime can be. Those without are in one line, too.
+_HOUR = sql.SQL("CASE WHEN isfinite({time}) THEN to_char({time}, 'YYYY-MM-DD\"T\"HH24:MI:SS\"+00:00\"') "
+                "ELSE coalesce({time}::text, '') END")  # fmt: skip
 _ROWS = sql.SQL("(SELECT * FROM {table} WHERE {where}) rows")
 _ONLY = sql.SQL("SELECT count(*) OVER (), {columns} FROM (SELECT {ours} FROM {a} EXCEPT SELECT {theirs} FROM {b}) d "
                 "ORDER BY {columns} LIMIT %(limit)s")  # fmt: skip
@@ -46,8 +50,8 @@ class Comparison:
     ours: int = 0
     """Rows."""
     theirs: int = 0
-    hours: list[tuple[datetime, int, int]] = field(default_factory=list)
-    """Those that differ, with the rows of each in our table and in the other."""
+    hours: list[tuple[str, int, int]] = field(default_factory=list)
+    """Those that differ, RFC 3339 in UTC, infinity, or empty for NULL; with the rows in our table and in the other."""
     key: tuple[str, ...] = ()
     """The columns by which rows were told apart; empty: they were only counted."""
     only_ours: int = 0
@@ -67,7 +71,7 @@ class Comparison:
             "table": self.table,
             "ours": self.ours,
             "theirs": self.theirs,
-            "hours": [[hour.isoformat(), *counts] for hour, *counts in self.hours],
+            "hours": [[hour or None, *counts] for hour, *counts in self.hours],
             "key": [*self.key],
             "only_ours": self.only_ours,
             "only_theirs": self.only_theirs,
@@ -156,7 +160,8 @@ def _where(table: _Table, bounds: dict[str, Any]) -> sql.Composed:
         if bounds[name] is not None:
             conditions.append(sql.SQL("{} " + operator + " {}").format(table.time, sql.Placeholder(name)))  # type: ignore[arg-type]
     if "hours" in bounds:
-        conditions.append(sql.SQL("date_trunc('hour', {}) = ANY(%(hours)s)").format(table.time))  # type: ignore[arg-type]
+        hour = _HOUR.format(time=sql.SQL("date_trunc('hour', {})").format(table.time))
+        conditions.append(sql.SQL("{} = ANY(%(hours)s)").format(hour))  # type: ignore[arg-type]
     return sql.SQL(" AND ").join(conditions)
 
 
@@ -164,7 +169,8 @@ def _side(table: _Table, key: list[Column], bounds: dict[str, Any]) -> sql.Compo
     keys: sql.Composable = sql.SQL("0")
     if key:
         keys = sql.SQL("sum(hashtextextended(concat_ws(chr(31), {}), 0))").format(sql.SQL(", ").join(table.texts(key)))
-    return _SIDE.format(time=table.time, keys=keys, rows=table.rows(_where(table, bounds)))
+    hour = _HOUR.format(time=sql.Identifier("time"))
+    return _SIDE.format(hour=hour, time=table.time, keys=keys, rows=table.rows(_where(table, bounds)))
 
 
 def _only(
@@ -196,7 +202,8 @@ def shown(found: Comparison) -> str:
         return f"✓ {head}, {'the same keys' if found.key else 'as many'} in each hour"
     lines = [f"✗ {head}, {len(found.hours)} hours differ"]
     for hour, ours, theirs in found.hours[:_SHOWN]:
-        lines.append(f"    {hour:%Y-%m-%d %H:%M}Z  ours {ours}, theirs {theirs} ({ours - theirs:+d})")
+        when = hour.replace("T", " ").replace(":00+00:00", "Z") or "without a time"
+        lines.append(f"    {when}  ours {ours}, theirs {theirs} ({ours - theirs:+d})")
     for side, count in (("only_ours", found.only_ours), ("only_theirs", found.only_theirs)):
         if count:
             lines.append(

@@ -19,6 +19,7 @@ from eventwriter.errors import (
     RaisedError,
     SchemaError,
     UnavailableError,
+    UsageError,
 )
 from eventwriter.postgres import greeting, mistakes, tls
 from eventwriter.stream import Reject
@@ -86,9 +87,16 @@ def translated(connection: Connection[Any] | None = None) -> Iterator[None]:
 
 @contextmanager
 def needing(role: str, more: str = "") -> Iterator[None]:
-    """For what people do: who may not is told which role of `schema sql --roles` may, and what it takes ``more``."""
+    """For what people do, and what has no row to refuse: raises typed errors alone.
+
+    Who may not is told which role of `schema sql --roles` may, and what it takes ``more``.
+    """
     try:
         yield
+    except RowRefused as refusal:  # 22P05: the encoding of the database lacks what is asked for
+        code = refusal.reject.sqlstate
+        kind = UsageError if code == "22P05" else SchemaError
+        raise refusal.otherwise or kind(f"PostgreSQL: {refusal} ({code})") from refusal
     except SchemaError as error:
         cause = error.__cause__
         if not isinstance(cause, psycopg.Error) or cause.sqlstate != FORBIDDEN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import psycopg
 import pytest
 
 import forkserver
+from eventwriter import registry
+from eventwriter.embedded import PostgresServer
 from eventwriter.errors import USAGE
 from eventwriter.postgres.connection import connect
 from fix_service import clean_environment
@@ -69,3 +72,16 @@ def test_streams_create_waits_for_a_duration(wait: str, least: float | None) -> 
     else:
         assert done.returncode == 69
         assert time.monotonic() - begun >= least
+
+
+def test_text_that_the_encoding_of_the_database_lacks(postgres_server: PostgresServer) -> None:
+    """Is in none of its rows, and no name of a table: one line."""
+    with psycopg.connect(postgres_server.dsn(), autocommit=True) as server:
+        server.execute("CREATE DATABASE command_line_latin TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'")
+    dsn = postgres_server.dsn("command_line_latin")
+    with psycopg.connect(dsn) as connection:
+        connection.execute(registry.table_sql("eventwriter").encode())
+    for arguments in (["list"], ["list", "--summary"], ["export"], ["purge", "--yes"], ["replay"]):
+        done = run("dlq", *arguments, "--reason", "ж", dsn=dsn)
+        assert done.returncode == USAGE, done
+        assert re.fullmatch(r"eventwriter: PostgreSQL: [^\n]+\n", done.stderr), done

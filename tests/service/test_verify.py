@@ -338,3 +338,33 @@ def test_a_replay_takes_the_role_of_the_writer(world: World) -> None:
     forget(world, 3, 5)
     assert replay()["written"] == 3
     world.assert_exact()
+
+
+def test_times_that_another_writer_may_have(world: World) -> None:
+    """None at all, infinite ones, and such as no datetime can be: each is an hour of its own, also with the keys."""
+    world.execute("CREATE TABLE other AS SELECT * FROM logs; CREATE TABLE plain (timestamp timestamp, body text)")
+    times = ("NULL", "'infinity'", "'-infinity'", "'20000-01-01 10:30'", "'2026-01-01 10:30+00'")
+    world.execute("ALTER TABLE other ALTER timestamp DROP NOT NULL, ADD UNIQUE (timestamp, body)")
+    for table in ("other", "plain"):
+        world.execute(
+            f"INSERT INTO {table} (timestamp, body) VALUES {', '.join(f'({each}, {each})' for each in times)}"
+        )
+        found = verified(world, 1, "LOGS", "--against", table)["against"]
+        assert found["theirs"] == 5
+        assert sorted(found["hours"], key=str) == sorted(
+            (
+                [hour, 0, 1]
+                for hour in (None, "infinity", "-infinity", "20000-01-01T10:00:00+00:00", "2026-01-01T10:00:00+00:00")
+            ),
+            key=str,
+        )
+        assert found["only_theirs"] == (5 if table == "other" else 0)
+    text = world.run("verify", "--stream", "LOGS", "--against", "other", check=False).stdout
+    for hour in ("without a time", "infinity", "20000-01-01 10:00Z", "2026-01-01 10:00Z"):
+        assert f"    {hour}  ours 0, theirs 1 (-1)" in text, text
+    world.execute("CREATE VIEW failing AS SELECT now() - '1h'::interval / (n - n) AS timestamp, 'a' AS body "
+                  "FROM generate_series(1, 2) n")  # fmt: skip
+    failing = world.run("verify", "--stream", "LOGS", "--against", "failing", check=False)
+    assert (failing.returncode, failing.stderr) == (78, ""), failing
+    assert "0 messages checked" in failing.stdout
+    assert "PostgreSQL: division by zero" in failing.stdout
