@@ -172,33 +172,37 @@ cli.add_command(bookkeeping.group)
 cli.add_command(replay.command)
 cli.add_command(tap.command)
 cli.add_command(verify.command)
+options.texts(cli)
 
 
 def main() -> NoReturn:
     """Runs a command; every error that is not a bug ends in one line and its exit code."""
     process.settle()
+    stdout = sys.stdout
     try:
         status = cli.main(standalone_mode=False)
     except click.UsageError as error:
         said = io.StringIO()
         error.show(said)
-        click.echo(terminal.lines(said.getvalue()), err=True, nl=False)
+        options.tell(terminal.lines(said.getvalue().removesuffix("\n")))
         sys.exit(errors.USAGE)
     except click.ClickException as error:
-        click.echo(f"eventwriter: {terminal.lines(error.format_message())}", err=True)
+        options.tell(f"eventwriter: {terminal.lines(error.format_message())}")
         sys.exit(errors.USAGE)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(errors.OK)
+    except SystemExit as ended:
+        # What is printed for nobody click, which replaces standard output then, and rich would end with 1.
+        if isinstance(ended.__context__, BrokenPipeError) or (sys.stdout is not stdout and terminal.let_go()):
+            sys.exit(errors.OK)
+        raise
     except errors.EventWriterError as error:
-        click.echo(f"eventwriter: {terminal.lines(str(error))}", err=True)
+        options.tell(f"eventwriter: {terminal.lines(str(error))}")
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - a bug: whoever reports it needs all that is known
         if told := room.explained(error) or output.explained(error):
-            click.echo(f"eventwriter: {told}", err=True)
+            options.tell(f"eventwriter: {told}")
             sys.exit(errors.UNAVAILABLE)
-        click.echo(f"eventwriter: internal error\n{masking.text(traceback.format_exc())}", err=True, nl=False)
+        options.tell(f"eventwriter: internal error\n{masking.text(traceback.format_exc()).removesuffix(chr(10))}")
         sys.exit(errors.INTERNAL)
     sys.exit(status if isinstance(status, int) else errors.OK)

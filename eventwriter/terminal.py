@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import select
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +35,19 @@ def in_ascii(text: str) -> str:
 def readable(text: str) -> str:
     """The same JSON, or text, with escapes of JSON for what is not printable alone, for people."""
     return _OTHER.sub(lambda match: match[0] if match[0].isprintable() else in_ascii(match[0]), text)
+
+
+def let_go() -> bool:
+    """Has standard output and error go nowhere from here on, if nobody reads them; whether that is so of the output."""
+    gone = False
+    for stream in (2, 1):
+        poll = select.poll()
+        poll.register(stream, select.POLLOUT)
+        gone = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+        if gone:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), stream)
+    return gone
 
 
 def _units(character: str) -> Iterator[int]:

@@ -52,7 +52,7 @@ def _import(settings: Settings, file: IO[bytes], environments: tuple[IO[bytes], 
     text, notes = go_import.convert(_read(file), [*map(_read, environments)], settings.streams())
     click.echo(text, nl=False)
     for note in notes:
-        click.echo(f"note: {terminal.one_line(note)}", err=True)
+        options.tell(f"note: {terminal.one_line(note)}")
 
 
 def _read(file: IO[bytes]) -> str:

@@ -106,10 +106,10 @@ def _replay(settings: Settings, /, numbers: tuple[int, ...], dry_run: bool, as_j
             dlq_replay.replay(loaded, chosen, dry_run=dry_run, result=result, tell=tell)
     except KeyboardInterrupt:
         interrupted = True
-        click.echo("interrupted: what is told here is committed, the rest waits as before", err=True)
+        options.tell("interrupted: what is told here is committed, the rest waits as before")
     finally:
         if result.selected or sys.exc_info()[0] is None:
-            click.echo(dlq_view.replayed(result, dry_run=dry_run, as_json=as_json))
+            options.say(dlq_view.replayed(result, dry_run=dry_run, as_json=as_json))
     if interrupted:
         sys.exit(INTERRUPTED)
     sys.exit(CONFIGURATION if result.problems else BAD_DATA if result.left else OK)
@@ -141,7 +141,7 @@ def _purge(settings: Settings, /, numbers: tuple[int, ...], everything: bool, ye
     if not yes:
         count = dlq_letters.count(postgres, chosen)
         click.confirm(f"Remove {count} dead letters {terminal.one_line(str(chosen))}, for good?", abort=True)
-    click.echo(f"removed {dlq_files.purge(postgres, chosen)} dead letters")
+    options.say(f"removed {dlq_files.purge(postgres, chosen)} dead letters")
 
 
 @group.command("export")
@@ -165,7 +165,7 @@ def _export(settings: Settings, /, numbers: tuple[int, ...], **selected: Any) ->
             click.echo(line)
             done += count
             tell(done, total)
-    click.echo(f"exported {done} dead letters", err=True)
+    options.tell(f"exported {done} dead letters")
 
 
 @group.command("import")
@@ -184,10 +184,9 @@ def _import(settings: Settings, file: IO[bytes]) -> None:
     """
     with progress("importing") as tell:
         found = dlq_files.load(settings.load().config.postgres, file, lambda lines: tell(lines, None))
-    click.echo(f"imported {found.imported} dead letters" + (f", {found.known} were there" if found.known else ""))
+    options.say(f"imported {found.imported} dead letters" + (f", {found.known} were there" if found.known else ""))
     if found.undone:
-        click.echo(
+        options.tell(
             f"{found.undone} are left out: the ledger does not know their messages as done, so the service gets them "
-            "again from the stream",
-            err=True,
+            "again from the stream"
         )

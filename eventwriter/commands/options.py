@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -49,15 +50,47 @@ def setting(kind: Kind) -> Any:
     return read
 
 
+class _Text(click.types.StringParamType):
+    """Text; bytes that are none in the encoding of the locale, of which Python makes half surrogate pairs, are not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = super().convert(value, param, ctx)
+        if not text.isprintable() and re.search("[\ud800-\udfff]", text):
+            self.fail(f"{terminal.one_line(text)} is no text in the encoding of this terminal", param, ctx)
+        return text
+
+
+def texts(command: click.Command) -> None:
+    """Has all options and arguments of a command, and of those in it, that take a text take nothing else."""
+    for parameter in command.params:
+        if parameter.type is click.STRING:
+            parameter.type = _Text()
+    for each in command.commands.values() if isinstance(command, click.Group) else ():
+        texts(each)
+
+
 def say_exactly(text: str) -> None:
     """Prints what other programs read, as it is; only a terminal gets nothing that it would obey."""
     # With a colour that is asked for click takes no sequences out of it.
-    click.echo(terminal.lines(text) if sys.stdout.isatty() else text, color=True)
+    _print(terminal.lines(text) if sys.stdout.isatty() else text, color=True)
 
 
 def say(text: str, nothing: str = "") -> None:
     """Prints, nothing that a terminal would obey; that there is nothing to print is said where it gets into no pipe."""
     if text:
-        click.echo(terminal.readable(text))
+        _print(terminal.readable(text))
     elif nothing:
-        click.echo(nothing, err=True)
+        tell(nothing)
+
+
+def tell(text: str) -> None:
+    """Says something beside what is printed."""
+    _print(text, err=True)
+
+
+def _print(text: str, *, err: bool = False, color: bool | None = None) -> None:
+    """Prints it if somebody reads; otherwise the command goes on all the same, and ends with its own status."""
+    try:
+        click.echo(text, err=err, color=color)
+    except BrokenPipeError:
+        terminal.let_go()

@@ -118,6 +118,6 @@ def command(settings: Settings, name: str, first: int | None, since: str | None,
     )
     options.say(told)
     if replay.interrupted:
-        click.echo("interrupted: what is written stays so; begin it again for the rest", err=True)
+        options.tell("interrupted: what is written stays so; begin it again for the rest")
         sys.exit(INTERRUPTED)
     sys.exit(OK if ended and not after.gaps else MISSING)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import click
 import psycopg
 import pytest
+from click.testing import CliRunner
 
 import forkserver
 from eventwriter import registry
+from eventwriter.cli import cli
 from eventwriter.embedded import PostgresServer
-from eventwriter.errors import USAGE
+from eventwriter.errors import CONFIGURATION, OK, USAGE
 from eventwriter.postgres.connection import connect
-from fix_service import clean_environment
+from fix_servers import new_database
+from fix_service import ROOT, clean_environment
+from patience import PATIENCE
 
 
 def run(*arguments: str, dsn: str = "", given: bytes = b"") -> subprocess.CompletedProcess[str]:
@@ -74,6 +82,29 @@ def test_streams_create_waits_for_a_duration(wait: str, least: float | None) -> 
         assert time.monotonic() - begun >= least
 
 
+def commands(command: click.Command) -> Iterator[click.Command]:
+    """It, and all within it."""
+    yield command
+    for each in command.commands.values() if isinstance(command, click.Group) else ():
+        yield from commands(each)
+
+
+def test_no_command_takes_bytes_for_text() -> None:
+    """A file may be called so; whatever is text is text, of all commands."""
+    assert not [(each.name, option.name) for each in commands(cli) for option in each.params
+                if option.type is click.STRING]  # fmt: skip
+    for arguments in (
+        ["dlq", "list", "--reason", "a\udcff"],
+        ["dlq", "list", "--sqlstate", "\udcff"],
+        ["ledger", "copy", "--stream", "LOGS", "--to", "a", "--from", "\udcff"],
+        ["decode", "--stream", "LOGS", "--header", "a=\udcff"],
+        ["streams", "new", "\udcff"],
+        ["--nats-url", "\udcff", "config", "show"],
+    ):
+        done = CliRunner().invoke(cli, arguments)
+        assert (done.exit_code, "is no text" in done.output) == (2, True), (arguments, done.output)
+
+
 def test_text_that_the_encoding_of_the_database_lacks(postgres_server: PostgresServer) -> None:
     """Is in none of its rows, and no name of a table: one line."""
     with psycopg.connect(postgres_server.dsn(), autocommit=True) as server:
@@ -85,3 +116,56 @@ def test_text_that_the_encoding_of_the_database_lacks(postgres_server: PostgresS
         done = run("dlq", *arguments, "--reason", "ж", dsn=dsn)
         assert done.returncode == USAGE, done
         assert re.fullmatch(r"eventwriter: PostgreSQL: [^\n]+\n", done.stderr), done
+
+
+def unread(*arguments: str, errors: bool = False, **environment: str) -> int:
+    """The status of a command whose output nobody reads, nor what it says beside if ``errors``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb", buffering=0) as closed, Path(os.devnull).open("wb") as nowhere:
+        process = forkserver.started(
+            arguments, clean_environment() | environment, closed, closed if errors else nowhere
+        )
+        return process.wait(60 * PATIENCE)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["--help", "--version", "dlq list --help", "schema sql", "config show", "check --offline", "decode --stream LOGS"],
+)
+def test_that_nobody_reads_is_no_failure(command: str) -> None:
+    """Least of all that of `verify`, 1."""
+    assert unread(*command.split()) == OK
+
+
+@pytest.mark.parametrize(("command", "status"), [("worker --stream NONE", USAGE), ("dlq", USAGE), ("no", USAGE)])
+def test_what_goes_wrong_unread_ends_as_ever(command: str, status: int) -> None:
+    """Also when nobody reads standard error."""
+    assert unread(*command.split(), errors=True) == status
+    wrong = {"EVENTWRITER_NATS__URL": "nats://"}
+    assert unread("config", "show", errors=True, **wrong) == CONFIGURATION
+
+
+def test_who_changes_something_goes_on_unread(postgres_server: PostgresServer, template: str) -> None:
+    """`schema apply` says what it did to each table, and builds indexes afterwards."""
+    with (
+        new_database(postgres_server, template) as dsn,
+        psycopg.connect(dsn, autocommit=True) as connection,
+    ):
+        connection.execute("INSERT INTO logs (timestamp) VALUES (now())")
+        connection.execute("DROP INDEX idx_logs_trace_id")
+        assert unread("schema", "apply", "--indexes", EVENTWRITER_POSTGRES__DSN=dsn) == OK
+        assert connection.execute("SELECT to_regclass('idx_logs_trace_id')::text").fetchone() == ("idx_logs_trace_id",)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+def test_what_the_locale_lacks_is_shown_all_the_same(encoding: str) -> None:
+    """As an escape, on both outputs."""
+    environment = clean_environment() | {"PYTHONIOENCODING": encoding}
+    python = [sys.executable, "-m", "eventwriter"]
+    for arguments, status in (["check", "--offline"], OK), (["worker", "--stream", "ж"], USAGE):
+        done = subprocess.run(
+            [*python, *arguments], cwd=ROOT, env=environment, capture_output=True, timeout=60 * PATIENCE, check=False
+        )
+        assert done.returncode == status, done
+        assert (done.stdout or done.stderr).decode(encoding)
