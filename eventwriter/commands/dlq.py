@@ -19,7 +19,7 @@ from eventwriter.commands import (
     options,
 )
 from eventwriter.commands.progress import INTERRUPTED, progress
-from eventwriter.commands.settings import Settings
+from eventwriter.commands.settings import Loaded, Settings
 from eventwriter.errors import BAD_DATA, CONFIGURATION, OK, SchemaError, UsageError
 from eventwriter.postgres.errors import needing
 
@@ -27,6 +27,12 @@ from eventwriter.postgres.errors import needing
 @click.group("dlq")
 def group() -> None:
     """The dead letters: what could not become a row, and why."""
+
+
+def _chosen(loaded: Loaded, numbers: tuple[int, ...], **selected: Any) -> dlq_selection.Selection:
+    """What the options say; raises UsageError, also for a number that no dead letter has."""
+    dlq_letters.check(loaded.config.postgres, numbers)
+    return dlq_selection.selection(loaded, numbers, **selected)
 
 
 @group.command("list")
@@ -99,7 +105,7 @@ def _replay(settings: Settings, /, numbers: tuple[int, ...], dry_run: bool, as_j
         eventwriter dlq replay 4711 4712
     """
     loaded = settings.load()
-    chosen, result = dlq_selection.selection(loaded, numbers, **selected), dlq_fates.Result()
+    chosen, result = _chosen(loaded, numbers, **selected), dlq_fates.Result()
     interrupted = False
     try:
         with progress("replaying") as tell:
@@ -131,7 +137,7 @@ def _purge(settings: Settings, /, numbers: tuple[int, ...], everything: bool, ye
         eventwriter dlq purge --replayed --all --yes
     """
     loaded = settings.load()
-    chosen, postgres = dlq_selection.selection(loaded, numbers, **selected), loaded.config.postgres
+    chosen, postgres = _chosen(loaded, numbers, **selected), loaded.config.postgres
     if chosen.everything != everything:
         raise UsageError(
             "--all is for where nothing else selects: leave one of them out"
@@ -140,7 +146,12 @@ def _purge(settings: Settings, /, numbers: tuple[int, ...], everything: bool, ye
         )
     if not yes:
         count = dlq_letters.count(postgres, chosen)
-        click.confirm(f"Remove {count} dead letters {terminal.one_line(str(chosen))}, for good?", abort=True)
+        try:
+            click.confirm(f"Remove {count} dead letters {terminal.one_line(str(chosen))}, for good?", abort=True)
+        except click.Abort as abort:
+            if isinstance(abort.__context__, EOFError):
+                options.tell("\nnobody answers, so they stay: --yes removes them without being asked")
+            raise
     options.say(f"removed {dlq_files.purge(postgres, chosen)} dead letters")
 
 
@@ -157,7 +168,7 @@ def _export(settings: Settings, /, numbers: tuple[int, ...], **selected: Any) ->
         eventwriter dlq export --stream LOGS > letters.jsonl
     """
     loaded = settings.load()
-    chosen = dlq_selection.selection(loaded, numbers, **selected)
+    chosen = _chosen(loaded, numbers, **selected)
     total = dlq_letters.count(loaded.config.postgres, chosen) if sys.stderr.isatty() else 0
     done = 0
     with progress("exporting") as tell:

@@ -58,9 +58,23 @@ def read(settings: PostgresConfig, number: int) -> tuple[Letter, Message]:
     with translated(), reading(settings) as connection, connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(query, {"number": number}).fetchone()
     if row is None:
-        raise UsageError(f"there is no dead letter {number}: `eventwriter dlq list` shows those there are")
+        raise _unknown(number)
     message = message_of(row["subject"], row.pop("payload"), row["sequence"], row["message_time"], row["headers"])
     return plain(row), message
+
+
+def check(settings: PostgresConfig, numbers: Sequence[int]) -> None:
+    """Raises UsageError if a dead letter of one of these numbers does not exist."""
+    query = sql.SQL("SELECT id FROM eventwriter.dead_letter_records WHERE id = ANY(%(numbers)s::bigint[])")
+    possible = [number for number in numbers if 0 <= number < 2**63]
+    known = {row["id"] for row in _rows(settings, query.format(), {"numbers": possible})} if possible else set()
+    for number in numbers:
+        if number not in known:
+            raise _unknown(number)
+
+
+def _unknown(number: int) -> UsageError:
+    return UsageError(f"there is no dead letter {number}: `eventwriter dlq list` shows those there are")
 
 
 def messages_of(

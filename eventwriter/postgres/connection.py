@@ -43,6 +43,7 @@ _LINK = {
 }
 # A worker that stopped, or is behind something that answers in its place. Longer than the 10 s of any call to NATS.
 _IDLE = {"idle_in_transaction_session_timeout": "12s"}
+_PATIENT = {"idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0"}
 _OURS = {"TimeZone": "UTC", "client_min_messages": "warning"}
 
 
@@ -90,7 +91,7 @@ def connect(settings: PostgresConfig, application_name: str) -> BusyConnection:
     """
     with translated():
         connection = BusyConnection.connect(connection_string(settings, application_name))
-        _set(connection, _LINK)
+        _set(connection, {**_LINK, **_PATIENT})
         return connection
 
 

@@ -19,6 +19,7 @@ from click.testing import CliRunner
 import forkserver
 from eventwriter import registry
 from eventwriter.cli import cli
+from eventwriter.config.loading import PostgresConfig
 from eventwriter.embedded import PostgresServer
 from eventwriter.errors import CONFIGURATION, OK, USAGE
 from eventwriter.postgres.connection import connect
@@ -105,6 +106,28 @@ def test_no_command_takes_bytes_for_text() -> None:
         assert (done.exit_code, "is no text" in done.output) == (2, True), (arguments, done.output)
 
 
+def test_numbers_that_no_dead_letter_has(letters: str, tmp_path: Path) -> None:
+    """Are told by all commands that take some; the others of them stay as they are."""
+    file = tmp_path / "letters"
+    for number in ("999", "9" * 30, "0"):
+        for arguments in (["show"], ["replay"], ["purge", "--yes"], ["export"]):
+            done = run("dlq", *arguments, number, dsn=letters)
+            assert (done.returncode, f"there is no dead letter {number}:" in done.stderr) == (USAGE, True), done
+    exported = run("dlq", "export", dsn=letters)
+    number = re.sub(r"\D", "", run("dlq", "list", dsn=letters).stdout.split()[0])
+    file.write_text(exported.stdout)
+    assert run("dlq", "purge", "--yes", number, "999", dsn=letters).returncode == USAGE
+    assert "removed 1 dead letters" in run("dlq", "purge", "--yes", number, dsn=letters).stdout
+
+
+def test_who_cannot_be_asked_is_told_how_not_to_be(letters: str) -> None:
+    """Nothing is removed, and standard error says what to do."""
+    asked = run("dlq", "purge", "--all", dsn=letters)
+    assert (asked.returncode, "--yes" in asked.stderr) == (130, True), asked
+    refused = run("dlq", "purge", "--all", dsn=letters, given=b"n\n")
+    assert (refused.returncode, "--yes" in refused.stderr) == (130, False), refused
+
+
 def test_text_that_the_encoding_of_the_database_lacks(postgres_server: PostgresServer) -> None:
     """Is in none of its rows, and no name of a table: one line."""
     with psycopg.connect(postgres_server.dsn(), autocommit=True) as server:
@@ -116,6 +139,16 @@ def test_text_that_the_encoding_of_the_database_lacks(postgres_server: PostgresS
         done = run("dlq", *arguments, "--reason", "ж", dsn=dsn)
         assert done.returncode == USAGE, done
         assert re.fullmatch(r"eventwriter: PostgreSQL: [^\n]+\n", done.stderr), done
+
+
+def test_commands_may_wait_within_their_transaction(database: str, connection: Any) -> None:
+    """Such as for who writes a pipe slowly, whatever a role has as its limit."""
+    limits = ("idle_in_transaction_session_timeout", "idle_session_timeout")
+    for name in limits:
+        connection.execute(f"ALTER DATABASE \"{connection.info.dbname}\" SET {name} = '1s'".encode())
+    connection.commit()
+    with connect(PostgresConfig(dsn=database), "eventwriter dlq") as ours:
+        assert [ours.execute(f"SHOW {name}".encode()).fetchone() for name in limits] == [("0",)] * 2
 
 
 def unread(*arguments: str, errors: bool = False, **environment: str) -> int:
