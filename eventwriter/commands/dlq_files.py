@@ -100,7 +100,6 @@ def exported(settings: PostgresConfig, selection: Selection) -> Iterator[tuple[s
     """A line for each message, in their order, with the selected records of it; and how many these are."""
     where, values = selection.where()
     with (
-        translated(),
         reading(settings) as connection,
         connection.cursor("letters", row_factory=dict_row) as cursor,  # on the server: payloads may be large
     ):
@@ -118,7 +117,7 @@ def load(
     """
     found = Imported()
     ledgers: dict[tuple[Any, ...], int] = {}
-    with translated(), reading(settings) as connection:
+    with reading(settings) as connection:
         alone(connection)
         fit = deadletters.fitting(connection)
         for number, text in enumerate(lines, 1):
@@ -195,7 +194,7 @@ def purge(settings: PostgresConfig, selection: Selection) -> int:
         "DELETE FROM eventwriter.dead_letter_records r USING eventwriter.dead_letter_messages m, eventwriter.ledger l "
         "WHERE m.ledger_id = r.ledger_id AND m.sequence = r.sequence AND l.id = r.ledger_id AND {}"
     ).format(where)
-    with translated(), reading(settings) as connection:
+    with reading(settings) as connection:
         alone(connection)
         removed = connection.execute(query, values).rowcount
         connection.execute(

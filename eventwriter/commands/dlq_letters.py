@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -55,7 +56,7 @@ def count(settings: PostgresConfig, selection: Selection) -> int:
 def read(settings: PostgresConfig, number: int) -> tuple[Letter, Message]:
     """A letter, and the message as a decoder gets it; UsageError if there is none of that number."""
     query = sql.SQL("SELECT {}, m.headers, m.payload FROM {} WHERE r.id = %(number)s").format(_LETTER, LETTERS)
-    with translated(), reading(settings) as connection, connection.cursor(row_factory=dict_row) as cursor:
+    with reading(settings) as connection, connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(query, {"number": number}).fetchone()
     if row is None:
         raise _unknown(number)
@@ -114,13 +115,13 @@ def header_map(headers: Mapping[str, Any] | None) -> Headers | None:
     return Headers(pairs) if pairs else None
 
 
-def reading(settings: PostgresConfig) -> Connection[Any]:
-    """A connection to a database that has dead letters, in UTC."""
-    with translated():
-        connection = connect(settings, "eventwriter dlq")
+@contextmanager
+def reading(settings: PostgresConfig) -> Iterator[Connection[Any]]:
+    """A connection to a database that has dead letters, in UTC; raises the typed error for what the driver raises."""
+    with translated(), connect(settings, "eventwriter dlq") as connection:
         check_server(connection)
         connection.execute("SET TIME ZONE 'UTC'")
-        return connection
+        yield connection
 
 
 def plain(row: Mapping[str, Any]) -> Letter:
@@ -130,5 +131,5 @@ def plain(row: Mapping[str, Any]) -> Letter:
 
 
 def _rows(settings: PostgresConfig, query: sql.Composed, values: Mapping[str, Any]) -> list[Letter]:
-    with translated(), reading(settings) as connection, connection.cursor(row_factory=dict_row) as cursor:
+    with reading(settings) as connection, connection.cursor(row_factory=dict_row) as cursor:
         return [plain(row) for row in cursor.execute(query, values)]
