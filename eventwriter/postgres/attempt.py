@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import compress, count, islice
+from itertools import compress, count, filterfalse, islice
 from time import perf_counter
 from typing import cast
 
@@ -48,7 +48,7 @@ class Attempt:
     ends: list[int] = field(default_factory=list)
     """Rows written up to and including each message: tells a COPY line's message."""
     rows_of: dict[int, int] = field(default_factory=dict)
-    """Rows of each message that has rejects: tells whether anything of it was written."""
+    """Rows of each message that has rejects, or may have some yet: tells whether anything of it was written."""
     rejected: int = 0
     _stage: Budget | None = None
     _ranges: list[Range] | None = None
@@ -75,8 +75,8 @@ class Attempt:
         sequences = [message.sequence for message in self.batch.messages if message.sequence not in known]
         return runs(sequences, sequences)
 
-    def note(self, index: int, decoded: Decoded) -> Sequence[Row]:
-        """The rows to write of a message; its rejects and repairs are noted."""
+    def note(self, index: int, decoded: Decoded) -> Decoded:
+        """What is to be written of a message; its rejects and repairs are noted."""
         if index in self.refused:
             decoded = without(decoded, self.refused[index])
         if self.staged:
@@ -84,6 +84,7 @@ class Attempt:
             if index and (enough := self._stage.enough(index, self.rejected)):
                 raise TooMuchError(enough)
             self._stage.take(decoded.rows)
+            self.rows_of[index] = len(decoded.rows)
         if decoded.rejects:
             self.rejected += len(decoded.rejects)
             self.letters[index] = list(decoded.rejects)
@@ -91,7 +92,7 @@ class Attempt:
         repairs = self.outcome.repairs
         for reason in decoded.repairs:
             repairs[reason] = repairs.get(reason, 0) + 1
-        return decoded.rows
+        return decoded
 
     def settle(self) -> None:
         """Counts messages and gathers rejects, once every record's fate is known."""
@@ -196,7 +197,7 @@ class Encoder:
                 found, rejects, repairs = decoded
                 if not found and not rejects:
                     attempt.outcome.empty += 1
-                rows += attempt.note(index, decoded) if rejects or repairs or refused else found
+                rows += attempt.note(index, decoded).rows if rejects or repairs or refused else found
             ends.append(self._line + len(rows))
             if len(rows) > _ROWS:
                 break
@@ -235,16 +236,15 @@ def fast_rows(stream: Stream, messages: Sequence[Message]) -> Sequence[Row | Non
     return [None] * len(messages)
 
 
-def record_index(decoded: Decoded, number: int) -> int:
-    """The record index of the ``number``-th row, from 0: rejected records have no row."""
-    index = number
-    for rejected in sorted(r.record_index for r in decoded.rejects if r.record_index is not None):
-        if rejected <= index:
-            index += 1
-    return index
+def record_indexes(decoded: Decoded) -> Sequence[int]:
+    """That of each row: rejected records have none."""
+    if not decoded.rejects:
+        return range(len(decoded.rows))
+    gone = {reject.record_index for reject in decoded.rejects}
+    return [*islice(filterfalse(gone.__contains__, count()), len(decoded.rows))]
 
 
 def without(decoded: Decoded, refused: dict[int, Reject]) -> Decoded:
     """The message without the rows of these records."""
-    rows = [row for number, row in enumerate(decoded.rows) if record_index(decoded, number) not in refused]
+    rows = [row for row, index in zip(decoded.rows, record_indexes(decoded), strict=True) if index not in refused]
     return Decoded(rows, [*decoded.rejects, *refused.values()], decoded.repairs)

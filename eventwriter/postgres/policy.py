@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from eventwriter.errors import RaisedError, SchemaError
-from eventwriter.postgres.attempt import Attempt, record_index
+from eventwriter.postgres.attempt import Attempt, record_indexes
 from eventwriter.postgres.errors import KEY_TAKEN, RowRefused
 from eventwriter.postgres.plan import Plan
 from eventwriter.stream import Stream
@@ -129,7 +129,7 @@ def following(refusal: RowRefused, attempt: Attempt, stream: Stream, plan: Plan)
     index = bisect_right(attempt.ends, refusal.line - 1)
     start = attempt.ends[index - 1] if index else 0
     decoded = stream.decode(attempt.batch.messages[index])
-    record = record_index(decoded, refusal.line - 1 - start)
+    record = record_indexes(decoded)[refusal.line - 1 - start]
     then.refused = {index: {record: refusal.reject._replace(record_index=record)}}
     return then
 

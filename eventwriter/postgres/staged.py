@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from itertools import repeat
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import psycopg
 
 from eventwriter.errors import SchemaError
-from eventwriter.postgres.attempt import Attempt, record_index, without
+from eventwriter.postgres.attempt import Attempt, record_indexes
 from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.errors import DATA, FORBIDDEN, KEY_TAKEN, RowRefused, about_rows, classify
 from eventwriter.postgres.fates import MISCOUNTED, bystanders, insert_each, policed
 from eventwriter.postgres.plan import Plan
 from eventwriter.postgres.privileges import demand
 from eventwriter.postgres.staging import Question, Stage
-from eventwriter.stream import Decoded, Reject, Row, Stream
+from eventwriter.stream import Reject, Row, Stream
 
 
 class _Entry(NamedTuple):
@@ -78,8 +79,8 @@ class StagedWrite:
             if excluded is not None and excluded(message.subject):
                 attempt.outcome.excluded += 1
                 continue
-            rows = attempt.note(index, self._stream.decode(message))
-            entries.extend(_Entry(row, index, number) for number, row in enumerate(rows))
+            decoded = attempt.note(index, self._stream.decode(message))
+            entries.extend(map(_Entry, decoded.rows, repeat(index), record_indexes(decoded)))
         if self._plan.mode == "upsert":
             entries.sort(key=lambda entry: attempt.batch.messages[entry.message].sequence)
             if self._plan.apart:
@@ -210,21 +211,11 @@ class StagedWrite:
         self._refused.append((entry, reject))
 
     def _reject(self) -> None:
-        """Turns refused rows into rejects of their messages, with the index of their record."""
-        attempt = self._attempt
-        place, decoded, kept = -1, Decoded(), Decoded()
-        for entry, reject in self._refused:
-            if entry.message != place:  # the transaction waits: not once for each of a message's rows
-                place = entry.message
-                decoded = self._stream.decode(attempt.batch.messages[place])
-                dropped = attempt.refused.get(place)
-                kept = without(decoded, dropped) if dropped else decoded
-            record = record_index(kept, entry.record)
-            attempt.letters.setdefault(entry.message, []).append(reject._replace(record_index=record))
-            left = attempt.rows_of.get(entry.message)
-            if left is None:
-                left = len(decoded.rows)
-            attempt.rows_of[entry.message] = left - 1
+        """Turns refused rows into rejects of their messages; the transaction waits: nothing is decoded again."""
+        letters, rows_of = self._attempt.letters, self._attempt.rows_of
+        for (_, message, record), reject in self._refused:
+            letters.setdefault(message, []).append(reject._replace(record_index=record))
+            rows_of[message] -= 1
 
 
 def _latest(entries: Sequence[_Entry], plan: Plan) -> list[_Entry]:

@@ -119,7 +119,7 @@ class Stage:
                     condition.append(sql.SQL("t.{} BETWEEN {} AND {}").format(_named(target), *span))
         return sql.SQL(
             "SELECT s.eventwriter_ordinal FROM {} s "
-            "WHERE s.eventwriter_ordinal = ANY({}) AND {} (SELECT FROM {} t WHERE {})"
+            "WHERE s.eventwriter_ordinal = ANY({}::bigint[]) AND {} (SELECT FROM {} t WHERE {})"
         ).format(name, sql.Literal(list(ordinals)), sql.SQL(question.word), table, sql.SQL(" AND ").join(condition))
 
     def held(self, values: Sequence[Any]) -> Sequence[Any]:

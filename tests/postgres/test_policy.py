@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from psycopg import sql
 
@@ -11,6 +13,7 @@ from eventwriter.postgres.errors import RowRefused
 from eventwriter.postgres.plan import Plan, plan_of, target_of
 from eventwriter.postgres.policy import Sizes, StagingPolicy, collides, following
 from eventwriter.stream import Batch, Column, Decoded, Message, Reject, Stream
+from workers._limits import RECORDS_MAX, REJECTS_MAX
 
 STREAM = Stream("NUMBERS", (">",), "numbers", (Column("n", "bigint"),), lambda message: ROWS[message.payload])
 ROWS: dict[bytes, Decoded] = {
@@ -138,6 +141,19 @@ def test_the_first_refused_row_is_left_out(line: int, message: int, record: int)
     then = following(RowRefused(line, "22003", "no"), attempt(b"one", b"none", b"two", b"one"), STREAM, plan())
     assert then.refused == {message: {record: Reject("refused", "no", record, "22003")}}
     assert (then.staged, then.isolate) == (False, False)
+
+
+def test_to_leave_one_out_of_many_costs_little() -> None:
+    """At the limits of a message, where the COPY of its other rows is under way meanwhile."""
+    rejects = [Reject("malformed", "no", 9 * number) for number in range(REJECTS_MAX)]
+    many = Decoded([(number,) for number in range(RECORDS_MAX - REJECTS_MAX)], rejects)
+    ROWS[b"many"] = many
+    line = len(many.rows)
+    begun = time.process_time()
+    then = following(RowRefused(line, "22003", "no"), attempt(b"many"), STREAM, plan())
+    assert then.refused == {0: {RECORDS_MAX - 1: Reject("refused", "no", RECORDS_MAX - 1, "22003")}}
+    assert then.note(0, many).rows == many.rows[:-1]
+    assert time.process_time() - begun < 5
 
 
 def test_then_postgresql_finds_them() -> None:

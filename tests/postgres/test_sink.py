@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from hypothesis import given, settings
@@ -186,6 +187,33 @@ def test_another_row_with_the_same_key_is_a_conflict(connection: Any, open_sink:
     assert rows(connection) == [(1, "a"), (2, "b"), (3, "c")]
     assert letters(connection) == [(4, 0, "conflict", "23505")]
     assert outcome.written == 2
+
+
+def test_many_conflicts_cost_little_each(connection: psycopg.Connection[Any], open_sink: Any) -> None:
+    """None decodes its message again while the transaction waits, and PostgreSQL does not look through all of them."""
+    connection.execute(KEYED_TABLE)
+    decoded: list[int] = []
+
+    def counting(message: Message) -> Decoded:
+        decoded.append(message.sequence)
+        return decode(message)
+
+    sink = open_sink(replace(PLAIN, decode=counting))
+    sink.write(batch([record(1, "there")]))
+    message = ["bad"] + [record(1, "other")] * 20_000
+    sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+    working = [psutil.Process(), *(psutil.Process(pid) for (pid,) in connection.execute(sessions))]
+    before = sum(sum(process.cpu_times()[:2]) for process in working)
+    outcome = sink.write(batch(message, ["bad", record(1, "other")], message, start=2))
+    assert sum(sum(process.cpu_times()[:2]) for process in working) - before < 5
+    assert decoded == [1, 2, 3, 4, 2, 3, 4]  # straight in, and by way of a temporary table
+    assert (outcome.deadlettered, outcome.rows) == (3, 0)
+    assert outcome.rejects == {"malformed": 3, "conflict": 40_001}
+    assert letters(connection) == [
+        (2, 0, "malformed", None), *((2, index, "conflict", "23505") for index in range(1, 20_001)),
+        (3, 0, "malformed", None), (3, 1, "conflict", "23505"),
+        (4, 0, "malformed", None), *((4, index, "conflict", "23505") for index in range(1, 20_001)),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
