@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from eventwriter.values import dump_json
+
 RECORDS_MAX = 100_000
 """Records of one message: a row takes half a kilobyte or more while it is made. A group without any counts as one."""
 REJECTS_MAX = 10_000
@@ -37,6 +42,15 @@ def too_many(what: str = "records", where: str = "message") -> TooLarge:
 def too_full() -> TooLarge:
     """What to raise for more than PARSED_MAX."""
     return TooLarge(f"what it holds would take more than {PARSED_MAX >> 20} MiB of memory to parse")
+
+
+def is_large(shared: Mapping[str, Any] | None, records: int) -> bool:
+    """Whether the first of so many records alone gets what is around them, for it is more than SHARED_MAX. Raises
+    TooLarge if each gets it, and together they would have more than ROWS_MAX."""
+    size = len(dump_json(shared)) if shared else 0
+    if size * records > ROWS_MAX >= SHARED_MAX >= size:
+        raise TooLarge(f"what its {records} records share would be {size * records >> 20} MiB of its rows")
+    return size > SHARED_MAX
 
 
 class Room:

@@ -14,7 +14,7 @@ from eventwriter.stream import Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX
 from workers._json.convert import keep
 from workers._json.fast import fast_path
-from workers._json.records import Origin, decoder
+from workers._json.records import Origin, after_first, decoder
 from workers._otlp import parts
 from workers._otlp.json_values import NO_SPAN, NO_TRACE
 from workers._otlp.logs_flat import TABLE, FlatLog, columns_of, flat_row, source_of
@@ -38,8 +38,9 @@ def otlp_rows(read: Reader, request: Any, origin: Origin) -> list[Row]:
     _, attributes, dump = read
     body_of: Callable[[Any], Any] = _fast_body if read is not FALLBACK else lambda body: body.string_value or body
     source = source_of(message.subject)
+    _, _, _, others, _ = after_first(origin, 1)
     rows: list[Row] = []
-    for resource, scope, records in read.scopes(request, repairs):
+    for resource, scope, records in read.scopes(request, repairs, rows):
         service, version, instance, resource_attributes, resource_schema_url, _ = resource
         scope_name, scope_version, scope_attributes, schema_url, rest, scope_data = scope
         for record in records:
@@ -55,6 +56,7 @@ def otlp_rows(read: Reader, request: Any, origin: Origin) -> list[Row]:
             observed_timestamp = observed // 1000 - EPOCH if observed else received
             if envelope is not None:
                 keep(found, "cloudevent", envelope)
+                envelope = others
             packed = dump(found, repairs) if dump else dumps(found)  # no call that need not be: it is once a record
             if BACKSLASH in packed and b"\\u0000" in packed:
                 packed = parts.dump(found, repairs)

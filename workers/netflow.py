@@ -17,7 +17,7 @@ from workers._flow.json_form import TABLE, flat_row
 from workers._flow.read import Flows, read
 from workers._flow.rows import row
 from workers._json.payload import parse, unpack
-from workers._json.records import Kind, Origin, Records, decoder
+from workers._json.records import Kind, Origin, Records, after_first, decoder
 from workers._limits import RECORDS_MAX, TooLarge
 
 _NOT_PLAIN = frozenset(b"{[ \t\r\n\xef\x1f\x78")
@@ -71,17 +71,22 @@ class _Flows(Kind):
 def _take_lines(records: Records, octets: bytes, origin: Origin, depth: int) -> None:
     if octets.count(b"\n") >= RECORDS_MAX:  # nothing is made of them before
         records.check(sum(1 for _ in islice(_lines(octets), RECORDS_MAX + 1)))
+    others = origin
+    if origin[3] is not None:
+        others = after_first(origin, sum(1 for _ in _lines(octets)))
     for line in _lines(octets):
         records.check(1)
         try:
             records.take_each([parse(line[0], origin[4])], origin, depth)
         except Unfit as error:
             records.reject(error)
+        origin = others
 
 
 def _take_flows(records: Records, flows: Flows, origin: Origin) -> None:
     _, _, received, envelope, repairs = origin
     records.check(len(flows))
+    _, _, _, others, _ = after_first(origin, len(flows))
     add = records.rows.append
     for flow in flows:
         try:
@@ -90,6 +95,7 @@ def _take_flows(records: Records, flows: Flows, origin: Origin) -> None:
             add(row(flow, received, repairs, envelope))
         except Unfit as error:
             records.reject(error)
+        envelope = others
 
 
 def _is_object(line: bytes) -> bool:

@@ -15,7 +15,7 @@ from orjson import dumps
 from eventwriter.stream import Row, Stream
 from eventwriter.values import EPOCH, INT8_MAX, Unfit
 from workers._json.convert import keep, moment, spread
-from workers._json.records import Origin, decoder
+from workers._json.records import Origin, after_first, decoder
 from workers._json.table import Field, Table
 from workers._otlp import parts
 from workers._otlp.json_values import NO_SPAN, NO_TRACE, attributes_of, enum_number, fill_ids, fill_service
@@ -75,8 +75,9 @@ def otlp_rows(read: Reader, request: Any, origin: Origin) -> list[Row]:
     _, _, received, envelope, repairs = origin
     _, attributes, dump = read
     status_of = _status if read is FALLBACK else _fast_status
+    _, _, _, others, _ = after_first(origin, 1)
     rows: list[Row] = []
-    for resource, scope, spans in read.scopes(request, repairs):
+    for resource, scope, spans in read.scopes(request, repairs, rows):
         service, version, instance, resource_attributes, resource_schema_url, _ = resource
         scope_name, scope_version, scope_attributes, schema_url, _, data = scope
         for span in spans:
@@ -90,6 +91,7 @@ def otlp_rows(read: Reader, request: Any, origin: Origin) -> list[Row]:
                 start, end = min(start, INT8_MAX), min(end, INT8_MAX)
             if envelope is not None:
                 keep(found, "cloudevent", envelope)
+                envelope = others
             packed = dump(found, repairs) if dump else dumps(found)  # no call that need not be: it is once a record
             if BACKSLASH in packed and b"\\u0000" in packed:
                 packed = parts.dump(found, repairs)

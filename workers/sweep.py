@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from eventwriter.stream import Stream
-from eventwriter.values import Unfit, dump_json
+from eventwriter.values import Unfit
 from workers._json.convert import same
 from workers._json.fast_table import fast_path_of, row_of
 from workers._json.records import Kind, Origin, Records, decoder
 from workers._json.table import Field, Table
-from workers._limits import SHARED_MAX
+from workers._limits import SHARED_MAX, is_large
 
 TABLE = Table(
     Field("host_ip", "text", ("ip",), must=True, required=True, blank=False),
@@ -64,9 +64,10 @@ def _hosts(summary: Mapping[str, Any]) -> list[Any]:
             said[column] = said.pop(name)
     common = {name: value for name, value in said.items() if name in _PLACE_OF}
     others = {name: value for name, value in said.items() if name not in common}
-    if len(dump_json(common)) > SHARED_MAX:
+    count = len(summary["hosts"])
+    if is_large(common, count):
         raise Unfit("too_large", f"what a summary says of all its hosts is more than {SHARED_MAX} bytes")
-    shared = others if len(dump_json(others)) <= SHARED_MAX else {}
+    shared = {} if is_large(others, count) else others
     return [
         _host_record(host, common, shared if place else others) if type(host) is dict else host
         for place, host in enumerate(summary["hosts"])

@@ -307,6 +307,77 @@ def test_what_records_share_counts_for_each(stream: str) -> None:
     assert len(decode(stream, gz(group(100))).rows) == 100
 
 
+LARGE = b"x" * (SHARED_MAX + 1)
+REFS = field(0x0A, field(0x1A, field(0x12, LARGE)))
+INTEGER = field(0x12, field(0x2A, b"\x18\x01"))
+"""A log record whose body is one, which is told in the column that has what is shared, too."""
+POINTS: dict[str, Callable[[bytes, int], bytes]] = {
+    "points": lambda metadata, count: field(0x12, metadata + field(0x4A, b"\x0a\x00" * count)),
+    "metrics": lambda metadata, count: field(0x12, metadata + field(0x2A, b"\x0a\x00")) * count,
+}
+METADATA = field(0x62, b"\x0a\x01k" + field(0x12, field(0x0A, LARGE)))
+SHARED: dict[tuple[str, str], Callable[[bytes, int], bytes]] = {
+    **{
+        (name, "event with OTLP/JSON"): lambda text, count, name=name: (  # type: ignore[misc]
+            EVENT % (b'"ext":"%b","data":' % text + OTLP[name] % many(b"{}", count))
+        )
+        for name in OTLP
+    },
+    **{
+        (name, f"event with {kind}"): lambda text, count, make=make: (  # type: ignore[misc]
+            EVENT % (b'"ext":"%b","data_base64":"%b"' % (text, base64.b64encode(make(count))))
+        )
+        for name, kind, make in (
+            ("LOGS", "OTLP", partial(request, "LOGS")),
+            ("NETFLOW", "flows", lambda count: (bytes((len(FLOW),)) + FLOW) * count),
+            ("NETFLOW", "lines", lambda count: many(b'{"src_port":1}', count, b"\n")),
+        )
+    },
+    ("TELEMETRY", "event with an array"): lambda text, count: (
+        EVENT % (b'"ext":"%b","data":[%b]' % (text, many(b'{"value":1}', count)))
+    ),
+    ("SWEEP", "summary"): lambda text, count: (
+        b'{"ext":"%b","hosts":[%b]}' % (text, many(b'{"host_ip":"10.0.0.1"}', count))
+    ),
+}
+"""What is shared is as large as a text in it."""
+IN_PROTOBUF: dict[tuple[str, str], Maker] = {
+    ("LOGS", "records"): lambda count: field(0x0A, REFS + field(0x12, INTEGER * count)),
+    ("LOGS", "scopes"): lambda count: field(0x0A, REFS + b"\x12\x00" + field(0x12, INTEGER) * count),
+    ("OTEL_TRACES", "records"): lambda count: field(0x0A, REFS + field(0x12, SPAN * count)),
+    **{
+        ("OTEL_METRICS", kind): lambda count, make=make: field(  # type: ignore[misc]
+            0x0A, REFS + field(0x12, field(0x12, b"\x2a\x00") + make(b"", count))
+        )
+        for kind, make in POINTS.items()
+    },
+    ("OTEL_METRICS", "points of a metric with metadata"): lambda count: field(
+        0x0A, field(0x12, POINTS["points"](METADATA, count))
+    ),
+}
+
+
+@pytest.mark.parametrize("case", [*SHARED, *IN_PROTOBUF], ids=ids)
+def test_what_is_large_around_records_comes_with_the_first(case: tuple[str, str]) -> None:
+    """Each with a copy of it would be many times the message."""
+    payload = SHARED[case](LARGE, 5) if case in SHARED else IN_PROTOBUF[case](5)
+    found = decode(case[0], payload)
+    assert not found.rejects
+    having = [any(LARGE in value for value in row if isinstance(value, bytes)) for row in found.rows]
+    assert having == [True, False, False, False, False]
+    if case in SHARED:  # what is not large comes with each
+        rows = decode(case[0], SHARED[case](b"here", 5)).rows
+        assert all(any(b'"here"' in value for value in row if isinstance(value, bytes)) for row in rows)
+
+
+@pytest.mark.parametrize("case", SHARED, ids=ids)
+def test_what_all_would_get_is_counted_before(case: tuple[str, str]) -> None:
+    """What is not large counts for each of the records, of which none is made if it is too much."""
+    found = decode(case[0], gz(SHARED[case](LARGE[:4000], ROWS_MAX // 4000), 1))
+    assert reasons(found) == [("too_large", None)]
+    assert "records share" in found.rejects[0].detail
+
+
 def test_the_documentation_has_these_limits() -> None:
     """docs/guarantees.md has a table of them."""
     text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")

@@ -292,6 +292,18 @@ def test_submessages_that_come_twice_are_merged(name: str) -> None:
         agree(name, nested(RECORD, twice))
 
 
+@pytest.mark.parametrize("size", [10, 4060, 5000])
+@every_signal
+def test_what_is_around_records_is_the_same(name: str, size: int) -> None:
+    """Whether each has it, the first of its resource, or the first of a scope with which it is just too large."""
+    refs = nested((0x0A, 0x1A, 0x12), b"x" * size)
+    points = nested((0x62, 0x12, 0x0A), b"y" * size) + field(0x4A, b"\x0a\x00" * 3)
+    record = {"LOGS": field(0x2A, b"\x18\x01"), "OTEL_TRACES": b"", "OTEL_METRICS": points}[name]
+    scopes = field(0x12, field(0x12, record) * 3) + field(0x12, field(0x0A, b"\x20\x05") + field(0x12, record) * 3)
+    group = field(0x0A, refs + b"\x12\x00" + scopes * 2)
+    assert agree(name, group * 2)
+
+
 def test_a_metric_of_several_kinds_is_of_the_last() -> None:
     """The kinds exclude each other."""
     point = field(0x0A, b"\x31" + struct.pack("<q", 5))

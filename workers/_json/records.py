@@ -13,12 +13,12 @@ from typing import Any
 
 from eventwriter import values
 from eventwriter.stream import Decoded, Message, Reject, Row
-from eventwriter.values import EPOCH, Unfit, dump_json, shown
+from eventwriter.values import EPOCH, Unfit, shown
 from workers._guard import total
 from workers._json.cloudevents import data_of, envelope_in, envelope_of, is_event, is_text
 from workers._json.convert import moment, same, trimmed
 from workers._json.payload import read_json, unpack
-from workers._limits import COUNTED_FROM, RECORDS_MAX, SHARED_MAX, Room, too_many
+from workers._limits import COUNTED_FROM, RECORDS_MAX, Room, is_large, too_many
 
 _MAX_DEPTH = 8
 """Envelopes within envelopes."""
@@ -152,10 +152,7 @@ class Records(Room):
     def take_each(self, elements: Sequence[Any], origin: Origin, depth: int) -> None:
         """Takes the records of each of several objects."""
         self.check(len(elements))
-        others = origin
-        message, received, time, envelope, repairs = origin
-        if envelope is not None and len(dump_json(envelope)) > SHARED_MAX:
-            others = (message, received, time, None, repairs)  # the envelope is kept with the first
+        others = after_first(origin, len(elements)) if len(elements) > 1 else origin
         marks, row_of, add = self.kind.marks, self.kind.row_of, self.rows.append
         few = len(self.rows) + len(elements) <= _MANY
         for element in elements:
@@ -201,6 +198,12 @@ def check_depth(depth: int) -> None:
     """Raises Unfit for more envelopes within each other than are opened."""
     if depth > _MAX_DEPTH:
         raise Unfit("malformed", f"more than {_MAX_DEPTH} envelopes within each other")
+
+
+def after_first(origin: Origin, records: int) -> Origin:
+    """That of the others of so many records: the first alone has a large envelope. Raises TooLarge as is_large()."""
+    message, received, time, envelope, repairs = origin
+    return (message, received, time, None, repairs) if is_large(envelope, records) else origin
 
 
 def within(origin: Origin, envelope: Mapping[str, Any]) -> Origin:

@@ -16,7 +16,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX
 from workers._json.convert import clamped
-from workers._json.records import Origin
+from workers._json.records import Origin, after_first
+from workers._limits import is_large
 from workers._otlp import parts
 from workers._otlp.json_values import present
 from workers._otlp.parts import ResourceValues, ScopeValues
@@ -73,12 +74,13 @@ _POINTS: dict[tuple[Any, ...], _Point] = {}
 
 def otlp_rows(read: Reader, request: Any, origin: Origin) -> list[Row]:
     """The rows of a request, one per data point, in its order."""
+    others = after_first(origin, 1)
     rows: list[Row] = []
-    for resource, scope, metrics in read.scopes(request, origin[4]):
+    for resource, scope, metrics in read.scopes(request, origin[4], rows):
         for metric in metrics:
             kind = metric.WhichOneof("data") if read is FALLBACK else _fast_kind(metric)
             if kind is not None:
-                _add(rows, read, metric, kind, (resource, scope), origin)
+                _add(rows, read, metric, kind, (resource, scope), others if rows else origin)
     return rows
 
 
@@ -100,6 +102,7 @@ def _add(rows: list[Row], read: Reader, metric: Any, kind: str, shared: _Shared,
     body = getattr(metric, kind)
     name, unit, description, temporality, rest, series = _identity(read, metric, kind, shared, origin)
     shared_data = parts.dump(rest, repairs) if rest else None
+    later = {} if is_large(rest, len(body.data_points)) else rest
     monotonic = body.is_monotonic if kind == "sum" else None
     has_numbers = kind not in DETAILS
     nanos = TIME_UNITS.get(unit) if unit else None
@@ -149,6 +152,8 @@ def _add(rows: list[Row], read: Reader, metric: Any, kind: str, shared: _Shared,
                 schema_url, resource_schema_url, parts.dump({**rest, **extra}, repairs) if extra else shared_data,
             )
         )  # fmt: skip
+        if rest is not later:
+            rest, shared_data = later, None
 
 
 def _identity(

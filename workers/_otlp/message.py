@@ -18,9 +18,10 @@ from eventwriter.values import Unfit, shown
 from workers._json.convert import from_base64
 from workers._json.payload import parse, unpack
 from workers._json.records import Kind, Origin, Records, check_depth
+from workers._limits import is_large
 from workers._otlp.json_form import build_request
 from workers._otlp.reader import FALLBACK, Reader, fast_reader
-from workers._otlp.request import check_request, parse_request, unreadable
+from workers._otlp.request import check_request, inside, parse_request, unreadable
 from workers._otlp.utf8 import clean_text
 
 _SIGNALS = ("resourceLogs", "resource_logs", "resourceSpans", "resource_spans", "resourceMetrics", "resource_metrics",
@@ -96,7 +97,9 @@ class Signal(Kind):
 
     def _take_request(self, records: Records, request: Message, origin: Origin, rejects: Sequence[Reject] = ()) -> None:
         """The records of an OTLP request, and ``rejects`` that it had besides."""
-        repairs = origin[4]
+        _, _, _, envelope, repairs = origin
+        if envelope:  # before anything is made of them
+            is_large(envelope, sum(len(inside(scoped)) for group in inside(request) for scoped in inside(group)))
         before = len(repairs)
         rows = self.otlp_rows(FALLBACK, request, origin)
         if "text_replaced" in repairs[before:]:

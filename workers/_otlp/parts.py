@@ -8,7 +8,7 @@ key that comes several times as the list of its values.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
@@ -17,8 +17,10 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from eventwriter import values
 from eventwriter.masking.community import masked, may_be_in
+from eventwriter.stream import Row
 from eventwriter.values import INT8_MAX
 from workers._json.convert import keep_original, trimmed
+from workers._limits import is_large
 
 _INFINITY = float("inf")
 KEPT = -1
@@ -162,6 +164,23 @@ def scope_values(scope: InstrumentationScope, schema_url: str, rest: dict[str, A
         rest,
         dump(rest, repairs) if rest else None,
     )
+
+
+def apart(
+    resource: ResourceValues, scope: ScopeValues, records: Any, rows: list[Row]
+) -> Generator[tuple[ResourceValues, ScopeValues, Sequence[Any]], None, bool]:
+    """A scope with its records. If its rest is large, the first that is in the rows when the next is asked for alone
+    has that: gives whether this is so."""
+    if not is_large(scope.rest, len(records)):
+        yield resource, scope, records
+        return False
+    before = len(rows)
+    for place, record in enumerate(records):
+        if len(rows) > before:
+            yield resource, scope._replace(rest={}, data=None), records[place:]
+            break
+        yield resource, scope, [record]
+    return len(rows) > before
 
 
 def text(value: Any) -> str | None:

@@ -18,6 +18,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from eventwriter.masking.community import may_be_in
+from eventwriter.stream import Row
 from workers._otlp import parts
 from workers._otlp.parts import ResourceValues, ScopeValues
 from workers._otlp.request import inside
@@ -156,8 +157,9 @@ CACHED_MAX = 4096
 class Reader(NamedTuple):
     """What all signals ask of a request."""
 
-    scopes: Callable[[Any, list[str]], Iterator[Scope]]
-    """The scopes of a request, in its order."""
+    scopes: Callable[[Any, list[str], list[Row]], Iterator[Scope]]
+    """The scopes of a request, in its order, each when the records before are in the rows: the first row of a resource
+    alone gets what is large of what its rows share and has no column, so a scope may come in parts."""
     attributes: Callable[[Any], dict[str, Any]]
     """A list of attributes as a JSON object, which is the caller's."""
     dump: Callable[[Any, list[str]], bytes] | None
@@ -165,19 +167,23 @@ class Reader(NamedTuple):
     to mask, and there are so few records that what each takes too much of memory does not count."""
 
 
-def _scopes(request: Any, repairs: list[str]) -> Iterator[Scope]:
+def _scopes(request: Any, repairs: list[str], rows: list[Row]) -> Iterator[Scope]:
     for group in inside(request):
         resource = parts.resource_values(group.resource, group.schema_url, repairs)
+        rest = resource.rest
         for scoped in inside(group):
-            scope = parts.scope_values(scoped.scope, scoped.schema_url, resource.rest, repairs)
-            yield resource, scope, inside(scoped)
+            scope = parts.scope_values(scoped.scope, scoped.schema_url, rest, repairs)
+            if not scope.rest:
+                yield resource, scope, inside(scoped)
+            elif (yield from parts.apart(resource, scope, inside(scoped), rows)):
+                rest = {}
 
 
 _group_fields = attrgetter("resource", "schema_url", "scopes")
 _scope_fields = attrgetter("scope", "schema_url", "records")
 
 
-def _fast_scopes(request: Any, repairs: list[str]) -> Iterator[Scope]:
+def _fast_scopes(request: Any, repairs: list[str], rows: list[Row]) -> Iterator[Scope]:
     """Each (resource, scope, records) of a lean request, in its order."""
     if UnknownFieldSet(request):
         raise Uncommon("records may be there")
@@ -187,18 +193,22 @@ def _fast_scopes(request: Any, repairs: list[str]) -> Iterator[Scope]:
         resources, schema_url, scopes = _group_fields(group)
         (octets,) = resources[:] or ABSENT
         resource = _resource_of(octets, schema_url, repairs)
+        rest = resource.rest
         for scoped in scopes[:]:
             own, schema_url, records = _scope_fields(scoped)
             (octets,) = own[:] or ABSENT
-            if resource.rest or len(octets) + len(schema_url) > CACHED_MAX:
-                scope = parts.scope_values(_scope_in(octets), schema_url, resource.rest, repairs)
+            if rest or len(octets) + len(schema_url) > CACHED_MAX:
+                scope = parts.scope_values(_scope_in(octets), schema_url, rest, repairs)
             else:
                 scope, noted = _scope(octets, schema_url)
                 repairs += noted
             # By those of a record parse_request() tells other messages from requests; a scope's may be records.
             if UnknownFieldSet(scoped) or (records and UnknownFieldSet(records[0])):
                 raise Uncommon("unknown fields")
-            yield resource, scope, records
+            if not scope.rest:
+                yield resource, scope, records
+            elif (yield from parts.apart(resource, scope, records, rows)):
+                rest = {}
 
 
 def _resource_of(octets: bytes, schema_url: str, repairs: list[str]) -> ResourceValues:
