@@ -59,10 +59,10 @@ def settings(dsn: str) -> Config:
 
 @pytest.fixture(scope="module")
 def place(postgres_server: PostgresServer) -> Iterator[Place]:
-    """As an operator makes it, who leaves nothing to everybody: the owner applies the schema, and the script is run
-    before it and after it."""
+    """As an operator makes it, who takes from everybody what nobody else needs: the owner applies the schema, and the
+    script is run before it and after it."""
     with new_database(postgres_server) as database, psycopg.connect(database, autocommit=True) as connection:
-        connection.execute(f"REVOKE ALL ON DATABASE {connection.info.dbname} FROM PUBLIC")
+        connection.execute(f"REVOKE TEMPORARY ON DATABASE {connection.info.dbname} FROM PUBLIC")
 
         def run() -> None:
             connection.execute("\n".join(schema_roles.roles(settings(database), DECLARED)))

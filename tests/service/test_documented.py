@@ -139,9 +139,12 @@ def test_what_the_documents_show(world: World, tmp_path: Path, capsys: pytest.Ca
                 assert options <= helps[script], line
         elif word == "(umask":
             subprocess.run(["bash", "-c", line.replace("docs/deploy", str(tmp_path))], check=True)
-            names = re.findall(r"^(\w+)=", (tmp_path / ".env").read_text(), re.MULTILINE)
+            folder = tmp_path / "secrets"
             compose = (ROOT / "docs" / "deploy" / "compose.yaml").read_text()
-            assert {*names} == {*re.findall(r"{environment: (\w+)}", compose)}
+            assert {each.name for each in folder.iterdir()} == {*re.findall(r"{file: secrets/([\w-]+)}", compose)}
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert {each.stat().st_mode & 0o777 for each in folder.iterdir()} == {0o644}
+            assert all(re.fullmatch(r"[0-9a-f]{32}\n", each.read_text()) for each in folder.iterdir())
         elif word in NOT_HERE:
             for name in re.findall(r"(?<![\w./])(?:docs|requirements)/[\w./-]+", line):
                 assert (ROOT / name).exists(), (document, line)
