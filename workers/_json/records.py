@@ -202,8 +202,10 @@ def check_depth(depth: int) -> None:
 
 def after_first(origin: Origin, records: int) -> Origin:
     """That of the others of so many records: the first alone has a large envelope. Raises TooLarge as is_large()."""
-    message, received, time, envelope, repairs = origin
-    return (message, received, time, None, repairs) if is_large(envelope, records) else origin
+    if origin[3] is None or not is_large(origin[3], records):
+        return origin
+    message, received, time, _, repairs = origin
+    return message, received, time, None, repairs
 
 
 def within(origin: Origin, envelope: Mapping[str, Any]) -> Origin:
