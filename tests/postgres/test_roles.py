@@ -296,6 +296,7 @@ def test_who_lacks_a_role_is_told_which(
     if arguments[-1] == "import":
         arguments = [*arguments, str(tmp_path / "letters")]
     stranger = settings(login(str(place.reader.postgres.dsn).replace("a_reader", "postgres"), "a_stranger"))
+    place.connection.execute(f"GRANT CONNECT ON DATABASE {place.connection.info.dbname} TO PUBLIC")
     status, said = command(stranger if who == "stranger" else getattr(place, who), *arguments)
     assert (status, "42501" in said) == (CONFIGURATION, True), said
     assert f"this takes the role eventwriter_{needed} of `eventwriter schema sql --roles`" in said
