@@ -71,7 +71,7 @@ class _Flows(Kind):
 def _take_lines(records: Records, octets: bytes, origin: Origin, depth: int) -> None:
     if octets.count(b"\n") >= RECORDS_MAX:  # nothing is made of them before
         records.check(sum(1 for _ in islice(_lines(octets), RECORDS_MAX + 1)))
-    others = origin
+    others, before = origin, records.count
     if origin[3] is not None:
         others = after_first(origin, sum(1 for _ in _lines(octets)))
     for line in _lines(octets):
@@ -80,7 +80,8 @@ def _take_lines(records: Records, octets: bytes, origin: Origin, depth: int) -> 
             records.take_each([parse(line[0], origin[4])], origin, depth)
         except Unfit as error:
             records.reject(error)
-        origin = others
+        if records.count > before:
+            origin = others
 
 
 def _take_flows(records: Records, flows: Flows, origin: Origin) -> None:

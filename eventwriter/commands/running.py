@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import ssl
@@ -113,7 +114,9 @@ class Service:
             urllib.request.HTTPDefaultErrorHandler(),
         ):
             opener.add_handler(handler)
-        opener.addheaders = [("Authorization", f"Bearer {self.token}")] if self.token is not None else []
+        if self.token is not None:  # as a password: a header by itself has neither blanks around nor all characters
+            shown = base64.b64encode(f":{self.token}".encode()).decode()
+            opener.addheaders = [("Authorization", f"Basic {shown}")]
         return opener
 
 

@@ -166,9 +166,9 @@ FILE = Kind(
 )
 BOOL = Kind("true or false", _bool, _bool_from_text)
 SECRET = Kind("a text that is not empty", _text(), mask=masking.whole, from_file=True)
-BEARER = Kind(
-    "a token of visible ASCII characters, without blanks",
-    _text(lambda text: re.fullmatch("[!-~]+", text) is not None),
+TOKEN = Kind(
+    "a token without line breaks and other control characters",
+    _text(lambda text: re.fullmatch(r"[^\x00-\x1f\x7f]+", text) is not None),
     mask=masking.whole,
     from_file=True,
 )

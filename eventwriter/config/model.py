@@ -110,7 +110,7 @@ class HttpConfig:
     """``[http]``: metrics, health and the page."""
 
     listen: str = _key(kinds.LISTEN, "127.0.0.1:9465")
-    token: str | None = _key(kinds.BEARER)
+    token: str | None = _key(kinds.TOKEN)
     """Asked of everybody but for the probes; needed where others than this machine can reach the page."""
     public: bool = _key(kinds.BOOL, False)
     """Everybody may see /livez, /readyz and /metrics; without a token there is nothing else then."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import threading
@@ -160,7 +161,7 @@ def test_a_token_goes_to_nobody_else(status: int) -> None:
         asked = stack.enter_context(other(status, {"Location": f"{elsewhere.url}/status"}))
         with pytest.raises(UnavailableError, match="leads on to") as caught:
             fetch(Service(asked.url, "s3cret"))
-        assert [each["Authorization"] for each in asked.seen] == ["Bearer s3cret"]
+        assert [each["Authorization"] for each in asked.seen] == ["Basic " + base64.b64encode(b":s3cret").decode()]
         assert elsewhere.seen == []
     assert elsewhere.url in str(caught.value)
     assert "s3cret" not in str(caught.value)
@@ -169,7 +170,7 @@ def test_a_token_goes_to_nobody_else(status: int) -> None:
 @pytest.mark.parametrize(
     ("url", "token"),
     [
-        ("http://127.0.0.1:9", "hunter2-very-s3cret\n"),
+        ("http://127.0.0.1:9\n", "hunter2-very-s3cret"),
         ("http://127.0.0.1:9", "s3cret-p€ss"),
         ("http://u:s3cret@127.0.0.1", "t"),
         ("//u:s3cret@127.0.0.1", "t"),

@@ -370,6 +370,30 @@ def test_what_is_large_around_records_comes_with_the_first(case: tuple[str, str]
         assert all(any(b'"here"' in value for value in row if isinstance(value, bytes)) for row in rows)
 
 
+NOTHING = EVENT % b'"data":[]'
+"""What has no record at all."""
+BEHIND_NOTHING: dict[tuple[str, str], bytes] = {
+    ("LOGS", "request without records"): b'"data":[{"resourceLogs":[]},{"body":"x"},{"body":"y"}]',
+    ("LOGS", "event without records"): b'"data":[%b,{"body":"x"},{"body":"y"}]' % NOTHING,
+    ("LOGS", "array without records"): b'"data":[%b,{"resourceLogs":[{"scopeLogs":[{"logRecords":[{},{}]}]}]}]'
+    % NOTHING,
+    ("OTEL_METRICS", "request without points"): b'"data":[%b,%b]'
+    % (OTLP["OTEL_METRICS"] % b"", OTLP["OTEL_METRICS"] % b'{"asInt":1},{"asInt":2}'),
+    ("TELEMETRY", "event without records"): b'"data":[%b,{"value":1},{"value":2}]' % NOTHING,
+    ("NETFLOW", "line without records"): b'"data_base64":"%b"'
+    % base64.b64encode(b'%b\n{"src_port":1}\n{"src_port":2}' % NOTHING),
+}
+
+
+@pytest.mark.parametrize("case", BEHIND_NOTHING, ids=ids)
+def test_what_is_large_comes_with_the_first_that_is_there(case: tuple[str, str]) -> None:
+    """Behind what has no record: nothing else has it."""
+    found = decode(case[0], EVENT % (b'"ext":"%b",%b' % (LARGE, BEHIND_NOTHING[case])))
+    assert not found.rejects
+    having = [any(LARGE in value for value in row if isinstance(value, bytes)) for row in found.rows]
+    assert having == [True, False]
+
+
 @pytest.mark.parametrize("case", SHARED, ids=ids)
 def test_what_all_would_get_is_counted_before(case: tuple[str, str]) -> None:
     """What is not large counts for each of the records, of which none is made if it is too much."""

@@ -80,7 +80,7 @@ def _micros(value: Any, name: str) -> int | None:
     return values.time_from_nanos(values.nanoseconds(value, unit))
 
 
-_last_word = re.compile(r"(?:[A-Z]|(?<![A-Za-z0-9]))[a-z]+\Z").search
+_last_word = re.compile(r"(?:[A-Z]|(?<![A-Za-z]))[a-z]+\Z").search
 _UNITS: Mapping[str, int] = {"ns": 1, "nano": 1, "ms": 1_000_000}
 
 

@@ -154,7 +154,7 @@ class Records(Room):
         self.check(len(elements))
         others = after_first(origin, len(elements)) if len(elements) > 1 else origin
         marks, row_of, add = self.kind.marks, self.kind.row_of, self.rows.append
-        few = len(self.rows) + len(elements) <= _MANY
+        few, before = len(self.rows) + len(elements) <= _MANY, self.count
         for element in elements:
             try:
                 if type(element) is not dict:
@@ -166,7 +166,8 @@ class Records(Room):
                     self.check(0)  # it may hold many
             except Unfit as error:
                 self.reject(error)
-            origin = others
+            if origin is not others and self.count > before:
+                origin = others
 
     def open(self, event: Mapping[str, Any], origin: Origin, depth: int) -> None:
         """Takes the records in a CloudEvent."""
