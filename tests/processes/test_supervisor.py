@@ -560,7 +560,7 @@ def test_works_as_pid_1(service: Service) -> None:
 
 
 def test_any_command_ends_at_sigterm_as_pid_1() -> None:
-    """From its beginning: a pod that is stopped while it starts does not wait for SIGKILL."""
+    """As soon as it is loaded: a pod that is stopped while it starts does not wait for SIGKILL."""
     command = [*as_pid_1(), sys.executable, "-m", "eventwriter", "decode", "--stream", "LOGS", "-"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as outside:
         try:
