@@ -23,7 +23,7 @@ from eventwriter.config.loading import PostgresConfig
 from eventwriter.embedded import PostgresServer
 from eventwriter.errors import CONFIGURATION, OK, USAGE
 from eventwriter.postgres.connection import connect
-from fix_servers import new_database
+from fix_servers import ONE_LETTER, new_database
 from fix_service import ROOT, clean_environment
 from patience import PATIENCE
 
@@ -36,14 +36,7 @@ def run(*arguments: str, dsn: str = "", given: bytes = b"") -> subprocess.Comple
 @pytest.fixture
 def letters(database: str, connection: Any) -> str:
     """A database with a ledger and one dead letter."""
-    connection.execute(
-        "WITH l AS (INSERT INTO eventwriter.ledger (logical_stream, stream, stream_created, durable) "
-        "VALUES ('LOGS', 'LOGS', '2026-01-01', 'a') RETURNING id), "
-        "m AS (INSERT INTO eventwriter.dead_letter_messages (ledger_id, sequence, subject, payload, message_time) "
-        "SELECT id, 1, 'logs.a', '{}', '2026-01-01' FROM l) "
-        "INSERT INTO eventwriter.dead_letter_records (ledger_id, sequence, reason, detail) "
-        "SELECT id, 1, 'refused', '' FROM l"
-    )
+    connection.execute(ONE_LETTER)
     connection.commit()
     return database
 

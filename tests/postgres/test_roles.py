@@ -29,7 +29,7 @@ from eventwriter.postgres.retention import Retention
 from eventwriter.postgres.session import Session
 from eventwriter.postgres.sink import Sink
 from eventwriter.stream import Batch, Message
-from fix_servers import login, new_database
+from fix_servers import ONE_LETTER, login, new_database
 from fix_service import STREAMS
 from traffic import Traffic
 
@@ -283,15 +283,8 @@ def test_who_lacks_a_role_is_told_which(
     place: Place, tmp_path: Path, who: str, arguments: list[str], needed: str
 ) -> None:
     """Of a command for people: `schema check` looks at what the service needs, and would find nothing."""
-    place.connection.execute(
-        "TRUNCATE eventwriter.ledger, eventwriter.dead_letter_messages CASCADE; "
-        "WITH l AS (INSERT INTO eventwriter.ledger (logical_stream, stream, stream_created, durable) "
-        "VALUES ('LOGS', 'LOGS', '2026-01-01', 'a') RETURNING id), "
-        "m AS (INSERT INTO eventwriter.dead_letter_messages (ledger_id, sequence, subject, payload, message_time) "
-        "SELECT id, 1, 'logs.a', '{}', '2026-01-01' FROM l) "
-        "INSERT INTO eventwriter.dead_letter_records (ledger_id, sequence, reason, detail) "
-        "SELECT id, 1, 'refused', '' FROM l"
-    )
+    place.connection.execute("TRUNCATE eventwriter.ledger, eventwriter.dead_letter_messages CASCADE")
+    place.connection.execute(ONE_LETTER)
     (tmp_path / "letters").write_text(command(place.reader, "dlq", "export")[1])
     if arguments[-1] == "import":
         arguments = [*arguments, str(tmp_path / "letters")]

@@ -22,6 +22,16 @@ from eventwriter.commands import schema_roles
 from eventwriter.embedded import NatsServer, PostgresServer, Server
 from eventwriter.errors import ConfigurationError
 
+ONE_LETTER = (
+    "WITH l AS (INSERT INTO eventwriter.ledger (logical_stream, stream, stream_created, durable) "
+    "VALUES ('LOGS', 'LOGS', '2026-01-01', 'a') RETURNING id), "
+    "m AS (INSERT INTO eventwriter.dead_letter_messages (ledger_id, sequence, subject, payload, message_time) "
+    "SELECT id, 1, 'logs.a', '{}', '2026-01-01' FROM l) "
+    "INSERT INTO eventwriter.dead_letter_records (ledger_id, sequence, reason, detail) "
+    "SELECT id, 1, 'refused', '' FROM l"
+)
+"""What gives a database with our own tables a ledger and one dead letter."""
+
 FAST = {
     "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200",
     "autovacuum": "off", "max_wal_size": "128MB", "dynamic_shared_memory_type": "mmap",
