@@ -13,17 +13,20 @@ from eventwriter.postgres.errors import DOUBTFUL, FORBIDDEN, NOT_DATA, explained
 MISCOUNTED = "EW001"
 """Our SQLSTATE for a row of which the table took none, or more than one."""
 
-_FUNCTION = "pg_temp.eventwriter_insert_each(text, bigint, text[], text[], boolean)"
+_RANGE = 1_000
+"""Ordinals that one statement tries: each that is refused takes half a millisecond or more, and a statement has a time
+limit, whatever a message brings."""
+_FUNCTION = "pg_temp.eventwriter_insert_each(text, bigint, bigint, text[], text[], boolean)"
 # Of the session, not of a schema: so it is always that of this release. Behind a pooler, of the transaction.
 _DEFINITION = """
 CREATE OR REPLACE FUNCTION pg_temp.eventwriter_insert_each(
-    insert_sql text, last_ordinal bigint, about_rows text[], about_none text[], raised boolean)
+    insert_sql text, first_ordinal bigint, last_ordinal bigint, about_rows text[], about_none text[], raised boolean)
 RETURNS TABLE (ordinal bigint, code text, message text, detail text, hint text, constraint_name text)
 LANGUAGE plpgsql AS $$
 DECLARE
-    firsts bigint[] := ARRAY[1::bigint];
+    firsts bigint[] := ARRAY[first_ordinal];
     lasts bigint[] := ARRAY[last_ordinal];
-    depth integer := (last_ordinal > 0)::integer;
+    depth integer := 1;
     first_one bigint;
     last_one bigint;
     middle bigint;
@@ -111,23 +114,26 @@ def insert_each(
     """Runs ``statement``, which inserts the ordinals $1 to $2, over 1 … ``last``; how many rows the table took, and
     the fates of the others. Where it is ``policed``, what is not permitted is about a row.
 
-    A range with such a row is cut in two, so k of them among n cost about k · log2(n / k) attempts, all of them in one
-    round trip. Errors that are not about rows are raised; with ``raised``, not those that a trigger raises itself.
+    A range with such a row is cut in two, so k of them among n cost about k · log2(n / k) attempts, in one round trip
+    for each thousand rows. Errors that are not about rows are raised; with ``raised``, not those that a trigger raises
+    itself.
     """
     if connection.pooled or connection.execute("SELECT to_regprocedure(%s)", [_FUNCTION]).fetchone() == (None,):
         connection.execute(_DEFINITION)
     fates: dict[int, Fate] = {}
     inserted = 0
-    for ordinal, code, message, detail, hint, constraint in connection.execute(
-        "SELECT * FROM pg_temp.eventwriter_insert_each(%s, %s, %s, %s, %s)",
-        [statement, last, [*DOUBTFUL, *([FORBIDDEN] if policed else [])], [*NOT_DATA], raised],
-    ):
-        if not ordinal:
-            inserted = int(message)
-        elif code == MISCOUNTED:
-            fates[ordinal] = Fate(code, message, int(message))
-        else:
-            fates[ordinal] = Fate(code, explained(code, message, detail, hint, constraint), 0)
+    about = [*DOUBTFUL, *([FORBIDDEN] if policed else [])]
+    for first in range(1, last + 1, _RANGE):
+        for ordinal, code, message, detail, hint, constraint in connection.execute(
+            "SELECT * FROM pg_temp.eventwriter_insert_each(%s, %s, %s, %s, %s, %s)",
+            [statement, first, min(first + _RANGE - 1, last), about, [*NOT_DATA], raised],
+        ):
+            if not ordinal:
+                inserted += int(message)
+            elif code == MISCOUNTED:
+                fates[ordinal] = Fate(code, message, int(message))
+            else:
+                fates[ordinal] = Fate(code, explained(code, message, detail, hint, constraint), 0)
     if connection.pooled:
         connection.execute(sql.SQL("DROP FUNCTION {}").format(sql.SQL(_FUNCTION)))
     return inserted, fates

@@ -465,3 +465,17 @@ def test_500_bad_rows_of_5000_cost_a_bounded_number_of_round_trips(connection: A
     assert (outcome.written, outcome.deadlettered) == (4500, 500)
     assert len(letters(connection)) == 500
     assert pieces < 60
+
+
+def test_no_statement_tries_more_than_a_thousand_rows(connection: Any, sink: Sink) -> None:
+    """Each has a time limit, and each row that is refused takes a while, however many there are in a message."""
+    connection.execute(
+        "CREATE FUNCTION refused() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN "
+        "RAISE check_violation USING MESSAGE = statement_timestamp(); END $$"
+    )
+    connection.execute("ALTER TABLE numbers ADD CHECK (n % 10 = 3 OR refused())")
+    outcome = sink.write(batch(2_503))
+    assert (outcome.written, outcome.deadlettered) == (251, 2_252)
+    refused = "SELECT count(*) FROM eventwriter.dead_letters GROUP BY detail ORDER BY min(sequence)"
+    assert connection.execute(refused).fetchall() == [(1,), (900,), (900,), (451,)]  # the first of all ended a COPY
+    assert numbers(connection) == list(range(3, 2_504, 10))
