@@ -50,8 +50,8 @@ _ABOUT = {
     "EVENTS": "GELF is flat JSON. SNMP traps, state changes, device lifecycles and OCSF have severity, host and message"
     " in keys of their own, which are known as well.",
     "LOGS": "GELF is flat JSON; of an SNMP trap the body is the first text of its varbinds.",
-    "OTEL_METRICS": "`metric_type` of OTLP is the kind of the metric. Durations are filled from values in a unit of"
-    " time.",
+    "OTEL_METRICS": "`metric_type` of OTLP is the kind of the metric, whose name may be empty. Durations are filled"
+    " from values in a unit of time.",
     "SWEEP": "A summary with `hosts` is a record for each of them, with what it says of all.",
 }
 

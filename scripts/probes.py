@@ -18,7 +18,7 @@ from workers._otlp.data_points import KNOWN
 
 RECEIVED = 1_700_000_000_000_000_000
 _TIME = RECEIVED + 1_000_000_000
-_EVENT = ("time", "timestamp", "remote_addr", "_remote_addr", "remoteAddr", "host", "level", "severity",
+_EVENT = ("time", "timestamp", "remote_addr", "remoteAddr", "_remote_addr", "host", "level", "severity",
           "short_message", "message", "msg", "version")  # fmt: skip
 """What is looked for in any event; events of known shapes say more."""
 _CONTEXT = ("time", "specversion", "id", "source", "type", "datacontenttype", "subject")
@@ -58,7 +58,7 @@ def dumped(record: Mapping[str, Any]) -> bytes:
 
 def flat(table: Table, minimal: Mapping[str, Any], times: Iterable[str]) -> Iterator[Probe]:
     """Flat records, by each name that they may have, but for columns' own in lowerCamelCase."""
-    own = {field.names[1] for field in table.fields if "_" in field.name and field.given}
+    own = {field.names[1 + len(field.first)] for field in table.fields if "_" in field.name and field.given}
     places = {name: {*names} for names in table.places.names for name in names}
     types: dict[str, str] = dict.fromkeys(places, "")
     types |= {name: field.type for field in table.fields for name in field.names} | dict.fromkeys(times, "timestamptz")
@@ -81,7 +81,7 @@ def wrapped() -> Iterator[Probe]:
     for name in _CONTEXT:
         value = "2026-01-01T00:00:00Z" if name == "time" else "1.1"
         yield Probe(name, without, dumped({**_ENVELOPE, name: value}))
-    for name in _EVENT:
+    for name in sorted(_EVENT, key=lambda each: each != "_remote_addr"):  # which is the first of its names there
         for given in ("zz", 3, _TIME // 1_000_000_000):
             yield Probe(f"data.{name}", without, dumped({**_ENVELOPE, "data": {"k": 1, name: given}}))
 

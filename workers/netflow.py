@@ -48,24 +48,27 @@ class _Flows(Kind):
         except Unfit as error:
             if error.reason != "malformed" or not octets:  # lengths of 30, 31 and 120 bytes look like compression
                 raise
-        return self.read_data(records, octets, origin, depth)
+        return _take(records, octets, origin, depth)
 
-    def read_data(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
-        """JSON, JSON lines or protobuf; raises Unfit if it is none of them."""
-        first, _, more = octets.partition(b"\n")
-        if more and _is_object(first) and more.strip():
-            return _take_lines(records, octets, origin, depth)
+    read_data = read
+
+
+def _take(records: Records, octets: bytes, origin: Origin, depth: int) -> None:
+    """JSON, JSON lines or protobuf; raises Unfit if it is none of them."""
+    first, _, more = octets.partition(b"\n")
+    if more and _is_object(first) and more.strip():
+        return _take_lines(records, octets, origin, depth)
+    try:
+        value = parse(octets, origin[4])
+    except Unfit:
         try:
-            value = parse(octets, origin[4])
-        except Unfit:
-            try:
-                flows = read(octets)
-            except (Unfit, TooLarge):
-                if not any(_is_object(line[0]) for line in islice(_lines_of_objects(more), RECORDS_MAX)):
-                    raise
-                return _take_lines(records, octets, origin, depth)
-            return _take_flows(records, flows, origin)
-        return records.take(value, origin, depth)
+            flows = read(octets)
+        except (Unfit, TooLarge):
+            if not any(_is_object(line[0]) for line in islice(_lines_of_objects(more), RECORDS_MAX)):
+                raise
+            return _take_lines(records, octets, origin, depth)
+        return _take_flows(records, flows, origin)
+    return records.take(value, origin, depth)
 
 
 def _take_lines(records: Records, octets: bytes, origin: Origin, depth: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from eventwriter.stream import Row, Stream
-from eventwriter.values import Unfit, dump_json
+from eventwriter.values import Unfit, dump_json, parse_json
 from workers._json.records import Origin, decoder
 from workers._json.table import Field, Table
 from workers._otlp.data_points import otlp_rows
@@ -25,9 +25,9 @@ TABLE = Table(
     # service_name, span_id) as their key, and there it must be part of it.
     Field("series_key", "text", aliases=("span_id",), core=False),
     Field("span_id", "text"),
-    Field("service_name", "text", default="unknown"),
-    Field("service_version", "text", core=False),
-    Field("service_instance", "text", core=False),
+    Field("service_name", "text", ("service.name",), default="unknown"),
+    Field("service_version", "text", ("service.version",), core=False),
+    Field("service_instance", "text", ("service.instance.id",), core=False),
     Field("span_name", "text", ("name", "metric_name", "metricName")),
     Field("span_kind", "text"),
     Field("metric_type", "text"),
@@ -81,6 +81,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     _, _, received, envelope, repairs = origin
     row, rest = TABLE.places.sort(record)
     fill_service(row, _AT)
+    beside = {**rest}
     TABLE.fill(row, rest, repairs)
     if all(row[_AT[column]] is None for column in (*_ABOUT, *_MEASURES)):
         raise Unfit("missing_field", "a metric needs span_name, metric_type, a call or a value")
@@ -96,24 +97,27 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     row[_AT["span_name"]] = row[_AT["span_name"]] or "unknown"
     row[_AT["is_slow"]] = bool(row[_AT["is_slow"]])
     fill_ids(row, _AT, ("trace_id", "span_id"), repairs)
-    attributes = row[_AT["attributes"]]
-    row[_AT["attributes"]] = attributes_of(attributes, rest, None)
     if row[_AT["series_key"]] is None:
-        row[_AT["series_key"]] = _record_key(row)
-    if envelope is not None:
-        row[_AT["attributes"]] = attributes_of(attributes, rest, envelope)
+        row[_AT["series_key"]] = _record_key(row, beside)
+    row[_AT["attributes"]] = attributes_of(row[_AT["attributes"]], rest, envelope)
     return tuple(row)
 
 
-def _record_key(row: Sequence[Any]) -> str:
+def _record_key(row: Sequence[Any], beside: dict[str, Any]) -> str:
     """Tells apart the records that a slow span makes: the span itself, its HTTP or gRPC call, its slowness; and those
-    without a span, by all that says what was measured."""
+    without a span, by all that says what was measured, and by what stood ``beside`` it, in whatever order."""
     span_id, metric_type = row[_AT["span_id"]], row[_AT["metric_type"]]
     if not span_id:
-        told = [row[_AT[column]] for column in _SERIES]
-        text = dump_json([each.decode() if type(each) is bytes else each for each in told])
+        told = {column: row[_AT[column]] for column in _SERIES}
+        told["attributes"] = attributes_of(told["attributes"], beside, None)
+        text = dump_json([_in_order(each) if type(each) is bytes else each for each in told.values()])
         span_id = blake2b(text, digest_size=8).hexdigest()
     return str(span_id) if metric_type in (None, "span") else f"{span_id}#{metric_type}"
+
+
+def _in_order(text: bytes) -> str:
+    """The same JSON with its keys in order."""
+    return dump_json(parse_json(text, []), sort=True).decode()
 
 
 _SIGNAL = signal_of(ExportMetricsServiceRequest, Metrics, otlp_rows, flat_row)

@@ -10,12 +10,12 @@ from eventwriter.values import Unfit
 from workers._json.convert import same
 from workers._json.fast_table import fast_path_of, row_of
 from workers._json.records import Kind, Origin, Records, decoder
-from workers._json.table import Field, Table
+from workers._json.table import POLLER, Field, Table
 from workers._limits import SHARED_MAX, is_large
 
 TABLE = Table(
     Field("host_ip", "text", ("ip",), must=True, required=True, blank=False),
-    Field("gateway_id", "text", default="unknown", must=True, aliases=("poller_id",)),
+    Field("gateway_id", "text", first=POLLER, default="unknown", must=True, aliases=("poller_id",)),
     Field("agent_id", "text", default="unknown", must=True),
     Field("partition", "text", default="default", must=True),
     Field("network_cidr", "text", blank=False),
@@ -31,11 +31,9 @@ TABLE = Table(
     Field("first_seen", "timestamptz"),
     Field("metadata", "jsonb", own=True),
     Field("received_at", "timestamptz", given=False, core=False),
-    others=[("poller_id", "pollerId")],
 )
 _HOST_NAMES = TABLE.fields[0].names
-_GATEWAYS = dict.fromkeys(("poller_id", "pollerId"), TABLE.at["gateway_id"])
-_PLACE_OF = {**TABLE.places.place_of, **_GATEWAYS}
+_PLACE_OF = TABLE.places.place_of
 _COLUMN_OF = {"network": "network_cidr", "last_sweep": "last_sweep_time"}
 """What a summary calls otherwise than its hosts do."""
 _ICMP = (("available", "icmp_available"), ("round_trip", "icmp_response_time_ns"), ("packet_loss", "icmp_packet_loss"))

@@ -10,11 +10,11 @@ from eventwriter.stream import Column, Row, Stream
 from eventwriter.values import dump_json, parse_json
 from workers._json.fast_table import fast_path_of, row_of
 from workers._json.records import Kind, decoder
-from workers._json.table import Field, Table
+from workers._json.table import POLLER, Field, Table
 
 TABLE = Table(
     Field("timestamp", "timestamptz", must=True),
-    Field("gateway_id", "text", default="unknown", must=True, aliases=("poller_id",)),
+    Field("gateway_id", "text", first=POLLER, default="unknown", must=True, aliases=("poller_id",)),
     Field("agent_id", "text"),
     Field("metric_name", "text", ("name",), default="unknown", must=True),
     Field("metric_type", "text", ("type",), default="gauge", must=True),
@@ -28,7 +28,6 @@ TABLE = Table(
     Field("target_device_ip", "text"),
     Field("if_index", "integer", clamp=True),
     Field("metadata", "jsonb", own=True),
-    others=[("poller_id", "pollerId")],
 )
 _IN_KEY = ("metric_type", "metric_name", "partition", "agent_id", "device_id", "target_device_ip", "if_index")
 _NOT_IN_KEY = frozenset(("available", "metric", "packet_loss"))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from operator import itemgetter
 from typing import Any, Literal
 
 from psycopg import sql
 
 from eventwriter.stream import Row, Stream
-from eventwriter.values import shown
+from eventwriter.values import inet, shown
 
 Mode = Literal["append", "upsert"]
 
@@ -130,7 +129,7 @@ def target_of(name: str, position: int, declared: str, live: str, not_null: bool
     elif declared == "uuid" and live != "uuid":
         convert = str
     elif declared == "inet":
-        convert = _to_inet if live == "inet" else _to_address
+        convert = inet if live == "inet" else _to_address
     elif declared == "text[]":
         convert = _to_texts
     elif live == "real":
@@ -197,14 +196,8 @@ def _omitted(stream: Stream, targets: Sequence[Target]) -> tuple[str, ...]:
     )
 
 
-def _to_inet(text: Any) -> IPv4Interface | IPv6Interface:
-    if not isinstance(text, str) or "%" in text:  # a zone, for which the type has no place
-        raise ValueError(f"{shown(text)} is not an address")
-    return ip_interface(text)
-
-
 def _to_address(text: Any) -> Any:
-    _to_inet(text)
+    inet(text)
     return text
 
 

@@ -16,7 +16,7 @@ from eventwriter.values.jsontext import (
     scrub,
 )
 from eventwriter.values.paths import parse_path
-from eventwriter.values.scalars import INT4_MAX, INT4_MIN, INT8_MAX, INT8_MIN, boolean, integer, real, text, whole
+from eventwriter.values.scalars import INT4_MAX, INT4_MIN, INT8_MAX, INT8_MIN, boolean, inet, integer, real, text, whole
 from eventwriter.values.times import (
     EPOCH,
     MAX_TIME,
@@ -48,6 +48,7 @@ __all__ = [
     "boolean",
     "clean",
     "dump_json",
+    "inet",
     "integer",
     "is_rounded",
     "nanoseconds",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Any
 
 from eventwriter.values.jsontext import LongNumber, dump_json
@@ -14,6 +16,7 @@ from eventwriter.values.unfit import Unfit, shown
 INT4_MIN, INT4_MAX = -(2**31), 2**31 - 1
 INT8_MIN, INT8_MAX = -(2**63), 2**63 - 1
 _INTEGER = re.compile(r"[+-]?[0-9]+")
+_EXACT = 2**53
 
 
 def integer(value: Any, low: int = INT8_MIN, high: int = INT8_MAX) -> int:
@@ -28,8 +31,10 @@ def whole(value: Any) -> int:
     """An integer, with every digit, from an int, a whole float, a decimal text or a bool; else Unfit("bad_value")."""
     if isinstance(value, LongNumber) and (exact := Decimal(value.text)) == exact.to_integral_value():
         return int(exact)
-    if isinstance(value, int) or (type(value) is float and value.is_integer()):
+    if isinstance(value, int) or (type(value) is float and -_EXACT <= value <= _EXACT and value.is_integer()):
         return int(value)
+    if type(value) is float and value.is_integer():
+        return int(Decimal(repr(value)))  # as it was written: its binary form has other digits
     if isinstance(value, str) and len(value) <= 400 and _INTEGER.fullmatch(text := value.strip()):
         return int(text)
     raise Unfit("bad_value", f"{shown(value)} is not an integer")
@@ -60,6 +65,14 @@ def boolean(value: Any) -> bool:
     if isinstance(value, str) and (known := _BOOLEANS.get(value.strip().lower())) is not None:
         return known
     raise Unfit("bad_value", f"{shown(value)} is not a boolean")
+
+
+def inet(value: Any) -> IPv4Interface | IPv6Interface:
+    """An IP address, with a prefix or without, from a text that PostgreSQL's inet takes: without a zone; else Unfit."""
+    if isinstance(value, str) and "%" not in value:
+        with suppress(ValueError):
+            return ip_interface(value)
+    raise Unfit("bad_value", f"{shown(value)} is not an address")
 
 
 def text(value: Any) -> str:

@@ -411,6 +411,17 @@ def test_compressed(payload: bytes) -> None:
     assert rows(gz(payload)) == rows(zlib.compress(payload)) == rows(payload)
 
 
+@pytest.mark.parametrize("payload", [V9, ICMP6, TRAP, FLAT, ARRAY, FLAT + b"\n" + GOFLOW2, delimited(V9, ICMP6[1:])])
+def test_compressed_in_a_cloud_event(payload: bytes) -> None:
+    """In binary mode or in base64, all that a payload may be."""
+    headers = {f"ce-{name}": value for name, value in EVENT.items()}
+    plain = rows(payload, headers=headers)
+    assert len(plain) == len(rows(payload))
+    for octets in (payload, gz(payload), zlib.compress(payload)):
+        assert rows(octets, headers=headers) == plain
+        assert rows(json.dumps(EVENT | {"data_base64": b64encode(octets).decode()}).encode()) == plain
+
+
 # --- bare or delimited ---
 
 
@@ -634,6 +645,27 @@ def test_names_of_columns_in_json() -> None:
     assert (found["gateway_id"], found["agent_id"], found["device_id"]) == ("p", "a", "5")
     assert (found["flow_direction"], found["src_addr"], found["output_snmp"]) == ("inbound", "10.0.0.1", 4)
     assert found["metadata"] == {"sourceAddress": "10.0.0.2", "partition": "x"}
+    older = flat(gateway_id="g", pollerId="p")
+    assert (older["gateway_id"], older["metadata"]) == ("p", {"gateway_id": "g"})
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"sampling_rate": 5}, {"srcMac": "00:11:22:33:44:55"}, {"time_received_ns": "1765535400250000000"}, {"etype": 0}],
+    ids=str,
+)
+def test_a_flow_without_anything_that_has_a_column(record: dict[str, Any]) -> None:
+    """It is kept in JSON as in protobuf; what no flow has is no flow."""
+    assert flat(**record)["metadata"] == record
+    assert reason(json.dumps({"type": "x", "name": "y"}).encode()) == "malformed"
+
+
+def test_digits_of_large_numbers_in_json() -> None:
+    """However they are written."""
+    for received in (1.76553540025e18, "1.76553540025e18", "1765535400250000000"):
+        assert flat(bytes=1, time_received_ns=received)["timestamp"] == micros("2025-12-12T10:30:00.250Z")
+    found = flat("clamped", bytes=1e23)
+    assert (found["octets"], found["metadata"]) == (2**63 - 1, {"octets": "1" + "0" * 23})
 
 
 def test_capital_names_of_version_1_in_json() -> None:
@@ -694,6 +726,7 @@ def test_base64_of_addresses(octets: bytes, text: str | None) -> None:
     encoded = b64encode(octets).decode()
     found = flat(**PROTOJSON | {"dstAddr": encoded, "nextHop": encoded or None, "mplsIp": [encoded]})
     assert found["dst_addr"] == text
+    assert flat(**PROTOJSON | {"dstAddr": encoded.rstrip("=")})["dst_addr"] == text
     assert found["metadata"]["mplsIp"] == [text or ""]
 
 

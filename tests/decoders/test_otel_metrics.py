@@ -540,3 +540,31 @@ def test_a_record_without_a_service_or_a_span() -> None:
     assert len({*keys}) == len(calls)
     assert all(key.endswith("#http") for key in keys)
     assert {row["service_name"] for row in found} == {"unknown"}
+
+
+@pytest.mark.parametrize("where", ["attributes", "scope_attributes", "resource", None])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_record_without_a_span_has_one_key_however_it_is_written(where: str | None, as_text: bool) -> None:
+    """In any order, and whatever of a measurement had to be repaired."""
+    record = {"timestamp": 1765535400, "name": "r", "metric_type": "http", "value": 9007199254740993}
+    found = {"b": {"y": [1, {"q": 1, "p": 2}], "x": 12345678901234567890123}, "a": 1.5}
+    turned = {"a": 1.5, "b": {"x": 12345678901234567890123, "y": [1, {"p": 2, "q": 1}]}}
+    payloads = [
+        record | (each if where is None else {where: json.dumps(each) if as_text else each}) for each in (found, turned)
+    ]
+    repaired = {"duration_ms": 2**53 + 3, "min": "low", "flags": -1.5, "is_slow": "no", "description": [1]}
+    payloads += [payloads[0] | {"value": 9007199254740995}, payloads[1] | repaired]
+    keys = {row["series_key"] for row in rows([*payloads])}
+    assert len(keys) == 1
+    other = {"a": 1.5, "b": {"x": 12345678901234567890124, "y": [1, {"p": 2, "q": 1}]}}
+    (row,) = rows(record | (other if where is None else {where: json.dumps(other) if as_text else other}))
+    assert row["series_key"] not in keys
+
+
+def test_a_time_that_is_a_boolean_is_none() -> None:
+    """Lenient about numbers in text, not about those that are none."""
+    point = {"asInt": "1", "timeUnixNano": True}
+    request = {"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"gauge": {"dataPoints": [point]}}]}]}]}
+    (row,) = rows(request)
+    assert (row["timestamp"], row["attributes"]) == (NOW_MICROS, b'{"time_unix_nano":"true"}')
+    assert decode(request).repairs == ["bad_time"]

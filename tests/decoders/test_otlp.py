@@ -42,6 +42,17 @@ def decode(stream: Stream, payload: bytes, headers: dict[str, str] | None = None
     return decode_checked(stream, message(payload, stream.subjects[0], headers))
 
 
+@every_stream
+def test_the_service_by_its_dotted_names(stream: Stream) -> None:
+    """As attributes of a resource are called, beside the rest of a flat record."""
+    dotted = {"service.name": "core", "service.version": "1.2", "service.instance.id": "a1"}
+    names = ("service_name", "service_version", "service_instance")
+    for record, service in ((dotted, "core"), (dotted | {"service_name": "own"}, "own")):
+        ((row,), _, _) = decode(stream, json.dumps({"name": "n", "value": 1} | record).encode())
+        found = as_dict(stream.columns, row)
+        assert [found[name] for name in names] == [service, "1.2", "a1"]
+
+
 def log_request(body: str) -> bytes:
     """A request with a single log record."""
     request = ExportLogsServiceRequest()

@@ -14,15 +14,16 @@ from typing import Any
 
 from eventwriter.stream import Row
 from eventwriter.values import INT4_MAX, INT8_MAX, INT8_MIN, Unfit, integer, nanoseconds
+from workers._flow.flow_pb2 import FlowMessage
 from workers._flow.texts import address, dump_safe, mac_text
 from workers._json.convert import from_base64, keep_original, merged, moment, unit_of
 from workers._json.records import Origin
-from workers._json.table import Field, Table
+from workers._json.table import POLLER, Field, Table
 
 _PORT, _SNMP, _COUNTER = (0, 0xFFFF), (0, INT4_MAX), (0, INT8_MAX)
 TABLE = Table(
     Field("timestamp", "timestamptz", must=True),
-    Field("gateway_id", "text", ("poller_id", "pollerId"), aliases=("poller_id",)),
+    Field("gateway_id", "text", first=POLLER, aliases=("poller_id",)),
     Field("agent_id", "text"),
     Field("device_id", "text"),
     Field("flow_direction", "text", ("FlowDirection",)),
@@ -54,6 +55,8 @@ TIMES = (
 _STRINGS = ("time_received_ns", "time_flow_start_ns", "time_flow_end_ns")
 _BYTES = {"next_hop", "nextHop", "bgp_next_hop", "bgpNextHop", "mpls_ip", "mplsIp", "ipv6_routing_header_addresses",
           "ipv6RoutingHeaderAddresses"}  # fmt: skip
+_FIELDS = {name for field in FlowMessage.DESCRIPTOR.fields for name in (field.name, field.camelcase_name)} - {"type"}
+"""What a flow may have, under names that say so."""
 _MACS = ("src_mac", "srcMac", "dst_mac", "dstMac")
 
 _DIRECTIONS: Mapping[int, str] = {0: "ingress", 1: "egress"}
@@ -88,7 +91,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     """The row of a record; raises Unfit for a time that is none, and for one that has nothing of a flow."""
     _, _, received, envelope, repairs = origin
     row, rest = TABLE.places.sort(record)
-    if row.count(None) == len(row):
+    if row.count(None) == len(row) and _FIELDS.isdisjoint(rest):
         raise Unfit("malformed", "a JSON object without any field of a flow")
     direction, protocol = row[_AT["flow_direction"]], row[_AT["protocol"]]
     if type(direction) is int:
@@ -178,10 +181,11 @@ def _opened(value: Any) -> Any:
 
 
 def _octets(value: Any, *, padded: bool = False) -> bytes | None:
-    """The bytes that a text is in base64, if it is no address; ``padded``: only those of one, which ends with two =."""
+    """The bytes that a text is in base64, padded or not, if it is no address; ``padded``: only those of one, which ends
+    with two =."""
     if type(value) is not str or "." in value or ":" in value or (padded and value[-2:] != "=="):
         return None
-    octets = from_base64(value)
+    octets = from_base64(value if padded else value + "=" * (-len(value) % 4))
     return None if octets is None or (padded and len(octets) not in (4, 16)) else octets
 
 

@@ -12,7 +12,7 @@ from eventwriter.values import is_rounded, usual_times
 from workers._json.convert import EXACT, metadata_of
 from workers._json.fast import Arrivals, Columns, Fast, fast_path, members_of, nested_json, received
 from workers._json.records import Origin
-from workers._json.table import RANGES, Field, Table, prefer
+from workers._json.table import RANGES, Field, Table
 
 _NULL = msgspec.Raw(b"null")
 _SURE = 15
@@ -21,17 +21,16 @@ _DECIMAL = b"0123456789.-"
 
 
 def row_of(table: Table, time: str) -> Callable[[Mapping[str, Any], Origin], Row]:
-    """Makes the row of a flat record: the column ``time`` has that of the message if the record has none, metadata what
-    has no column, and the older name of the gateway, the only one of ``others``, comes before the newer."""
+    """Makes the row of a flat record: the column ``time`` has that of the message if the record has none, and metadata
+    what has no column."""
     at, sort, fill = table.at, table.places.sort, table.fill
     at_time, gateway, metadata, receipt = at[time], at["gateway_id"], at["metadata"], at.get("received_at")
 
     def row(record: Mapping[str, Any], origin: Origin) -> Row:
         _, received, time, envelope, repairs = origin
         given, rest = sort(record)
-        poller = given.pop()
-        if poller is not None:
-            prefer(given, rest, gateway, "gateway_id", poller)
+        if rest and type(given[gateway]) is str and rest.get("gateway_id") == given[gateway]:
+            del rest["gateway_id"]
         fill(given, rest, repairs)
         if given[at_time] is None:
             given[at_time] = time

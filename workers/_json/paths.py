@@ -25,6 +25,8 @@ _TYPES: Mapping[str, PgType] = {
 }
 """Live type → type of the stream's column."""
 _SMALLINT = (-(2**15), 2**15 - 1)
+_REAL_MIN, _REAL_MAX = 2.0**-150, 2.0**128 - 2.0**103
+"""Between them are the sizes of what float32 comes near."""
 _FROM_MESSAGE: Mapping[str, tuple[PgType, Callable[[Origin], Any]]] = {
     "$time": ("timestamptz", itemgetter(1)),
     "$subject": ("text", lambda origin: origin[0].subject),
@@ -65,6 +67,7 @@ class _Shape:
         self._keys = [parse_path(path) for path in paths.values()]
         fields = [_field(name, path, *live[name]) for name, path in paths.items()]
         self._table = Table(*fields)
+        self._reals = [place for place, name in enumerate(paths) if live[name][0] == "real"]
         self._times = [place for place, field in enumerate(fields) if field.type == "timestamptz" and field.must]
         self._made = [(place, _FROM_MESSAGE[path][1]) for place, path in enumerate(paths.values()) if path[:1] == "$"]
         self._flat = all(len(keys) == 1 for keys in self._keys) and len({*self._keys}) == len(self._keys)
@@ -88,6 +91,13 @@ class _Shape:
             left = _left(record, self._taken) if self._rest is not None else {}
         kept: dict[str, Any] = {}
         self._table.fill(given, kept, repairs)
+        for place in self._reals:
+            number, field = given[place], self._table.fields[place]
+            if number and not _REAL_MIN < abs(number) < _REAL_MAX:
+                convert.keep_original(kept, field.name, number, repairs, "out_of_range")
+                given[place] = None
+                if field.must:
+                    raise misfit(field, number)
         for place, make in self._made:
             given[place] = make(origin)
         for place in self._times:

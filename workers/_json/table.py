@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_interface
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +17,8 @@ from eventwriter.values import INT4_MAX, INT4_MIN, INT8_MAX, INT8_MIN, Unfit, sh
 from workers._json import convert
 from workers._json.convert import EXACT, packed
 
+POLLER = ("poller_id", "pollerId")
+"""What a gateway was called before."""
 RANGES: Mapping[PgType, tuple[int, int]] = {"integer": (INT4_MIN, INT4_MAX), "bigint": (INT8_MIN, INT8_MAX)}
 _MEANING: Mapping[PgType, str] = {
     "text": "text", "double precision": "a number", "boolean": "a boolean", "timestamptz": "a time", "uuid": "a UUID",
@@ -30,7 +31,7 @@ _CONVERT: Mapping[PgType, Callable[..., Any]] = {
     "timestamptz": convert.moment_or_kept,
     "jsonb": lambda name, value, rest, repairs: convert.jsonb(value),
     "uuid": partial(convert.fitting, partial(convert.made_of_text, UUID)),
-    "inet": partial(convert.fitting, partial(convert.made_of_text, lambda text: ip_interface(text) and text)),
+    "inet": partial(convert.fitting, lambda value: values.inet(value) and value),
     "text[]": partial(convert.fitting, convert.texts),
 }
 
@@ -47,6 +48,8 @@ class Field:
     type: PgType
     others: tuple[str, ...] = ()
     """Its names in records, beside its own and that in lowerCamelCase; of several the first that is not null wins."""
+    first: tuple[str, ...] = ()
+    """Those that come before its own."""
     exact: bool = False
     """Records have it under its name alone."""
     default: Any = None
@@ -75,7 +78,7 @@ class Field:
         if not self.given or self.exact:
             return (self.name,) * self.given
         first, *more = self.name.split("_")
-        return tuple(dict.fromkeys((self.name, first + "".join(word.capitalize() for word in more), *self.others)))
+        return tuple(dict.fromkeys((*self.first, self.name, first + "".join(map(str.capitalize, more)), *self.others)))
 
     @property
     def range(self) -> tuple[int, int]:

@@ -53,6 +53,8 @@ def converted(field: FieldDescriptor, raw: Any, repairs: list[str]) -> Any:
     if field.type == FieldDescriptor.TYPE_ENUM:
         return enum_number(field, raw)
     if field.type != FieldDescriptor.TYPE_BYTES:
+        if type(raw) is bool and field.name.endswith("_unix_nano"):
+            raise Unfit("bad_time", f"{field.name} is {raw}, not a time")
         return _CONVERT[field.cpp_type](raw)
     if field.name == "bytes_value":
         octets = from_base64(_padded(raw)) if isinstance(raw, str) else None
