@@ -11,7 +11,7 @@ from typing import Any
 from eventwriter import values
 from eventwriter.masking.community import masked
 from eventwriter.stream import Decoded, Message, Reject, Row, Stream
-from eventwriter.values import EPOCH, Unfit, dump_json, shown, usual_time
+from eventwriter.values import EPOCH, REPLACEMENT, Unfit, dump_json, shown, usual_time
 from workers._guard import total
 from workers._json.cloudevents import data_of, envelope_in, is_event, is_text
 from workers._json.event_shapes import LEVELS, facts_of, level_of, timestamp_of
@@ -89,14 +89,15 @@ def _row(event: Mapping[str, Any], raw: bytes, index: int, message: Message, rep
     if source is None and not wrapped and "class_uid" in event:
         source = get("log_provider")
     if level is not None:
-        is_named, level = not wrapped and severity is None and type(level) in (int, str), level_of(level, repairs)
-        if is_named and level is not None and 0 <= level < len(LEVELS):
+        level = level_of(level, repairs)
+        if not wrapped and severity is None and level is not None and 0 <= level < len(LEVELS):
             severity = LEVELS[level]
     row = [timestamp, get("specversion"), get("id"), source, get("type"), get("datacontenttype"),
            get("subject") or None, remote_addr, host, level, severity, short_message, version,
            masked(raw).decode("utf-8", "replace"), received]  # fmt: skip
     TABLE.fill(row, {}, repairs)  # raw_data has what does not fit
-    row[_ID] = row[_ID] or f"{message.sequence}-{message.time}-{index}"
+    if not row[_ID] or REPLACEMENT in f"{row[_ID]}{row[_SOURCE]}":  # what was another one before may be the same now
+        row[_ID] = f"{message.sequence}-{message.time}-{index}"
     row[_SOURCE] = row[_SOURCE] or ""  # it is part of the key
     row[_SUBJECT] = row[_SUBJECT] or message.subject
     return tuple(row)

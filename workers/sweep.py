@@ -7,7 +7,7 @@ from typing import Any
 
 from eventwriter.stream import Stream
 from eventwriter.values import Unfit
-from workers._json.convert import same
+from workers._json.convert import keep, same
 from workers._json.fast_table import fast_path_of, row_of
 from workers._json.records import Kind, Origin, Records, decoder
 from workers._json.table import POLLER, Field, Table
@@ -92,7 +92,7 @@ def _host_record(host: Mapping[str, Any], common: Mapping[str, Any], others: Map
         if not left:
             del record["icmp_status"]
     if others:
-        record["sweep"] = others
+        keep(record, "sweep", others)
     return record
 
 

@@ -134,7 +134,7 @@ def _parse_leniently(payload: bytes, cause: Exception, repairs: list[str]) -> An
         return digits
 
     try:
-        value = json.loads(text, parse_constant=refuse, parse_int=whole, parse_float=real)
+        value = json.loads(text, parse_constant=refuse, parse_int=whole, parse_float=real, object_pairs_hook=_apart)
     except ValueError:
         raise Unfit("malformed", f"not JSON: {cause}") from None
     except RecursionError:
@@ -152,8 +152,18 @@ def scrub(value: Any, repairs: list[str]) -> Any:
     if isinstance(value, list):
         return [scrub(element, repairs) for element in value]
     if isinstance(value, dict):
-        return {clean(key, repairs): scrub(element, repairs) for key, element in value.items()}
+        return _apart([(clean(key, repairs), scrub(element, repairs)) for key, element in value.items()])
     return value
+
+
+def _apart(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of these members. Keys that only what was replaced in them makes equal are told apart."""
+    found: dict[str, Any] = {}
+    for key, value in members:
+        while key in found and REPLACEMENT in key:
+            key = f"original.{key}"
+        found[key] = value
+    return found
 
 
 def clean(text: str, repairs: list[str]) -> str:

@@ -256,7 +256,8 @@ def test_an_ocsf_event() -> None:
 @pytest.mark.parametrize(
     ("number", "given_", "level", "severity"),
     [(6, None, 2, "Fatal"), (4, None, 3, "High"), (1, None, 6, "Informational"), (0, None, None, "Unknown"),
-     (99, None, None, "Other"), (3, "medium-ish", 4, "medium-ish"), (7, None, None, None), ("4", None, None, None)],
+     (99, None, None, "Other"), (3, "medium-ish", 4, "medium-ish"), (7, None, None, None), ("4", None, 3, "High"),
+     (4.0, None, 3, "High"), ([4], None, None, None)],
 )  # fmt: skip
 def test_the_severity_of_an_ocsf_event(number: Any, given_: Any, level: Any, severity: str | None) -> None:
     """It has its own word for it, or that of its number."""
@@ -358,6 +359,15 @@ def test_EV4_D12_an_event_without_id_gets_one_from_its_place_in_the_stream(ident
     assert wrapped({}, id=identity)["id"] == derived_id()
     found = rows(STREAM, decoded(STREAM, [{"msg": "a"}, {"msg": "b"}]))
     assert [each["id"] for each in found] == [derived_id(0), derived_id(1)]
+
+
+@pytest.mark.parametrize("name", ["id", "source"])
+def test_events_that_only_a_repair_makes_equal_have_keys_of_their_own(name: str) -> None:
+    """Or the later one would replace the earlier."""
+    for text in (b"\\ud800", b"\\ud801", b"a\\u0000", "\ufffd".encode()):
+        payload = json.dumps(ENVELOPE | {name: "?", "data": {"message": "m"}}).encode().replace(b"?", text)
+        (found,) = rows(STREAM, decoded(STREAM, payload))
+        assert found["id"] == derived_id()
 
 
 def test_envelope_attributes_are_lenient() -> None:
@@ -482,7 +492,7 @@ def test_a_bad_time_of_the_envelope_is_counted_and_passed_over() -> None:
         (3, 3, "error"),
         (7, 7, "debug"),
         ("5", 5, "notice"),
-        (4.0, 4, None),
+        (4.0, 4, "warning"),
         ("emerg", 0, "emergency"),
         ("alert", 1, "alert"),
         ("CRIT", 2, "critical"),
@@ -614,7 +624,7 @@ def test_traps_are_summarized() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "level"), [(0, None), (1, 6), (2, 5), (3, 4), (4, 3), (5, 2), (6, 2), (99, None), ("5", None)]
+    ("number", "level"), [(0, None), (1, 6), (2, 5), (3, 4), (4, 3), (5, 2), (6, 2), (99, None), ("5", 2)]
 )
 def test_ocsf_severities_are_levels(number: object, level: int | None) -> None:
     """Fatal and critical are 2, informational is 6, unknown and other are NULL."""
@@ -622,11 +632,44 @@ def test_ocsf_severities_are_levels(number: object, level: int | None) -> None:
     assert (found["level"], found["host"], found["remote_addr"]) == (level, "h", "10.0.0.1")
 
 
+def test_what_an_ocsf_event_says_as_others_do() -> None:
+    """Where it says nothing in places of its own."""
+    plain = {"host": "h", "level": 3, "remote_addr": "10.0.0.9"}
+    found = bare(class_uid=1008, message="m", **plain)
+    assert {name: found[name] for name in plain} == plain
+    found = bare(class_uid=1008, severity_id=2, device={"name": "d"}, unmapped={"source_ip": "10.0.0.1"}, **plain)
+    assert (found["host"], found["level"], found["remote_addr"]) == ("d", 5, "10.0.0.1")
+
+
 def test_ocsf_in_a_cloudevent() -> None:
     """The envelope's source stays; milliseconds are a time, too."""
     found = wrapped({"class_uid": 1008, "time": 1765535400500, "message": "m", "log_provider": "core"})
     assert (found["source"], found["short_message"]) == ("/a", "m")
     assert found["event_timestamp"] == at("2025-12-12T10:30:00.500Z")
+
+
+_SHAPES: list[dict[str, Any]] = [
+    *(json.loads(text)["data"] for text in (GELF, HEALTH, LIFECYCLE, TRAP)), json.loads(OCSF),
+    {"msg": "m", "level": 3, "host": "h", "remoteAddr": "10.0.0.1"}, {"message": "m"},
+]  # fmt: skip
+_NAMES = (
+    "version", "short_message", "message", "msg", "varbinds", "current_state", "poller_id", "gateway_id", "device_id",
+    "action", "class_uid", "severity_id", "device", "src_endpoint", "unmapped", "host", "level", "severity",
+    "timestamp", "time", "remote_addr", "_remote_addr", "remoteAddr", "source_ip", "body", "data",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("envelope", [{}, ENVELOPE], ids=["bare", "wrapped"])
+@pytest.mark.parametrize("shape", _SHAPES, ids=lambda shape: next(iter(shape)))
+def test_a_null_is_as_good_as_nothing(shape: dict[str, Any], envelope: dict[str, Any]) -> None:
+    """Whatever shape has a value there, first or last."""
+
+    def told(data: dict[str, Any]) -> dict[str, Any]:
+        return only_row(STREAM, envelope | {"data": data} if envelope else data) | {"raw_data": None}
+
+    for name in _NAMES:
+        if name not in shape:
+            assert told({name: None, **shape}) == told({**shape, name: None}) == told(shape), name
 
 
 # --- what is no event -------------------------------------------------------------------------------------------

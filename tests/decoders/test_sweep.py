@@ -158,6 +158,14 @@ def test_a_summary_gives_its_hosts_what_they_lack() -> None:
     assert second["port_scan_results"] == []
 
 
+def test_a_hosts_own_sweep_stays() -> None:
+    """Beside what its summary says."""
+    summary = {"total_hosts": 1, "hosts": [{"host": "1", "sweep": {"id": "S-77"}}, {"host": "2"}]}
+    first, second = rows(STREAM, decoded(STREAM, summary))
+    assert first["metadata"] == {"sweep": {"id": "S-77"}, "original.sweep": {"total_hosts": 1}}
+    assert second["metadata"] == {"sweep": {"total_hosts": 1}}
+
+
 def test_a_summary_that_says_it_twice() -> None:
     """The column's own name wins, in any order, and nothing is lost."""
     said = {"network": "10.0.0.0/8", "network_cidr": "10.1.0.0/16", "last_sweep": 1765535760,

@@ -67,6 +67,13 @@ def reason(convert: Any, *arguments: Any) -> str:
         (b'{"a":' + b"9" * 4301 + b"}", {"a": "9" * 4301}, ["number_as_text"]),
         (b'{"a":[-' + b"9" * 4300 + b',"\\ud800"]}', {"a": [1 - 10**4300, "�"]}, ["text_replaced"]),
         (b'{"a":1,"a":2}', {"a": 2}, []),
+        (
+            b'[{"a\\u0000":1,"a\xef\xbf\xbd":2,"a":3}]',
+            [{"a\ufffd": 1, "original.a\ufffd": 2, "a": 3}],
+            ["text_replaced"],
+        ),
+        (b'{"\\ud800":1,"\\ud801":2}', {"\ufffd": 1, "original.\ufffd": 2}, ["text_replaced"] * 2),
+        (b'{"a\xff":1,"a\xfe":2,"b":3,"b":4}', {"a\ufffd": 1, "original.a\ufffd": 2, "b": 4}, ["invalid_utf8"]),
     ],
 )
 def test_json_is_parsed_and_cleaned(payload: bytes, expected: object, repairs: list[str]) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, shown
-from workers._json.convert import clamped, moment
+from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, integer, shown
+from workers._json.convert import clamped, fitting, moment
 
 FACTS = ("time", "remote_addr", "host", "level", "severity", "short_message", "version")
 
@@ -46,28 +46,30 @@ def facts_of(data: Mapping[str, Any], *, wrapped: bool) -> tuple[Any, ...]:
     if time is None or (not wrapped and get("time") is not None):
         time = get("time")
     remote = _first(data, _WRAPPED_REMOTE if wrapped else _BARE_REMOTE)
-    if "short_message" in data and "version" in data:  # GELF 1.1, by far the most frequent
-        message = get("short_message")
+    message = get("short_message")
+    if message is not None and version is not None:  # GELF 1.1, by far the most frequent
+        pass
     elif type(varbinds := get("varbinds")) is list:
         message = _first(data, ("short_message", "message", "msg", "body"))
         if type(message) is not str or not message:
             message = _trap_summary(varbinds)
         if (origin := _address(get("source"))) is not None:
             host = remote = origin
-    elif "current_state" in data and ("poller_id" in data or "gateway_id" in data):
+    elif get("current_state") is not None and (get("poller_id") is not None or get("gateway_id") is not None):
         message, (level, severity), name = _state_change(data)
         host = name if host is None else host
         remote, version = _first(data, ("remote_addr", "source_ip")), "1.1"
-    elif "device_id" in data and "action" in data:
+    elif get("device_id") is not None and get("action") is not None:
         message, host, version = _lifecycle(data), get("device_id"), "1.1"
         level = 5 if level is None else level
         severity = "Medium" if severity is None else severity
-    elif "class_uid" in data:  # Open Cybersecurity Schema Framework
+    elif get("class_uid") is not None:  # Open Cybersecurity Schema Framework
         message, time = _first(data, ("message", "short_message")), _first(data, ("time", "timestamp"))
-        host = _of_ocsf(data, "device", ("hostname", "name"), ("host", "gateway_id", "poller_id", "device_id"))
-        remote = _of_ocsf(data, "src_endpoint", ("ip",), ("remote_addr", "source_ip"))
-        number = get("severity_id")
-        level, named = _OCSF.get(number, _UNNAMED) if type(number) is int else _UNNAMED
+        host = _of_ocsf(data, "device", ("hostname", "name"), ("host", "gateway_id", "poller_id", "device_id"), host)
+        remote = _of_ocsf(data, "src_endpoint", ("ip",), ("remote_addr", "source_ip"), remote)
+        number = fitting(integer, "severity_id", get("severity_id"), {}, [])
+        known, named = _OCSF.get(number, _UNNAMED) if number is not None else _UNNAMED
+        level = level if known is None else known
         severity = named if severity is None else severity
     else:
         message = _message(data)
@@ -130,12 +132,12 @@ def _alias_changes(metadata: Any) -> str:
     return f" ({', '.join(changes)})" if changes else ""
 
 
-def _of_ocsf(data: Mapping[str, Any], name: str, names: tuple[str, ...], unmapped: tuple[str, ...]) -> Any:
-    """A value within one of its objects, else within ``unmapped``."""
+def _of_ocsf(data: Mapping[str, Any], name: str, names: tuple[str, ...], unmapped: tuple[str, ...], flat: Any) -> Any:
+    """A value within one of its objects, else within ``unmapped``, else the ``flat`` one."""
     for inner, keys in ((data.get(name), names), (data.get("unmapped"), unmapped)):
         if type(inner) is dict and (value := _first(inner, keys)) is not None:
             return value
-    return None
+    return flat
 
 
 def _first(data: Mapping[str, Any], names: tuple[str, ...]) -> Any:

@@ -9,7 +9,7 @@ import msgspec
 from orjson import dumps
 
 from eventwriter.masking.community import all_masked
-from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, Unfit, time_from_seconds, usual_times
+from eventwriter.values import EPOCH, INT4_MAX, INT4_MIN, REPLACEMENT, Unfit, time_from_seconds, usual_times
 from workers._json.event_shapes import FACTS, facts_of, level_of, timestamp_of
 from workers._json.fast import Arrivals, Columns, members_of, received
 
@@ -120,6 +120,9 @@ def _columns(arrivals: Arrivals, columns: dict[str, Sequence[Any]], odd: set[int
     times, ids = columns["event_timestamp"], columns["id"]
     if None in times or not all(ids):
         odd.update(place for place, found in enumerate(zip(times, ids, strict=True)) if None in found or not found[1])
+    for column in (ids, columns["source"]):
+        if REPLACEMENT in "".join(column):
+            odd.update(place for place, text in enumerate(column) if REPLACEMENT in text)
     if bad := {each for each in {*subjects} if "otel" in each or "netflow" in each or "\0" in each}:
         odd.update(place for place, subject in enumerate(subjects) if subject in bad)
     return {
