@@ -53,6 +53,18 @@ def test_the_service_by_its_dotted_names(stream: Stream) -> None:
         assert [found[name] for name in names] == [service, "1.2", "a1"]
 
 
+@every_stream
+def test_null_is_no_request(stream: Stream) -> None:
+    """Beside a flat record; alone it is an empty one."""
+    group = GROUPS[stream.name]
+    record = {"name": "n", "value": 1, "body": "b"}
+    ((row,), _, _) = decode(stream, json.dumps({group: None, **record}).encode())
+    ((plain,), _, _) = decode(stream, json.dumps(record).encode())
+    attributes = [column.name for column in stream.columns].index("attributes")
+    assert orjson.loads(row[attributes]) == {**orjson.loads(plain[attributes]), group: None}
+    assert decode(stream, json.dumps({group: None}).encode()) == ([], [], [])
+
+
 def log_request(body: str) -> bytes:
     """A request with a single log record."""
     request = ExportLogsServiceRequest()

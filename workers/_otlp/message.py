@@ -81,7 +81,8 @@ class Signal(Kind):
 
     def take_group(self, records: Records, value: Mapping[str, Any], origin: Origin, depth: int) -> bool:
         """An OTLP/JSON request, or a summary with the original request in base64."""
-        if not value.keys().isdisjoint(self.groups[:2]):
+        names = self.groups[:2]
+        if any(value.get(name) is not None for name in names) or value.keys() <= {*names}:
             request, rejects = build_request(self.request, value, origin[4])
             self._take_request(records, request, origin, rejects)
         elif other := next((name for name in _SIGNALS if type(value.get(name)) is list), None):
