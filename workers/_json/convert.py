@@ -120,14 +120,8 @@ def integer(name: str, low: int, high: int, value: Any, rest: dict[str, Any], re
 
 def clamped(name: str, low: int, high: int, value: Any, rest: dict[str, Any], repairs: list[str]) -> int | None:
     """The same, but one beyond them, unless below 0 where none is, is the nearest within, and kept as text."""
-    if value is None:
-        return None
-    try:
-        number = values.whole(value)
-    except Unfit as error:
-        keep_original(rest, name, value, repairs, error.reason)
-        return None
-    if low <= number <= high:
+    number = fitting(values.whole, name, value, rest, repairs)
+    if number is None or low <= number <= high:
         return number
     if low == 0 and number < 0:
         keep_original(rest, name, value, repairs, "out_of_range")
