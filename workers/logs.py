@@ -18,7 +18,7 @@ from workers._json.records import Origin, after_first, decoder
 from workers._otlp import parts
 from workers._otlp.json_values import NO_SPAN, NO_TRACE
 from workers._otlp.logs_flat import TABLE, FlatLog, columns_of, flat_row, source_of
-from workers._otlp.message import signal_of
+from workers._otlp.message import Signal
 from workers._otlp.otlp_lean_pb2 import Logs
 from workers._otlp.parts import BACKSLASH
 from workers._otlp.reader import ABSENT, FALLBACK, Reader, plain_text
@@ -102,7 +102,7 @@ def _fast_body(bodies: Any) -> str | AnyValue:
 _body_in = within(ExportLogsServiceRequest, 1, 2, 2, 5)
 
 
-_SIGNAL = signal_of(ExportLogsServiceRequest, Logs, otlp_rows, flat_row, "body")
+_SIGNAL = Signal(flat_row, text_field="body", request=ExportLogsServiceRequest, lean=Logs, otlp_rows=otlp_rows)
 
 STREAM = Stream(
     name="LOGS",

@@ -14,7 +14,7 @@ from workers._json.records import Origin, decoder
 from workers._json.table import Field, Table
 from workers._otlp.data_points import otlp_rows
 from workers._otlp.json_values import attributes_of, fill_ids, fill_service
-from workers._otlp.message import signal_of
+from workers._otlp.message import Signal
 from workers._otlp.otlp_lean_pb2 import Metrics
 
 TABLE = Table(
@@ -120,7 +120,7 @@ def _in_order(text: bytes) -> str:
     return dump_json(parse_json(text, []), sort=True).decode()
 
 
-_SIGNAL = signal_of(ExportMetricsServiceRequest, Metrics, otlp_rows, flat_row)
+_SIGNAL = Signal(flat_row, request=ExportMetricsServiceRequest, lean=Metrics, otlp_rows=otlp_rows)
 
 STREAM = Stream(
     name="OTEL_METRICS",

@@ -19,7 +19,7 @@ from workers._json.records import Origin, after_first, decoder
 from workers._json.table import Field, Table
 from workers._otlp import parts
 from workers._otlp.json_values import NO_SPAN, NO_TRACE, attributes_of, enum_number, fill_ids, fill_service
-from workers._otlp.message import signal_of
+from workers._otlp.message import Signal
 from workers._otlp.otlp_lean_pb2 import Traces
 from workers._otlp.parts import BACKSLASH
 from workers._otlp.reader import ABSENT, FALLBACK, Reader
@@ -197,7 +197,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     return tuple(row)
 
 
-_SIGNAL = signal_of(ExportTraceServiceRequest, Traces, otlp_rows, flat_row)
+_SIGNAL = Signal(flat_row, request=ExportTraceServiceRequest, lean=Traces, otlp_rows=otlp_rows)
 
 STREAM = Stream(
     name="OTEL_TRACES",

@@ -26,7 +26,7 @@ from workers._otlp.utf8 import clean_text
 
 _SIGNALS = ("resourceLogs", "resource_logs", "resourceSpans", "resource_spans", "resourceMetrics", "resource_metrics",
             "resourceProfiles", "resource_profiles")  # fmt: skip
-"""Keys of the requests of all signals."""
+"""Keys of the requests of all signals, in both their spellings."""
 _JSON = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[\[{]")
 
 
@@ -34,6 +34,7 @@ _JSON = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[\[{]")
 class Signal(Kind):
     """How one signal's messages become rows: ``row_of`` is for flat JSON records, all else for requests."""
 
+    groups: tuple[str, ...] = ("raw_payload", *_SIGNALS)
     request: type[Message]
     lean: type[Message] | None
     """The same request for the fast path, which is for those in protobuf without envelope; None: there is none."""
@@ -81,12 +82,13 @@ class Signal(Kind):
 
     def take_group(self, records: Records, value: Mapping[str, Any], origin: Origin, depth: int) -> bool:
         """An OTLP/JSON request, or a summary with the original request in base64."""
-        names = self.groups[:2]
+        own = self.request.DESCRIPTOR.fields[0]
+        names = own.json_name, own.name
         if any(value.get(name) is not None for name in names) or value.keys() <= {*names}:
             request, rejects = build_request(self.request, value, origin[4])
             self._take_request(records, request, origin, rejects)
         elif other := next((name for name in _SIGNALS if type(value.get(name)) is list), None):
-            raise Unfit("malformed", f"{other}: OTLP of another signal than {self.groups[0]}")
+            raise Unfit("malformed", f"{other}: OTLP of another signal than {own.json_name}")
         elif "raw_payload" in value and "resource_metric_count" in value:
             octets = from_base64(given := value["raw_payload"])
             if octets is None or (not octets and value["resource_metric_count"]):
@@ -112,16 +114,3 @@ class Signal(Kind):
         first = records.count
         records.rejects += [reject._replace(record_index=first + (reject.record_index or 0)) for reject in rejects]
         records.rows += rows
-
-
-def signal_of(
-    request: type[Message],
-    lean: type[Message],
-    otlp_rows: Callable[[Reader, Any, Origin], list[Row]],
-    flat_row: Callable[[Mapping[str, Any], Origin], Row],
-    text_field: str | None = None,
-) -> Signal:
-    """The signal with such requests."""
-    groups = request.DESCRIPTOR.fields[0]
-    names = groups.json_name, groups.name, "raw_payload", *_SIGNALS
-    return Signal(flat_row, names, text_field=text_field, request=request, lean=lean, otlp_rows=otlp_rows)
