@@ -63,6 +63,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _TYPES = "(OCTET )?STRING|OBJECT IDENTIFIER|IP ADDRESS|INTEGER|TIMETICKS|(COUNTER|UNSIGNED|GAUGE)32|COUNTER64|OPAQUE"
 _typed = re.compile(rf"\A\s*({_TYPES}):")
 """The type before a value of SNMP."""
+_PRINTABLE = frozenset((9, 10, 13, *range(32, 127)))
 _NANOSECONDS = 100_000_000_000_000_000
 """From here on a bare number is a time in nanoseconds."""
 
@@ -155,11 +156,7 @@ def _only_host(host: str) -> bytes:
 
 def _body(body: Any) -> str:
     """A body that is no text, as its JSON text; a list of character codes is the text of an Erlang string."""
-    if (
-        isinstance(body, list)
-        and body
-        and all(type(code) is int and (32 <= code <= 126 or code in (9, 10, 13)) for code in body)
-    ):
+    if isinstance(body, list) and body and all(type(code) is int and code in _PRINTABLE for code in body):
         return "".join(map(chr, body))
     return packed(body).decode()
 

@@ -64,19 +64,13 @@ def severity_of(severity: Any, number: Any, level: Any, word: Any, rest: dict[st
             from_level = SYSLOG.get(float(level) if isinstance(level, str) else level)
     texts = {name: text for name, text in texts.items() if text is not None and text != ""}
     telling = [name for name, text in texts.items() if not says_nothing(text)]
-    if not telling and from_level is None and not _tells(number):
+    if not telling and from_level is None and severity_number(number, None, {}, []) is None:
         telling = [*texts]
     severity = texts.pop(telling[0]) if telling else None
     rest |= texts
     if from_level is None or number is not None or (isinstance(severity, str) and number_of(severity) is not None):
         return severity, number
     return severity, from_level
-
-
-def _tells(number: Any) -> bool:
-    """Whether it is a severity number, or the name of one."""
-    rest: dict[str, Any] = {}
-    return severity_number(number, None, rest, []) is not None
 
 
 def says_nothing(severity: Any) -> bool:
