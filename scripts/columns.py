@@ -71,7 +71,8 @@ of the log record, the span or the metric.
 - ○: a table of others may [lack it](guarantees.md#the-table-is-what-the-worker-takes-it-for).
 
 Times are ISO 8601, or numbers since 1970 in seconds to nanoseconds, told apart by their size unless the name has the
-unit; columns keep microseconds. Numbers may be texts and texts numbers, and `true` and `false` are 1 and 0 there; JSON may be a text that holds it.
+unit; columns keep microseconds. Numbers may be texts and texts numbers, `true` is a 1 and `false` a 0; JSON may be a
+text that holds it.
 """
 
 

@@ -27,7 +27,7 @@ from eventwriter.postgres.attempt import Attempt
 from eventwriter.postgres.budget import TooMuchError
 from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.connection import check_server
-from eventwriter.postgres.errors import RowRefused, about_rows, needing
+from eventwriter.postgres.errors import RowRefused, about_ours, about_rows, needing
 from eventwriter.postgres.policy import following
 from eventwriter.postgres.session import Session
 from eventwriter.postgres.staged import StagedWrite
@@ -181,7 +181,7 @@ class _Replayer:
         isolate = False
         while True:
             try:
-                with self._session.connection() as connection:
+                with self._session.connection(rows=True) as connection:
                     found = self._transact(connection, share, pieces, isolate)
                     with about_rows(connection):  # of which deferred triggers speak only now, or never if it is tried
                         connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
@@ -240,10 +240,11 @@ class _Replayer:
             if added:
                 new.append((piece.message.sequence, added))
         result.replayed = len(ours)
-        deadletters.write_records(connection, share.ledger, new)
-        self._at("after_dead_letters")
-        connection.execute(
-            "UPDATE eventwriter.dead_letter_records SET replayed_at = now() WHERE id = ANY(%s)", [[*ours]]
-        )
+        with about_ours(connection):
+            deadletters.write_records(connection, share.ledger, new)
+            self._at("after_dead_letters")
+            connection.execute(
+                "UPDATE eventwriter.dead_letter_records SET replayed_at = now() WHERE id = ANY(%s)", [[*ours]]
+            )
         self._at("after_mark")
         return result

@@ -44,7 +44,14 @@ _LINK = {
 # A worker that stopped, or is behind something that answers in its place. Longer than the 10 s of any call to NATS.
 _IDLE = {"idle_in_transaction_session_timeout": "12s"}
 _PATIENT = {"idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0"}
-_OURS = {"TimeZone": "UTC", "client_min_messages": "warning"}
+# What roles and databases may have set otherwise, and both the driver and what is read of the catalog depend on.
+_OURS = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "quote_all_identifiers": "off",
+    "client_min_messages": "warning",
+}
 
 
 def connection_string(settings: PostgresConfig, application_name: str) -> str:
@@ -91,7 +98,7 @@ def connect(settings: PostgresConfig, application_name: str) -> BusyConnection:
     """
     with translated():
         connection = BusyConnection.connect(connection_string(settings, application_name))
-        _set(connection, {**_LINK, **_PATIENT})
+        _set(connection, {**_LINK, **_PATIENT}, _OURS)
         return connection
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, LiteralString
 
-import psycopg
 from psycopg import Connection, sql
 
 from eventwriter import values
 from eventwriter.errors import SchemaError
-from eventwriter.postgres.errors import RowRefused, classify
 from eventwriter.stream import Headers, LateHeaders, Message, Reject
 
 _POSTGRES_EPOCH_NS = 946_684_800_000_000_000
@@ -23,7 +21,7 @@ def write(connection: Connection[Any], ledger: int, letters: Sequence[tuple[Mess
     """Copies ``letters`` into eventwriter.dead_letter_messages and …_records; the payload is stored once a message.
 
     Whatever a message holds can be written: one that could not would stop its stream, and again after each restart.
-    Raises SchemaError if these tables refuse it all the same.
+    What these tables refuse all the same is for about_ours() to tell.
     """
     if not letters:
         return
@@ -63,16 +61,10 @@ def write_records(connection: Connection[Any], ledger: int, letters: Sequence[tu
 
 def _fill(connection: Connection[Any], target: LiteralString, types: list[str], rows: Sequence[Sequence[Any]]) -> None:
     with connection.cursor() as cursor:
-        try:
-            with cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(sql.SQL(target))) as copy:
-                copy.set_types(types)
-                for row in rows:
-                    copy.write_row(row)
-        except psycopg.DatabaseError as error:
-            # Not a row of the stream's table, though it names a line too.
-            if isinstance(classify(error, connection), RowRefused):
-                raise SchemaError(f"dead letters cannot be written: {error}") from error
-            raise
+        with cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(sql.SQL(target))) as copy:
+            copy.set_types(types)
+            for row in rows:
+                copy.write_row(row)
         if cursor.rowcount != len(rows):
             table = target.partition(" ")[0]
             raise SchemaError(

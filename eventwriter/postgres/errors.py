@@ -41,6 +41,7 @@ _TRANSIENT = ("08", "40", "53", "57", "58", "55", "25", "26", "XX", "F0")
 _TABLES = ("0A", "28", "2B", "3D", "3F", "42")
 NOT_DATA = (*_TRANSIENT, *_TABLES)
 """What is about no row, if it is not doubtful."""
+_CANCELLED = "canceling statement due to user request"
 # What a transaction has too much of, as half of it may not have → the setting that says how much that is.
 _OVERSIZED = {
     "53200": "max_locks_per_transaction",
@@ -104,6 +105,21 @@ def needing(role: str, more: str = "") -> Iterator[None]:
         told = _said(cause, dsn.told(cause).splitlines()[0])
         takes = f"this takes the role eventwriter_{role} of `eventwriter schema sql --roles`"
         raise SchemaError(f"{told}: {takes}{more and f', and {more}'}") from cause
+
+
+@contextmanager
+def about_ours(connection: Connection[Any]) -> Iterator[None]:
+    """For statements on eventwriter's own tables: what they refuse is about no row of a stream, but about what
+    somebody made there."""
+    try:
+        yield
+    except psycopg.Error as error:
+        meant = classify(error, connection)
+        if isinstance(meant, RowRefused):
+            told = f"eventwriter's own tables refuse what it writes there: {meant} ({error.sqlstate})"
+            refusal = SchemaError(f"{told}: drop what `eventwriter schema apply` did not make")
+            raise meant.otherwise or refusal from error
+        raise
 
 
 @contextmanager
@@ -193,8 +209,10 @@ def classify(error: psycopg.Error, connection: Connection[Any] | None = None) ->
         told = explained(
             code, diag.message_primary or first, diag.message_detail, diag.message_hint, diag.constraint_name
         )
-        return RowRefused(int(match.group(1)) if match else None, code, told)
-    if code in _OVERSIZED:
+        # Or a limit of the server, which passes: a queue of notifications that is full, transaction ids used up.
+        otherwise = UnavailableError(_said(error, first)) if code.startswith("54") else None
+        return RowRefused(int(match.group(1)) if match else None, code, told, otherwise)
+    if code in _OVERSIZED and first != _CANCELLED:
         return OversizedError(_said(error, first), _OVERSIZED[code])
     remedy = f": {_REMEDIES[code]}" if code in _REMEDIES else ""
     if code[:2] in _TRANSIENT or code == "42P05":  # of a pooler that is not known as one: another name may do

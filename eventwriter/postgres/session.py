@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import psycopg
 from psycopg import Connection
+from psycopg.errors import Diagnostic
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from eventwriter.config.model import PostgresConfig
 from eventwriter.errors import ConfigurationError, ExclusiveError, ReadOnlyError, RestoringError, UnavailableError
 from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.connection import check_writable, connect, open_pool, unreachable
-from eventwriter.postgres.errors import translated
+from eventwriter.postgres.errors import about_ours, explained, translated
+
+log = logging.getLogger("eventwriter.sink")
 
 NOT_ALONE = (
     'ack = "all" needs a session of PostgreSQL for itself, and behind a pooler there is none: let postgres.dsn lead to '
@@ -66,14 +70,20 @@ class Session:
         self._lock = name
 
     @contextmanager
-    def connection(self, *, look: bool = False) -> Iterator[BusyConnection]:
+    def connection(self, *, look: bool = False, rows: bool = False) -> Iterator[BusyConnection]:
         """A connection for one transaction, committed at the end; raises the typed error for what the driver raises.
 
-        With a ``look`` whether anything can be written, for who does not write.
+        With a ``look`` whether anything can be written, for who does not write. Only for who writes ``rows`` of a
+        stream may it be RowRefused.
         """
         assert self._pool is not None, "open() comes first"
         try:
-            with translated(), self._pool.connection() as connection, translated(connection):
+            with (
+                translated(),
+                self._pool.connection() as connection,
+                translated(connection),
+                nullcontext() if rows else about_ours(connection),
+            ):
                 connection.waits = self.waits
                 if self._lock is not None and connection not in self._locked:
                     self._take_lock(connection, self._lock)
@@ -94,6 +104,19 @@ class Session:
             if isinstance(error.__cause__, PoolTimeout):
                 raise unreachable(self._settings, self._name) from None
             raise
+
+    def commit(self, connection: BusyConnection) -> None:
+        """Commits, and tells of what PostgreSQL warns then: of what is on no standby yet, for one."""
+
+        def tell(diag: Diagnostic) -> None:
+            said = explained(diag.sqlstate, diag.message_primary or "", diag.message_detail, diag.message_hint)
+            log.warning("PostgreSQL at COMMIT: %s", said, extra={"stream": self._stream})
+
+        connection.add_notice_handler(tell)
+        try:
+            connection.commit()
+        finally:
+            connection.remove_notice_handler(tell)
 
     def setting(self, name: str) -> str:
         """A setting of PostgreSQL as these connections have it; empty if it has none of this name."""

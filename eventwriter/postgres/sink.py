@@ -18,7 +18,7 @@ from eventwriter.postgres.busy import BusyConnection
 from eventwriter.postgres.catalog import SHAPE
 from eventwriter.postgres.connection import check_server
 from eventwriter.postgres.copying import copy_rows
-from eventwriter.postgres.errors import RowRefused, about_rows
+from eventwriter.postgres.errors import RowRefused, about_ours, about_rows
 from eventwriter.postgres.ledger import Done, Glance, Ledger
 from eventwriter.postgres.ledgers import Opening, open_ledger
 from eventwriter.postgres.plan import Plan
@@ -175,7 +175,7 @@ class Sink:
 
     def _transact(self, attempt: Attempt, meanwhile: Callable[[], bool]) -> Outcome:
         plan, outcome = self._table.plan, attempt.outcome
-        with self.session.connection() as connection:
+        with self.session.connection(rows=True) as connection:
             doubt, self._doubt = self._doubt, False
             if doubt and self._table.changed(connection):
                 raise _TableChanged
@@ -195,13 +195,14 @@ class Sink:
             self._at("after_copy")
             attempt.settle()
             # The ledger before the dead letters: it tells a redelivery from a second dead letter of one message.
-            self._record(connection, plan, attempt, done)
-            self._at("after_ledger")
-            letters = [(attempt.batch.messages[index], rejects) for index, rejects in attempt.letters.items()]
-            deadletters.write(connection, self.ledger.row, letters)
+            with about_ours(connection):
+                self._record(connection, plan, attempt, done)
+                self._at("after_ledger")
+                letters = [(attempt.batch.messages[index], rejects) for index, rejects in attempt.letters.items()]
+                deadletters.write(connection, self.ledger.row, letters)
             self._at("after_dead_letters")
             with about_rows(connection):  # of which deferred triggers speak only now
-                connection.commit()
+                self.session.commit(connection)
         outcome.seconds["commit"], outcome.way = perf_counter() - begun, way(attempt, plan)
         return outcome
 

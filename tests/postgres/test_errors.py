@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -479,3 +480,86 @@ def test_no_statement_tries_more_than_a_thousand_rows(connection: Any, sink: Sin
     refused = "SELECT count(*) FROM eventwriter.dead_letters GROUP BY detail ORDER BY min(sequence)"
     assert connection.execute(refused).fetchall() == [(1,), (900,), (900,), (451,)]  # the first of all ended a COPY
     assert numbers(connection) == list(range(3, 2_504, 10))
+
+
+TABLE_OF_OURS = "eventwriter.ledger", "eventwriter.dead_letter_messages", "eventwriter.dead_letter_records"
+
+
+@pytest.mark.parametrize("way", ["CHECK", "trigger", "column"])
+@pytest.mark.parametrize("table", TABLE_OF_OURS)
+def test_what_our_own_tables_refuse_is_about_no_row(connection: Any, sink: Sink, table: str, way: str) -> None:
+    """It is told in one line, with what to do and nothing of the message; when it is gone all is written."""
+    what = {
+        "CHECK": f"ALTER TABLE {table} ADD CONSTRAINT c CHECK (false) NOT VALID",
+        "trigger": "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not here'; END $$; "
+        f"CREATE TRIGGER c BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION no()",
+        "column": f"ALTER TABLE {table} ADD c bigint, ADD CONSTRAINT c CHECK (c IS NOT NULL) NOT VALID",
+    }
+    connection.execute(what[way])
+    messages = [*batch(3).messages]
+    messages[1] = messages[1]._replace(payload=b"no number", headers={"Authorization": "Bearer s3cret"})
+    work = Batch(messages, [1, 2, 3])
+    with pytest.raises(SchemaError, match=r"own tables refuse what it writes there: .*: drop what") as caught:
+        sink.write(work)
+    assert "\n" not in str(caught.value)
+    assert not any(secret in str(caught.value) for secret in ("number", b"no number".hex(), "s3cret", "Failing row"))
+    kind = "TRIGGER c ON" if way == "trigger" else "TABLE"
+    connection.execute(f"DROP TRIGGER c ON {table}" if kind != "TABLE" else f"ALTER TABLE {table} DROP CONSTRAINT c")
+    assert sink.write(work).written == 2
+    assert numbers(connection) == [1, 3]
+
+
+def test_a_ledger_that_cannot_be_begun(connection: Any, database: str) -> None:
+    """So it is for a worker that starts."""
+    connection.execute("ALTER TABLE eventwriter.ledger ADD CONSTRAINT c CHECK (false) NOT VALID")
+    with pytest.raises(SchemaError, match="own tables refuse what it writes there"):
+        open_sink(database)
+
+
+def test_a_limit_of_the_server_passes(connection: Any, sink: Sink) -> None:
+    """Such as a queue of notifications that is full at COMMIT: no row is to blame, and the batch comes again."""
+    connection.execute(
+        "CREATE FUNCTION full_queue() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "RAISE 'too many notifications in the NOTIFY queue' USING ERRCODE = '54000'; END $$; "
+        "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON eventwriter.ledger DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION full_queue()"
+    )
+    for _ in range(3):
+        with pytest.raises(UnavailableError, match=r"too many notifications in the NOTIFY queue \(54000\)"):
+            sink.write(batch(5))
+    connection.execute("DROP TRIGGER late ON eventwriter.ledger")
+    assert sink.write(batch(5)).written == 5
+    assert not letters(connection)
+
+
+def test_a_statement_that_somebody_cancels_is_not_too_much(connection: Any, sink: Sink) -> None:
+    """The batch is tried again as it is."""
+    with connection.transaction():
+        connection.execute("LOCK TABLE numbers")
+        with ThreadPoolExecutor() as pool:
+            written = pool.submit(sink.write, batch(3))
+            waiting = (
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            wait_until(lambda: connection.execute(waiting).fetchone(), "it waits for the lock")
+            with pytest.raises(UnavailableError, match="user request") as caught:
+                written.result()
+    assert not isinstance(caught.value, OversizedError)
+    assert sink.write(batch(3)).written == 3
+
+
+def test_what_postgresql_warns_of_at_commit_is_told(
+    connection: Any, sink: Sink, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That what is committed is on no standby yet, for one; not what it warns of before, which may be once a row."""
+    connection.execute(
+        "CREATE FUNCTION warns() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "RAISE WARNING 'canceling wait for %', TG_NAME USING DETAIL = 'It is committed.'; RETURN NEW; END $$; "
+        "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON eventwriter.ledger DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION warns(); "
+        "CREATE TRIGGER early BEFORE UPDATE ON eventwriter.ledger FOR EACH ROW EXECUTE FUNCTION warns()"
+    )
+    assert sink.write(batch(3)).written == 3
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["PostgreSQL at COMMIT: canceling wait for late: It is committed"]
