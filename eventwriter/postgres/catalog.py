@@ -86,10 +86,6 @@ def read_plan(connection: Connection[Any], stream: Stream, table: str) -> Plan:
                                "AND c.relkind IN ('r', 'p', 'v', 'f')", [table]).fetchone()  # fmt: skip
     if found is None:
         remedy = "run `eventwriter schema apply`" if stream.owns(table) else "create it"
-        path, usual = connection.execute(
-            "SELECT setting, setting = boot_val FROM pg_settings WHERE name = 'search_path'"
-        ).fetchone() or ("", True)
-        remedy += "" if usual else f" (search_path is {path or 'empty'})"
         raise TableError(
             f"table {table} of stream {stream.name} does not exist: {remedy}, "
             f"or set streams.{stream.name}.table to the table's name"
