@@ -86,11 +86,11 @@ def _row(event: Mapping[str, Any], raw: bytes, index: int, message: Message, rep
 
     timestamp = usual_time(time) or timestamp_of(time, get("time") if wrapped else None, received, wrapped, repairs)
     source = get("source")
-    if source is None and not wrapped and "class_uid" in event:
+    if source is None and not wrapped and get("class_uid") is not None:
         source = get("log_provider")
     if level is not None:
-        level = level_of(level, repairs)
-        if not wrapped and severity is None and level is not None and 0 <= level < len(LEVELS):
+        is_named, level = not wrapped and severity is None and type(level) is not bool, level_of(level, repairs)
+        if is_named and level is not None and 0 <= level < len(LEVELS):
             severity = LEVELS[level]
     row = [timestamp, get("specversion"), get("id"), source, get("type"), get("datacontenttype"),
            get("subject") or None, remote_addr, host, level, severity, short_message, version,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 
 from eventwriter.stream import Row, Stream
@@ -42,7 +43,8 @@ class _Flows(Kind):
 
     def read(self, records: Records, octets: bytes, origin: Origin, depth: int) -> None:
         if octets and octets[0] not in _NOT_PLAIN:
-            return _take_flows(records, read(octets), origin)
+            with suppress(Unfit):
+                return _take_flows(records, read(octets), origin)
         try:
             octets = unpack(octets, records)
         except Unfit as error:

@@ -73,6 +73,7 @@ _SERIES = (
     "scope_version", "scope_attributes", "attributes", "resource_attributes",
 )  # fmt: skip
 """Beside the names of service and record, and the type of the metric."""
+_TOLD = {*_SERIES, "service_name", "span_name", "metric_type"}
 _MEASURES = ("value", "duration_ms", "duration_seconds", "count", "sum")
 
 
@@ -83,6 +84,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     fill_service(row, _AT)
     beside = {**rest}
     TABLE.fill(row, rest, repairs)
+    beside |= {name: value for name, value in rest.items() if name.rpartition("original.")[2] in _TOLD}
     if all(row[_AT[column]] is None for column in (*_ABOUT, *_MEASURES)):
         raise Unfit("missing_field", "a metric needs span_name, metric_type, a call or a value")
     if row[_AT["timestamp"]] is None:

@@ -92,7 +92,10 @@ def _host_record(host: Mapping[str, Any], common: Mapping[str, Any], others: Map
         if not left:
             del record["icmp_status"]
     if others:
-        keep(record, "sweep", others)
+        if record.get("sweep") is None:
+            record["sweep"] = others
+        else:
+            keep(record, "sweep", others)
     return record
 
 

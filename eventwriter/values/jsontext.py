@@ -157,11 +157,16 @@ def scrub(value: Any, repairs: list[str]) -> Any:
 
 
 def _apart(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of these members. Keys that only what was replaced in them makes equal are told apart."""
+    """An object of these members. Keys that are equal and have U+FFFD, which may be all that makes them so, are told
+    apart; of others that are equal the last counts."""
     found: dict[str, Any] = {}
+    number = 0
     for key, value in members:
-        while key in found and REPLACEMENT in key:
-            key = f"original.{key}"
+        if key in found and REPLACEMENT in key:
+            base = key
+            while key in found:
+                key = f"original.{number}.{base}" if number else f"original.{base}"
+                number += 1
         found[key] = value
     return found
 

@@ -257,7 +257,7 @@ def test_an_ocsf_event() -> None:
     ("number", "given_", "level", "severity"),
     [(6, None, 2, "Fatal"), (4, None, 3, "High"), (1, None, 6, "Informational"), (0, None, None, "Unknown"),
      (99, None, None, "Other"), (3, "medium-ish", 4, "medium-ish"), (7, None, None, None), ("4", None, 3, "High"),
-     (4.0, None, 3, "High"), ([4], None, None, None)],
+     (4.0, None, 3, "High"), ([4], None, None, None), (True, None, None, None)],
 )  # fmt: skip
 def test_the_severity_of_an_ocsf_event(number: Any, given_: Any, level: Any, severity: str | None) -> None:
     """It has its own word for it, or that of its number."""
@@ -502,6 +502,7 @@ def test_a_bad_time_of_the_envelope_is_counted_and_passed_over() -> None:
         ("informational", 6, "info"),
         ("debug", 7, "debug"),
         (42, 42, None),
+        (True, 1, None),
         (-1, -1, None),
         (None, None, None),
     ],
@@ -639,6 +640,8 @@ def test_what_an_ocsf_event_says_as_others_do() -> None:
     assert {name: found[name] for name in plain} == plain
     found = bare(class_uid=1008, severity_id=2, device={"name": "d"}, unmapped={"source_ip": "10.0.0.1"}, **plain)
     assert (found["host"], found["level"], found["remote_addr"]) == ("d", 5, "10.0.0.1")
+    found = bare(class_uid=1008, severity_id=0, level=3)
+    assert (found["level"], found["severity"]) == (None, "Unknown")
 
 
 def test_ocsf_in_a_cloudevent() -> None:
@@ -650,7 +653,7 @@ def test_ocsf_in_a_cloudevent() -> None:
 
 _SHAPES: list[dict[str, Any]] = [
     *(json.loads(text)["data"] for text in (GELF, HEALTH, LIFECYCLE, TRAP)), json.loads(OCSF),
-    {"msg": "m", "level": 3, "host": "h", "remoteAddr": "10.0.0.1"}, {"message": "m"},
+    {"msg": "m", "level": 3, "host": "h", "remoteAddr": "10.0.0.1"}, {"message": "m", "log_provider": "x"},
 ]  # fmt: skip
 _NAMES = (
     "version", "short_message", "message", "msg", "varbinds", "current_state", "poller_id", "gateway_id", "device_id",

@@ -657,7 +657,17 @@ def test_names_of_columns_in_json() -> None:
 def test_a_flow_without_anything_that_has_a_column(record: dict[str, Any]) -> None:
     """It is kept in JSON as in protobuf; what no flow has is no flow."""
     assert flat(**record)["metadata"] == record
-    assert reason(json.dumps({"type": "x", "name": "y"}).encode()) == "malformed"
+    assert reason(json.dumps({"type": "x", "name": "y", "etype": None}).encode()) == "malformed"
+
+
+def test_lines_of_which_some_are_no_json() -> None:
+    """Whatever the first begins with, in a payload and in a CloudEvent, compressed or not."""
+    payload = b'garbage\n{"bytes":1}\n{"bytes":3}'
+    for octets in (payload, gz(payload)):
+        for sent in (octets, json.dumps(EVENT | {"data_base64": b64encode(octets).decode()}).encode()):
+            decoded = decode(sent)
+            assert [row[NAMES.index("octets")] for row in decoded.rows] == [1, 3]
+            assert [(reject.reason, reject.record_index) for reject in decoded.rejects] == [("malformed", 0)]
 
 
 def test_digits_of_large_numbers_in_json() -> None:
@@ -726,7 +736,6 @@ def test_base64_of_addresses(octets: bytes, text: str | None) -> None:
     encoded = b64encode(octets).decode()
     found = flat(**PROTOJSON | {"dstAddr": encoded, "nextHop": encoded or None, "mplsIp": [encoded]})
     assert found["dst_addr"] == text
-    assert flat(**PROTOJSON | {"dstAddr": encoded.rstrip("=")})["dst_addr"] == text
     assert found["metadata"]["mplsIp"] == [text or ""]
 
 

@@ -532,7 +532,8 @@ def test_a_record_without_a_service_or_a_span() -> None:
     calls: list[dict[str, Any]] = [
         {"http_route": "/a"}, {"http_route": "/b"}, {"http_method": "GET"},
         {"http_method": "GET", "http_status_code": 500}, {"grpc_method": "Get"}, {"resource": {"host.name": "n"}},
-        {"scope_name": "s"}, {"unit": "s"}, {"x": 1}, {"x": 2},
+        {"scope_name": "s"}, {"unit": "s"}, {"x": 1}, {"x": 2}, {"unit": ["a"]}, {"unit": ["b"]},
+        {"http_route": {"a": 1}}, {"http_route": {"a": 2}}, {"original.http_route": 1, "http_route": [1]},
     ]  # fmt: skip
     found = rows([{"name": "r", "metric_type": "http", "value": 1, **call} for call in calls * 2])
     keys = [row["series_key"] for row in found]

@@ -62,7 +62,8 @@ def test_null_is_no_request(stream: Stream) -> None:
     ((plain,), _, _) = decode(stream, json.dumps(record).encode())
     attributes = [column.name for column in stream.columns].index("attributes")
     assert orjson.loads(row[attributes]) == {**orjson.loads(plain[attributes]), group: None}
-    assert decode(stream, json.dumps({group: None}).encode()) == ([], [], [])
+    for empty in ({group: None}, {group: None, "resourceLogs": None}):
+        assert decode(stream, json.dumps(empty).encode()) == ([], [], [])
 
 
 def log_request(body: str) -> bytes:

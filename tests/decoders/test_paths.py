@@ -130,6 +130,10 @@ def test_what_does_not_fit_is_kept_or_a_dead_letter(live: str, given: Any, path:
     assert repairs
     other = {"a": {"v": given}} if path == "v" else {"v": given}
     assert orjson.loads(rest) == {path: given} | other
+    both = stream({"c": path}, {"c": live, "r": "jsonb"}, "r")
+    assert both.fast is not None
+    payload = json.dumps({"v": given} if path == "v" else {"a": {"v": given}}).encode()
+    assert not any(both.fast([Message("alerts.x", payload, 7, RECEIVED, None)] * 3))
     rows, (reject,), _ = decode(stream({"c": path}, {"c": live}), {}, record, {})
     assert (rows, reject.reason, reject.record_index) == ([(None,), (None,)], "bad_value", 1)
     assert path in reject.detail

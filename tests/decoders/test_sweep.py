@@ -164,6 +164,8 @@ def test_a_hosts_own_sweep_stays() -> None:
     first, second = rows(STREAM, decoded(STREAM, summary))
     assert first["metadata"] == {"sweep": {"id": "S-77"}, "original.sweep": {"total_hosts": 1}}
     assert second["metadata"] == {"sweep": {"total_hosts": 1}}
+    (row,) = rows(STREAM, decoded(STREAM, {"total_hosts": 1, "hosts": [{"host": "1", "sweep": None}]}))
+    assert row["metadata"] == {"sweep": {"total_hosts": 1}}
 
 
 def test_a_summary_that_says_it_twice() -> None:

@@ -143,6 +143,7 @@ def test_the_first_name_wins_and_the_other_is_kept() -> None:
     assert (found["gateway_id"], found["metric_name"], found["metric_type"]) == ("a", "m", "t")
     assert found["metadata"] == {"gateway_id": "b", "name": "n"}
     assert only(poller_id="a", gateway_id="a")["metadata"] is None
+    assert only(pollerId="a", gatewayId="a")["metadata"] is None
 
 
 def test_what_has_no_column_is_kept() -> None:

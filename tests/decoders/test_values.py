@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from time import process_time
 from typing import Any
 
 import pytest
@@ -482,3 +483,17 @@ def test_deep_values_are_quoted() -> None:
 def test_many_times_are_what_each_is(given_times: list[Any]) -> None:
     """Of one length or not, and whatever else is among them."""
     assert values.usual_times(given_times) == [*map(values.usual_time, given_times)]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [[b"\xff"] * 40_000, [b"\\ud8%02x\\ud9%02x" % divmod(place, 256) for place in range(40_000)]],
+    ids=["invalid UTF-8", "surrogates"],
+)
+def test_many_keys_that_are_made_equal_take_no_longer(keys: list[bytes]) -> None:
+    """Each of them is kept, under a name that does not grow with their number."""
+    begun = process_time()
+    found = values.parse_json(b"{%b}" % b",".join(b'"%b":%d' % (key, n) for n, key in enumerate(keys)), [])
+    assert process_time() - begun < 5
+    assert [*found.values()] == [*range(40_000)]
+    assert max(map(len, found)) < 30

@@ -56,7 +56,7 @@ _STRINGS = ("time_received_ns", "time_flow_start_ns", "time_flow_end_ns")
 _BYTES = {"next_hop", "nextHop", "bgp_next_hop", "bgpNextHop", "mpls_ip", "mplsIp", "ipv6_routing_header_addresses",
           "ipv6RoutingHeaderAddresses"}  # fmt: skip
 _FIELDS = {name for field in FlowMessage.DESCRIPTOR.fields for name in (field.name, field.camelcase_name)} - {"type"}
-"""What a flow may have, under names that say so."""
+"""What a flow may have, under names that say so, which ``type`` does not."""
 _MACS = ("src_mac", "srcMac", "dst_mac", "dstMac")
 
 _DIRECTIONS: Mapping[int, str] = {0: "ingress", 1: "egress"}
@@ -91,7 +91,7 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     """The row of a record; raises Unfit for a time that is none, and for one that has nothing of a flow."""
     _, _, received, envelope, repairs = origin
     row, rest = TABLE.places.sort(record)
-    if row.count(None) == len(row) and _FIELDS.isdisjoint(rest):
+    if row.count(None) == len(row) and all(rest[name] is None for name in _FIELDS & rest.keys()):
         raise Unfit("malformed", "a JSON object without any field of a flow")
     direction, protocol = row[_AT["flow_direction"]], row[_AT["protocol"]]
     if type(direction) is int:
@@ -181,11 +181,10 @@ def _opened(value: Any) -> Any:
 
 
 def _octets(value: Any, *, padded: bool = False) -> bytes | None:
-    """The bytes that a text is in base64, padded or not, if it is no address; ``padded``: only those of one, which ends
-    with two =."""
+    """The bytes that a text is in base64, if it is no address; ``padded``: only those of one, which ends with two =."""
     if type(value) is not str or "." in value or ":" in value or (padded and value[-2:] != "=="):
         return None
-    octets = from_base64(value if padded else value + "=" * (-len(value) % 4))
+    octets = from_base64(value)
     return None if octets is None or (padded and len(octets) not in (4, 16)) else octets
 
 

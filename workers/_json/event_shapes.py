@@ -24,7 +24,6 @@ _OCSF: Mapping[int, tuple[int | None, str]] = {
     0: (None, "Unknown"), 99: (None, "Other"),
 }  # fmt: skip
 """OCSF severity_id → syslog level, and its name."""
-_UNNAMED = (None, None)
 _OTLP: Mapping[str, str] = {
     **dict.fromkeys(("resourceLogs", "resource_logs"), "LOGS"),
     **dict.fromkeys(("resourceSpans", "resource_spans"), "OTEL_TRACES"),
@@ -67,10 +66,10 @@ def facts_of(data: Mapping[str, Any], *, wrapped: bool) -> tuple[Any, ...]:
         message, time = _first(data, ("message", "short_message")), _first(data, ("time", "timestamp"))
         host = _of_ocsf(data, "device", ("hostname", "name"), ("host", "gateway_id", "poller_id", "device_id"), host)
         remote = _of_ocsf(data, "src_endpoint", ("ip",), ("remote_addr", "source_ip"), remote)
-        number = fitting(integer, "severity_id", get("severity_id"), {}, [])
-        known, named = _OCSF.get(number, _UNNAMED) if number is not None else _UNNAMED
-        level = level if known is None else known
-        severity = named if severity is None else severity
+        if type(number := get("severity_id")) is not bool:
+            number = fitting(integer, "severity_id", number, {}, [])
+            level, named = _OCSF.get(-1 if number is None else number, (level, None))
+            severity = named if severity is None else severity
     else:
         message = _message(data)
     return time, remote, host, level, severity, message, version

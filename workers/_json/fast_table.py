@@ -29,8 +29,10 @@ def row_of(table: Table, time: str) -> Callable[[Mapping[str, Any], Origin], Row
     def row(record: Mapping[str, Any], origin: Origin) -> Row:
         _, received, time, envelope, repairs = origin
         given, rest = sort(record)
-        if rest and type(given[gateway]) is str and rest.get("gateway_id") == given[gateway]:
-            del rest["gateway_id"]
+        if rest and type(given[gateway]) is str:
+            for name in ("gateway_id", "gatewayId"):
+                if rest.get(name) == given[gateway]:
+                    del rest[name]
         fill(given, rest, repairs)
         if given[at_time] is None:
             given[at_time] = time
@@ -43,7 +45,7 @@ def row_of(table: Table, time: str) -> Callable[[Mapping[str, Any], Origin], Row
 
 
 def fast_path_of(table: Table, mark: bytes, *, closed: bool = True) -> Fast:
-    """The fast path for records of a table that have the first names of its fields, a name with dots within others; if
+    """The fast path for records of a table that have the names of its fields, a name with dots within others; if
     not ``closed``, what else they have is not wanted."""
     given = [field for field in table.fields if field.given]
     record, _ = _record("record", [(field.name.split("."), _member(field)) for field in given], closed=closed)

@@ -26,7 +26,7 @@ _TYPES: Mapping[str, PgType] = {
 """Live type → type of the stream's column."""
 _SMALLINT = (-(2**15), 2**15 - 1)
 _REAL_MIN, _REAL_MAX = 2.0**-150, 2.0**128 - 2.0**103
-"""Between them are the sizes of what float32 comes near."""
+"""Between them are the sizes of numbers that float32 comes near."""
 _FROM_MESSAGE: Mapping[str, tuple[PgType, Callable[[Origin], Any]]] = {
     "$time": ("timestamptz", itemgetter(1)),
     "$subject": ("text", lambda origin: origin[0].subject),
@@ -93,7 +93,7 @@ class _Shape:
         self._table.fill(given, kept, repairs)
         for place in self._reals:
             number, field = given[place], self._table.fields[place]
-            if number and not _REAL_MIN < abs(number) < _REAL_MAX:
+            if not _is_real(number):
                 convert.keep_original(kept, field.name, number, repairs, "out_of_range")
                 given[place] = None
                 if field.must:
@@ -123,7 +123,16 @@ class _Shape:
         table = Table(*self._table.fields)
         if self._rest is not None:
             table.columns += (Column("", "jsonb"),)  # NULL, for nothing is left
-        return fast_path_of(table, f'"{keys[0][0]}"'.encode(), closed=self._rest is not None)
+        fast = fast_path_of(table, f'"{keys[0][0]}"'.encode(), closed=self._rest is not None)
+        if not self._reals:
+            return fast
+        reals = itemgetter(*self._reals, self._reals[0])  # of two at least, which makes it a tuple
+        return lambda messages: [row if row and all(map(_is_real, reals(row))) else None for row in fast(messages)]
+
+
+def _is_real(number: float | None) -> bool:
+    """Whether float32 comes near."""
+    return not number or _REAL_MIN < abs(number) < _REAL_MAX
 
 
 def _field(name: str, path: str, live: str, not_null: bool) -> Field:

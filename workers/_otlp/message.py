@@ -83,8 +83,9 @@ class Signal(Kind):
     def take_group(self, records: Records, value: Mapping[str, Any], origin: Origin, depth: int) -> bool:
         """An OTLP/JSON request, or a summary with the original request in base64."""
         own = self.request.DESCRIPTOR.fields[0]
-        names = own.json_name, own.name
-        if any(value.get(name) is not None for name in names) or value.keys() <= {*names}:
+        names = {own.json_name, own.name}
+        given = {key for key, each in value.items() if each is not None}
+        if names & (given or value.keys()):
             request, rejects = build_request(self.request, value, origin[4])
             self._take_request(records, request, origin, rejects)
         elif other := next((name for name in _SIGNALS if type(value.get(name)) is list), None):
