@@ -115,7 +115,7 @@ def about_ours(connection: Connection[Any]) -> Iterator[None]:
         yield
     except psycopg.Error as error:
         meant = classify(error, connection)
-        if isinstance(meant, RowRefused):
+        if isinstance(meant, RowRefused) and error.sqlstate:
             told = f"eventwriter's own tables refuse what it writes there: {meant} ({error.sqlstate})"
             refusal = SchemaError(f"{told}: drop what `eventwriter schema apply` did not make")
             raise meant.otherwise or refusal from error

@@ -167,8 +167,7 @@ class Sink:
         except UnavailableError:
             self._doubt = True
             raise
-        if not self.ledger.committed():
-            self.rewound = True
+        self.rewound |= not self.ledger.committed()
         self._staging.wrote(staged=attempt.staged)
         outcome.already_done += taken - len(batch.messages)
         return outcome
