@@ -26,6 +26,7 @@ class BusyConnection(Connection[Any]):
     waits: Callable[[], None] | None = None
     """Called several times a second while the server has not answered."""
     _meanwhile: Callable[[], bool] | None = None
+    _settings: Mapping[str, str] = {}
     _begin: bytes | None = None
 
     @classmethod
@@ -34,10 +35,11 @@ class BusyConnection(Connection[Any]):
         return cls((yield from greeting.connect(conninfo)))
 
     def pool(self, settings: Mapping[str, str]) -> None:
-        """From now on it is ``pooled``: no statement is prepared, and each transaction is given these settings."""
+        """From now on it is ``pooled``: no statement is prepared, and each transaction is given these settings, too."""
         self.pooled = True
         self.prepare_threshold = None
-        pairs = (sql.SQL("set_config({}, {}, true)").format(*pair) for pair in settings.items())
+        self._settings = {**self._settings, **settings}
+        pairs = (sql.SQL("set_config({}, {}, true)").format(*pair) for pair in self._settings.items())
         self._begin = sql.SQL("SELECT {}").format(sql.SQL(", ").join(pairs)).as_bytes(self)
 
     def _start_query(self) -> abc.PQGen[None]:

@@ -139,10 +139,16 @@ def test_a_lock_that_strangers_would_hold_is_refused(pooled: str) -> None:
 
 def test_what_commands_set_is_left_to_nobody(pooled: str, database: str) -> None:
     """Nor do they prepare statements; with a session of their own they do."""
+    with psycopg.connect(database, autocommit=True) as owner:
+        owner.execute(f"ALTER DATABASE {owner.info.dbname} SET DateStyle = 'German'")
     untouched = sessions(pooled)
     with connect(PostgresConfig(dsn=pooled), "test") as connection:
         for _ in range(20):
             assert connection.execute("SHOW tcp_keepalives_idle").fetchone() == ("5",)
+        connection.rollback()
+        connection.pool({"lock_timeout": "3s"})
+        for name, value in (("lock_timeout", "3s"), ("tcp_keepalives_idle", "5"), ("DateStyle", "ISO, DMY")):
+            assert connection.execute(f"SHOW {name}").fetchone() == (value,)
         assert connection.pooled
         assert connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
     assert sessions(pooled) == untouched
