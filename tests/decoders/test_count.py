@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -72,6 +72,7 @@ def containers(value: Any) -> int:
     | st.lists(nested(["data", "resource_logs", "scopeLogs", "logRecords"], values), max_size=3),
     st.sampled_from([telemetry.STREAM, sweep.STREAM, logs.STREAM, events.STREAM]),
 )
+@example([{"hosts": [None, None]}, {"x": 1}], sweep.STREAM)
 @settings(max_examples=examples(200))
 def test_no_record_is_beyond_the_limit_however_they_are_wrapped(value: Any, stream: Stream) -> None:
     """Nor does anything else count, but for groups and arrays without any."""

@@ -168,6 +168,7 @@ class Records(Room):
                 self.reject(error)
             if origin is not others and self.count > before:
                 origin = others
+        self.check(0)  # those behind one that held many
 
     def open(self, event: Mapping[str, Any], origin: Origin, depth: int) -> None:
         """Takes the records in a CloudEvent."""
