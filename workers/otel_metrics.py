@@ -9,7 +9,8 @@ from typing import Any
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from eventwriter.stream import Row, Stream
-from eventwriter.values import Unfit, dump_json, parse_json
+from eventwriter.values import Unfit, dump_json
+from workers._json.convert import in_order
 from workers._json.records import Origin, decoder
 from workers._json.table import Field, Table
 from workers._otlp.data_points import otlp_rows
@@ -82,9 +83,8 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     _, _, received, envelope, repairs = origin
     row, rest = TABLE.places.sort(record)
     fill_service(row, _AT)
-    beside = {**rest}
+    beside = {*rest}
     TABLE.fill(row, rest, repairs)
-    beside |= {name: value for name, value in rest.items() if name.rpartition("original.")[2] in _TOLD}
     if all(row[_AT[column]] is None for column in (*_ABOUT, *_MEASURES)):
         raise Unfit("missing_field", "a metric needs span_name, metric_type, a call or a value")
     if row[_AT["timestamp"]] is None:
@@ -100,26 +100,23 @@ def flat_row(record: Mapping[str, Any], origin: Origin) -> Row:
     row[_AT["is_slow"]] = bool(row[_AT["is_slow"]])
     fill_ids(row, _AT, ("trace_id", "span_id"), repairs)
     if row[_AT["series_key"]] is None:
-        row[_AT["series_key"]] = _record_key(row, beside)
+        row[_AT["series_key"]] = _record_key(row, rest, beside)
     row[_AT["attributes"]] = attributes_of(row[_AT["attributes"]], rest, envelope)
     return tuple(row)
 
 
-def _record_key(row: Sequence[Any], beside: dict[str, Any]) -> str:
+def _record_key(row: Sequence[Any], rest: Mapping[str, Any], beside: set[str]) -> str:
     """Tells apart the records that a slow span makes: the span itself, its HTTP or gRPC call, its slowness; and those
-    without a span, by all that says what was measured, and by what stood ``beside`` it, in whatever order."""
+    without a span, by all that says what was measured, and by what of the rest stood ``beside`` it, in whatever order.
+    """
     span_id, metric_type = row[_AT["span_id"]], row[_AT["metric_type"]]
     if not span_id:
         told = {column: row[_AT[column]] for column in _SERIES}
-        told["attributes"] = attributes_of(told["attributes"], beside, None)
-        text = dump_json([_in_order(each) if type(each) is bytes else each for each in told.values()])
+        kept = {name: rest[name] for name in rest if name in beside or name.rpartition("original.")[2] in _TOLD}
+        told["attributes"] = attributes_of(told["attributes"], kept, None)
+        text = dump_json([in_order(each).decode() if type(each) is bytes else each for each in told.values()])
         span_id = blake2b(text, digest_size=8).hexdigest()
     return str(span_id) if metric_type in (None, "span") else f"{span_id}#{metric_type}"
-
-
-def _in_order(text: bytes) -> str:
-    """The same JSON with its keys in order."""
-    return dump_json(parse_json(text, []), sort=True).decode()
 
 
 _SIGNAL = Signal(flat_row, request=ExportMetricsServiceRequest, lean=Metrics, otlp_rows=otlp_rows)

@@ -19,7 +19,7 @@ _LEVEL_OF: Mapping[str, int] = {name: level for level, name in enumerate(LEVELS)
     {"emerg": 0, "panic": 0, "crit": 2, "fatal": 2, "err": 3, "warn": 4, "informational": 6, "information": 6}
 )
 _STATES: Mapping[str, tuple[int, str]] = {"unhealthy": (3, "error"), "healthy": (6, "info"), "unknown": (5, "notice")}
-_OCSF: Mapping[int, tuple[int | None, str]] = {
+_OCSF: Mapping[int | None, tuple[int | None, str]] = {
     6: (2, "Fatal"), 5: (2, "Critical"), 4: (3, "High"), 3: (4, "Medium"), 2: (5, "Low"), 1: (6, "Informational"),
     0: (None, "Unknown"), 99: (None, "Other"),
 }  # fmt: skip
@@ -68,7 +68,7 @@ def facts_of(data: Mapping[str, Any], *, wrapped: bool) -> tuple[Any, ...]:
         remote = _of_ocsf(data, "src_endpoint", ("ip",), ("remote_addr", "source_ip"), remote)
         if type(number := get("severity_id")) is not bool:
             number = fitting(integer, "severity_id", number, {}, [])
-            level, named = _OCSF.get(-1 if number is None else number, (level, None))
+            level, named = _OCSF.get(number, (level, None))
             severity = named if severity is None else severity
     else:
         message = _message(data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
 from operator import attrgetter
@@ -15,7 +14,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from eventwriter.stream import Row
 from eventwriter.values import EPOCH, INT8_MAX
-from workers._json.convert import clamped
+from workers._json.convert import clamped, in_order
 from workers._json.records import Origin, after_first
 from workers._limits import is_large
 from workers._otlp import parts
@@ -239,15 +238,8 @@ def exemplars(given: Sequence[Any]) -> list[dict[str, Any]]:
 def series_hash(resource: bytes, scope: bytes | None, *names: str | None) -> Any:
     """What a series has in common with the others of its metric, as a hash to be copied and completed: of attributes,
     and of all that names the metric and its scope."""
-    identity = orjson.dumps([name or "" for name in names]) + _sorted(resource) + _sorted(scope or b"")
+    identity = orjson.dumps([name or "" for name in names]) + in_order(resource) + in_order(scope or b"")
     return blake2b(identity, digest_size=8)
-
-
-def _sorted(attributes: bytes) -> bytes:
-    """The same JSON with its keys in order: exporters promise none."""
-    with suppress(orjson.JSONDecodeError, TypeError):  # nothing, or nested too deep for orjson
-        attributes = orjson.dumps(orjson.loads(attributes), option=orjson.OPT_SORT_KEYS)
-    return attributes
 
 
 _cached_hash = lru_cache(maxsize=1024)(series_hash)
