@@ -98,22 +98,21 @@ def connect(settings: PostgresConfig, application_name: str) -> BusyConnection:
     """
     with translated():
         connection = BusyConnection.connect(connection_string(settings, application_name))
-        _set(connection, {**_LINK, **_PATIENT}, _OURS)
+        _set(connection, {**_LINK, **_PATIENT})
         return connection
 
 
-def _set(connection: BusyConnection, limits: Mapping[str, str], always: Mapping[str, str] | None = None) -> None:
-    """Sets what the server knows, but of ``limits`` not what the options of the connection string say otherwise.
+def _set(connection: BusyConnection, limits: Mapping[str, str], more: Mapping[str, str] | None = None) -> None:
+    """Sets what each connection has and ``more``, and of ``limits`` what the options of the connection string leave.
 
     For each transaction anew where a pooler stands between: what is set for a session there is set for strangers.
     """
     connection.autocommit = True
     pooled = is_pooled(connection)
-    always = always or {}
     if connection.info.options:
         said = connection.execute("SELECT name FROM pg_settings WHERE source = 'client'").fetchall()
         limits = {name: value for name, value in limits.items() if (name,) not in said}
-    values = {**limits, **always}
+    values = {**limits, **_OURS, **(more or {})}
     statement = "SELECT set_config(name, value, %s) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)"
     try:
         connection.execute(statement, [pooled, [*values], [*values.values()]])
@@ -205,7 +204,7 @@ def open_pool(
         more = connected()
         connection.adapters.register_dumper(None, JsonbDumper)
         timeout = {"statement_timeout": f"{int(settings.statement_timeout * 1000)}ms"}
-        _set(connection, {**_LINK, **_IDLE, **more}, _OURS | timeout)
+        _set(connection, {**_LINK, **_IDLE, **more}, timeout)
 
     pool = ConnectionPool(
         lambda: connection_string(settings, application_name),
