@@ -16,7 +16,20 @@ from eventwriter.values.jsontext import (
     scrub,
 )
 from eventwriter.values.paths import parse_path
-from eventwriter.values.scalars import INT4_MAX, INT4_MIN, INT8_MAX, INT8_MIN, boolean, inet, integer, real, text, whole
+from eventwriter.values.scalars import (
+    INT4_MAX,
+    INT4_MIN,
+    INT8_MAX,
+    INT8_MIN,
+    boolean,
+    inet,
+    integer,
+    is_single,
+    real,
+    single,
+    text,
+    whole,
+)
 from eventwriter.values.times import (
     EPOCH,
     MAX_TIME,
@@ -51,6 +64,7 @@ __all__ = [
     "inet",
     "integer",
     "is_rounded",
+    "is_single",
     "nanoseconds",
     "parse_json",
     "parse_path",
@@ -58,6 +72,7 @@ __all__ = [
     "real_from_text",
     "scrub",
     "shown",
+    "single",
     "text",
     "time",
     "time_from_nanos",

@@ -17,6 +17,7 @@ INT4_MIN, INT4_MAX = -(2**31), 2**31 - 1
 INT8_MIN, INT8_MAX = -(2**63), 2**63 - 1
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _EXACT = 2**53
+_SINGLE_MIN, _SINGLE_MAX = 2.0**-150, 2.0**128 - 2.0**103
 
 
 def integer(value: Any, low: int = INT8_MIN, high: int = INT8_MAX) -> int:
@@ -51,6 +52,18 @@ def real(value: Any) -> float:
             if math.isfinite(number):
                 return number
     raise Unfit("bad_value", f"{shown(value)} is not a number")
+
+
+def is_single(number: float) -> bool:
+    """Whether float32 comes near a finite float64: neither as 0 nor as infinity."""
+    return not number or _SINGLE_MIN < abs(number) < _SINGLE_MAX
+
+
+def single(value: Any) -> float:
+    """The same as ``real``, of numbers that float32 comes near; others are Unfit("out_of_range")."""
+    if not is_single(number := real(value)):
+        raise Unfit("out_of_range", f"{shown(value)} is beyond float32")
+    return number
 
 
 _BOOLEANS: Mapping[str, bool] = {"true": True, "false": False, "1": True, "0": False}

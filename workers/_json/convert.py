@@ -97,9 +97,11 @@ def moment_or_kept(name: str, value: Any, rest: dict[str, Any], repairs: list[st
     return fitting(lambda given: moment(given, name, repairs), name, value, rest, repairs)
 
 
-def real(name: str, value: Any, rest: dict[str, Any], repairs: list[str]) -> float | None:
+def real(
+    name: str, value: Any, rest: dict[str, Any], repairs: list[str], *, made: Callable[[Any], float] = values.real
+) -> float | None:
     """A float, or None with the original in ``rest``; a number that float64 only comes near is kept there as text."""
-    number = fitting(values.real, name, value, rest, repairs)
+    number = fitting(made, name, value, rest, repairs)
     if number is not None and _is_rounded(number, value):
         keep_original(rest, name, value if type(value) is str else dump_json(value).decode(), repairs, "rounded")
     return number

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from eventwriter.stream import Row
-from eventwriter.values import is_rounded, usual_times
+from eventwriter.values import is_rounded, is_single, usual_times
 from workers._json.convert import EXACT, metadata_of
 from workers._json.fast import Arrivals, Columns, Fast, fast_path, members_of, nested_json, received
 from workers._json.records import Origin
@@ -127,6 +127,7 @@ def _reals(field: Field, column: Sequence[msgspec.Raw], odd: set[int]) -> list[f
             fits = text == b"null" and not field.required and field.default is None
         else:
             fits = -EXACT < real < EXACT and not is_rounded(real, text.decode())
+            fits = fits and (not field.single or is_single(real))
         if not fits:
             odd.add(place)
     return reals

@@ -25,8 +25,6 @@ _TYPES: Mapping[str, PgType] = {
 }
 """Live type → type of the stream's column."""
 _SMALLINT = (-(2**15), 2**15 - 1)
-_REAL_MIN, _REAL_MAX = 2.0**-150, 2.0**128 - 2.0**103
-"""Between them are the sizes of numbers that float32 comes near."""
 _FROM_MESSAGE: Mapping[str, tuple[PgType, Callable[[Origin], Any]]] = {
     "$time": ("timestamptz", itemgetter(1)),
     "$subject": ("text", lambda origin: origin[0].subject),
@@ -67,7 +65,6 @@ class _Shape:
         self._keys = [parse_path(path) for path in paths.values()]
         fields = [_field(name, path, *live[name]) for name, path in paths.items()]
         self._table = Table(*fields)
-        self._reals = [place for place, name in enumerate(paths) if live[name][0] == "real"]
         self._times = [place for place, field in enumerate(fields) if field.type == "timestamptz" and field.must]
         self._made = [(place, _FROM_MESSAGE[path][1]) for place, path in enumerate(paths.values()) if path[:1] == "$"]
         self._flat = all(len(keys) == 1 for keys in self._keys) and len({*self._keys}) == len(self._keys)
@@ -91,13 +88,6 @@ class _Shape:
             left = _left(record, self._taken) if self._rest is not None else {}
         kept: dict[str, Any] = {}
         self._table.fill(given, kept, repairs)
-        for place in self._reals:
-            number, field = given[place], self._table.fields[place]
-            if not _is_real(number):
-                convert.keep_original(kept, field.name, number, repairs, "out_of_range")
-                given[place] = None
-                if field.must:
-                    raise misfit(field, number)
         for place, make in self._made:
             given[place] = make(origin)
         for place in self._times:
@@ -123,16 +113,7 @@ class _Shape:
         table = Table(*self._table.fields)
         if self._rest is not None:
             table.columns += (Column("", "jsonb"),)  # NULL, for nothing is left
-        fast = fast_path_of(table, f'"{keys[0][0]}"'.encode(), closed=self._rest is not None)
-        if not self._reals:
-            return fast
-        reals = itemgetter(*self._reals, self._reals[0])  # of two at least, which makes it a tuple
-        return lambda messages: [row if row and all(map(_is_real, reals(row))) else None for row in fast(messages)]
-
-
-def _is_real(number: float | None) -> bool:
-    """Whether float32 comes near."""
-    return not number or _REAL_MIN < abs(number) < _REAL_MAX
+        return fast_path_of(table, f'"{keys[0][0]}"'.encode(), closed=self._rest is not None)
 
 
 def _field(name: str, path: str, live: str, not_null: bool) -> Field:
@@ -145,8 +126,9 @@ def _field(name: str, path: str, live: str, not_null: bool) -> Field:
             raise Unfit("bad_value", f"column {name} is {live}: {path} needs {_FROM_MESSAGE[path][0]}")
         return Field(path, type_, given=False)
     limits = _SMALLINT if live == "smallint" else None
-    required = not_null and type_ != "timestamptz"
-    return Field(".".join(parse_path(path)), type_, exact=True, must=not_null, required=required, limits=limits)
+    required, single = not_null and type_ != "timestamptz", live == "real"
+    name = ".".join(parse_path(path))
+    return Field(name, type_, exact=True, must=not_null, required=required, limits=limits, single=single)
 
 
 def _tree(paths: Iterable[Sequence[str]]) -> dict[str, Any]:

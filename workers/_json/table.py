@@ -64,6 +64,8 @@ class Field:
     """An integer out of range is the nearest within; otherwise it is NULL. Either way the original is kept."""
     limits: tuple[int, int] | None = None
     """Range of an integer that is narrower than its type."""
+    single: bool = False
+    """A number that float32 does not come near does not fit."""
     own: bool = False
     """The stream makes the value from the given one by itself."""
     given: bool = True
@@ -178,7 +180,8 @@ def _compiled(fields: Sequence[Field]) -> Callable[[list[Any], dict[str, Any], l
         known |= {f"default{place}": field.default, f"step{place}": _step_of(field)}
         absent = "pass" if field.default is None else "{2} = default{3}"
         choices = [] if field.required else [f"{{0}} is None: {absent}"]
-        choices += [f"{usual}{'' if field.blank else ' and {0}'}: {made}" for usual, made in _USUAL.get(field.type, ())]
+        usually = () if field.single else _USUAL.get(field.type, ())
+        choices += [f"{usual}{'' if field.blank else ' and {0}'}: {made}" for usual, made in usually]
         choices.append("True: {2} = step{3}({0}, rest, repairs)")
         choices = [f"    {'elif' if number else 'if'} {choice}" for number, choice in enumerate(choices)]
         lines += [choice.format(f"v{place}", field.range, f"given[{place}]", place) for choice in choices]
@@ -208,6 +211,8 @@ def _step_of(field: Field) -> Step:
     fitting: Step
     if field.type in RANGES:
         fitting = partial(convert.clamped if field.clamp else convert.integer, field.name, *field.range)
+    elif field.single:
+        fitting = partial(convert.real, field.name, made=values.single)
     else:
         fitting = partial(_CONVERT[field.type], field.name)
 
