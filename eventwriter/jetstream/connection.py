@@ -50,9 +50,14 @@ class Client(nats.aio.client.Client):
         return tls.context(self.tls)
 
     async def close(self) -> None:
-        """Also of one that was never to connect, for a file cannot be used: nats-py fails then."""
-        if self.options:
-            await super().close()
+        """Also of one that was never to connect, for a file cannot be used: nats-py fails then. Who does not wait for
+        the end of it leaves nothing open."""
+        try:
+            if self.options:
+                await super().close()
+        finally:
+            if isinstance(self._transport, Transport):
+                self._transport.abort()
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and "tls" in self.options and info.get("tls_available"):

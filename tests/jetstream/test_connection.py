@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import socket
 import ssl
 import struct
@@ -31,6 +33,7 @@ from eventwriter.errors import (
     ConfigurationError,
 )
 from eventwriter.jetstream.connection import Client, connect
+from eventwriter.jetstream.visit import Visit
 from fix_monitor import Endpoint
 from fix_service import STREAMS, World, wait_until
 from fix_tls import Certificates
@@ -365,3 +368,24 @@ def test_a_server_that_comes_back_without_tls(world: World, certificates: Certif
             wait_until(partial(endpoint.answers, "/readyz", 200), "ready again")
             assert len(proxy.heard) > 500
             assert b"CONNECT" not in proxy.heard
+
+
+def test_a_visit_ends_though_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    """It waits for a second; then its connection is closed, not when somebody looks for garbage."""
+
+    async def visit(server: NatsServer) -> bool:
+        visit = Visit(NatsConfig(url=(server.url,)), "test")
+        await visit.open()
+        os.kill(server.pid, signal.SIGSTOP)
+        for _ in range(16):  # more than the network holds, and something that is not sent yet
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(visit.client.publish("a", bytes(900_000)), 0.1)
+        await visit.close()
+        writer = visit.client._transport._io_writer  # type: ignore[union-attr]
+        return bool(writer.transport.is_closing())
+
+    with NatsServer(tmp_path) as server:
+        try:
+            assert asyncio.run(visit(server))
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
